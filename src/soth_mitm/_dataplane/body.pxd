@@ -1,0 +1,58 @@
+# Where a message ends: the one place that decides it (RFC 9112 section 6.3), for requests and responses.
+#
+# A Body is fed with the contiguous bytes that lie in the receiver's buffer. What it reports as consumed are bytes of this message, whole
+# and checked: a chunk-size line or trailer section that is not complete yet is left in the buffer and asked for again. So consumed bytes
+# can be relayed as they stand, framing and trailers included, and nothing that could not be parsed ever leaves.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t
+
+from soth_mitm._dataplane.head cimport Head
+from soth_mitm._dataplane.view cimport View
+
+
+cdef enum BodyKind:
+    BODY_NONE = 0
+    BODY_LENGTH
+    BODY_CHUNKED
+    BODY_UNTIL_CLOSE
+
+
+cdef enum BodyState:
+    BODY_DATA = 0          # LENGTH, UNTIL_CLOSE, or inside a chunk
+    BODY_CHUNK_SIZE
+    BODY_CHUNK_END         # the CRLF after a chunk's data
+    BODY_TRAILERS
+    BODY_DONE
+    BODY_FAILED
+
+
+cdef enum:
+    MAX_CHUNK_LINE = 4096  # a chunk-size line with its extensions, CRLF included
+
+
+cdef struct Body:
+    uint8_t kind           # BodyKind
+    uint8_t state          # BodyState
+    uint16_t error         # set in BODY_FAILED; body_error_text() words it
+    int64_t remaining      # of the length, or of the current chunk
+    int64_t payload_total  # content bytes reported so far, framing excluded
+    Py_ssize_t trailer_limit   # bytes of the trailer section, its final CRLF included
+
+
+# The framing of a request or response head. 0, or -1 with body.error set: the head's framing is refused (which is answered 400 / 502).
+# `request_method` is the MethodName of the request that the response answers; `request_minor` its HTTP minor version.
+cdef int body_of_request(Body* body, Head head, Py_ssize_t trailer_limit) noexcept
+cdef int body_of_response(Body* body, Head head, int request_method, int request_minor, Py_ssize_t trailer_limit) noexcept
+
+# Take the next piece of the body from the buffer.
+#   > 0: so many bytes consumed (they may be framing only); `payload` is the content among them (len 0: none), borrowed from `data`;
+#        when `trailers` is not NULL and this piece was the trailer section, it is set to the field lines (final CRLF excluded), else len 0
+#     0: more bytes are needed, or the body is done (body.state tells)
+#    -1: malformed; state is BODY_FAILED and stays so
+# An empty body (BODY_NONE, length 0) is BODY_DONE from the start.
+cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View* payload, View* trailers) noexcept nogil
+
+# The connection ended. 0: that completes the body (UNTIL_CLOSE), or it was done; -1: the body is cut.
+cdef int body_eof(Body* body) noexcept nogil
+
+cdef str body_error_text(int error)

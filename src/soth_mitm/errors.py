@@ -1,0 +1,91 @@
+"""Every exception that the package raises on purpose.
+
+Errors of the embedding API derive from `MitmError`. Wire errors (`WireError` and below) are used inside and reach users in
+`on_tls_failure` and in logs; they carry which side broke what and whether trying again on another connection is safe.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Side = Literal["client", "upstream"]
+
+
+class MitmError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidConfigError(MitmError, ValueError):
+    """The configuration is refused as a whole; nothing of it was applied.
+
+    `key` is the dotted key at fault, `""` when the document itself cannot be read.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}" if key else message)
+        self.key = key
+        self.message = message
+
+
+class BindError(MitmError, OSError):
+    """A listening socket could not be opened; `errno` is the system's, the message says what to do."""
+
+
+class ShutdownTimeoutError(MitmError, TimeoutError):
+    """The drain deadline passed; `aborted` connections were cut."""
+
+    def __init__(self, aborted: int, timeout: float) -> None:
+        super().__init__(f"{aborted} connection(s) were still open after {timeout:g} s and were aborted")
+        self.aborted = aborted
+        self.timeout = timeout
+
+
+class CaError(MitmError):
+    """Base of what can go wrong with the CA's files and the trust stores."""
+
+
+class CaPermissionError(CaError, PermissionError):
+    """A CA file is not ours to read or write, or its key is readable by others."""
+
+
+class CaMaterialError(CaError, ValueError):
+    """A CA file does not hold what it should: not PEM, not a CA, key and certificate of different pairs."""
+
+
+class CaOperationError(CaError):
+    """A trust-store tool ran and failed; the message carries its output."""
+
+
+class CaUnsupportedError(CaError):
+    """This platform, or what is installed on it, offers no such trust store."""
+
+
+class WireError(MitmError):
+    """A peer broke a rule, vanished, or was late.
+
+    `side` says which peer; `retryable` whether the same request may be sent again on another connection without risk;
+    `status` what a client is answered when it waits for a response.
+    """
+
+    def __init__(self, message: str, *, side: Side, status: int = 502, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.side: Side = side
+        self.status = status
+        self.retryable = retryable
+
+
+class ConnectFailedError(WireError):
+    """The upstream could not be reached: name resolution, refused, unreachable."""
+
+
+class StageTimeoutError(WireError, TimeoutError):
+    """A peer let a deadline pass; the message names the stage."""
+
+
+class TlsFailedError(WireError):
+    """A TLS handshake failed. `reason` is one of the failure classes of SPEC section 4, `detail` the library's own words."""
+
+    def __init__(self, message: str, *, side: Side, reason: str, detail: str, status: int = 502) -> None:
+        super().__init__(message, side=side, status=status)
+        self.reason = reason
+        self.detail = detail
