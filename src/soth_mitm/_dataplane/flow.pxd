@@ -70,6 +70,7 @@ cdef class Flow(Party):
     cdef object queue                  # deque of (Hook, argument, argument), made when the first one has to wait
     cdef Py_ssize_t queued_bytes
     cdef bint busy                     # a hook of ours is suspended
+    cdef Hook called                   # the last one that was called
     cdef bint is_paced
     cdef bint dropping                 # paced for long enough: what does not fit is dropped
     cdef bint ended
@@ -80,6 +81,8 @@ cdef class Flow(Party):
     cdef int keep_request(self, const char* data, Py_ssize_t length) except -1
     cdef int keep_payload(self, View payload) except -1
     cdef RawRequest show_request(self)
+    cdef int ask_afterwards(self) except -1    # monitor mode
+    cdef int ignored(self, object decision) except -1
     cdef int begin_response(self, Head head) except -1
     cdef int tell_head(self) except -1
     cdef object show_response(self, bytes body)

@@ -14,7 +14,7 @@ from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.decode cimport decoder_for
 from soth_mitm._dataplane.head cimport FIELD_CONTENT_ENCODING, Head
-from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING, Hook, Outcome
+from soth_mitm._dataplane.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook, Outcome
 from soth_mitm._dataplane.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.messages cimport RawRequest, StreamChunk, new_request, new_response
 from soth_mitm._dataplane.party cimport Party
@@ -118,6 +118,16 @@ cdef class Flow(Party):
         self.shown.body_truncated = truncated
         self.shown.body_complete = self.request_body.state == BODY_DONE and not truncated
         return self.shown
+
+    cdef int ask_afterwards(self) except -1:
+        self.show_request()
+        return self.push(self.hooks.on_request, self.shown, None)
+
+    cdef int ignored(self, object decision) except -1:
+        if isinstance(decision, self.plane.decision_type) and decision.is_block:
+            self.plane.counters.blocks_ignored += 1
+            self.plane.on_ignored_block(self.shown)
+        return 0
 
     # --- the response
 
@@ -239,6 +249,9 @@ cdef class Flow(Party):
     cdef int call(self, Hook hook, object first, object second) except -1:
         cdef Outcome outcome = self.hooks.run(hook, first, second, self)
         self.busy = outcome == HOOK_PENDING
+        self.called = hook
+        if outcome == HOOK_DONE and hook is self.hooks.on_request:
+            self.ignored(self.hooks.result)
         if outcome == HOOK_FAILED and not self.hooks.recover:
             self.owner.broken(self.hooks.error)
         return 0
@@ -253,6 +266,8 @@ cdef class Flow(Party):
 
     cdef int resolved(self, object result, object error) except -1:
         self.busy = False
+        if error is None and self.called is self.hooks.on_request:
+            self.ignored(result)
         if error is not None and not (self.hooks.recover and isinstance(error, Exception)):
             self.owner.broken(error)
         return self.drain()

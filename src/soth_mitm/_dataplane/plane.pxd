@@ -50,6 +50,9 @@ cdef class Plane:
     cdef public bint buffer_requests           # body.buffer_request_bodies
     cdef public bint reject_overflow           # body.overflow is reject
     cdef public bint retry                     # upstream.retry_on_failure
+    cdef public object decision_type           # HandlerDecision
+    cdef public object allow                   # HandlerDecision.ALLOW
+    cdef public object on_ignored_block        # called with the request when monitor mode passes over a block
     cdef public bint strip_alt_svc             # interception.strip_alt_svc
     cdef public bint draining                  # answers carry Connection: close
 

@@ -35,6 +35,8 @@ cdef class OriginPool:
 
     # A connection for `party`: it is granted() at once from the idle ones, or later, or it is refused()
     cdef int claim(self, Party party) except -1
+    # A new one, or one that another flow gives back: for a retry, after an idle one turned out to be dead
+    cdef int claim_new(self, Party party) except -1
     # It waits no more
     cdef int withdraw(self, Party party) except -1
     # The exchange on it ended with both sides in order

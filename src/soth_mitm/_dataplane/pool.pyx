@@ -72,9 +72,11 @@ cdef class OriginPool:
         if upstream is not None:
             self.counters.pool_hits += 1
             return self.hand_over(upstream, party)
+        return self.claim_new(party)
+
+    cdef int claim_new(self, Party party) except -1:
         self.waiting.append(party)
-        self.dial_for_waiting()
-        return 0
+        return self.dial_for_waiting()
 
     cdef int withdraw(self, Party party) except -1:
         if party in self.waiting:
