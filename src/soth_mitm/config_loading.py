@@ -15,6 +15,8 @@ import msgspec
 from soth_mitm.config_schema import ENVIRONMENT_PREFIX, Spec, sections, specs
 from soth_mitm.errors import InvalidConfigError
 
+_ALL_KEYS = "`soth-mitm config --defaults` lists all keys"
+
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the document at `path`; `InvalidConfigError` names the file, and the line where the syntax is at fault."""
@@ -39,6 +41,9 @@ def apply_mapping(tree: msgspec.Struct, mapping: Mapping[str, Any]) -> None:
             for field, inner in value.items():
                 spec = _find(known, f"{name}.{field}")
                 spec.write(tree, spec.from_document(inner))
+        elif isinstance(value, Mapping) and name not in known:
+            nearest = difflib.get_close_matches(str(name), known_sections, n=1)
+            raise InvalidConfigError(str(name), f"unknown section; {f'did you mean `[{nearest[0]}]`?' if nearest else _ALL_KEYS}")
         else:
             spec = _find(known, str(name))
             spec.write(tree, spec.from_document(value))
@@ -53,7 +58,7 @@ def apply_environment(tree: msgspec.Struct, environ: Mapping[str, str]) -> None:
         name = variable.removeprefix(ENVIRONMENT_PREFIX).replace("__", ".").lower()
         if name not in known:
             nearest = nearest_key(known, name)
-            hint = f"did you mean `{known[nearest].environment_name}`?" if nearest else "`soth-mitm config --defaults` lists all keys"
+            hint = f"did you mean `{known[nearest].environment_name}`?" if nearest else _ALL_KEYS
             raise InvalidConfigError(name, f"unknown key in the environment variable {variable}; {hint}")
         try:
             value = known[name].from_text(text)
@@ -78,5 +83,5 @@ def _find(known: Mapping[str, Spec], name: str) -> Spec:
     if name in known:
         return known[name]
     nearest = nearest_key(known, name)
-    hint = f"did you mean `{nearest}`?" if nearest else "`soth-mitm config --defaults` lists all keys"
+    hint = f"did you mean `{nearest}`?" if nearest else _ALL_KEYS
     raise InvalidConfigError(name, f"unknown key; {hint}")

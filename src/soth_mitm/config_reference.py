@@ -24,17 +24,17 @@ _PAGE_OPENING = f"""\
 A configuration is built in code, read from a TOML file, or both; the environment overrides the file.
 
 ```python
-config = MitmConfig()                                        # every default
+config = MitmConfig()
 config.interception.destinations.append("api.example.com:443")
 
-config = MitmConfig.from_file("soth-mitm.toml")              # the file, then {ENVIRONMENT_PREFIX}* of the environment
+config = MitmConfig.from_file("soth-mitm.toml")
 config = MitmConfig.from_mapping({{"body": {{"max_size_bytes": 1048576}}}})
 ```
 
 `soth-mitm config --defaults` prints a TOML file with every key. An unknown key, a wrong type or a value out of range is an
 `InvalidConfigError` that names the dotted key; nothing of a refused configuration is applied.
 
-- **Environment.** `{ENVIRONMENT_PREFIX}KEY` and `{ENVIRONMENT_PREFIX}SECTION__KEY`, such as `{ENVIRONMENT_PREFIX}UPSTREAM__TIMEOUT_MS=5000`.
+- **Environment.** `{ENVIRONMENT_PREFIX}KEY` and `{ENVIRONMENT_PREFIX}SECTION__KEY`: `{ENVIRONMENT_PREFIX}UPSTREAM__TIMEOUT_MS=5000`.
   Lists are separated by commas, tables are `name=path,name=path`, an empty value is none where none is allowed.
 - **Times** are in milliseconds, sizes in bytes. Relative paths are relative to the working directory; `~` in a file is the user's home.
 - **Destination patterns** are `host:port` or `[v6]:port`. `*` in the host stands for any characters, dots included; `*` as the port for any
