@@ -89,7 +89,8 @@ class LinuxProcesses:
         link = f"socket:[{entry.inode}]"
         with self._lock:
             recent = [Holding(*item) for item in reversed(self._recent.items())]
-        holding = self._probe(recent, link) or self._search([holding.pid for holding in recent], link, entry.uid)
+        pids = [holding.pid for holding in recent]
+        holding = self._probe(recent, link) or self._first_holding(pids, link) or self._search(pids, link, entry.uid)
         if holding is None:
             return None
         pid = self._opener(holding, link)
@@ -151,11 +152,11 @@ class LinuxProcesses:
     def _probe(self, recent: Iterable[Holding], link: str) -> Holding | None:
         return next((holding for holding in recent if self._link(f"{holding.pid}/fd/{holding.descriptor}") == link), None)
 
-    def _search(self, recent: list[int], link: str, uid: int) -> Holding | None:
+    def _search(self, searched: Iterable[int], link: str, uid: int) -> Holding | None:
         """Search the processes of the socket's user, then, if we are root, the others: a process may have changed its user since."""
-        pids = {int(name) for name in os.listdir(self._proc) if name.isdecimal()}.difference(recent)
+        pids = {int(name) for name in os.listdir(self._proc) if name.isdecimal()}.difference(searched)
         others: list[int] = []
-        holding = self._first_holding(self._of_user((*recent, *sorted(pids, reverse=True)), uid, others), link)
+        holding = self._first_holding(self._of_user(sorted(pids, reverse=True), uid, others), link)
         if holding is None and sys.platform != "win32" and os.geteuid() == 0:
             holding = self._first_holding(others, link)
         return holding
