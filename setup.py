@@ -1,7 +1,8 @@
 """Build the extension modules of ``soth_mitm._dataplane``.
 
-One list of modules, found from the tree; one dict of directives, so that no ``.pyx`` header can drift from it. The generated C goes to
-``build/cython`` and never into ``src``. Three switches come from the environment and change what is compiled, nothing else does:
+One list of modules, found from the tree; one dict of directives, so that no ``.pyx`` header can drift from it. The generated C goes
+below ``build`` and never into ``src``. Three switches come from the environment and change what is compiled, nothing else does; each
+combination has a build directory of its own, since neither Cython nor setuptools would notice that another one is asked for:
 
 ``SOTH_MITM_DEBUG=1``     bounds checks, assertions and the debug ledger, no optimisation
 ``SOTH_MITM_SANITIZE=1``  AddressSanitizer and UBSan (run with the sanitizer runtime preloaded, see tests/README.md)
@@ -26,6 +27,9 @@ def switch(name: str) -> bool:
 
 
 DEBUG, SANITIZE, COVERAGE = switch("DEBUG"), switch("SANITIZE"), switch("COVERAGE")
+
+VARIANT = "-".join(name for name, on in (("debug", DEBUG), ("sanitize", SANITIZE), ("coverage", COVERAGE)) if on) or "release"
+JOBS = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
 
 DIRECTIVES = {
     "language_level": 3,
@@ -74,14 +78,16 @@ def extension_modules() -> list[Extension]:
     ]
 
 
-Options.docstrings = True
-
-setup(
-    ext_modules=cythonize(
-        extension_modules(),
-        build_dir="build/cython",
-        compiler_directives=DIRECTIVES,
-        include_path=["src"],
-        nthreads=0 if sys.platform == "win32" else min(4, os.cpu_count() or 1),
+# The guard is for platforms where a worker process of cythonize() imports this file again.
+if __name__ == "__main__":
+    Options.docstrings = True
+    setup(
+        ext_modules=cythonize(
+            extension_modules(),
+            build_dir=f"build/{VARIANT}/cython",
+            compiler_directives=DIRECTIVES,
+            include_path=["src"],
+            nthreads=0 if sys.platform == "win32" else JOBS,
+        ),
+        options={"build": {"build_base": f"build/{VARIANT}"}, "build_ext": {"parallel": JOBS}},
     )
-)

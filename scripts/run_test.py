@@ -1,0 +1,61 @@
+"""Build, check and test the package as it is installed: scripts/test [--debug | --sanitize] [arguments of pytest]."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from prepare import ROOT, prepare, variant_name
+from run_check import check
+
+LAST_TEST = ROOT / ".pytest_cache/d/running/test"
+
+
+def sanitizer_environment() -> dict[str, str]:
+    """Return what makes a Python that was not built with a sanitizer run extensions that were."""
+    if sys.platform != "linux":
+        sys.exit("--sanitize needs Linux: elsewhere the sanitizer's runtime cannot be preloaded into a stock Python")
+    compiler = os.environ.get("CC", "cc").split()[0]
+    runtime = "libclang_rt.asan-x86_64.so" if "clang" in compiler else "libasan.so"
+    path = subprocess.run([compiler, f"-print-file-name={runtime}"], capture_output=True, text=True, check=True).stdout.strip()
+    if not Path(path).is_absolute():
+        sys.exit(f"--sanitize: `{compiler}` has no {runtime}; install the compiler's sanitizer runtime, or choose another with CC=gcc")
+    return {
+        "LD_PRELOAD": path,
+        # leaks: the interpreter keeps memory until it exits; ours are the ledger's business
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        # pymalloc would hide overruns inside its arenas
+        "PYTHONMALLOC": "malloc",
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Run it all; the exit code is the first failure's."""
+    extra: dict[str, str] = {}
+    while arguments and arguments[0] in ("--debug", "--sanitize"):
+        os.environ["SOTH_MITM_DEBUG"] = "1"
+        if arguments[0] == "--sanitize":
+            os.environ["SOTH_MITM_SANITIZE"] = "1"
+            extra = sanitizer_environment()
+        arguments = arguments[1:]
+
+    python = prepare(variant_name())
+    if not check(python):
+        return 1
+    LAST_TEST.unlink(missing_ok=True)
+    environment = {**os.environ, **extra, "SOTH_MITM_VARIANT": variant_name()}
+    # the interpreter of the environment, found first by every tool that a test starts by name
+    environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', '')}"
+    code = subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT, env=environment).returncode
+    if code < 0 or code > 100:
+        died = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        where = LAST_TEST.read_text() if LAST_TEST.exists() else "no test"
+        print(f"pytest died ({died}) while running: {where}", file=sys.stderr)
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

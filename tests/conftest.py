@@ -1,0 +1,81 @@
+"""What holds for every test: uvloop, nothing left behind, and a name to blame when the interpreter itself dies.
+
+A module whose fixtures keep connections between its tests says `pytestmark = pytest.mark.shares_resources`; its ledger is then read when
+the module ends. Descriptors are compared per module, tolerance none; so a session-scoped fixture opens no descriptor.
+"""
+
+import asyncio
+import faulthandler
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from support.leaks import DescriptorWatch, outstanding, what_remains
+
+settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True, database=None)
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+FAILED = pytest.StashKey[bool]()
+RUNNING = pytest.StashKey[Path]()
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Run coroutine tests on asyncio with the loop that users get: uvloop, on Windows winloop."""
+    return "asyncio", {"use_uvloop": True}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Make what is made once per process before anything is counted, and prepare the sentinel."""
+    assert faulthandler.is_enabled(), "run without `-p no:faulthandler`: a crash in native code must show where it was"
+    if os.name == "posix":
+        import uvloop
+
+        # libuv keeps a pipe for its signal handling from the first loop on
+        uvloop.new_event_loop().close()
+    asyncio.new_event_loop().close()
+    cache = session.config.cache
+    session.config.stash[RUNNING] = cache.mkdir("running") / "test" if cache else Path(os.devnull)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave the name of the running test where scripts/test finds it when the interpreter dies."""
+    item.config.stash[RUNNING].write_text(item.nodeid, encoding="utf-8")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note failures: the traceback of a failed test keeps alive what its frames hold, which says nothing about leaks."""
+    report = yield
+    if report.failed:
+        for node in item.listchain():
+            node.stash[FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _descriptors_are_closed(request: pytest.FixtureRequest) -> Iterator[DescriptorWatch]:
+    watch = DescriptorWatch()
+    yield watch
+    if request.node.stash.get(FAILED, False):
+        return
+    left = what_remains(watch.added)
+    assert not left, f"{request.node.nodeid} left open:\n{watch.report(left)}"
+    entries = what_remains(outstanding)
+    assert not entries, f"{request.node.nodeid} ended with {entries} in the ledger"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request: pytest.FixtureRequest, _descriptors_are_closed: DescriptorWatch) -> Iterator[None]:
+    yield
+    _descriptors_are_closed.note(request.node.nodeid)
+    if request.node.stash.get(FAILED, False) or request.node.get_closest_marker("shares_resources"):
+        return
+    entries = what_remains(outstanding)
+    assert not entries, f"{request.node.nodeid} ended with {entries} in the ledger"

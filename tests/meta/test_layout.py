@@ -1,0 +1,146 @@
+"""Rooms stay small and names say what a thing is (docs/architecture.md): sizes, endings, companions, words."""
+
+import io
+import keyword
+import re
+import tokenize
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from support.source import PACKAGE, ROOT, named, package_files, without_text
+
+# lines; reaching one means: split by concept
+LIMITS = {".py": 400, ".pyx": 450, ".pxd": 130, ".h": 260}
+TEST_LIMIT = 500
+
+BANNED_ENDINGS = ("_helpers", "_utils", "_common", "_support", "_impl", "_misc", "_ops")
+
+# word in an identifier -> what it is called here
+BANNED_WORDS = {
+    "downstream": "client",
+    "ingress": "to_upstream or to_client",
+    "egress": "to_upstream or to_client",
+    "acceptor": "listener",
+    "passthru": "tunnel",
+    "whitelist": "allowed",
+    "blacklist": "blocked",
+}
+
+SCRIPT_VERBS = {"annotate", "bench", "build", "check", "demo", "docs", "find", "fuzz", "prepare", "release", "run", "test"}
+
+
+def too_long(path: Path, lines: int, *, test: bool) -> str:
+    """Return what is wrong with a file of so many lines."""
+    limit = TEST_LIMIT if test else LIMITS.get(path.suffix)
+    return f"{path.name} has {lines} lines, {limit} are allowed: split it by concept" if limit and lines > limit else ""
+
+
+def bad_ending(path: Path) -> str:
+    """Return what is wrong with a file's or folder's name."""
+    stem = path.name.partition(".")[0]
+    return f"{path.name}: name it after what it holds, not `{stem[stem.rindex('_') :]}`" if stem.endswith(BANNED_ENDINGS) else ""
+
+
+def missing_companions(names: Iterable[str]) -> list[str]:
+    """Return the declaration and stub files that a folder with these file names lacks."""
+    present = set(names)
+    stems = sorted(name.removesuffix(".pyx") for name in present if name.endswith(".pyx"))
+    return [stem + suffix for stem in stems for suffix in (".pxd", ".pyi") if stem + suffix not in present]
+
+
+def bad_script(name: str) -> str:
+    """Return what is wrong with the name of a script."""
+    verb = re.split(r"[-_.]", name)[0]
+    if re.search(r"\d|phase|stage|milestone|sprint|final", name):
+        return f"scripts/{name}: a script is named after what it does, not after when"
+    return "" if verb in SCRIPT_VERBS else f"scripts/{name}: does not begin with a verb of SCRIPT_VERBS in tests/meta/test_layout.py"
+
+
+def python_identifiers(code: str) -> set[str]:
+    """Collect the identifiers of a Python file."""
+    names = (token.string for token in tokenize.generate_tokens(io.StringIO(code).readline) if token.type == tokenize.NAME)
+    return {name for name in names if not keyword.iskeyword(name)}
+
+
+def other_identifiers(code: str, suffix: str) -> set[str]:
+    """Collect the identifiers of a Cython or C file."""
+    bare = re.sub(r"/\*.*?\*/|//[^\n]*", "", code, flags=re.DOTALL) if suffix == ".h" else without_text(code)
+    return set(re.findall(r"[A-Za-z_]\w*", bare))
+
+
+def banned_words(identifiers: Iterable[str]) -> list[str]:
+    """Return the identifiers that use a word with another meaning here, and the word to use."""
+    found = ((name, word) for name in sorted(identifiers) for word in BANNED_WORDS if word in name.lower())
+    return [f"{name}: we say {BANNED_WORDS[word]}" for name, word in found]
+
+
+OWN_FILES = package_files(".py", ".pyi", ".pyx", ".pxd") + sorted((ROOT / "ext").glob("*.h"))
+TEST_FILES = sorted(path for path in (ROOT / "tests").rglob("*") if path.suffix in (".py", ".c"))
+
+
+@pytest.mark.parametrize("path", OWN_FILES, ids=named)
+def test_source_file(path: Path) -> None:
+    code = path.read_text(encoding="utf-8")
+    assert not too_long(path, len(code.splitlines()), test=False)
+    assert not bad_ending(path)
+    words = python_identifiers(code) if path.suffix in (".py", ".pyi") else other_identifiers(code, path.suffix)
+    assert banned_words(words) == []
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=named)
+def test_test_file(path: Path) -> None:
+    assert not too_long(path, len(path.read_text(encoding="utf-8").splitlines()), test=True)
+    assert not bad_ending(path)
+
+
+def test_folders_are_named_after_what_they_hold() -> None:
+    folders = [path for top in (PACKAGE, ROOT / "tests") for path in top.rglob("*") if path.is_dir()]
+    assert [wrong for path in folders if (wrong := bad_ending(path))] == []
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    names = [path.name for path in TEST_FILES if path.name.startswith("test_")]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
+def test_extension_modules_have_declarations_and_stubs() -> None:
+    assert missing_companions(path.name for path in (PACKAGE / "_dataplane").iterdir()) == []
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and path.suffix != ".md"))
+def test_script(script: str) -> None:
+    assert not bad_script(script)
+
+
+@pytest.mark.parametrize(("name", "lines"), [("a.py", 401), ("a.pyx", 451), ("a.pxd", 131), ("a.h", 261)])
+def test_size_test_can_fail(name: str, lines: int) -> None:
+    assert too_long(Path(name), lines, test=False)
+    assert not too_long(Path(name), lines - 1, test=False)
+    assert too_long(Path("test_a.py"), 501, test=True)
+    assert not too_long(Path("test_a.py"), 500, test=True)
+
+
+@pytest.mark.parametrize("name", ["head_helpers.py", "x_utils.pyx", "x_common.pxd", "tls_support", "x_impl.h", "x_misc.py", "io_ops.pyi"])
+def test_ending_test_can_fail(name: str) -> None:
+    assert bad_ending(Path(name))
+    assert not bad_ending(Path("support.py"))
+
+
+def test_companion_test_can_fail() -> None:
+    assert missing_companions(["a.pyx", "a.pxd", "b.pyx", "c.pxd"]) == ["a.pyi", "b.pxd", "b.pyi"]
+
+
+@pytest.mark.parametrize("name", ["phase2", "run-final", "test_v2.py", "helpers.py", "setup-things"])
+def test_script_test_can_fail(name: str) -> None:
+    assert bad_script(name)
+    assert not bad_script("find-python")
+
+
+def test_word_test_can_fail() -> None:
+    assert banned_words(python_identifiers("def to_downstream(x): return x  # downstream\n")) == ["to_downstream: we say client"]
+    assert banned_words(other_identifiers("cdef int egress(self) noexcept", ".pyx"))
+    assert banned_words(other_identifiers("static inline int soth_ingress(void);", ".h"))
+    assert not banned_words(python_identifiers('"""downstream"""\nupstream = 1  # ingress\n'))
+    assert not banned_words(other_identifiers("/* egress */ int x; // downstream", ".h"))
