@@ -272,7 +272,6 @@ cdef class Exchange(Conversation):
         return 0
 
     cdef int request_sent(self) except -1:
-        cdef Outcome outcome
         self.sending = SENDING_SENT
         self.again = True
         self.client_deadline.clear()

@@ -23,9 +23,9 @@ from soth_mitm._dataplane.pool cimport OriginPool
 from soth_mitm._dataplane.streams cimport STREAM_NONE, Stream, framer_of, stream_of
 from soth_mitm._dataplane.view cimport View, view_bytes
 
-cdef enum:
+cdef extern from *:
     # the limit of what has none: a stream does not end, its frames are bounded one by one
-    ENDLESS = 0x7fffffffffffffff
+    const Py_ssize_t ENDLESS "PY_SSIZE_T_MAX"
 
 
 @cython.final
@@ -68,7 +68,6 @@ cdef class Copy:
 
 
 @cython.final
-@cython.freelist(64)
 cdef class Flow(Party):
     """One request and its response."""
 
