@@ -8,13 +8,13 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 
-import brotli
+import brotli  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.feeding import cut_at
 
 from soth_mitm._dataplane.decode import Decoder, decode_body, decoder_for
+from support.feeding import cut_at
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -40,7 +40,7 @@ ENCODERS: dict[bytes, Encode] = {
     b"br": brotli.compress,
     b"zstd": zstd.compress,
 }
-each_coding = pytest.mark.parametrize(("coding", "encode"), list(ENCODERS.items()), ids=lambda part: part.decode() if isinstance(part, bytes) else "")
+each_coding = pytest.mark.parametrize(("coding", "encode"), list(ENCODERS.items()), ids=[coding.decode() for coding in ENCODERS])
 
 
 def decoder(coding: bytes, limit: int = LIMIT, per_feed: bool = False) -> Decoder:
@@ -141,7 +141,7 @@ def test_zstd_frames_follow_one_another() -> None:
 
 
 def test_zstd_may_not_ask_for_a_window_that_http_forbids() -> None:
-    options = {zstd.CompressionParameter.window_log: 24}
+    options: dict[int, int] = {zstd.CompressionParameter.window_log: 24}
     packer = zstd.ZstdCompressor(options=options)
     packed = packer.compress(b"x" * 100) + packer.flush()
     _, error = decode_body(b"zstd", packed, LIMIT)
@@ -170,7 +170,11 @@ def test_eight_codings_are_decoded_and_nine_are_not() -> None:
     assert error == "9 content codings are stacked, and no more than 8 are decoded"
 
 
-@given(st.binary(max_size=3000), st.lists(st.integers(0, 5000), max_size=6), st.lists(st.sampled_from(sorted(ENCODERS)), min_size=1, max_size=3))
+@given(
+    st.binary(max_size=3000),
+    st.lists(st.integers(0, 5000), max_size=6),
+    st.lists(st.sampled_from(sorted(ENCODERS)), min_size=1, max_size=3),
+)
 @settings(max_examples=150, deadline=None)
 def test_any_content_any_stack_any_split(content: bytes, places: list[int], codings: list[bytes]) -> None:
     packed = content

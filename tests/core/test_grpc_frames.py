@@ -9,10 +9,10 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.feeding import cut_at, facts_of_every_split, frames_of
 
 from soth_mitm._dataplane.grpc import GrpcFramer
 from soth_mitm._dataplane.messages import FrameKind
+from support.feeding import cut_at, facts_of_every_split, frames_of
 
 
 def message(payload: bytes, flag: int = 0) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.feeding import cut_at, facts, facts_of_every_split, frames_of
 
 from soth_mitm._dataplane.messages import FrameKind
 from soth_mitm._dataplane.ndjson import NdjsonFramer
+from support.feeding import cut_at, facts, facts_of_every_split, frames_of
 
 NDJSON = FrameKind.NDJSON_LINE
 

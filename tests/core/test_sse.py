@@ -7,11 +7,11 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.feeding import cut_at, facts, facts_of_every_split, frames_of
-from support.samples import Sample, read_samples
 
 from soth_mitm._dataplane.messages import FrameKind
 from soth_mitm._dataplane.sse import SseFramer
+from support.feeding import cut_at, facts, facts_of_every_split, frames_of
+from support.samples import Sample, read_samples
 
 
 @pytest.mark.parametrize("sample", read_samples("sse"), ids=lambda sample: sample.name)
@@ -27,12 +27,17 @@ def test_sample_gives_its_events_however_it_is_cut(sample: Sample) -> None:
     assert facts_of_every_split(lambda: SseFramer(budget), block.data) == expected
 
 
-def reference(stream: bytes) -> list[tuple[object, ...]]:
+Facts = tuple[bytes, FrameKind, bool, str, str | None, int | None]
+
+
+def reference(stream: bytes) -> list[Facts]:
     """Interpret an event stream as the standard words it: on the whole text, line by line, without a budget."""
     stream = stream.removeprefix(b"\xef\xbb\xbf")
     lines = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")[:-1]
-    events: list[tuple[object, ...]] = []
-    data, event_type, last_id, retry = b"", b"", None, None
+    events: list[Facts] = []
+    data, event_type = b"", b""
+    last_id: str | None = None
+    retry: int | None = None
     for line in lines:
         name, colon, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -53,7 +58,8 @@ def reference(stream: bytes) -> list[tuple[object, ...]]:
     return events
 
 
-PARTS = [b"\n", b"\r", b"\r\n", b"\n\n", b"data", b"data:", b"data: ", b"event: ", b"id:", b"retry: ", b":", b" ", b"x", b"42", b"\0", b"\xef\xbb\xbf", b"\xc3"]
+LINE_ENDS = [b"\n", b"\r", b"\r\n", b"\n\n"]
+PARTS = [*LINE_ENDS, b"data", b"data:", b"data: ", b"event: ", b"id:", b"retry: ", b":", b" ", b"x", b"42", b"\0", b"\xef\xbb\xbf", b"\xc3"]
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=40).map(b"".join), st.lists(st.integers(0, 200), max_size=6))
@@ -96,7 +102,11 @@ def test_a_field_of_the_longest_length_is_taken() -> None:
     assert frame.event_id == "x" * 16384
 
 
-@pytest.mark.parametrize("piece", [b"data: " + b"x" * 65530, b"x" * 65536, b":" * 65536, b"data: x\n" * 8192], ids=["data", "name", "comment", "lines"])
+@pytest.mark.parametrize(
+    "piece",
+    [b"data: " + b"x" * 65530, b"x" * 65536, b":" * 65536, b"data: x\n" * 8192],
+    ids=["data", "name", "comment", "lines"],
+)
 def test_an_endless_line_or_event_holds_no_more_than_the_budget(piece: bytes) -> None:
     tracemalloc = pytest.importorskip("tracemalloc")
     framer = SseFramer(100_000)
