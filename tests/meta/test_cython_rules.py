@@ -108,12 +108,14 @@ def mutations(bare: str) -> Iterator[tuple[int, str]]:
 
 
 def is_final_or_says_why(original: list[str], number: int) -> bool:
-    """Tell whether the class on line `number` is final, by a decorator above it, or has a `# not final:` above, beside or below it."""
+    """Tell whether the class on line `number` is final by a decorator, or gives its reason: `not final: ...`, above it or in its docstring."""
     above = number - 2
     while above >= 0 and original[above].lstrip().startswith(("@", "#")):
         above -= 1
-    around = original[above + 1 : number + 1]
-    return any(re.match(r"\s*@(cython\.)?final\b", line) or re.search(r"# not final: \w", line) for line in around)
+    head = "\n".join(original[above + 1 : number])
+    docstring = re.match(r'\s*"""(.*?)"""', "\n".join(original[number:]), re.DOTALL)
+    reason = re.search(r"\bnot final: \w", head + (docstring[1] if docstring else ""), re.IGNORECASE)
+    return bool(reason or re.search(r"^\s*@(cython\.)?final\b", head, re.MULTILINE))
 
 
 def broken_rules(code: str, classes: set[str], *, suffix: str = ".pyx") -> list[str]:
@@ -137,7 +139,7 @@ def broken_rules(code: str, classes: set[str], *, suffix: str = ".pyx") -> list[
         if line.indent == 0 and (error := module_variable_error(line.text)):
             wrong.append((line.number, error))
         if suffix == ".pyx" and CLASS.match(line.text) and not is_final_or_says_why(original, line.number):
-            wrong.append((line.number, "class is not @cython.final; make it so, or say why in a comment `# not final: ...`"))
+            wrong.append((line.number, "class is not @cython.final; make it so, or say why above it or in its docstring: `not final: ...`"))
     wrong.extend(mutations(bare))
     return [f"{number}: {text}" for number, text in sorted(wrong)]
 
@@ -208,6 +210,7 @@ def test_cython_rules_can_fail(code: str, part: str) -> None:
         "cdef Head f(): return None\ncdef f(self): pass\ncdef list[int] g(): pass\ncdef Py_ssize_t h() except? -1: pass\n",
         "@cython.final\n@cython.freelist(8)\ncdef class A:\n    cdef int a\n    cdef void (*f)(int) noexcept\n",
         "# not final: framers derive from it\ncdef class A:\n    pass\n",
+        'cdef class A:\n    """Base.\n\n    Not final: framers derive from it.\n    """\n',
         'cdef extern from "scan.h" nogil:\n    int f(int a)\n    ctypedef int (*g)(int)\n\ncdef enum:\n    A = 1\n',
         "cdef struct S:\n    int f\n",
         "cdef bytes CRLF = b'\\r\\n'\ncdef const unsigned char* _P = NULL\nNAMES = {1: 2}\nx: int = 3\n",
