@@ -34,7 +34,7 @@ cdef struct Body:
     uint8_t kind           # BodyKind
     uint8_t state          # BodyState
     uint16_t error         # set in BODY_FAILED; body_error_text() words it
-    int64_t remaining      # of the length, or of the current chunk
+    int64_t remaining      # of the length, or of the current chunk; in BODY_TRAILERS how far the section was scanned
     int64_t payload_total  # content bytes reported so far, framing excluded
     Py_ssize_t trailer_limit   # bytes of the trailer section, its final CRLF included
 
@@ -46,7 +46,8 @@ cdef int body_of_response(Body* body, Head head, int request_method, int request
 
 # Take the next piece of the body from the buffer.
 #   > 0: so many bytes consumed (they may be framing only); `payload` is the content among them (len 0: none), borrowed from `data`;
-#        when `trailers` is not NULL and this piece was the trailer section, it is set to the field lines (final CRLF excluded), else len 0
+#        bytes that lie before a fault are reported first, the fault by the next call;
+#        when `trailers` is not NULL and this piece ends with the trailer section, it is set to the field lines (final CRLF excluded), else len 0
 #     0: more bytes are needed, or the body is done (body.state tells)
 #    -1: malformed; state is BODY_FAILED and stays so
 # An empty body (BODY_NONE, length 0) is BODY_DONE from the start.

@@ -1,18 +1,31 @@
 # Content codings (RFC 9110 section 8.4) for what handlers see: gzip, deflate (zlib and raw), br, zstd, and stacks of them.
 
-# Incremental decoder of a whole stack; `codings` is the Content-Encoding value. Output per call and in total is bounded.
+cdef enum:
+    MAX_CODINGS = 8        # codings stacked in one Content-Encoding
+    MAX_MEMBERS = 10000    # gzip members or zstd frames in one body (or in one feed, with `per_feed`): empty ones cost time and give no byte
+
+
+# Incremental decoder of a whole stack. Memory is bounded by `limit` whatever the input: a decompression bomb ends in `error`.
+# After an error nothing is decoded any more; the feed that met it still returns what came before it, where the library gives that out.
 cdef class Decoder:
-    cdef list stages
-    cdef Py_ssize_t limit          # total output bytes allowed; beyond it decoding stops and `error` says so
+    cdef list stages               # Stage, in the order of decoding
+    cdef Py_ssize_t limit          # output bytes allowed, in total or for each feed; beyond it decoding stops and `error` says so
+    cdef bint per_feed
+    cdef Py_ssize_t allowance      # what is left of `limit`
     cdef readonly Py_ssize_t produced
     cdef readonly str error        # None while all is well
+    cdef readonly bint overflow    # the error is that the limit was reached; all up to the limit has been given out
 
-    cdef bytes feed(self, bytes data)      # decoded bytes, b"" when there is none yet or after an error
-    cdef bytes finish(self)                # the tail; sets `error` when the stream is cut
+    cdef int run(self, Py_ssize_t index, bytes data, list out) except -1
+    cdef int give(self, bytes piece, list out) except -1
+    cpdef bytes feed(self, bytes data)     # decoded bytes, b"" when there is none yet or after an error
+    cpdef bytes finish(self)               # the tail; sets `error` when the stream is cut (a stream without a single byte is not)
 
 
-# None when the value names no coding (absent, empty, identity only)
-cdef Decoder decoder_for(bytes content_encoding, Py_ssize_t limit)
+# None when the value names no coding (absent, empty, identity only). A coding that is not known, or too many of them, gives a Decoder whose
+# `error` is set. `per_feed`: the limit holds for each feed by itself, which is what a stream without an end wants.
+cpdef Decoder decoder_for(bytes content_encoding, Py_ssize_t limit, bint per_feed=*)
 
-# A whole body: (decoded, None), or (body, reason) when it cannot be decoded within `limit`
-cdef tuple decode_body(bytes content_encoding, bytes body, Py_ssize_t limit)
+# A whole body: (decoded, None), or (body, reason) when it cannot be decoded within `limit`. `cut`: the body is known to be incomplete, and
+# what is there is decoded without complaint about the rest.
+cpdef tuple decode_body(bytes content_encoding, bytes body, Py_ssize_t limit, bint cut=*)

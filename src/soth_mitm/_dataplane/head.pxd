@@ -6,67 +6,55 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
+# Fields, methods and target forms are part of what a Head says: they may be cimported from here too.
+from soth_mitm._dataplane.fields cimport (
+    FIELD_AUTHORIZATION,
+    FIELD_CONNECTION,
+    FIELD_CONTENT_ENCODING,
+    FIELD_CONTENT_LENGTH,
+    FIELD_CONTENT_TYPE,
+    FIELD_EXPECT,
+    FIELD_HOST,
+    FIELD_KEEP_ALIVE,
+    FIELD_OTHER,
+    FIELD_PROXY_AUTHENTICATE,
+    FIELD_PROXY_AUTHORIZATION,
+    FIELD_PROXY_CONNECTION,
+    FIELD_TE,
+    FIELD_TRAILER,
+    FIELD_TRANSFER_ENCODING,
+    FIELD_UPGRADE,
+    FIELD_WWW_AUTHENTICATE,
+    Field,
+    FieldName,
+)
+from soth_mitm._dataplane.target cimport (
+    METHOD_CONNECT,
+    METHOD_DELETE,
+    METHOD_GET,
+    METHOD_HEAD,
+    METHOD_OPTIONS,
+    METHOD_OTHER,
+    METHOD_PATCH,
+    METHOD_POST,
+    METHOD_PUT,
+    METHOD_TRACE,
+    MethodName,
+    TARGET_ABSOLUTE,
+    TARGET_ASTERISK,
+    TARGET_AUTHORITY,
+    TARGET_ORIGIN,
+    TargetForm,
+)
 from soth_mitm._dataplane.view cimport View
 
 
 cdef enum:
     HEAD_MALFORMED = -1    # a rule is broken: head.error says which, head_error_text() words it
     HEAD_MORE = -2         # the final CRLF CRLF has not arrived
-    HEAD_TOO_LARGE = -3    # the head (final CRLF CRLF included) is, or can only become, longer than the limit
+    HEAD_TOO_LARGE = -3    # the head (final CRLF CRLF included) is, or can only become, longer than the limit; or over MAX_FIELDS fields
 
     INLINE_FIELDS = 32
-
-
-# Which header a field is; OTHER for all that the proxy itself does not act upon.
-cdef enum FieldName:
-    FIELD_OTHER = 0
-    FIELD_CONNECTION
-    FIELD_CONTENT_ENCODING
-    FIELD_CONTENT_LENGTH
-    FIELD_CONTENT_TYPE
-    FIELD_EXPECT
-    FIELD_HOST
-    FIELD_KEEP_ALIVE
-    FIELD_PROXY_AUTHENTICATE
-    FIELD_PROXY_AUTHORIZATION
-    FIELD_PROXY_CONNECTION
-    FIELD_TE
-    FIELD_TRAILER
-    FIELD_TRANSFER_ENCODING
-    FIELD_UPGRADE
-    FIELD_WWW_AUTHENTICATE
-    FIELD_AUTHORIZATION
-
-
-cdef enum MethodName:
-    METHOD_OTHER = 0
-    METHOD_CONNECT
-    METHOD_DELETE
-    METHOD_GET
-    METHOD_HEAD
-    METHOD_OPTIONS
-    METHOD_PATCH
-    METHOD_POST
-    METHOD_PUT
-    METHOD_TRACE
-
-
-# The form of a request target, RFC 9112 section 3.2
-cdef enum TargetForm:
-    TARGET_ORIGIN = 0
-    TARGET_ABSOLUTE
-    TARGET_AUTHORITY
-    TARGET_ASTERISK
-
-
-cdef struct Field:
-    uint32_t line          # offset of the field line in `raw`
-    uint32_t line_len      # its length, CRLF included
-    uint32_t name_len      # the name begins at `line`
-    uint32_t value         # offset of the value, surrounding white space excluded
-    uint32_t value_len
-    uint8_t name           # FieldName
-    uint8_t hop            # 1: stops here (RFC 9110 section 7.6.1, and proxy-authorization); the writer leaves it out
 
 
 cdef class Head:
@@ -81,7 +69,8 @@ cdef class Head:
     cdef uint32_t target
     cdef uint32_t target_len
     cdef uint8_t form              # TargetForm
-    # absolute- and authority-form: where authority and path lie in raw (path_len is 0 for `http://host`)
+    # absolute- and authority-form: where authority and path lie in raw (path_len is 0 for `http://host`, the path may begin with `?`);
+    # in the other forms the path is the whole target. origin_target() gives what an origin is sent.
     cdef bint https                # absolute-form whose scheme is https
     cdef uint32_t authority
     cdef uint32_t authority_len
@@ -95,6 +84,7 @@ cdef class Head:
 
     # facts, gathered in the same pass
     cdef int64_t content_length    # -1: none
+    cdef bint length_repeated      # its identical repeats are one value here; the writer must write it once
     cdef bint chunked              # Transfer-Encoding is exactly one final `chunked`
     cdef bint connection_close
     cdef bint connection_keep_alive
@@ -112,13 +102,19 @@ cdef class Head:
     # The first field of that name, or -1; `find` takes lower-case bytes, `find_known` a FieldName
     cdef int find_known(self, int name) noexcept
     cdef int find(self, const char* name, Py_ssize_t length) noexcept
+    # The target in origin-form (`*` for OPTIONS without a path); b"" for CONNECT
+    cdef bytes origin_target(self)
+    # The host that the request is for, without port: of the absolute- or authority-form, else of the Host field; and the port, 0: none
+    # is named. False: there is no host (HTTP/1.0).
+    cdef bint named_host(self, View* host, int* port) noexcept
     # Do persistence rules of RFC 9112 section 9.3 let the connection go on after this message?
     cdef bint keeps_alive(self) noexcept
 
 
 # Parse the head at `data`. > 0: bytes consumed, `head` is filled in. Else one of the codes above and `head` is not to be used (except for
 # `error`). `scanned` is kept by the caller between calls on the same, growing head (0 at first): what lies before it is not read again.
-# The verdict and the limit do not depend on how the bytes were split over calls.
+# The verdict and the limit do not depend on how the bytes were split over calls. One CRLF before a request is skipped (RFC 9112 section
+# 2.2): it is consumed, but neither in `raw` nor counted by the limit.
 cdef Py_ssize_t parse_request_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit,
                                    Py_ssize_t* scanned) except -100
 cdef Py_ssize_t parse_response_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit,

@@ -1,16 +1,13 @@
 # What a handler is shown: requests, responses, stream chunks and their headers.
 #
 # Built only when the handler overrides the hook that receives them. They share the Head with the exchange and decode nothing until asked.
+# Python sees every attribute read-only; the exchange completes a message by writing them: `raw_body`, `body_truncated`, `body_complete`
+# and `trailer_block` of a message, the second group of a StreamChunk.
 
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.head cimport Head
-
-
-cdef class Headers:
-    cdef Head head                 # None when built from pairs
-    cdef bytes block               # field lines without a start line (trailers), or None
-    cdef list pairs                # [(name, value)] as bytes, made on first use
+from soth_mitm._dataplane.headers cimport Headers
 
 
 cdef class RawRequest:
@@ -19,16 +16,18 @@ cdef class RawRequest:
     cdef readonly int64_t flow_id
     cdef readonly str scheme
     cdef readonly str authority
-    cdef public bytes raw_body     # public to _dataplane: the exchange completes it
-    cdef public bint body_truncated
-    cdef public bint body_complete
-    cdef bytes trailer_block       # field lines, or None
+    cdef readonly bytes raw_body
+    cdef readonly bint body_truncated
+    cdef readonly bint body_complete   # new_request says True; the exchange says otherwise
+    cdef bytes trailer_block       # field lines, each with its CRLF, or None
     cdef Py_ssize_t decode_limit
     cdef Headers _headers
     cdef Headers _trailers
+    cdef bytes decoded_from        # the raw_body that `_body` and `_decode_error` were made of, None when none was
     cdef bytes _body
     cdef str _decode_error
-    cdef bint _decoded
+
+    cdef int decode(self) except -1
 
 
 cdef class RawResponse:
@@ -36,16 +35,18 @@ cdef class RawResponse:
     cdef readonly object connection_meta
     cdef readonly int64_t flow_id
     cdef readonly RawRequest request   # None when on_request is not overridden: see new_response
-    cdef public bytes raw_body
-    cdef public bint body_truncated
+    cdef readonly bytes raw_body
+    cdef readonly bint body_truncated
     cdef readonly bint streaming
     cdef bytes trailer_block
     cdef Py_ssize_t decode_limit
     cdef Headers _headers
     cdef Headers _trailers
+    cdef bytes decoded_from
     cdef bytes _body
     cdef str _decode_error
-    cdef bint _decoded
+
+    cdef int decode(self) except -1
 
 
 # One SSE event, NDJSON line, gRPC message, WebSocket message or close. A framer fills in the first group, the flow's queue the second.
@@ -53,8 +54,8 @@ cdef class StreamChunk:
     cdef readonly bytes payload
     cdef readonly object frame_kind    # FrameKind
     cdef readonly bint truncated
-    cdef readonly object event_type    # SSE: str or None
-    cdef readonly object event_id
+    cdef readonly object event_type    # SSE: str, else None
+    cdef readonly object event_id      # SSE: str or None
     cdef readonly object retry         # SSE: int (milliseconds) or None
 
     cdef readonly object connection_id

@@ -1,0 +1,53 @@
+# The memory of one loop. Blocks are handed out and come back; nothing else of the data plane allocates for bytes on their way.
+
+from libc.stdint cimport int64_t
+
+
+cdef enum:
+    BLOCK_SIZE = 65536         # what one read buffer holds before it has to grow
+    SCRATCH_SIZE = 262144      # what one read of ciphertext takes at most
+    SPARE_BLOCKS = 64          # returned blocks kept for the next connection
+
+
+# Borrowed memory, lent to a C function that wants a Python buffer (recv, SSL_read, SSL_write). Only for callees that are done with it when
+# they return: the window is set anew for the next one.
+cdef class Window:
+    cdef char* ptr
+    cdef Py_ssize_t len
+
+    cdef Window over(self, char* ptr, Py_ssize_t length)
+
+
+cdef class Arena:
+    cdef Window window
+    cdef char* scratch
+    cdef readonly Py_ssize_t max_buffer    # what a read buffer may grow to
+    cdef readonly int64_t lent             # bytes in blocks that are out
+    cdef readonly int64_t lent_peak
+    cdef int spare_count
+    cdef char* spare[SPARE_BLOCKS]
+
+    cdef char* take_block(self, Py_ssize_t size) except NULL
+    cdef void give_block(self, char* block, Py_ssize_t size) noexcept
+
+
+# Contiguous bytes: filled at the end, consumed at the start. Holds a block only while there is something in it or a read under way.
+cdef class Buffer:
+    cdef Arena arena
+    cdef char* base            # NULL: no block
+    cdef Py_ssize_t capacity
+    cdef Py_ssize_t start      # first byte that is not consumed
+    cdef Py_ssize_t end        # one past the last byte
+
+    # filling
+    cdef Py_ssize_t room(self) noexcept
+    cdef int reserve(self, Py_ssize_t wanted) except -1    # at least `wanted` bytes of room: moves, then grows
+    cdef char* tail(self) noexcept
+    cdef void commit(self, Py_ssize_t count) noexcept
+    cdef int append(self, const char* data, Py_ssize_t length) except -1
+
+    # reading
+    cdef const char* data(self) noexcept
+    cdef Py_ssize_t size(self) noexcept
+    cdef void consume(self, Py_ssize_t count) noexcept     # gives the block back when nothing is left
+    cdef void drop(self) noexcept

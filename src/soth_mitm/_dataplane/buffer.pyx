@@ -1,0 +1,149 @@
+"""The memory of one loop: scratch space, blocks, windows onto them, and read buffers.
+
+An idle connection holds no block. Windows make borrowed memory visible to C functions without creating an object for each call.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memmove
+
+from soth_mitm._dataplane.ledger cimport LEDGER_BLOCK, note
+
+
+@cython.final
+cdef class Window:
+    """A buffer object over memory that somebody else owns; valid until the owner says otherwise."""
+
+    cdef Window over(self, char* ptr, Py_ssize_t length):
+        self.ptr = ptr
+        self.len = length
+        return self
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.ptr, self.len, 0, flags)
+
+    def __len__(self):
+        return self.len
+
+    def __setitem__(self, key, value):
+        # asyncio's proactor loop fills a protocol's buffer by slice assignment
+        memoryview(self)[key] = value
+
+
+@cython.final
+cdef class Arena:
+    """The memory of one loop. `max_buffer` bounds what one message head, chunk line or trailer section may take."""
+
+    def __cinit__(self, Py_ssize_t max_buffer=BLOCK_SIZE):
+        self.max_buffer = max(max_buffer, BLOCK_SIZE)
+        self.scratch = <char*>malloc(SCRATCH_SIZE)
+        if self.scratch == NULL:
+            raise MemoryError()
+        self.window = Window()
+
+    def __dealloc__(self):
+        free(self.scratch)
+        while self.spare_count:
+            self.spare_count -= 1
+            free(self.spare[self.spare_count])
+
+    def allow_buffer(self, Py_ssize_t max_buffer):
+        """Raise the bound of one buffer; a configuration that was reloaded may need more than the first one."""
+        self.max_buffer = max(self.max_buffer, max_buffer)
+
+    cdef char* take_block(self, Py_ssize_t size) except NULL:
+        cdef char* block
+        if size == BLOCK_SIZE and self.spare_count:
+            self.spare_count -= 1
+            block = self.spare[self.spare_count]
+        else:
+            block = <char*>malloc(size)
+            if block == NULL:
+                raise MemoryError()
+        self.lent += size
+        if self.lent > self.lent_peak:
+            self.lent_peak = self.lent
+        note(LEDGER_BLOCK, 1)
+        return block
+
+    cdef void give_block(self, char* block, Py_ssize_t size) noexcept:
+        self.lent -= size
+        note(LEDGER_BLOCK, -1)
+        if size == BLOCK_SIZE and self.spare_count < SPARE_BLOCKS:
+            self.spare[self.spare_count] = block
+            self.spare_count += 1
+        else:
+            free(block)
+
+
+@cython.final
+cdef class Buffer:
+    """Contiguous bytes on their way, in a block of an arena."""
+
+    def __cinit__(self, Arena arena not None):
+        self.arena = arena
+
+    def __dealloc__(self):
+        self.drop()
+
+    cdef Py_ssize_t room(self) noexcept:
+        return self.capacity - self.end
+
+    cdef int reserve(self, Py_ssize_t wanted) except -1:
+        cdef Py_ssize_t used = self.end - self.start, size
+        cdef char* block
+        if self.capacity - self.end >= wanted and self.base != NULL:
+            return 0
+        if self.base == NULL:
+            size = BLOCK_SIZE
+            while size < wanted:
+                size *= 2
+            self.base = self.arena.take_block(size)
+            self.capacity = size
+            return 0
+        if self.capacity - used >= wanted:
+            memmove(self.base, self.base + self.start, used)
+        else:
+            size = self.capacity
+            while size - used < wanted:
+                size *= 2
+            block = self.arena.take_block(size)
+            memcpy(block, self.base + self.start, used)
+            self.arena.give_block(self.base, self.capacity)
+            self.base = block
+            self.capacity = size
+        self.start = 0
+        self.end = used
+        return 0
+
+    cdef char* tail(self) noexcept:
+        return self.base + self.end
+
+    cdef void commit(self, Py_ssize_t count) noexcept:
+        self.end += count
+
+    cdef int append(self, const char* data, Py_ssize_t length) except -1:
+        self.reserve(length)
+        memcpy(self.base + self.end, data, length)
+        self.end += length
+        return 0
+
+    cdef const char* data(self) noexcept:
+        return self.base + self.start
+
+    cdef Py_ssize_t size(self) noexcept:
+        return self.end - self.start
+
+    cdef void consume(self, Py_ssize_t count) noexcept:
+        self.start += count
+        if self.start == self.end:
+            self.drop()
+
+    cdef void drop(self) noexcept:
+        if self.base != NULL:
+            self.arena.give_block(self.base, self.capacity)
+            self.base = NULL
+        self.capacity = 0
+        self.start = 0
+        self.end = 0

@@ -1,0 +1,76 @@
+# One client connection that speaks HTTP/1: what is under way on it, and every way in which it can end. `exchange` moves it on.
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.deadline cimport Deadline
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.flow cimport Flow
+from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.plane cimport Plane
+from soth_mitm._dataplane.pool cimport Upstream
+from soth_mitm._dataplane.relay cimport Tunnel
+
+
+cdef enum Sending:
+    SENDING_HEAD = 0       # between requests, or inside a request's head
+    SENDING_COLLECT        # the body is collected, because the decision wants it
+    SENDING_DECIDE         # on_request has suspended
+    SENDING_CLAIM          # waiting for an upstream connection
+    SENDING_RELAY          # the head is on its way, the body follows as it comes
+    SENDING_SENT
+
+
+cdef enum Answering:
+    ANSWERING_NONE = 0     # nothing is expected from an upstream
+    ANSWERING_HEAD
+    ANSWERING_RELAY
+    ANSWERING_DONE
+
+
+cdef enum Late:
+    LATE_IDLE = 1          # no next request: closed quietly
+    LATE_HEAD              # a head that does not end: 408
+    LATE_UPLOAD            # a request body that stopped: 408, or cut
+    LATE_COLLECT           # the decision is taken on what has arrived
+    LATE_CLAIM             # no upstream connection: 503
+    LATE_RESPONSE          # no response head: 504
+    LATE_DOWNLOAD          # a response body that stopped: cut
+    LATE_READER            # the client does not read: cut
+
+
+# The state of one client connection that speaks HTTP/1, and how it ends
+cdef class Conversation(Party):
+    cdef Plane plane
+    cdef Endpoint client
+    cdef Upstream upstream             # of the current flow, from its grant to its end
+    cdef object on_end                 # called once: the connection is gone and every hook has returned
+    cdef Tunnel tunnel                 # after 101
+
+    cdef Flow flow
+    cdef int64_t upstream_bytes_before # what the connection had sent us before this flow
+    cdef Sending sending
+    cdef Answering answering
+    cdef Deadline client_deadline
+    cdef Deadline upstream_deadline
+    cdef Deadline reader_deadline
+    cdef Py_ssize_t unsettled          # flows that have not ended, or whose hooks have not
+    cdef bint keep                     # the client connection goes on after this flow
+    cdef bint answered                 # the client has the head of a final response
+    cdef bint is_paced                 # the handler's queue is full
+    cdef bint over                     # nothing is read or relayed any more
+    cdef bint told_end                 # on_end was called
+
+    # what exchange does
+    cdef int advance(self) except -1
+    cdef int decide(self) except -1
+    cdef int next_request(self) except -1      # the flow has ended and the connection goes on
+
+    cdef int answer(self, int status, bytes text, object headers) except -1    # ours; or cut, when a response has begun
+    cdef int refuse(self, int status, bytes text) except -1                    # the same, counted as the client's fault
+    cdef int fail_upstream(self, int status, bytes text) except -1             # the same, counted as the upstream's
+    cdef int end_flow(self) except -1
+    cdef int cut(self, object error) except -1
+    cdef int drop_upstream(self) except -1
+    cdef int stop(self) except -1
+    cdef int check_end(self) except -1
+    cdef bint may_retry(self)

@@ -1,0 +1,232 @@
+"""One client connection that speaks HTTP/1: its answers of our own, its deadlines, its back-pressure, and its end."""
+
+cimport cython
+
+from soth_mitm._dataplane.body cimport BODY_DONE, BODY_NONE, BODY_UNTIL_CLOSE
+from soth_mitm._dataplane.deadline cimport Deadline
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.flow cimport Flow
+from soth_mitm._dataplane.head cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE
+from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
+from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.plane cimport Plane
+from soth_mitm._dataplane.pool cimport OriginPool, Upstream
+from soth_mitm._dataplane.writer cimport own_response_bytes
+
+
+# not final: exchange derives from it
+cdef class Conversation(Party):
+    """What is under way on one client connection. `on_end()` is called once, when it is gone and every hook has returned."""
+
+    def __cinit__(self, Plane plane not None, Endpoint client not None, on_end, **kwargs):
+        self.plane = plane
+        self.client = client
+        self.on_end = on_end
+        self.client_deadline = Deadline(self)
+        self.upstream_deadline = Deadline(self)
+        self.reader_deadline = Deadline(self)
+
+    def drain(self):
+        """Close when the current flow has ended, or now when there is none."""
+        self.keep = False
+        if self.flow is None and self.tunnel is None and not self.over:
+            close_in_order(self.client, self.plane.linger)
+            self.stop()
+
+    def abort(self):
+        """Cut the connection and whatever goes on over it."""
+        if self.tunnel is not None:
+            self.tunnel.abort()
+        self.cut(ConnectionAbortedError("aborted"))
+
+    # --- answers of ours
+
+    cdef int answer(self, int status, bytes text, object headers) except -1:
+        cdef Flow flow = self.flow
+        cdef bytes out
+        # an unread rest of the request would be taken for the next one
+        cdef bint unread = flow is None or flow.request_body.state != BODY_DONE
+        if self.answered:
+            return self.cut(ConnectionAbortedError("failed after the response had begun"))
+        if unread or self.plane.draining:
+            self.keep = False
+        out = own_response_bytes(status, text, headers, not self.keep, flow is not None and flow.request.method == METHOD_HEAD)
+        self.client.send_bytes(out)
+        self.plane.counters.bytes_to_clients += len(out)
+        self.drop_upstream()
+        if unread:
+            close_while_sending(self.client, self.plane.linger)
+            return self.stop()
+        self.client.flush()
+        self.answered = True
+        self.sending = SENDING_SENT
+        self.answering = ANSWERING_DONE
+        return 0
+
+    cdef int refuse(self, int status, bytes text) except -1:
+        self.plane.counters.requests_refused += 1
+        return self.answer(status, text, ())
+
+    cdef int fail_upstream(self, int status, bytes text) except -1:
+        self.plane.counters.upstream_errors += 1
+        return self.answer(status, text, ())
+
+    cdef bint may_retry(self):
+        # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
+        cdef Flow flow = self.flow
+        cdef int method = flow.request.method
+        if flow.retried or not self.plane.retry or self.upstream.served < 2:
+            return False
+        if self.upstream.bytes_in != self.upstream_bytes_before:
+            return False
+        if flow.request_body.state != BODY_DONE or (flow.request_body.kind != BODY_NONE and flow.wire is None):
+            return False
+        return method in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE)
+
+    # --- ends
+
+    cdef int end_flow(self) except -1:
+        cdef Flow flow = self.flow
+        cdef Upstream upstream = self.upstream
+        cdef OriginPool pool
+        self.upstream = None
+        self.upstream_deadline.clear()
+        if upstream is not None:
+            pool = upstream.pool
+            if (pool is not None and flow.request.minor == 1 and flow.response.keeps_alive() and not upstream.inbox.size()
+                    and flow.response_body.kind != BODY_UNTIL_CLOSE):
+                pool.give_back(upstream)
+            else:
+                if pool is not None:
+                    pool.forget(upstream)
+                close_in_order(upstream, self.plane.linger)
+        self.flow = None
+        self.answering = ANSWERING_NONE
+        self.sending = SENDING_HEAD
+        if self.keep:
+            flow.end()
+            return 0 if self.over else self.next_request()
+        self.client_deadline.clear()
+        close_in_order(self.client, self.plane.linger)
+        flow.end()
+        return self.stop()
+
+    cdef int advance(self) except -1:
+        return 0
+
+    cdef int decide(self) except -1:
+        return 0
+
+    cdef int next_request(self) except -1:
+        return 0
+
+    cdef int cut(self, object error) except -1:
+        if self.over:
+            return 0
+        if self.flow is not None and self.answered and self.answering != ANSWERING_DONE:
+            self.plane.counters.responses_cut += 1
+        self.client.fail(error)
+        return self.stop()
+
+    cdef int drop_upstream(self) except -1:
+        cdef Upstream upstream = self.upstream
+        if upstream is None:
+            return 0
+        self.upstream = None
+        if upstream.pool is not None:
+            upstream.pool.forget(upstream)
+        return upstream.fail(None)
+
+    cdef int stop(self) except -1:
+        cdef Flow flow = self.flow
+        if self.over:
+            return 0
+        self.over = True
+        self.flow = None
+        self.client_deadline.clear()
+        self.upstream_deadline.clear()
+        self.reader_deadline.clear()
+        if flow is not None:
+            if self.sending == SENDING_CLAIM:
+                flow.route.pool.withdraw(self)
+            self.drop_upstream()
+            flow.end_response(False)
+            flow.end()
+        return 0
+
+    def tunnel_ended(self):
+        """The connections that had switched protocols are closing. Called by the tunnel."""
+        self.stop()
+        if self.client.gone:
+            self.check_end()
+        else:
+            self.client.party = self
+
+    cdef int settled(self, object flow) except -1:
+        self.unsettled -= 1
+        return self.check_end()
+
+    cdef int check_end(self) except -1:
+        if self.over and self.client.gone and self.unsettled == 0 and not self.told_end:
+            self.told_end = True
+            self.on_end()
+        return 0
+
+    # --- pace and deadlines
+
+    cdef int writable(self, object endpoint, bint now) except -1:
+        if self.over:
+            return 0
+        if endpoint is self.client:
+            if now:
+                self.reader_deadline.clear()
+            else:
+                self.reader_deadline.set(self.plane.body_idle, LATE_READER)
+            if self.upstream is not None:
+                if not now or self.is_paced:
+                    self.upstream.hold()
+                else:
+                    self.upstream.release()
+        elif endpoint is self.upstream and self.sending == SENDING_RELAY:
+            if now:
+                self.client.release()
+            else:
+                self.client.hold()
+        return 0
+
+    cdef int paced(self, bint hold) except -1:
+        self.is_paced = hold
+        if self.upstream is not None:
+            if hold:
+                self.upstream.hold()
+            elif not self.client.blocked:
+                self.upstream.release()
+        return 0
+
+    cdef int broken(self, object error) except -1:
+        return self.cut(error)
+
+    cdef int late(self, int stage) except -1:
+        if self.over:
+            return 0
+        if stage == LATE_IDLE:
+            close_in_order(self.client, self.plane.linger)
+            return self.stop()
+        if stage == LATE_COLLECT:
+            self.decide()
+        elif stage == LATE_HEAD:
+            self.refuse(408, b"the request head did not arrive in time (timeouts.client_head_ms)")
+        elif stage == LATE_UPLOAD:
+            self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
+        elif stage == LATE_CLAIM:
+            self.flow.route.pool.withdraw(self)
+            self.plane.counters.upstream_timeouts += 1
+            self.answer(503, b"no upstream connection became free in time (connection_pool.max_connections_per_host)", ())
+        elif stage == LATE_RESPONSE:
+            self.plane.counters.upstream_timeouts += 1
+            self.answer(504, b"the upstream did not answer in time (upstream.timeout_ms)", ())
+        else:
+            if stage == LATE_DOWNLOAD:
+                self.plane.counters.upstream_timeouts += 1
+            return self.cut(TimeoutError("the body stopped moving (timeouts.body_idle_ms)"))
+        return self.advance()

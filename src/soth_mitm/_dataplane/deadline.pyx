@@ -1,0 +1,88 @@
+"""Deadlines: many timers of few durations, with one loop timer for each duration and none while nothing waits."""
+
+cimport cython
+from cpython.time cimport monotonic
+
+from soth_mitm._dataplane.ledger cimport LEDGER_DEADLINE, note
+from soth_mitm._dataplane.party cimport Party
+
+
+@cython.final
+cdef class Deadline:
+    """One timer of one owner. Clearing one that is not set is harmless."""
+
+    def __cinit__(self, Party owner not None):
+        self.owner = owner
+
+    cdef int set(self, DeadlineQueue queue, int stage) except -1:
+        if self.queue is not None:
+            self.clear()
+        self.stage = stage
+        self.at = monotonic() + queue.seconds
+        queue.append(self)
+        note(LEDGER_DEADLINE, 1)
+        if queue.timer is None:
+            queue.arm(queue.seconds)
+        return 0
+
+    cdef void clear(self) noexcept:
+        if self.queue is not None:
+            self.queue.remove(self)
+            note(LEDGER_DEADLINE, -1)
+
+
+@cython.final
+cdef class DeadlineQueue:
+    """All deadlines of one duration on one loop. `seconds` may be a fraction; `call_later` is the loop's."""
+
+    def __cinit__(self, call_later, double seconds):
+        self.call_later = call_later
+        self.seconds = seconds
+
+    cdef int arm(self, double delay) except -1:
+        self.timer = self.call_later(max(delay, 0.001), self.expire)
+        return 0
+
+    cdef void append(self, Deadline deadline) noexcept:
+        deadline.queue = self
+        deadline.after = None
+        deadline.before = self.tail
+        if self.tail is None:
+            self.head = deadline
+        else:
+            self.tail.after = deadline
+        self.tail = deadline
+
+    cdef void remove(self, Deadline deadline) noexcept:
+        if deadline.before is None:
+            self.head = deadline.after
+        else:
+            deadline.before.after = deadline.after
+        if deadline.after is None:
+            self.tail = deadline.before
+        else:
+            deadline.after.before = deadline.before
+        deadline.before = None
+        deadline.after = None
+        deadline.queue = None
+
+    def expire(self):
+        """Tell the owners whose time has come, then wait for the next one. Called by the loop."""
+        cdef Deadline due
+        cdef double now = monotonic()
+        self.timer = None
+        try:
+            while self.head is not None and self.head.at <= now:
+                due = self.head
+                due.clear()
+                due.owner.late(due.stage)
+        finally:
+            # an owner may have set a deadline of this duration meanwhile, which armed the timer
+            if self.head is not None and self.timer is None:
+                self.arm(self.head.at - monotonic())
+
+    def close(self):
+        """Forget the loop's timer. For the end of the loop's service, when no owner is left."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

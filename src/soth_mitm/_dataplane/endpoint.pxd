@@ -1,0 +1,54 @@
+# One socket: the buffered protocol of the loop on one side, a Party on the other.
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.buffer cimport Arena, Buffer
+from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.tls_pump cimport TlsPump
+
+
+cdef enum:
+    GATHER_SIZE = 16384        # small writes are gathered up to one TLS record
+
+
+cdef class Endpoint:
+    cdef readonly Arena arena
+    cdef Party party                   # who is told; never None
+    cdef readonly object transport     # None before connection_made
+    cdef readonly TlsPump tls          # None: plain text
+    cdef Buffer inbox                  # plaintext that came and is not consumed yet
+    cdef Buffer outbox                 # small writes that wait for flush()
+    cdef object write_out              # transport.write
+
+    cdef readonly bint held            # reading is paused, by us
+    cdef readonly bint blocked         # the transport's buffer is full
+    cdef readonly bint closing
+    cdef readonly bint gone            # connection_lost came
+    cdef bint eof                      # the peer's FIN came
+    cdef bint told_end                 # party.ended() was called
+    cdef bint delivering
+    cdef bint fresh                    # plain text in the inbox that the party was not told of
+    cdef object fault                  # what made us abort, for party.lost()
+    cdef readonly int64_t bytes_in     # plaintext
+    cdef readonly int64_t bytes_out
+
+    # Reading
+    cdef int deliver(self) except -1
+    cdef int deliver_tls(self) except -1
+    cdef int tell_end(self) except -1
+    cdef int hold(self) except -1      # stop reading; what is in the inbox stays there
+    cdef int release(self) except -1   # read on, and tell the party what had already come
+
+    # Writing; flush() after the last send() of a turn
+    cdef int send(self, const char* data, Py_ssize_t length) except -1
+    cdef int send_bytes(self, bytes data) except -1
+    cdef int flush(self) except -1
+    cdef int put(self, const char* data, Py_ssize_t length) except -1
+    cdef int end_writing(self) except -1       # half-close, after close_notify
+
+    # Ending
+    cdef int finish(self) except -1            # orderly: close_notify, flush, close
+    cdef int fail(self, object error) except -1    # now: what is queued is lost
+
+    # TLS
+    cdef int step_handshake(self) except -1

@@ -1,0 +1,41 @@
+# HTTP/1 on one client connection: requests one after another, each with an upstream connection from a pool, both directions at once.
+#
+#   sending     HEAD ─► COLLECT ─► DECIDE ─► CLAIM ─► RELAY ─► SENT            answering   NONE ─► HEAD ─► RELAY ─► DONE
+#                └───────────────────▲         ▲
+#                 (no body to wait for)         └ (nobody to ask)
+#
+# A flow ends when it is SENT and DONE; then comes the next head. Every state has a deadline.
+
+from soth_mitm._dataplane.conversation cimport Conversation
+from soth_mitm._dataplane.flow cimport Route
+from soth_mitm._dataplane.head cimport Head
+
+
+# Moving one request and its response as far as they go
+cdef class Exchange(Conversation):
+    cdef Route route                   # where requests go; on the proxy port, where the last one went
+    cdef object router                 # None: `route` is for all. Else router(scheme, authority) -> Route
+    cdef bytes routed                  # the authority that `route` is for
+    cdef Py_ssize_t scanned            # of the client's inbox, for the next head
+    cdef Py_ssize_t upstream_scanned
+    cdef bint running
+    cdef bint again
+
+    # the request's way
+    cdef int read_head(self) except -1
+    cdef int open_flow(self, Head head) except -1
+    cdef int find_route(self, Head head) except -1
+    cdef int collect(self) except -1
+    cdef int decided(self, object decision) except -1
+    cdef int undecided(self) except -1
+    cdef int forward(self) except -1
+    cdef int write_request(self) except -1
+    cdef int relay_request(self) except -1
+    cdef int request_sent(self) except -1
+    # the response's way
+    cdef int read_response_head(self) except -1
+    cdef int begin_response(self, Head head) except -1
+    cdef int switch_protocols(self, Head head) except -1
+    cdef int relay_response(self) except -1
+    cdef int response_done(self) except -1
+    cdef int upstream_gone(self, object error) except -1

@@ -1,0 +1,454 @@
+"""HTTP/1 on one client connection: read a request, ask the handler, forward, relay the response as it arrives, and again.
+
+The two directions are independent: an early response is relayed while the upload goes on. Each entry from outside (bytes, a deadline, a
+hook's answer, a connection from the pool) changes a state and calls `advance`, which moves both directions as far as they go.
+"""
+
+cimport cython
+
+from soth_mitm._dataplane.body cimport (
+    BODY_DONE, BODY_UNTIL_CLOSE, body_eof, body_error_text, body_of_request, body_of_response,
+)
+from soth_mitm._dataplane.conversation cimport (
+    ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_DOWNLOAD, LATE_HEAD, LATE_IDLE,
+    LATE_RESPONSE, LATE_UPLOAD, SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
+)
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.flow cimport Copy, Flow, Route
+from soth_mitm._dataplane.head cimport (
+    FIELD_UPGRADE, HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text,
+    parse_request_head, parse_response_head,
+)
+from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING, Outcome
+from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
+from soth_mitm._dataplane.plane cimport Plane
+from soth_mitm._dataplane.pool cimport Upstream
+from soth_mitm._dataplane.relay cimport Tunnel
+from soth_mitm._dataplane.scan cimport soth_equals_lower
+from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, Moved, move_request, move_response
+from soth_mitm._dataplane.view cimport View, view_bytes
+from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@cython.final
+cdef class Exchange(Conversation):
+    """Requests of one client connection.
+
+    With `route`, all go there (an intercepted connection); with `router`, each goes where it names, by ``router(scheme, authority)``,
+    which is asked when the authority changes. `on_end()` is called once, when the connection is gone and every hook has returned.
+    """
+
+    def __init__(self, Plane plane, Endpoint client, on_end, *, Route route=None, router=None):
+        self.route = route
+        self.router = router
+
+    def start(self):
+        """Take over the client's endpoint, with what lies in its inbox."""
+        self.client.party = self
+        if self.client.gone:
+            self.lost(self.client, None)
+            return
+        self.client_deadline.set(self.plane.client_head, LATE_HEAD)
+        self.advance()
+        if self.client.told_end and not self.over:
+            self.ended(self.client, True)
+        self.client.release()
+
+    cdef int advance(self) except -1:
+        if self.running or self.over:
+            self.again = True
+            return 0
+        self.running = True
+        self.again = True
+        try:
+            while self.again and not self.over:
+                self.again = False
+                if self.sending == SENDING_HEAD:
+                    self.read_head()
+                elif self.sending == SENDING_COLLECT:
+                    self.collect()
+                elif self.sending == SENDING_RELAY:
+                    self.relay_request()
+                elif self.client.inbox.size():
+                    self.client.hold()
+                if self.answering == ANSWERING_HEAD:
+                    self.read_response_head()
+                elif self.answering == ANSWERING_RELAY:
+                    self.relay_response()
+                if self.sending == SENDING_SENT and self.answering == ANSWERING_DONE:
+                    self.end_flow()
+        finally:
+            self.running = False
+        if not self.client.gone:
+            self.client.flush()
+        if self.upstream is not None:
+            self.upstream.flush()
+        return 0
+
+    # --- the request's way
+
+    cdef int read_head(self) except -1:
+        cdef Py_ssize_t size = self.client.inbox.size(), used
+        cdef Head head
+        if size == 0:
+            return 0
+        head = Head()
+        used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, &self.scanned)
+        if used == HEAD_MORE:
+            if self.client_deadline.stage != LATE_HEAD or self.client_deadline.queue is None:
+                self.client_deadline.set(self.plane.client_head, LATE_HEAD)
+            return 0
+        self.client_deadline.clear()
+        self.scanned = 0
+        if used > 0:
+            self.client.inbox.consume(used)
+            return self.open_flow(head)
+        if used == HEAD_TOO_LARGE:
+            return self.refuse(431, b"the request head is longer than %d bytes (max_http_head_bytes)" % self.plane.head_limit)
+        return self.refuse(400, head_error_text(head.error).encode())
+
+    cdef int open_flow(self, Head head) except -1:
+        cdef Flow flow
+        cdef int index
+        cdef View value
+        self.answered = False
+        self.answering = ANSWERING_NONE
+        self.keep = head.keeps_alive() and not self.plane.draining
+        self.find_route(head)
+        flow = self.flow = Flow(self.plane, self, self.route, head)
+        self.unsettled += 1
+        if body_of_request(&flow.request_body, head, self.plane.head_limit) < 0:
+            return self.refuse(400, body_error_text(flow.request_body.error).encode())
+        if head.method == METHOD_CONNECT:
+            return self.answer(501, b"CONNECT is not supported inside this connection", ())
+        if self.route.pool is None:
+            return self.answer(self.route.status, self.route.reason, ())
+        index = head.find_known(FIELD_UPGRADE)
+        if index >= 0 and head.connection_upgrade:
+            value = head.span(head.fields[index].value, head.fields[index].value_len)
+            flow.upgrade = value.len == 9 and soth_equals_lower(value.ptr, b"websocket", 9)
+        if flow.hooks is None or flow.hooks.on_request is None:
+            return self.forward()
+        if not self.plane.enforce:
+            flow.payload = Copy(self.plane.body_limit)
+            return self.forward()
+        if flow.request_body.state == BODY_DONE or not self.plane.buffer_requests or flow.conversational():
+            return self.decide()
+        if self.plane.reject_overflow and head.content_length > self.plane.body_limit:
+            return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
+        if head.expect_continue and head.minor == 1:
+            flow.continued = True
+            self.client.send_bytes(CONTINUE)
+        self.sending = SENDING_COLLECT
+        self.client_deadline.set(self.plane.body_buffer, LATE_COLLECT)
+        self.again = True
+        return 0
+
+    cdef int find_route(self, Head head) except -1:
+        cdef bytes authority
+        if self.router is None:
+            return 0
+        if head.form == TARGET_ABSOLUTE:
+            authority = view_bytes(head.span(head.authority, head.authority_len))
+            scheme = "https" if head.https else "http"
+        else:
+            authority = b""
+            if head.host >= 0:
+                authority = view_bytes(head.span(head.fields[head.host].value, head.fields[head.host].value_len))
+            scheme = None
+        if self.route is None or authority != self.routed or scheme != self.route.scheme:
+            self.routed = authority
+            self.route = self.router(scheme, authority)
+        return 0
+
+    cdef int collect(self) except -1:
+        cdef Flow flow = self.flow
+        cdef Moved moved = move_request(flow, self.client, None)
+        if moved == MOVED_NONSENSE:
+            return self.refuse(400, body_error_text(flow.request_body.error).encode())
+        if flow.request_body.payload_total > self.plane.body_limit and self.plane.reject_overflow:
+            return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
+        if moved == MOVED_ALL or flow.request_body.payload_total >= self.plane.body_limit:
+            return self.decide()
+        return 0
+
+    cdef int decide(self) except -1:
+        cdef Outcome outcome
+        self.sending = SENDING_DECIDE
+        self.client_deadline.clear()
+        self.flow.asked = True
+        self.flow.show_request()
+        outcome = self.plane.hooks.run(self.plane.hooks.on_request, self.flow.shown, None, self)
+        if self.over or outcome == HOOK_PENDING:
+            return 0
+        if outcome == HOOK_FAILED:
+            return self.undecided()
+        return self.decided(self.plane.hooks.result)
+
+    cdef int resolved(self, object result, object error) except -1:
+        if self.over or self.sending != SENDING_DECIDE:
+            return 0
+        if error is None:
+            self.decided(result)
+        elif isinstance(error, Exception):
+            self.undecided()
+        else:
+            self.cut(error)
+        return self.advance()
+
+    cdef int decided(self, object decision) except -1:
+        if decision is self.plane.allow:
+            self.plane.counters.requests_allowed += 1
+            return self.forward()
+        if not isinstance(decision, self.plane.decision_type):
+            self.plane.hooks.failed(
+                self.plane.hooks.on_request,
+                TypeError(f"must return a HandlerDecision (HandlerDecision.ALLOW or .block(...)), not {decision!r}"))
+            return self.undecided()
+        if not decision.is_block:
+            self.plane.counters.requests_allowed += 1
+            return self.forward()
+        self.plane.counters.requests_blocked += 1
+        return self.answer(decision.status, decision.body, decision.headers)
+
+    cdef int undecided(self) except -1:
+        if not self.plane.hooks.recover:
+            return self.cut(self.plane.hooks.error)
+        if self.plane.hooks.block_on_failure:
+            self.plane.counters.requests_blocked += 1
+            return self.answer(502, b"the policy handler failed and handler.failure_policy is block", ())
+        return self.forward()
+
+    cdef int forward(self) except -1:
+        self.sending = SENDING_CLAIM
+        self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
+        return self.route.pool.claim(self)
+
+    cdef int granted(self, object upstream) except -1:
+        cdef Upstream connection = <Upstream>upstream
+        if self.over or self.sending != SENDING_CLAIM:
+            return connection.pool.give_back(connection)
+        self.upstream = connection
+        self.write_request()
+        return self.advance()
+
+    cdef int refused(self, object error) except -1:
+        if self.over or self.sending != SENDING_CLAIM:
+            return 0
+        self.fail_upstream(getattr(error, "status", 502), str(error).encode())
+        return self.advance()
+
+    cdef int write_request(self) except -1:
+        cdef Flow flow = self.flow
+        cdef bytes head = request_head_bytes(flow.request, flow.upgrade), piece
+        self.upstream.send_bytes(head)
+        self.plane.counters.bytes_to_upstreams += len(head)
+        if flow.wire is not None:
+            for piece in flow.wire.pieces:
+                self.upstream.send_bytes(piece)
+            self.plane.counters.bytes_to_upstreams += flow.wire.size
+        self.upstream_scanned = 0
+        self.upstream_bytes_before = self.upstream.bytes_in
+        self.answering = ANSWERING_HEAD
+        self.sending = SENDING_RELAY
+        self.again = True
+        if flow.request_body.state == BODY_DONE:
+            return self.request_sent()
+        self.upstream_deadline.clear()
+        self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
+        return self.client.release()
+
+    cdef int relay_request(self) except -1:
+        cdef Moved moved = move_request(self.flow, self.client, self.upstream)
+        if moved == MOVED_NONSENSE:
+            return self.refuse(400, body_error_text(self.flow.request_body.error).encode())
+        if moved == MOVED_ALL:
+            return self.request_sent()
+        if self.upstream.blocked:
+            self.client.hold()
+        self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
+        return 0
+
+    cdef int request_sent(self) except -1:
+        cdef Outcome outcome
+        self.sending = SENDING_SENT
+        self.again = True
+        self.client_deadline.clear()
+        if self.answering == ANSWERING_HEAD:
+            self.upstream_deadline.set(self.plane.response_head, LATE_RESPONSE)
+        if self.flow.payload is not None and not self.flow.asked and not self.plane.enforce:
+            # monitor: asked afterwards, and the answer changes nothing
+            self.flow.asked = True
+            self.upstream.flush()
+            self.flow.ask_afterwards()
+        return 0
+
+    # --- the response's way
+
+    cdef int read_response_head(self) except -1:
+        cdef Upstream upstream = self.upstream
+        cdef Head head
+        cdef Py_ssize_t size, used
+        cdef bytes interim
+        while True:
+            size = upstream.inbox.size()
+            if size == 0:
+                return 0
+            head = Head()
+            used = parse_response_head(head, upstream.inbox.data(), size, self.plane.head_limit, &self.upstream_scanned)
+            if used == HEAD_MORE:
+                return 0
+            if used == HEAD_TOO_LARGE:
+                return self.fail_upstream(502, b"the upstream's response head is longer than max_http_head_bytes")
+            if used == HEAD_MALFORMED:
+                return self.fail_upstream(502, b"the upstream's response is malformed: " + head_error_text(head.error).encode())
+            upstream.inbox.consume(used)
+            self.upstream_scanned = 0
+            self.plane.counters.bytes_from_upstreams += used
+            if head.status == 101:
+                return self.switch_protocols(head)
+            if head.status >= 200:
+                return self.begin_response(head)
+            if self.flow.request.minor == 1 and not (head.status == 100 and self.flow.continued):
+                interim = response_head_bytes(head, False, False, False)
+                self.client.send_bytes(interim)
+                self.client.flush()
+
+    cdef int begin_response(self, Head head) except -1:
+        cdef Flow flow = self.flow
+        cdef bytes out
+        cdef int index
+        if body_of_response(&flow.response_body, head, flow.request.method, flow.request.minor, self.plane.head_limit) < 0:
+            return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
+        if flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining:
+            self.keep = False
+        if self.plane.strip_alt_svc and flow.hooks is not None:
+            index = head.find(b"alt-svc", 7)
+            if index >= 0:
+                head.fields[index].hop = 1
+                head.has_hop = True
+        flow.wire = None
+        flow.begin_response(head)
+        out = response_head_bytes(head, not self.keep, self.keep and flow.request.minor == 0, False)
+        self.client.send_bytes(out)
+        self.plane.counters.bytes_to_clients += len(out)
+        self.answered = True
+        self.answering = ANSWERING_RELAY
+        self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
+        if flow.streaming:
+            self.client.flush()
+            flow.tell_head()
+            if self.over:
+                return 0
+        return self.relay_response()
+
+    cdef int switch_protocols(self, Head head) except -1:
+        cdef Flow flow = self.flow
+        cdef Upstream upstream = self.upstream
+        if not flow.upgrade or self.sending != SENDING_SENT:
+            return self.fail_upstream(502, b"the upstream switched protocols without being asked to")
+        self.plane.counters.upgrades += 1
+        flow.begin_response(head)
+        self.client.send_bytes(response_head_bytes(head, False, False, True))
+        self.client.flush()
+        flow.tell_head()
+        if self.over:
+            return 0
+        self.answered = True
+        self.client_deadline.clear()
+        self.upstream_deadline.clear()
+        upstream.pool.forget(upstream)
+        self.upstream = None
+        self.tunnel = Tunnel(self.plane, self.client, upstream, self.tunnel_ended)
+        self.tunnel.start()
+        return 0
+
+    cdef int relay_response(self) except -1:
+        cdef Moved moved = move_response(self.flow, self.upstream, self.client)
+        if self.over:
+            return 0
+        if moved == MOVED_ALL:
+            return self.response_done()
+        if moved == MOVED_NONSENSE:
+            self.plane.counters.upstream_errors += 1
+            return self.cut(ValueError("the upstream's response body is malformed: " + body_error_text(self.flow.response_body.error)))
+        self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
+        if self.client.blocked:
+            self.upstream.hold()
+        return 0
+
+    cdef int response_done(self) except -1:
+        self.answering = ANSWERING_DONE
+        self.upstream_deadline.clear()
+        self.plane.counters.responses_relayed += 1
+        self.client.flush()
+        if self.sending != SENDING_SENT and (self.upstream is None or self.upstream.told_end or self.upstream.gone):
+            # an early response, and nobody left to send the rest of the request to
+            self.drop_upstream()
+            close_while_sending(self.client, self.plane.linger)
+            self.flow.end_response(True)
+            return self.stop()
+        self.flow.end_response(True)
+        return 0
+
+    cdef int next_request(self) except -1:
+        self.again = True
+        if self.client.inbox.size() == 0:
+            self.client_deadline.set(self.plane.client_idle, LATE_IDLE)
+        if self.client.told_end:
+            return self.ended(self.client, True)
+        return self.client.release()
+
+    # --- what the endpoints say
+
+    cdef int received(self, object endpoint) except -1:
+        return self.advance()
+
+    cdef int ended(self, object endpoint, bint clean) except -1:
+        if endpoint is self.upstream:
+            if self.answering == ANSWERING_RELAY and clean and body_eof(&self.flow.response_body) == 0:
+                self.response_done()
+                return self.advance()
+            return self.upstream_gone(ConnectionResetError("the upstream closed the connection"))
+        if endpoint is not self.client or self.over:
+            return 0
+        self.keep = False
+        if self.sending == SENDING_HEAD:
+            self.client_deadline.clear()
+            close_in_order(self.client, self.plane.linger)
+            return self.stop()
+        if not clean or self.flow.request_body.state != BODY_DONE:
+            return self.cut(ConnectionResetError("the client closed the connection"))
+        return 0
+
+    cdef int lost(self, object endpoint, object error) except -1:
+        if endpoint is self.client:
+            self.cut(error)
+            return self.check_end()
+        if endpoint is self.upstream:
+            return self.upstream_gone(error or ConnectionResetError("the upstream closed the connection"))
+        return 0
+
+    cdef int upstream_gone(self, object error) except -1:
+        if self.answering == ANSWERING_HEAD:
+            if self.may_retry():
+                self.plane.counters.retries += 1
+                self.flow.retried = True
+                self.drop_upstream()
+                self.answering = ANSWERING_NONE
+                self.sending = SENDING_CLAIM
+                self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
+                return self.route.pool.claim_new(self)
+            self.fail_upstream(502, b"the upstream closed the connection before it answered")
+            return self.advance()
+        if self.answering == ANSWERING_RELAY:
+            self.plane.counters.upstream_errors += 1
+            return self.cut(error)
+        if self.sending == SENDING_RELAY:
+            # the response is complete; what is left of the request has nowhere to go
+            self.drop_upstream()
+            close_while_sending(self.client, self.plane.linger)
+            return self.stop()
+        return self.drop_upstream()

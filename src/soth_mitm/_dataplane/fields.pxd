@@ -1,0 +1,84 @@
+# Field lines (RFC 9112 section 5): one set of rules for heads and for trailer sections.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+
+cdef enum:
+    MAX_FIELDS = 256       # field lines in one head or trailer section
+    MAX_OPTIONS = 64       # in all Connection fields of a head together
+
+
+# Which header a field is; OTHER for all that the proxy itself does not act upon.
+cdef enum FieldName:
+    FIELD_OTHER = 0
+    FIELD_CONNECTION
+    FIELD_CONTENT_ENCODING
+    FIELD_CONTENT_LENGTH
+    FIELD_CONTENT_TYPE
+    FIELD_EXPECT
+    FIELD_HOST
+    FIELD_KEEP_ALIVE
+    FIELD_PROXY_AUTHENTICATE
+    FIELD_PROXY_AUTHORIZATION
+    FIELD_PROXY_CONNECTION
+    FIELD_TE
+    FIELD_TRAILER
+    FIELD_TRANSFER_ENCODING
+    FIELD_UPGRADE
+    FIELD_WWW_AUTHENTICATE
+    FIELD_AUTHORIZATION
+
+
+cdef struct Field:
+    uint32_t line          # offset of the field line in its block
+    uint32_t line_len      # its length, CRLF included
+    uint32_t name_len      # the name begins at `line`
+    uint32_t value         # offset of the value, surrounding white space excluded
+    uint32_t value_len
+    uint8_t name           # FieldName
+    uint8_t hop            # 1: stops here (RFC 9110 section 7.6.1, and proxy-authorization); the writer leaves it out
+
+
+cdef struct ConnectionOptions:
+    bint close
+    bint keep_alive
+    bint upgrade
+
+
+# What can be wrong with a block of lines. The codes of head.pyx and body.pyx begin at ERROR_FIELDS_END, so one number says it all.
+cdef enum FieldError:
+    ERROR_NONE = 0
+    ERROR_BARE_LF
+    ERROR_BARE_CR
+    ERROR_CONTROL
+    ERROR_FOLD
+    ERROR_NO_NAME
+    ERROR_NAME
+    ERROR_NAME_SPACE
+    ERROR_NO_COLON
+    ERROR_LENGTH
+    ERROR_LENGTH_RANGE
+    ERROR_LENGTHS_DIFFER
+    ERROR_OPTIONS
+    ERROR_FIELDS_END
+
+
+# The error that a negative answer of soth_find_block_end stands for
+cdef int block_error(Py_ssize_t end) noexcept nogil
+
+# Read the field line at base + offset. `end` is where the block's final empty line begins; the block has passed soth_find_block_end, so a
+# CR in it is a line's end. 0 and `field` filled in (hop is 0), or a FieldError.
+cdef int parse_field_line(const char* base, uint32_t offset, uint32_t end, Field* field) noexcept nogil
+
+# Which known header the name is, whatever its case
+cdef int field_name(const char* name, size_t length) noexcept nogil
+
+# Read one Content-Length value, which may list one number several times (RFC 9110 section 8.6). `number` is -1 before the first; `repeated`
+# is set when it was there already. 0 or a FieldError.
+cdef int read_content_length(const char* value, uint32_t length, int64_t* number, bint* repeated) noexcept nogil
+
+# Read the options of all Connection fields, and set `hop` on the fields that they name and may take away. 0 or a FieldError.
+cdef int read_connection(const char* base, Field* fields, int count, ConnectionOptions* options) noexcept nogil
+
+# None when `error` is none of FieldError
+cdef str field_error_text(int error)

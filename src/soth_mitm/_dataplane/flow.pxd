@@ -1,0 +1,97 @@
+# One request and its response, with everything between that is not traffic: copies and frames for the handler, and the order of its hooks.
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.body cimport Body
+from soth_mitm._dataplane.deadline cimport Deadline
+from soth_mitm._dataplane.decode cimport Decoder
+from soth_mitm._dataplane.frames cimport Framer
+from soth_mitm._dataplane.head cimport Head
+from soth_mitm._dataplane.hooks cimport Hook, Hooks
+from soth_mitm._dataplane.messages cimport RawRequest
+from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.plane cimport Plane
+from soth_mitm._dataplane.pool cimport OriginPool
+from soth_mitm._dataplane.view cimport View
+
+
+# Where the requests of a connection (or, on the proxy port, of one authority) go, and whether the handler sees them
+cdef class Route:
+    cdef readonly OriginPool pool      # None: refused
+    cdef readonly object meta          # ConnectionMeta
+    cdef readonly str scheme
+    cdef readonly str authority
+    cdef readonly bint observed
+    cdef readonly int status           # of the refusal
+    cdef readonly bytes reason
+
+
+# Pieces of a body, up to a bound
+cdef class Copy:
+    cdef list pieces
+    cdef Py_ssize_t size
+    cdef Py_ssize_t limit
+    cdef bint truncated
+
+    cdef int add(self, const char* data, Py_ssize_t length) except -1
+    cdef bytes joined(self)
+
+
+cdef class Flow(Party):
+    cdef Plane plane
+    cdef Hooks hooks                   # None: the handler does not see this flow
+    cdef Party owner                   # told when to pace, and when the last hook has returned
+    cdef Route route
+    cdef int64_t id
+
+    # request
+    cdef Head request
+    cdef Body request_body
+    cdef Copy wire                     # the body as received, collected before the decision; None: nothing
+    cdef Copy payload                  # its content when the framing differs from it (chunked), or in monitor mode; None: not copied
+    cdef bytes request_trailers
+    cdef RawRequest shown              # what the handler sees of it
+    cdef bint upgrade                  # asks for another protocol on this connection
+    cdef bint continued                # we answered Expect: 100-continue ourselves
+    cdef bint retried
+    cdef bint asked                    # on_request was called
+
+    # response
+    cdef Head response
+    cdef Body response_body
+    cdef Copy copy                     # of the response's content; None: not copied
+    cdef bytes response_trailers
+    cdef bint streaming                # SSE, NDJSON, gRPC: shown at its head, then frame by frame
+    cdef Framer framer
+    cdef Decoder decoder
+    cdef list frames                   # framed and not pushed yet
+
+    # hooks after the decision, one at a time and in order
+    cdef object queue                  # deque of (Hook, argument, argument), made when the first one has to wait
+    cdef Py_ssize_t queued_bytes
+    cdef bint busy                     # a hook of ours is suspended
+    cdef Hook called                   # the last one that was called
+    cdef bint is_paced
+    cdef bint dropping                 # paced for long enough: what does not fit is dropped
+    cdef bint ended
+    cdef Deadline pace
+    cdef int64_t sequence
+
+    cdef bint conversational(self) noexcept
+    cdef int keep_request(self, const char* data, Py_ssize_t length) except -1
+    cdef int keep_payload(self, View payload) except -1
+    cdef RawRequest show_request(self)
+    cdef int ask_afterwards(self) except -1    # monitor mode
+    cdef int ignored(self, object decision) except -1
+    cdef int begin_response(self, Head head) except -1
+    cdef int tell_head(self) except -1
+    cdef object show_response(self, bytes body)
+    cdef int see_payload(self, View payload) except -1     # calls no hook: push_frames() does, once the bytes are on their way
+    cdef int end_response(self, bint whole) except -1
+    cdef int end(self) except -1
+
+    cdef int call(self, Hook hook, object first, object second) except -1
+    cdef int push(self, Hook hook, object first, object second) except -1
+    cdef int push_frames(self) except -1
+    cdef int drain(self) except -1
+    cdef bint full(self)

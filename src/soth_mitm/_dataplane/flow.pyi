@@ -1,0 +1,42 @@
+from typing import Any, final
+
+from soth_mitm._dataplane.head import Head
+from soth_mitm._dataplane.party import Party
+from soth_mitm._dataplane.plane import Plane
+from soth_mitm._dataplane.pool import OriginPool
+
+@final
+class Route:
+    def __new__(
+        cls,
+        pool: OriginPool | None,
+        meta: Any,
+        scheme: str,
+        authority: str,
+        *,
+        observed: bool = ...,
+        status: int = ...,
+        reason: bytes = ...,
+    ) -> Route: ...
+    @property
+    def pool(self) -> OriginPool | None: ...
+    @property
+    def meta(self) -> Any: ...
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def authority(self) -> str: ...
+    @property
+    def observed(self) -> bool: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def reason(self) -> bytes: ...
+
+@final
+class Copy:
+    def __new__(cls, limit: int) -> Copy: ...
+
+@final
+class Flow(Party):
+    def __new__(cls, plane: Plane, owner: Party, route: Route, request: Head) -> Flow: ...

@@ -1,0 +1,291 @@
+"""One request and its response: what is copied and framed for the handler, and its hooks in order.
+
+Traffic never waits here. Hooks that come after the decision go through a queue of the flow: the next one is called when the one before has
+returned; a full queue paces the flow for a bounded time, then frames are dropped and counted.
+"""
+
+from collections import deque
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE
+from soth_mitm._dataplane.deadline cimport Deadline
+from soth_mitm._dataplane.decode cimport decoder_for
+from soth_mitm._dataplane.head cimport FIELD_CONTENT_ENCODING, Head
+from soth_mitm._dataplane.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook, Outcome
+from soth_mitm._dataplane.ledger cimport LEDGER_FLOW, note
+from soth_mitm._dataplane.messages cimport RawRequest, StreamChunk, new_request, new_response
+from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.plane cimport Plane
+from soth_mitm._dataplane.pool cimport OriginPool
+from soth_mitm._dataplane.streams cimport STREAM_NONE, Stream, framer_of, stream_of
+from soth_mitm._dataplane.view cimport View, view_bytes
+
+cdef enum:
+    # the limit of what has none: a stream does not end, its frames are bounded one by one
+    ENDLESS = 0x7fffffffffffffff
+
+
+@cython.final
+cdef class Route:
+    """Where requests go. `pool` is None for a refusal, which is answered `status` and `reason`."""
+
+    def __cinit__(self, OriginPool pool, meta, str scheme not None, str authority not None, *, bint observed=True, int status=0,
+                  bytes reason=b""):
+        self.pool = pool
+        self.meta = meta
+        self.scheme = scheme
+        self.authority = authority
+        self.observed = observed
+        self.status = status
+        self.reason = reason
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Copy:
+    """Pieces of a body, kept up to `limit` bytes."""
+
+    def __cinit__(self, Py_ssize_t limit):
+        self.pieces = []
+        self.limit = limit
+
+    cdef int add(self, const char* data, Py_ssize_t length) except -1:
+        if length > self.limit - self.size:
+            length = self.limit - self.size
+            self.truncated = True
+        if length > 0:
+            self.pieces.append(PyBytes_FromStringAndSize(data, length))
+            self.size += length
+        return 0
+
+    cdef bytes joined(self):
+        if len(self.pieces) != 1:
+            self.pieces = [b"".join(self.pieces)]
+        return <bytes>self.pieces[0]
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Flow(Party):
+    """One request and its response."""
+
+    def __cinit__(self, Plane plane, Party owner, Route route, Head request):
+        self.plane = plane
+        self.owner = owner
+        self.route = route
+        self.request = request
+        if route.observed:
+            self.hooks = plane.hooks
+        plane.counters.last_flow_id += 1
+        self.id = plane.counters.last_flow_id
+        plane.counters.flows += 1
+        plane.counters.active_flows += 1
+        note(LEDGER_FLOW, 1)
+
+    # --- the request
+
+    cdef bint conversational(self) noexcept:
+        return self.upgrade or stream_of(self.request) != STREAM_NONE
+
+    cdef int keep_request(self, const char* data, Py_ssize_t length) except -1:
+        if self.wire is None:
+            self.wire = Copy(ENDLESS)
+        return self.wire.add(data, length)
+
+    cdef int keep_payload(self, View payload) except -1:
+        if self.payload is None:
+            self.payload = Copy(self.plane.body_limit)
+        return self.payload.add(payload.ptr, payload.len)
+
+    cdef RawRequest show_request(self):
+        cdef bytes body = b""
+        cdef bint truncated = False
+        cdef Copy source = self.payload
+        if source is None and self.request_body.kind != BODY_CHUNKED:
+            source = self.wire
+        if source is not None:
+            body = source.joined()
+            truncated = source.truncated
+            if len(body) > self.plane.body_limit:
+                body = body[:self.plane.body_limit]
+                truncated = True
+        self.shown = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, body,
+                                 self.plane.body_limit)
+        self.shown.trailer_block = self.request_trailers
+        self.shown.body_truncated = truncated
+        self.shown.body_complete = self.request_body.state == BODY_DONE and not truncated
+        return self.shown
+
+    cdef int ask_afterwards(self) except -1:
+        self.show_request()
+        return self.push(self.hooks.on_request, self.shown, None)
+
+    cdef int ignored(self, object decision) except -1:
+        if isinstance(decision, self.plane.decision_type) and decision.is_block:
+            self.plane.counters.blocks_ignored += 1
+            self.plane.on_ignored_block(self.shown)
+        return 0
+
+    # --- the response
+
+    cdef int begin_response(self, Head head) except -1:
+        cdef Stream stream
+        cdef int index
+        self.response = head
+        if self.hooks is None:
+            return 0
+        stream = stream_of(head)
+        if stream != STREAM_NONE or head.status == 101:
+            self.streaming = True
+            if self.hooks.on_stream_chunk is not None and stream != STREAM_NONE:
+                self.framer = framer_of(stream, head, self.plane.body_limit)
+                self.frames = []
+                index = head.find_known(FIELD_CONTENT_ENCODING)
+                if index >= 0:
+                    self.decoder = decoder_for(view_bytes(head.span(head.fields[index].value, head.fields[index].value_len)), ENDLESS)
+        elif self.hooks.on_response is not None:
+            self.copy = Copy(self.plane.body_limit)
+        return 0
+
+    cdef int tell_head(self) except -1:
+        if self.streaming and self.hooks.on_response is not None:
+            self.push(self.hooks.on_response, self.show_response(b""), None)
+        return 0
+
+    cdef object show_response(self, bytes body):
+        if self.shown is None:
+            self.show_request()
+        response = new_response(self.response, self.route.meta, self.id, self.shown, body, self.streaming, self.plane.body_limit)
+        response.trailer_block = self.response_trailers
+        response.body_truncated = self.copy is not None and self.copy.truncated
+        return response
+
+    cdef int see_payload(self, View payload) except -1:
+        cdef bytes plain
+        if payload.len == 0:
+            return 0
+        if self.copy is not None:
+            return self.copy.add(payload.ptr, payload.len)
+        if self.framer is None:
+            return 0
+        if self.decoder is None:
+            self.framer.feed(payload.ptr, payload.len, self.frames)
+        else:
+            plain = self.decoder.feed(view_bytes(payload))
+            self.framer.feed(plain, len(plain), self.frames)
+            if self.decoder.error is not None:
+                # what was decoded before is shown; the traffic goes on without being framed
+                self.plane.counters.framing_errors += 1
+                self.framer = None
+        return 0
+
+    cdef int end_response(self, bint whole) except -1:
+        cdef bytes plain
+        if self.framer is not None:
+            if self.decoder is not None:
+                plain = self.decoder.finish()
+                self.framer.feed(plain, len(plain), self.frames)
+            self.framer.finish(self.frames)
+            self.push_frames()
+            self.plane.counters.framing_errors += self.framer.error_count
+            self.framer = None
+        elif self.copy is not None and whole:
+            self.push(self.hooks.on_response, self.show_response(self.copy.joined()), None)
+        self.copy = None
+        return 0
+
+    cdef int end(self) except -1:
+        if self.ended:
+            return 0
+        self.ended = True
+        self.plane.counters.active_flows -= 1
+        note(LEDGER_FLOW, -1)
+        if self.streaming and self.hooks.on_stream_end is not None:
+            self.push(self.hooks.on_stream_end, self.route.meta.connection_id, self.id)
+        if not self.busy:
+            self.owner.settled(self)
+        return 0
+
+    # --- hooks, in order
+
+    cdef int push_frames(self) except -1:
+        cdef StreamChunk chunk
+        cdef list frames = self.frames
+        if not frames:
+            return 0
+        self.frames = []
+        for chunk in frames:
+            chunk.connection_id = self.route.meta.connection_id
+            chunk.flow_id = self.id
+            chunk.direction = "to_client"
+            chunk.sequence = self.sequence
+            self.sequence += 1
+            self.plane.counters.stream_chunks += 1
+            if self.dropping and self.full():
+                self.plane.counters.dropped_chunks += 1
+            else:
+                self.push(self.hooks.on_stream_chunk, chunk, None)
+        return 0
+
+    cdef int push(self, Hook hook, object first, object second) except -1:
+        if not self.busy:
+            return self.call(hook, first, second)
+        if self.queue is None:
+            self.queue = deque()
+        self.queue.append((hook, first, second))
+        if type(first) is StreamChunk:
+            self.queued_bytes += len((<StreamChunk>first).payload)
+        if not self.is_paced and not self.dropping and not self.ended and self.full():
+            self.is_paced = True
+            if self.pace is None:
+                self.pace = Deadline(self)
+            self.pace.set(self.plane.pace, 0)
+            self.owner.paced(True)
+        return 0
+
+    cdef int call(self, Hook hook, object first, object second) except -1:
+        cdef Outcome outcome = self.hooks.run(hook, first, second, self)
+        self.busy = outcome == HOOK_PENDING
+        self.called = hook
+        if outcome == HOOK_DONE and hook is self.hooks.on_request:
+            self.ignored(self.hooks.result)
+        if outcome == HOOK_FAILED and not self.hooks.recover:
+            self.owner.broken(self.hooks.error)
+        return 0
+
+    cdef bint full(self):
+        return self.queue is not None and (len(self.queue) >= self.plane.queue_limit or self.queued_bytes > self.plane.body_limit)
+
+    cdef int late(self, int stage) except -1:
+        self.is_paced = False
+        self.dropping = True
+        return self.owner.paced(False)
+
+    cdef int resolved(self, object result, object error) except -1:
+        self.busy = False
+        if error is None and self.called is self.hooks.on_request:
+            self.ignored(result)
+        if error is not None and not (self.hooks.recover and isinstance(error, Exception)):
+            self.owner.broken(error)
+        return self.drain()
+
+    cdef int drain(self) except -1:
+        while self.queue and not self.busy:
+            hook, first, second = self.queue.popleft()
+            if type(first) is StreamChunk:
+                self.queued_bytes -= len((<StreamChunk>first).payload)
+            self.call(hook, first, second)
+        if not self.full():
+            self.dropping = False
+            if self.is_paced:
+                self.is_paced = False
+                self.pace.clear()
+                self.owner.paced(False)
+        if self.ended and not self.busy:
+            if self.pace is not None:
+                self.pace.clear()
+            self.owner.settled(self)
+        return 0

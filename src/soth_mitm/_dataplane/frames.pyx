@@ -1,0 +1,35 @@
+"""The base of the framers, which cut a streaming body into frames: SSE events, NDJSON lines, gRPC messages.
+
+A framer watches a copy of the traffic. It never raises because of what it reads, holds a bounded amount of it, and does not care how the
+bytes were split over reads. Cython callers use `feed` and `finish`; the two Python methods are the same thing for tests and tools.
+"""
+
+
+cdef class Framer:
+    """Base of all framers; `budget` is the number of payload bytes that one frame may hold.
+
+    Not final: each format is a subclass.
+    """
+
+    def __cinit__(self, Py_ssize_t budget, *_rest, **_named):
+        if budget < 1:
+            raise ValueError(f"budget: a frame must be allowed at least one byte, not {budget}")
+        self.budget = budget
+
+    cdef int feed(self, const char* data, Py_ssize_t length, list out) except -1:
+        raise NotImplementedError("a framer must say how it frames")
+
+    cdef int finish(self, list out) except -1:
+        raise NotImplementedError("a framer must say what the end of its stream completes")
+
+    def frames(self, bytes data not None):
+        """Feed `data` and return the list of the frames that it completed."""
+        cdef list out = []
+        self.feed(data, len(data), out)
+        return out
+
+    def last_frames(self):
+        """State that the stream has ended and return the frames which that completed; nothing may be fed afterwards."""
+        cdef list out = []
+        self.finish(out)
+        return out

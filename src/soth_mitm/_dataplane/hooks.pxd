@@ -1,0 +1,80 @@
+# Calling the handler.
+#
+# A hook's coroutine is stepped once, right where it is needed. Most return at once: no task is made for them and no loop turn passes. For
+# `asyncio.current_task()` and `asyncio.timeout()` to work in that first step as well, it runs as the current task's code of a carrier: a
+# real Task that was made before and waits. A hook that suspends is adopted by the carrier, which drives it to its end; the next hook
+# gets a new one.
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.party cimport Party
+
+
+cdef enum Outcome:
+    HOOK_DONE = 0          # Hooks.result is what it returned
+    HOOK_PENDING = 1       # it suspended; the waiter's resolved() will be called, from a loop callback of its own
+    HOOK_FAILED = 2        # it raised an Exception; counted and reported, and kept in Hooks.error
+
+
+# One method of the handler, or rather: one that the handler overrides
+cdef class Hook:
+    cdef readonly object method
+    cdef readonly str name
+    cdef readonly DeadlineQueue deadline
+
+
+cdef class Hooks:
+    cdef readonly object loop
+    cdef readonly Hook on_request          # None: not overridden, and so without any cost
+    cdef readonly Hook on_response
+    cdef readonly Hook on_stream_chunk
+    cdef readonly Hook on_stream_end
+    cdef readonly bint recover             # false: a failing hook aborts its flow
+    cdef readonly bint block_on_failure    # failure_policy: what on_request's failure means
+    cdef object report                     # report(hook name, exception): logs
+    cdef object context                    # what each hook's context variables begin with
+    cdef Carrier carrier                   # waits for the next hook, or None
+
+    cdef readonly int64_t failures         # exceptions that hooks raised
+    cdef readonly int64_t timeouts         # hooks that overran their deadline
+    cdef readonly int64_t calls
+    cdef readonly double seconds           # spent inside hooks, first steps only
+
+    cdef object result
+    cdef object error
+
+    # `second` None: the hook takes one argument
+    cdef Outcome run(self, Hook hook, object first, object second, Party waiter) except *
+    cdef Outcome step(self, Hook hook, object coroutine, Party waiter) except *
+    cdef Outcome failed(self, Hook hook, object error) except *
+    cdef int overran(self, Hook hook) except -1
+
+
+# A hook that suspended: waits for its end or its deadline, whichever comes first
+cdef class Suspended(Party):
+    cdef Hooks hooks
+    cdef Hook hook
+    cdef Party waiter
+    cdef Deadline deadline
+    cdef object task
+    cdef object result
+    cdef object error
+    cdef bint ended
+
+    cdef int end(self, object result, object error) except -1
+
+
+# The coroutine of a carrier task
+cdef class Carrier:
+    cdef object loop
+    cdef object task
+    cdef object park               # the future it waits on while it has nothing to carry
+    cdef object coroutine          # the hook that it adopted
+    cdef object context            # the hook's context variables
+    cdef object yielded            # what the hook's first step yielded, until the task sees it
+    cdef bint has_yielded
+    cdef Suspended call
+
+    cdef int adopt(self, object coroutine, object context, object yielded, Suspended call) except -1
+    cdef object advance(self, object step, object argument)

@@ -1,0 +1,21 @@
+# An endpoint as the control plane sees it, before it is handed to a tunnel, an exchange or a pool.
+
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.party cimport Party
+
+
+cdef class Intake(Party):
+    cdef object loop
+    cdef Endpoint endpoint
+    cdef object waiter                 # the future of who waits for something to happen, or None
+    cdef readonly bint over            # no more bytes will come
+    cdef readonly object error         # what the connection was lost with
+    cdef readonly object tls_error     # what the handshake failed with
+    cdef readonly bint is_secured
+
+    cdef int wake(self) except -1
+
+
+# A pool's connection for a coroutine
+cdef class Lease(Party):
+    cdef object future

@@ -1,0 +1,84 @@
+"""An endpoint as the control plane sees it: futures instead of callbacks, once or twice in a connection's life."""
+
+cimport cython
+
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.pool cimport OriginPool, Upstream
+from soth_mitm._dataplane.view cimport view_bytes, view_of
+
+
+@cython.final
+cdef class Intake(Party):
+    """What came in on a connection that nobody relays yet. One coroutine at a time may wait."""
+
+    def __cinit__(self, loop):
+        self.loop = loop
+
+    def attach(self, Endpoint endpoint not None):
+        """Become the party of `endpoint`."""
+        self.endpoint = endpoint
+        endpoint.party = self
+
+    def changed(self):
+        """Return a future that is done when more bytes came, the peer ended, the handshake ended, or the connection is gone."""
+        self.waiter = self.loop.create_future()
+        return self.waiter
+
+    def peek(self):
+        """Return a copy of what lies in the inbox."""
+        if self.endpoint.inbox.size() == 0:
+            return b""
+        return view_bytes(view_of(self.endpoint.inbox.data(), self.endpoint.inbox.size()))
+
+    def consume(self, Py_ssize_t count):
+        """Take `count` bytes out of the inbox."""
+        self.endpoint.inbox.consume(count)
+
+    cdef int wake(self) except -1:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+        self.waiter = None
+        return 0
+
+    cdef int received(self, object endpoint) except -1:
+        return self.wake()
+
+    cdef int ended(self, object endpoint, bint clean) except -1:
+        self.over = True
+        return self.wake()
+
+    cdef int lost(self, object endpoint, object error) except -1:
+        self.over = True
+        self.error = error
+        return self.wake()
+
+    cdef int secured(self, object endpoint, object error) except -1:
+        self.is_secured = error is None
+        self.tls_error = error
+        if error is None:
+            # what follows belongs to whoever takes over
+            self.endpoint.hold()
+        return self.wake()
+
+
+@cython.final
+cdef class Lease(Party):
+    """Asks `pool` for a connection and puts it back as soon as it is there: so that it exists, and its facts are known.
+
+    `future` ends with the upstream connection's facts, or with the error that the dial ended in.
+    """
+
+    def __cinit__(self, OriginPool pool not None, future):
+        self.future = future
+        pool.claim(self)
+
+    cdef int granted(self, object upstream) except -1:
+        if not self.future.done():
+            self.future.set_result((<Upstream>upstream).facts)
+        return (<Upstream>upstream).pool.give_back(<Upstream>upstream)
+
+    cdef int refused(self, object error) except -1:
+        if not self.future.done():
+            self.future.set_exception(error)
+        return 0

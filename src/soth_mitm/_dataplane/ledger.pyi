@@ -1,0 +1,3 @@
+NAMES: tuple[str, ...]
+
+def counts() -> dict[str, int]: ...

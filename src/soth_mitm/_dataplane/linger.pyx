@@ -1,0 +1,53 @@
+"""Closing a connection so that our last bytes arrive, within a bounded time."""
+
+cimport cython
+
+from soth_mitm._dataplane.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.party cimport Party
+
+
+cdef int close_in_order(Endpoint endpoint, DeadlineQueue queue) except -1:
+    if endpoint.gone or endpoint.closing:
+        return 0
+    endpoint.finish()
+    if not endpoint.gone and endpoint.transport.get_write_buffer_size():
+        Farewell(endpoint, queue)
+    return 0
+
+
+cdef int close_while_sending(Endpoint endpoint, DeadlineQueue queue) except -1:
+    if endpoint.gone or endpoint.closing:
+        return 0
+    if endpoint.told_end:
+        return close_in_order(endpoint, queue)
+    Farewell(endpoint, queue)
+    endpoint.inbox.drop()
+    endpoint.end_writing()
+    return endpoint.release()
+
+
+@cython.final
+cdef class Farewell(Party):
+    """The party of a connection that is being closed."""
+
+    def __cinit__(self, Endpoint endpoint not None, DeadlineQueue queue not None):
+        self.endpoint = endpoint
+        self.before = endpoint.party
+        endpoint.party = self
+        self.deadline = Deadline(self)
+        self.deadline.set(queue, 0)
+
+    cdef int received(self, object endpoint) except -1:
+        self.endpoint.inbox.drop()
+        return 0
+
+    cdef int ended(self, object endpoint, bint clean) except -1:
+        return self.endpoint.finish()
+
+    cdef int lost(self, object endpoint, object error) except -1:
+        self.deadline.clear()
+        return self.before.lost(endpoint, error)
+
+    cdef int late(self, int stage) except -1:
+        return self.endpoint.fail(None)

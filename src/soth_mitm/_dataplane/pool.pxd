@@ -1,0 +1,48 @@
+# Upstream connections of one origin and one TLS identity: idle ones, open ones, and who waits for one.
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.plane cimport Counters
+
+
+cdef class Upstream(Endpoint):
+    cdef OriginPool pool               # None: not counted by a pool (yet, or any more)
+    cdef Parked parked
+    cdef readonly int64_t served       # requests it was checked out for
+    cdef public object facts           # what the control plane knows of it: TLS version, certificate digest, ...
+
+
+# The party of a connection that is idle: anything that happens to it ends it
+cdef class Parked(Party):
+    cdef Upstream upstream
+    cdef Deadline deadline
+
+
+cdef class OriginPool:
+    cdef readonly object origin        # the pool's key, for the dialler and for people
+    cdef readonly object dial          # dial(pool): begins a connection; ends in pool.connected() or pool.failed()
+    cdef public Py_ssize_t max_open
+    cdef public Py_ssize_t max_idle
+    cdef public DeadlineQueue idle_deadline
+    cdef Counters counters
+    cdef list idle                     # Upstream, the most recently used last
+    cdef object waiting                # deque of Party
+    cdef readonly Py_ssize_t open      # being dialled, in use, or idle
+    cdef readonly Py_ssize_t dialling
+
+    # A connection for `party`: it is granted() at once from the idle ones, or later, or it is refused()
+    cdef int claim(self, Party party) except -1
+    # A new one, or one that another flow gives back: for a retry, after an idle one turned out to be dead
+    cdef int claim_new(self, Party party) except -1
+    # It waits no more
+    cdef int withdraw(self, Party party) except -1
+    # The exchange on it ended with both sides in order
+    cdef int give_back(self, Upstream upstream) except -1
+    # It is gone or of no more use
+    cdef int forget(self, Upstream upstream) except -1
+    cdef Upstream take_idle(self)
+    cdef int dial_for_waiting(self) except -1
+    cdef int hand_over(self, Upstream upstream, Party party) except -1

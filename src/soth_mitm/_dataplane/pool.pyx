@@ -1,0 +1,175 @@
+"""Upstream connections of one origin. Checking out an idle one is a list pop; dialling is the control plane's."""
+
+from collections import deque
+
+cimport cython
+
+from soth_mitm._dataplane.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.plane cimport Counters
+
+
+# not final: proxy/ adds asyncio.BufferedProtocol
+cdef class Upstream(Endpoint):
+    """A connection to an origin, which serves one request after another, for any client."""
+
+    def connection_lost(self, error):
+        Endpoint.connection_lost(self, error)
+        if self.pool is not None:
+            self.pool.forget(self)
+
+
+@cython.final
+cdef class Parked(Party):
+    """What an idle upstream connection answers to: it is closed when it ends, speaks unasked, or has been idle for too long."""
+
+    def __cinit__(self, Upstream upstream not None):
+        self.upstream = upstream
+        self.deadline = Deadline(self)
+
+    cdef int received(self, object endpoint) except -1:
+        self.upstream.fail(None)
+        return 0
+
+    cdef int ended(self, object endpoint, bint clean) except -1:
+        self.upstream.finish()
+        return 0
+
+    cdef int lost(self, object endpoint, object error) except -1:
+        self.deadline.clear()
+        return 0
+
+    cdef int late(self, int stage) except -1:
+        cdef Upstream upstream = self.upstream
+        if upstream.pool is not None:
+            upstream.pool.forget(upstream)
+        upstream.finish()
+        return 0
+
+
+@cython.final
+cdef class OriginPool:
+    """Connections to one origin under one TLS identity.
+
+    `dial(pool)` is called when a new connection is wanted and must end in exactly one call of `connected` or `failed`. `max_open` bounds
+    what is dialled, in use and idle together; who finds it reached waits in order.
+    """
+
+    def __cinit__(self, origin, dial, Counters counters not None, DeadlineQueue idle_deadline not None, *, Py_ssize_t max_open,
+                  Py_ssize_t max_idle):
+        self.origin = origin
+        self.dial = dial
+        self.counters = counters
+        self.idle_deadline = idle_deadline
+        self.max_open = max_open
+        self.max_idle = max_idle
+        self.idle = []
+        self.waiting = deque()
+
+    cdef int claim(self, Party party) except -1:
+        cdef Upstream upstream = self.take_idle()
+        if upstream is not None:
+            self.counters.pool_hits += 1
+            return self.hand_over(upstream, party)
+        return self.claim_new(party)
+
+    cdef int claim_new(self, Party party) except -1:
+        self.waiting.append(party)
+        return self.dial_for_waiting()
+
+    cdef int withdraw(self, Party party) except -1:
+        if party in self.waiting:
+            self.waiting.remove(party)
+        return 0
+
+    cdef int give_back(self, Upstream upstream) except -1:
+        if upstream.gone or upstream.closing or upstream.told_end or self.open > self.max_open:
+            self.forget(upstream)
+            upstream.finish()
+            return 0
+        if self.waiting:
+            return self.hand_over(upstream, <Party>self.waiting.popleft())
+        if len(self.idle) >= self.max_idle:
+            self.forget(upstream)
+            upstream.finish()
+            return 0
+        upstream.party = upstream.parked
+        upstream.parked.deadline.set(self.idle_deadline, 0)
+        self.idle.append(upstream)
+        upstream.release()
+        return 0
+
+    cdef int forget(self, Upstream upstream) except -1:
+        if upstream.pool is None:
+            return 0
+        upstream.pool = None
+        upstream.parked.deadline.clear()
+        if upstream in self.idle:
+            self.idle.remove(upstream)
+        self.open -= 1
+        return self.dial_for_waiting()
+
+    cdef Upstream take_idle(self):
+        cdef Upstream upstream
+        while self.idle:
+            upstream = self.idle.pop()
+            upstream.parked.deadline.clear()
+            if not (upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size()):
+                return upstream
+            self.forget(upstream)
+            upstream.finish()
+        return None
+
+    cdef int hand_over(self, Upstream upstream, Party party) except -1:
+        upstream.served += 1
+        upstream.party = party
+        return party.granted(upstream)
+
+    cdef int dial_for_waiting(self) except -1:
+        while self.dialling < len(self.waiting) and self.open < self.max_open:
+            self.open += 1
+            self.dialling += 1
+            self.counters.pool_misses += 1
+            self.dial(self)
+        if self.dialling < len(self.waiting):
+            self.counters.pool_waits += 1
+        return 0
+
+    # --- the control plane's side
+
+    def connected(self, Upstream upstream not None):
+        """A dialled connection is ready for its first request."""
+        self.dialling -= 1
+        upstream.pool = self
+        upstream.parked = Parked(upstream)
+        self.give_back(upstream)
+
+    def failed(self, error):
+        """A dial ended in `error`, which the first waiter is told."""
+        self.dialling -= 1
+        self.open -= 1
+        if self.waiting:
+            (<Party>self.waiting.popleft()).refused(error)
+        self.dial_for_waiting()
+
+    def close_idle(self):
+        """Close what is idle. Connections in use are closed when they come back, because `max_idle` is 0 from now on."""
+        cdef Upstream upstream
+        self.max_idle = 0
+        for upstream in list(self.idle):
+            self.forget(upstream)
+            upstream.finish()
+
+    @property
+    def idle_count(self):
+        """How many connections wait for a request."""
+        return len(self.idle)
+
+    @property
+    def waiting_count(self):
+        """How many requests wait for a connection."""
+        return len(self.waiting)
+
+    def __repr__(self):
+        return f"<OriginPool {self.origin}: {self.open} open, {len(self.idle)} idle, {len(self.waiting)} waiting>"

@@ -1,0 +1,20 @@
+# A tunnel: two endpoints, bytes in both directions, back-pressure, half-close. It knows nothing of what it relays.
+
+from soth_mitm._dataplane.deadline cimport Deadline
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.plane cimport Plane
+
+
+cdef class Tunnel(Party):
+    cdef Plane plane
+    cdef Endpoint client
+    cdef Endpoint upstream
+    cdef Deadline deadline
+    cdef object on_end             # called once, when both sides are gone or told to go
+    cdef int ends                  # how many sides have said that they send no more
+    cdef bint over
+
+    cdef Endpoint across(self, object endpoint)
+    cdef int forward(self, Endpoint source) except -1
+    cdef int stop(self, object error) except -1

@@ -1,0 +1,112 @@
+"""Tunnels: the blind relay between two connections (RFC 9110 section 9.3.6)."""
+
+cimport cython
+
+from soth_mitm._dataplane.deadline cimport Deadline
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.plane cimport Plane
+
+
+@cython.final
+cdef class Tunnel(Party):
+    """Relays between `client` and `upstream` from now on, beginning with what lies in their inboxes.
+
+    `on_end()` is called once. The tunnel ends when both sides have ended, when one is lost, or when nothing has moved for the plane's
+    `tunnel_idle`.
+    """
+
+    def __cinit__(self, Plane plane not None, Endpoint client not None, Endpoint upstream not None, on_end):
+        self.plane = plane
+        self.client = client
+        self.upstream = upstream
+        self.on_end = on_end
+        self.deadline = Deadline(self)
+        plane.counters.tunnels += 1
+
+    def start(self):
+        """Take over both endpoints."""
+        cdef Endpoint endpoint
+        self.client.party = self
+        self.upstream.party = self
+        self.deadline.set(self.plane.tunnel_idle, 0)
+        for endpoint in (self.client, self.upstream):
+            if endpoint.gone:
+                self.stop(None)
+                return
+            self.forward(endpoint)
+            if endpoint.told_end:
+                self.ended(endpoint, True)
+        for endpoint in (self.client, self.upstream):
+            if not self.across(endpoint).blocked:
+                endpoint.release()
+
+    cdef Endpoint across(self, object endpoint):
+        return self.upstream if endpoint is self.client else self.client
+
+    cdef int forward(self, Endpoint source) except -1:
+        cdef Endpoint target = self.across(source)
+        cdef Py_ssize_t size = source.inbox.size()
+        if size == 0 or self.over:
+            return 0
+        if source is self.client:
+            self.plane.counters.bytes_from_clients += size
+            self.plane.counters.bytes_to_upstreams += size
+        else:
+            self.plane.counters.bytes_from_upstreams += size
+            self.plane.counters.bytes_to_clients += size
+        target.send(source.inbox.data(), size)
+        source.inbox.consume(size)
+        target.flush()
+        if target.blocked:
+            source.hold()
+        return 0
+
+    cdef int received(self, object endpoint) except -1:
+        self.deadline.set(self.plane.tunnel_idle, 0)
+        return self.forward(<Endpoint>endpoint)
+
+    cdef int writable(self, object endpoint, bint now) except -1:
+        if now:
+            self.deadline.set(self.plane.tunnel_idle, 0)
+            self.across(endpoint).release()
+        else:
+            self.across(endpoint).hold()
+        return 0
+
+    cdef int ended(self, object endpoint, bint clean) except -1:
+        cdef Endpoint other = self.across(endpoint)
+        self.ends += 1
+        if not clean:
+            return self.stop(ConnectionResetError("the peer cut its TLS connection"))
+        if self.ends == 2:
+            return self.stop(None)
+        if not other.gone:
+            other.end_writing()
+        return 0
+
+    cdef int lost(self, object endpoint, object error) except -1:
+        return self.stop(error)
+
+    cdef int late(self, int stage) except -1:
+        return self.stop(None)
+
+    def abort(self):
+        """Cut both connections now."""
+        self.stop(ConnectionAbortedError("aborted"))
+
+    cdef int stop(self, object error) except -1:
+        cdef Endpoint endpoint
+        if self.over:
+            return 0
+        self.over = True
+        self.deadline.clear()
+        for endpoint in (self.client, self.upstream):
+            if endpoint.gone:
+                continue
+            if error is None:
+                endpoint.finish()
+            else:
+                endpoint.fail(error)
+        self.on_end()
+        return 0

@@ -1,0 +1,21 @@
+import ssl
+from typing import final
+
+from soth_mitm._dataplane.buffer import Arena
+
+@final
+class TlsPump:
+    def __new__(
+        cls,
+        arena: Arena,
+        context: ssl.SSLContext,
+        server_side: bool,
+        server_hostname: str | None = ...,
+        session: ssl.SSLSession | None = ...,
+    ) -> TlsPump: ...
+    @property
+    def ssl_object(self) -> ssl.SSLObject: ...
+    @property
+    def secured(self) -> bool: ...
+    @property
+    def ended(self) -> bool: ...

@@ -1,0 +1,118 @@
+"""One TLS engine over two memory BIOs, sans-IO."""
+
+import ssl
+
+cimport cython
+
+from soth_mitm._dataplane.buffer cimport Arena, Buffer
+
+WANT_READ = ssl.SSLWantReadError
+SSL_ERROR = ssl.SSLError
+
+
+@cython.final
+cdef class TlsPump:
+    """A TLS endpoint over memory. `context` is an ``ssl.SSLContext``; `server_hostname` is needed on the client side, where the peer's
+    certificate is checked against it; `session` is an ``ssl.SSLSession`` to resume.
+    """
+
+    def __cinit__(self, Arena arena not None, context, bint server_side, server_hostname=None, session=None):
+        self.arena = arena
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.feed_bio = self.incoming.write
+        self.take_bio = self.outgoing.read
+        self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side, server_hostname, session)
+        # the object below the Python wrapper, where there is one, saves a Python call for each read and write
+        inner = getattr(self.ssl_object, "_sslobj", self.ssl_object)
+        self.ssl_read = inner.read
+        self.ssl_write = inner.write
+        self.ssl_pending = inner.pending
+
+    cdef int feed(self, char* data, Py_ssize_t length) except -1:
+        self.track(data, length)
+        self.feed_bio(self.arena.window.over(data, length))
+        return 0
+
+    cdef void track(self, const char* data, Py_ssize_t length) noexcept nogil:
+        # RFC 8446 section 5.1: type (1), version (2), length (2), body
+        cdef Py_ssize_t step
+        while length:
+            if self.record_left:
+                step = min(self.record_left, length)
+                self.record_left -= step
+                self.partial += step
+                if self.record_left == 0:
+                    self.partial = 0
+                    self.header_len = 0
+            else:
+                step = 1
+                self.header[self.header_len] = <unsigned char>data[0]
+                self.header_len += 1
+                self.partial += 1
+                if self.header_len == 5:
+                    self.record_left = (self.header[3] << 8) | self.header[4]
+                    if self.record_left == 0:
+                        self.partial = 0
+                        self.header_len = 0
+            data += step
+            length -= step
+
+    cdef int handshake(self) except -1:
+        try:
+            self.ssl_object.do_handshake()
+        except WANT_READ:
+            return 0
+        self.secured = True
+        return 1
+
+    cdef Py_ssize_t read_into(self, Buffer target) except -1:
+        cdef Py_ssize_t total = 0, room, count
+        while not self.ended:
+            room = target.room()
+            if room == 0:
+                break
+            # Bytes in the BIO beyond the incomplete record mean that a whole one waits there
+            if self.maybe_pending:
+                self.maybe_pending = False
+                if not <bint>self.ssl_pending() and <Py_ssize_t>self.incoming.pending <= self.partial:
+                    break
+            elif <Py_ssize_t>self.incoming.pending <= self.partial:
+                break
+            try:
+                count = self.ssl_read(room, self.arena.window.over(target.tail(), room))
+            except WANT_READ:
+                # a record without application data: a session ticket, a key update
+                continue
+            except ssl.SSLZeroReturnError:
+                count = 0
+            if count == 0:
+                self.ended = True
+                break
+            target.commit(count)
+            total += count
+            self.maybe_pending = count == room
+        return total
+
+    cdef int write(self, const char* data, Py_ssize_t length) except -1:
+        cdef Py_ssize_t count
+        while length:
+            count = self.ssl_write(self.arena.window.over(<char*>data, length))
+            data += count
+            length -= count
+        return 0
+
+    cdef bytes take(self):
+        if not self.outgoing.pending:
+            return None
+        return self.take_bio()
+
+    cdef int shut(self) except -1:
+        try:
+            self.ssl_object.unwrap()
+        except WANT_READ:
+            pass
+        except SSL_ERROR:
+            # after a fatal alert there is nothing left to say
+            pass
+        return 0

@@ -1,0 +1,16 @@
+# Body bytes on their way from one endpoint to the other, and past the handler's copies.
+
+from soth_mitm._dataplane.body cimport Body
+from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.flow cimport Flow
+
+
+cdef enum Moved:
+    MOVED_SOME = 0         # the source's inbox holds no more of the body that can be taken now
+    MOVED_ALL = 1          # the body is complete
+    MOVED_NONSENSE = 2     # it is malformed; body.error says how
+
+
+# The request body: relayed to `target`, or, when that is None, kept in the flow
+cdef Moved move_request(Flow flow, Endpoint source, Endpoint target) except *
+cdef Moved move_response(Flow flow, Endpoint source, Endpoint target) except *

@@ -1,0 +1,139 @@
+"""Hosts and ports as text: one spelling for each host, one reading of `host:port`.
+
+Nothing here resolves a name. What cannot be read raises `ValueError` with the reason, worded to follow the text at fault.
+"""
+
+import re
+import unicodedata
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+# What a resolver accepts as a name, after lower-casing: labels of 63, underscores included because service records use them.
+_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_LABEL_DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
+_JOINERS = "\u200c\u200d"
+_MAX_NAME = 253
+
+
+def split_host_port(text: str) -> tuple[str, str]:
+    """Split `host:port` or `[v6]:port` at the right colon; neither part is checked further, the brackets are removed.
+
+    An address in brackets is returned as normalised IPv6, so that a colon in the host always means IPv6.
+    """
+    if not text:
+        raise ValueError("is empty")
+    if "//" in text:
+        raise ValueError("is a URL; write only the host and the port, such as `api.example.com:443`")
+    if text.startswith("["):
+        inner, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            raise ValueError("has no closing `]`")
+        if "*" in inner:
+            raise ValueError("has `*` inside an IPv6 address; only the port of an address may be `*`")
+        host = normalise_host(f"[{inner}]")
+        if not rest.startswith(":"):
+            raise ValueError(f"has no port; write `[{host}]:443`" if not rest else "has text between `]` and the port")
+        return host, rest[1:]
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError(f"has no port; write `{text}:443`")
+    if ":" in host:
+        raise ValueError("is an IPv6 address without brackets; write `[2001:db8::1]:443`")
+    if not host:
+        raise ValueError("has no host")
+    return host, port
+
+
+def parse_port(text: str, *, lowest: int = 1) -> int:
+    """Return the port that `text` spells in decimal digits, `lowest` to 65535."""
+    if not text:
+        raise ValueError("has no port")
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"has port `{text}`, which is not a number")
+    port = int(text) if len(text) <= 5 else 65536
+    if not lowest <= port <= 65535:
+        raise ValueError(f"has port {text}, which is not within {lowest}..65535")
+    return port
+
+
+def normalise_host(host: str) -> str:
+    """Return the one spelling of `host` that policies, pools and certificates compare.
+
+    Names are lower-case A-labels without a trailing dot, IPv6 addresses are compressed and without brackets. What ends in a number must be
+    an IPv4 address in four decimal parts: other spellings (`127.1`, `0x7f000001`) reach the same host past a policy that names it.
+    """
+    if host.startswith("[") and host.endswith("]"):
+        return _normalise_ipv6(host[1:-1])
+    if ":" in host:
+        return _normalise_ipv6(host)
+    name = host.lower() if host.isascii() else _to_a_labels(host)
+    if name.endswith("."):
+        name = name[:-1]
+    if not name:
+        raise ValueError("has no host")
+    if len(name) > _MAX_NAME:
+        raise ValueError(f"has a host of {len(name)} characters; a name has at most {_MAX_NAME}")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"has a host that is not a name: {host!r}")
+    if _ends_in_number(name):
+        try:
+            IPv4Address(name)
+        except AddressValueError:
+            raise ValueError(f"has host `{name}`, neither a name nor an IPv4 address in four decimal parts") from None
+    return name
+
+
+def parse_target(text: str) -> tuple[str, int]:
+    """Return the normalised host and the port of `host:port`, as a CONNECT names it."""
+    host, port = split_host_port(text)
+    return normalise_host(host), parse_port(port)
+
+
+def parse_bind_address(text: str) -> tuple[str, int]:
+    """Return the host and the port to listen on; port 0 asks the system for a free one.
+
+    The host must be named: a proxy that listens on every interface by accident serves the whole network.
+    """
+    if text.startswith(":") and text.count(":") == 1:
+        raise ValueError(f"has no host; write `127.0.0.1{text}`, or `0.0.0.0{text}` to listen on every interface")
+    host, port = split_host_port(text)
+    return normalise_host(host), parse_port(port, lowest=0)
+
+
+def format_host_port(host: str, port: int | str) -> str:
+    """Return `host:port` with brackets where the host is an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _normalise_ipv6(text: str) -> str:
+    try:
+        return str(IPv6Address(text))
+    except AddressValueError:
+        raise ValueError(f"has `{text}` where an IPv6 address should be") from None
+
+
+def _ends_in_number(name: str) -> bool:
+    """Tell whether resolvers would read `name` as an IPv4 address (WHATWG URL, "ends in a number")."""
+    last = name.rpartition(".")[2]
+    return last.isdigit() or (last.startswith("0x") and all(digit in "0123456789abcdef" for digit in last[2:]))
+
+
+def _to_a_labels(host: str) -> str:
+    """Encode a host with non-ASCII characters as browsers do (UTS #46, non-transitional).
+
+    The `idna` codec of the standard library is IDNA 2003: it turns `ß` into `ss`, which is somebody else's domain.
+    """
+    labels = host.translate(_LABEL_DOTS).split(".")
+    return ".".join(label.lower() if label.isascii() else _to_a_label(label) for label in labels)
+
+
+def _to_a_label(label: str) -> str:
+    # Lower-cased one by one: `str.lower` of a whole word makes a final sigma, which is another label.
+    folded = unicodedata.normalize("NFKC", "".join(character.lower() for character in unicodedata.normalize("NFKC", label)))
+    if folded.isascii():
+        return folded
+    for character in folded:
+        if unicodedata.category(character)[0] in "CZ" and character not in _JOINERS:
+            raise ValueError(f"has a host with U+{ord(character):04X}, which no name may contain")
+        if character.isascii() and not (character.isalnum() or character in "-_"):
+            raise ValueError(f"has a host with `{character}` in a label")
+    return "xn--" + folded.encode("punycode").decode("ascii")

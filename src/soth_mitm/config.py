@@ -1,0 +1,186 @@
+"""`MitmConfig`: the whole configuration, its sources and its validation.
+
+Keys without a section are fields here, the others of config_sections.py. The `Key` beside a field is what `soth-mitm config --defaults`,
+docs/configuration.md and every error message say about it.
+"""
+
+import copy
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from msgspec import Struct, field
+
+from soth_mitm.addresses import parse_bind_address
+from soth_mitm.config_loading import apply_environment, apply_mapping, read_toml
+from soth_mitm.config_schema import Key, sections, specs
+from soth_mitm.config_sections import (
+    KIB,
+    MAX_BYTES,
+    MIB,
+    BodyConfig,
+    ConnectionPoolConfig,
+    FlowRuntimeConfig,
+    HandlerConfig,
+    InterceptionConfig,
+    ProcessAttributionConfig,
+    TimeoutsConfig,
+    TlsConfig,
+    UpstreamConfig,
+    count,
+    milliseconds,
+)
+from soth_mitm.errors import InvalidConfigError
+
+# 107 bytes and a NUL fit into `sockaddr_un` on Linux, 103 and a NUL elsewhere.
+_MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
+
+
+def _check_socket_mode(text: str) -> None:
+    if not re.fullmatch(r"0?[0-7]{3}", text):
+        raise ValueError('is not a file mode; write its octal digits as for chmod, such as "0660"')
+
+
+def _check_socket_path(text: str) -> None:
+    if len(os.fsencode(text)) > _MAX_SOCKET_PATH:
+        raise ValueError(f"is longer than the {_MAX_SOCKET_PATH} bytes that the address of a socket can hold")
+
+
+class MitmConfig(Struct, kw_only=True):
+    """The whole configuration. Built in code, or read with `from_file` or `from_mapping`; `validate` checks it as a whole."""
+
+    bind: Annotated[
+        str,
+        Key(
+            "Address to listen on, `host:port` or `[v6]:port`; port 0 takes a free one.",
+            check=parse_bind_address,
+            example="0.0.0.0:8080",
+            frozen=True,
+        ),
+    ] = "127.0.0.1:8080"
+    unix_socket_path: Annotated[
+        Path | str | None,
+        Key(
+            "Unix socket to listen on as well.",
+            check=_check_socket_path,
+            unset="only `bind` is listened on",
+            example="/run/soth-mitm/proxy.sock",
+            frozen=True,
+        ),
+    ] = None
+    unix_socket_mode: Annotated[
+        str, Key("Who may connect to the Unix socket, as an octal file mode.", check=_check_socket_mode, example="0660", frozen=True)
+    ] = "0600"
+    intercept_mode: Annotated[
+        Literal["enforce", "monitor"],
+        Key("`enforce` holds a request until the handler decides; `monitor` shows it to the handler afterwards and blocks nothing."),
+    ] = "enforce"
+    workers: Annotated[int, Key("Processes that serve the same address.", 1, 1024, frozen=True)] = 1
+    http2_enabled: Annotated[bool, Key("Offer HTTP/2 to clients and upstreams of intercepted connections.")] = True
+    http2_max_header_list_size: Annotated[
+        int, Key("HTTP/2: the largest header list that is accepted, in bytes as RFC 9113 counts them.", KIB, 16 * MIB)
+    ] = 64 * KIB
+    http2_max_concurrent_streams: Annotated[int, count("HTTP/2: requests that a client may have open on one connection.")] = 100
+    http3_passthrough: Annotated[
+        bool, Key("Tunnel a CONNECT that hints at HTTP/3, where the policy would neither intercept nor block the destination.")
+    ] = True
+    via_header: Annotated[bool, Key("Add `Via` to forwarded requests and responses.")] = False
+    max_http_head_bytes: Annotated[
+        int, Key("The largest HTTP/1 head; a larger request is answered 431, a larger response 502.", 256, 16 * MIB)
+    ] = 64 * KIB
+    max_in_flight_bytes: Annotated[
+        int, Key("Bytes buffered by all connections together; connections are paced when it is reached.", 64 * KIB, MAX_BYTES)
+    ] = 64 * MIB
+    max_concurrent_flows: Annotated[int, count("Client connections at once; a further one is answered 503.")] = 2048
+    max_flow_event_backlog: Annotated[int, count("Events of one flow that may wait for the event sink; more are dropped and counted.")] = (
+        8192
+    )
+    accept_retry_backoff_ms: Annotated[
+        int, milliseconds("How long to wait before accepting again when the system has no descriptors left.")
+    ] = 100
+    prometheus_bind: Annotated[
+        str | None,
+        Key(
+            "Address of a Prometheus text endpoint, `host:port`.",
+            check=parse_bind_address,
+            unset="no endpoint",
+            example="127.0.0.1:9464",
+            frozen=True,
+        ),
+    ] = None
+    interception: InterceptionConfig = field(default_factory=InterceptionConfig)
+    process_attribution: ProcessAttributionConfig = field(default_factory=ProcessAttributionConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
+    connection_pool: ConnectionPoolConfig = field(default_factory=ConnectionPoolConfig)
+    body: BodyConfig = field(default_factory=BodyConfig)
+    handler: HandlerConfig = field(default_factory=HandlerConfig)
+    flow_runtime: FlowRuntimeConfig = field(default_factory=FlowRuntimeConfig)
+    timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, env: Mapping[str, str] | None = os.environ) -> Self:
+        """Read a TOML file, then what the environment overrides; `env=None` leaves the environment out.
+
+        Every key that is written is verified by itself. Call `validate` once the configuration is complete; `MitmProxyBuilder.build` does.
+        """
+        return cls.from_mapping(read_toml(path), env=env)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> Self:
+        """Build from nested mappings as a TOML document has them, then from the variables of `env`; verified as by `from_file`."""
+        config = cls()
+        apply_mapping(config, mapping)
+        return config if env is None else config.with_environment(env)
+
+    def with_environment(self, environ: Mapping[str, str]) -> Self:
+        """Return a copy in which the variables `SOTH_MITM__KEY` and `SOTH_MITM__SECTION__KEY` replace what was there."""
+        config = self.copy()
+        apply_environment(config, environ)
+        return config
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return nested dictionaries of plain values, all copies; what has no value is None."""
+        mapping: dict[str, Any] = {name: {} for name in sections(type(self))}
+        for spec in specs(type(self)).values():
+            (mapping[spec.section] if spec.section else mapping)[spec.field] = spec.plain(spec.read(self))
+        return mapping
+
+    def copy(self) -> Self:
+        """Return a copy that shares nothing changeable with this one."""
+        return copy.deepcopy(self)
+
+    def diff(self, other: Self) -> list[str]:
+        """Return the dotted keys whose values differ, in the order of the documentation."""
+        return [name for name, spec in specs(type(self)).items() if spec.plain(spec.read(self)) != spec.plain(spec.read(other))]
+
+    def frozen_differences(self, other: Self) -> list[str]:
+        """Return the dotted keys of `diff` that a reload cannot change."""
+        known = specs(type(self))
+        return [name for name in self.diff(other) if known[name].key.frozen]
+
+    def validate(self) -> None:
+        """Raise `InvalidConfigError` with the dotted key of the first fault: types, ranges, then what keys ask of each other."""
+        for name, section in sections(type(self)).items():
+            if not isinstance(getattr(self, name), section):
+                raise InvalidConfigError(name, f"expected {section.__name__}, got {getattr(self, name)!r}")
+        for spec in specs(type(self)).values():
+            spec.verify(spec.read(self))
+        self._validate_together()
+
+    def _validate_together(self) -> None:
+        if not self.interception.destinations:
+            raise InvalidConfigError("interception.destinations", "is empty; name what to intercept, such as `api.example.com:443`")
+        for given, missing in (("ca_cert_path", "ca_key_path"), ("ca_key_path", "ca_cert_path")):
+            if getattr(self.tls, given) is not None and getattr(self.tls, missing) is None:
+                raise InvalidConfigError(f"tls.{missing}", f"is needed with `tls.{given}`; set both or neither")
+        for given, missing in (("client_cert_path", "client_key_path"), ("client_key_path", "client_cert_path")):
+            for pattern in getattr(self.upstream, given):
+                if pattern not in getattr(self.upstream, missing):
+                    raise InvalidConfigError(f"upstream.{missing}", f"`{pattern}` is missing; `upstream.{given}` has it")
+        for name, size in (("max_http_head_bytes", self.max_http_head_bytes), ("body.max_size_bytes", self.body.max_size_bytes)):
+            if size > self.max_in_flight_bytes:
+                raise InvalidConfigError(name, f"{size} is more than `max_in_flight_bytes`, {self.max_in_flight_bytes}; raise that as well")

@@ -1,0 +1,123 @@
+"""The configuration as text for people: commented TOML, and the page docs/configuration.md. Both are made from the tree."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from soth_mitm.config import MitmConfig
+from soth_mitm.config_later import LATER_KEYS
+from soth_mitm.config_schema import ENVIRONMENT_PREFIX, Kind, Spec, sections, specs
+from soth_mitm.config_sections import MAX_COUNT
+
+_TOML_OPENING = f"""\
+# soth-mitm configuration: every key with its default.
+# Keys that start with "# " have no value unless set. Relative paths are relative to the working directory; "~" is the user's home.
+# The environment overrides this file: {ENVIRONMENT_PREFIX}BIND, {ENVIRONMENT_PREFIX}UPSTREAM__TIMEOUT_MS.
+"""
+
+_PAGE_OPENING = f"""\
+# Configuration
+
+<!-- Made from the fields of MitmConfig by soth_mitm.config_reference; change the text there. -->
+
+A configuration is built in code, read from a TOML file, or both; the environment overrides the file.
+
+```python
+config = MitmConfig()
+config.interception.destinations.append("api.example.com:443")
+
+config = MitmConfig.from_file("soth-mitm.toml")
+config = MitmConfig.from_mapping({{"body": {{"max_size_bytes": 1048576}}}})
+```
+
+`soth-mitm config --defaults` prints a TOML file with every key. An unknown key, a wrong type or a value out of range is an
+`InvalidConfigError` that names the dotted key; nothing of a refused configuration is applied.
+
+- **Environment.** `{ENVIRONMENT_PREFIX}KEY` and `{ENVIRONMENT_PREFIX}SECTION__KEY`: `{ENVIRONMENT_PREFIX}UPSTREAM__TIMEOUT_MS=5000`.
+  Lists are separated by commas, tables are `name=path,name=path`, an empty value is none where none is allowed.
+- **Times** are in milliseconds, sizes in bytes. Relative paths are relative to the working directory; `~` in a file is the user's home.
+- **Destination patterns** are `host:port` or `[v6]:port`. `*` in the host stands for any characters, dots included; `*` as the port for any
+  port. A pattern is anchored: `*.example.com:443` does not match `example.com`. Case, a trailing dot and the spelling of an international
+  name make no difference. The most exact pattern answers: host and port, then host with any port, then those with `*` in the host.
+- **Reload.** `handle.reload(config)` changes every key but those marked "needs a restart".
+"""
+
+
+def default_toml() -> str:
+    """Return a TOML document with every key, its meaning and its default; read back, it is `MitmConfig()`."""
+    return "\n".join([_TOML_OPENING, *_toml_keys("")] + [line for name, doc in _sections() for line in _toml_section(name, doc)])
+
+
+def reference_markdown() -> str:
+    """Return the page docs/configuration.md."""
+    parts = [_PAGE_OPENING, "## Top level\n", *_table("")]
+    for name, doc in _sections():
+        parts += [f"\n## `[{name}]`\n", f"{doc}\n", *_table(name)]
+    return "\n".join(parts) + "\n"
+
+
+def toml_value(value: Any) -> str:
+    """Spell a plain value as TOML."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{toml_value(name)} = {toml_value(inner)}" for name, inner in value.items()) + " }" if value else "{}"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml_value(inner) for inner in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _sections() -> Iterator[tuple[str, str]]:
+    for name, section in sections(MitmConfig).items():
+        yield name, (section.__doc__ or "").strip()
+
+
+def _specs_of(section: str) -> list[Spec]:
+    return [spec for spec in specs(MitmConfig).values() if spec.section == section]
+
+
+def _toml_section(name: str, doc: str) -> Iterator[str]:
+    yield f"\n[{name}]"
+    yield f"# {doc}\n"
+    yield from _toml_keys(name)
+
+
+def _toml_keys(section: str) -> Iterator[str]:
+    for spec in _specs_of(section):
+        yield from textwrap.wrap(_meaning(spec), 120, initial_indent="# ", subsequent_indent="# ")
+        default = spec.plain(spec.default)
+        if default is None:
+            yield f"# Default: {spec.key.unset}."
+            yield f"# {spec.field} = {toml_value(spec.key.example)}\n"
+        elif default:
+            yield f"{spec.field} = {toml_value(default)}\n"
+        else:
+            if spec.key.example is not None:
+                yield f"# For example: {spec.field} = {toml_value(spec.key.example)}"
+            yield f"{spec.field} = {toml_value(default)}\n"
+
+
+def _table(section: str) -> Iterator[str]:
+    yield "| Key | Default | Meaning |"
+    yield "| --- | --- | --- |"
+    for spec in _specs_of(section):
+        default = spec.plain(spec.default)
+        shown = f"none: {spec.key.unset}" if default is None else f"`{toml_value(default)}`"
+        example = "" if spec.key.example is None else f" Example: `{toml_value(spec.key.example)}`."
+        yield f"| `{spec.field}` | {shown} | {_meaning(spec)}{example} |"
+
+
+def _meaning(spec: Spec) -> str:
+    """Return the sentence of a key with what may be written, where the type alone does not say it."""
+    text = spec.key.doc
+    low, high = spec.key.minimum, spec.key.maximum
+    if spec.kind is Kind.CHOICE:
+        text += f" One of {', '.join(toml_value(choice) for choice in spec.choices)}."
+    elif low is not None and high is not None and high < MAX_COUNT:
+        text += f" {low} to {high}."
+    elif low is not None and low > 1:
+        text += f" At least {low}."
+    if spec.key.frozen:
+        text += " Needs a restart."
+    if spec.name in LATER_KEYS:
+        text += " Not in effect yet."
+    return text

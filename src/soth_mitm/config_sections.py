@@ -1,0 +1,241 @@
+"""The sections of `MitmConfig`: every key below a heading, with its default and its meaning.
+
+A new key is one field here. Its `Key` is what `soth-mitm config --defaults`, docs/configuration.md and every error message say about it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Struct, field
+
+from soth_mitm.config_schema import Key
+from soth_mitm.destinations import DestinationPattern
+
+KIB, MIB = 1024, 1024 * 1024
+# Where nothing else sets an upper bound: what counters and timers of 32 bits hold, and a size that no machine has.
+MAX_COUNT = 2**31 - 1
+MAX_BYTES = 2**40
+
+
+def milliseconds(doc: str, *, minimum: int = 1, unset: str = "", example: int | None = None) -> Key:
+    """Describe a key that holds a time."""
+    return Key(doc, minimum, MAX_COUNT, unset=unset, example=example)
+
+
+def count(doc: str, *, minimum: int = 1, unset: str = "", example: int | None = None) -> Key:
+    """Describe a key that holds a number of things."""
+    return Key(doc, minimum, MAX_COUNT, unset=unset, example=example)
+
+
+class InterceptionConfig(Struct, kw_only=True):
+    """Which connections are intercepted, tunnelled or blocked."""
+
+    destinations: Annotated[
+        list[str],
+        Key(
+            "Destinations to intercept, at least one: `host:port`, `[v6]:port`; `*` in the host is any text, `*` as the port any port.",
+            check=DestinationPattern.parse,
+            example=["api.example.com:443", "*.example.org:*"],
+        ),
+    ] = field(default_factory=list)
+    passthrough_unlisted: Annotated[bool, Key("Tunnel every other destination untouched; `false` blocks it with 403.")] = True
+    must_intercept: Annotated[
+        list[str],
+        Key(
+            "Destinations, as patterns, that are never tunnelled because a client refused our certificate.",
+            check=DestinationPattern.parse,
+            example=["*.example.com:443"],
+        ),
+    ] = field(default_factory=list)
+    unknown_protocol: Annotated[
+        Literal["tunnel", "block"], Key("What happens to a CONNECT to a listed destination that carries neither TLS nor HTTP.")
+    ] = "tunnel"
+    strip_alt_svc: Annotated[
+        bool, Key("Remove `Alt-Svc` from responses of intercepted origins, so that clients do not leave for HTTP/3.")
+    ] = False
+
+
+class ProcessAttributionConfig(Struct, kw_only=True):
+    """Which local process a connection belongs to."""
+
+    enabled: Annotated[bool, Key("Look up the process behind each connection before the handler hears of it.")] = True
+    lookup_timeout_ms: Annotated[int, milliseconds("How long a look-up may take before the process counts as unknown.")] = 1000
+    cache_capacity: Annotated[int, count("How many processes are remembered.")] = 4096
+    cache_ttl_ms: Annotated[
+        int | None, milliseconds("How long a process is remembered.", unset="until the process ends or the cache is full", example=60_000)
+    ] = None
+
+
+class TlsConfig(Struct, kw_only=True):
+    """Our CA, the certificates that clients see, and what is learnt from clients that refuse them."""
+
+    ca_cert_path: Annotated[
+        Path | str | None,
+        Key(
+            "The CA's certificate, PEM; made on the first start.",
+            unset="`soth-mitm-ca.pem` in the user's state directory",
+            example="/etc/soth-mitm/ca.pem",
+            frozen=True,
+        ),
+    ] = None
+    ca_key_path: Annotated[
+        Path | str | None,
+        Key(
+            "The CA's private key, PEM, readable by its owner only.",
+            unset="`soth-mitm-ca-key.pem` in the user's state directory",
+            example="/etc/soth-mitm/ca-key.pem",
+            frozen=True,
+        ),
+    ] = None
+    min_version: Annotated[Literal["tls1.2", "tls1.3"], Key("The lowest TLS version, towards clients and upstreams.")] = "tls1.2"
+    capture_fingerprint: Annotated[bool, Key("Compute JA3 and JA4 of each ClientHello.")] = True
+    leaf_validity_days: Annotated[int, Key("How long a certificate that we mint is valid.", 1, 197)] = 197
+    leaf_cache_capacity: Annotated[int, count("How many minted certificates are kept; the least recently used goes first.")] = 1024
+    learn_bypass: Annotated[
+        bool, Key("Tunnel a host for a process that keeps refusing our certificate, because it pins another, instead of breaking it.")
+    ] = True
+    bypass_after_failures: Annotated[int, count("How many refused handshakes of a host and process make it count as pinning.")] = 3
+    bypass_window_ms: Annotated[int, milliseconds("The time within which those handshakes must fail.")] = 300_000
+    bypass_ttl_ms: Annotated[int, milliseconds("How long such a host is tunnelled for that process before it is tried again.")] = 900_000
+
+
+class UpstreamConfig(Struct, kw_only=True):
+    """Connections to the servers that clients asked for."""
+
+    timeout_ms: Annotated[int, milliseconds("From the end of a request to the head of its response; later is a 504.")] = 30_000
+    connect_timeout_ms: Annotated[int, milliseconds("For name resolution and the TCP connection; later is a 504.")] = 10_000
+    retry_on_failure: Annotated[bool, Key("Connect a second time if the first attempt fails, before the client is told.")] = True
+    retry_delay_ms: Annotated[int, milliseconds("How long to wait before that second attempt.", minimum=0)] = 200
+    verify_upstream_tls: Annotated[
+        bool, Key("Verify the upstream's certificate; `false` trusts whoever answers and is for test networks only.")
+    ] = True
+    ca_bundle_path: Annotated[
+        Path | str | None,
+        Key(
+            "PEM file of CAs that upstreams may be signed by, besides those of the system.",
+            unset="only the CAs of the system",
+            example="/etc/soth-mitm/internal-cas.pem",
+        ),
+    ] = None
+    client_cert_path: Annotated[
+        dict[str, Path | str],
+        Key(
+            "Certificate chain, PEM, that we show to the upstreams of a destination pattern that ask for one.",
+            check=DestinationPattern.parse,
+            example={"api.example.com:443": "/etc/soth-mitm/client.pem"},
+        ),
+    ] = field(default_factory=dict)
+    client_key_path: Annotated[
+        dict[str, Path | str],
+        Key(
+            "The private key of that certificate, PEM, below the same destination pattern.",
+            check=DestinationPattern.parse,
+            example={"api.example.com:443": "/etc/soth-mitm/client-key.pem"},
+        ),
+    ] = field(default_factory=dict)
+    h2_header_stage_timeout_ms: Annotated[
+        int, milliseconds("HTTP/2: from the end of a request to the headers of its response; later is a 504.")
+    ] = 30_000
+    h2_body_idle_timeout_ms: Annotated[int, milliseconds("HTTP/2: how long a response body may stand still before it is cut.")] = 120_000
+    h2_response_overflow_mode: Annotated[
+        Literal["truncate_continue", "strict_fail"],
+        Key("HTTP/2 response over `body.max_size_bytes`: cut the handler's copy and relay on, or fail the stream."),
+    ] = "truncate_continue"
+
+
+class ConnectionPoolConfig(Struct, kw_only=True):
+    """Upstream connections that are kept for the next request."""
+
+    max_connections_per_host: Annotated[int, count("Connections to one origin at once; further requests wait their turn.")] = 32
+    idle_timeout_ms: Annotated[int, milliseconds("How long an unused connection is kept.")] = 60_000
+    max_idle_per_host: Annotated[int, count("Unused connections kept per origin; 0 closes each after its request.", minimum=0)] = 8
+
+
+class BodyConfig(Struct, kw_only=True):
+    """How much of a body is collected for the handler."""
+
+    max_size_bytes: Annotated[
+        int, Key("The longest body that is collected, and the longest that is decoded, for the handler.", 1, MAX_BYTES)
+    ] = 32 * MIB
+    buffer_request_bodies: Annotated[
+        bool, Key("Collect a request's body before `on_request` decides; `false` decides on the head and streams the body.")
+    ] = True
+    buffer_timeout_ms: Annotated[
+        int, milliseconds("A request body that is not complete by then is decided on as it is, and the rest streamed.")
+    ] = 10_000
+    overflow: Annotated[
+        Literal["stream", "reject"],
+        Key("A request body over `max_size_bytes`: decide on its first part and stream the rest, or answer 413."),
+    ] = "stream"
+
+
+class HandlerConfig(Struct, kw_only=True):
+    """What the handler may cost, and what happens when it fails."""
+
+    request_timeout_ms: Annotated[int, milliseconds("Deadline of `should_intercept_tls`, `on_tls_failure` and `on_request`.")] = 15_000
+    response_timeout_ms: Annotated[int, milliseconds("Deadline of every other method.")] = 15_000
+    recover_from_panics: Annotated[
+        bool, Key("Count an exception of the handler and go on by `failure_policy`; `false` aborts the flow and logs the traceback.")
+    ] = True
+    failure_policy: Annotated[
+        Literal["allow", "block"], Key("A decision that raises or is late: let the request go, or answer 502 (a CONNECT: tunnel, or 403).")
+    ] = "allow"
+
+
+class FlowRuntimeConfig(Struct, kw_only=True):
+    """The queue between a flow and its handler. The defaults follow from other keys; few need to set them."""
+
+    dispatch_queue_capacity: Annotated[
+        int | None,
+        count(
+            "Stream chunks that may wait for the handler per flow.",
+            unset="connections per host times destinations, within 128..1024",
+            example=256,
+        ),
+    ] = None
+    closed_flow_lru_capacity: Annotated[
+        int | None,
+        count(
+            "Closed flows that are remembered, so that late work is not taken for a new flow.",
+            unset="eight per connection of every destination, within 4096..65536",
+            example=8192,
+        ),
+    ] = None
+    stale_flow_ttl_ms: Annotated[
+        int | None,
+        milliseconds(
+            "A flow whose connection is gone and that shows no sign of life for this long is ended.",
+            unset="three times `connection_pool.idle_timeout_ms`, 30000 at least",
+            example=180_000,
+        ),
+    ] = None
+    stale_reap_max_batch: Annotated[
+        int | None,
+        count("Stale flows that are ended at once.", unset="connections per host times destinations, within 16..256", example=64),
+    ] = None
+    dispatch_queue_send_timeout_ms: Annotated[
+        int | None,
+        milliseconds(
+            "How long a full queue paces its flow before chunks are dropped.", unset="`handler.response_timeout_ms`", example=1000
+        ),
+    ] = None
+    dispatch_close_join_timeout_ms: Annotated[
+        int | None,
+        milliseconds("How long the end of a flow waits for its queue to empty.", unset="twice `handler.response_timeout_ms`", example=5000),
+    ] = None
+
+
+class TimeoutsConfig(Struct, kw_only=True):
+    """How long we wait for peers where no other section says so."""
+
+    client_head_ms: Annotated[int, milliseconds("For a whole request head, from its first byte; later is a 408.")] = 30_000
+    client_idle_ms: Annotated[
+        int, milliseconds("How long a client connection may be open without a request, before the first or between two.")
+    ] = 120_000
+    client_tls_handshake_ms: Annotated[int, milliseconds("For the TLS handshake with a client, its ClientHello included.")] = 10_000
+    upstream_tls_handshake_ms: Annotated[int, milliseconds("For the TLS handshake with an upstream; later is a 504.")] = 10_000
+    body_idle_ms: Annotated[int, milliseconds("How long an HTTP/1 body may stand still, in either direction, before it is cut.")] = 300_000
+    tunnel_idle_ms: Annotated[
+        int, milliseconds("How long a tunnel, WebSocket or other upgraded connection may be silent in both directions.")
+    ] = 600_000
+    drain_ms: Annotated[int, milliseconds("How long `run_forever` and the command line let open flows finish on exit.", minimum=0)] = 10_000

@@ -1,0 +1,104 @@
+"""Destination patterns: which hosts and ports a rule is about.
+
+`host:port`, `[v6]:port`; `*` in the host stands for any characters, dots included, `*` as the port for any port. A pattern is anchored:
+`*.example.com:443` does not match `example.com`. Case, a trailing dot and the spelling of an international name make no difference.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from soth_mitm.addresses import format_host_port, normalise_host, parse_port, split_host_port
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationPattern:
+    """One parsed pattern. `host` is normalised, and a glob where it contains `*`; `port` is None for any port."""
+
+    host: str
+    port: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> "DestinationPattern":
+        """Read a pattern; `ValueError` says what is wrong with it, worded to follow the text."""
+        host, port = split_host_port(text.strip())
+        return cls(_normalise_glob(host) if "*" in host else normalise_host(host), None if port == "*" else parse_port(port))
+
+    @property
+    def is_glob(self) -> bool:
+        return "*" in self.host
+
+    def matches(self, host: str, port: int) -> bool:
+        """Tell whether this pattern is about `host`, normalised as by `normalise_host`, and `port`."""
+        if self.port is not None and self.port != port:
+            return False
+        return re.fullmatch(_glob_source(self.host), host) is not None if self.is_glob else self.host == host
+
+    def __str__(self) -> str:
+        return format_host_port(self.host, "*" if self.port is None else self.port)
+
+
+class DestinationMap(Generic[T]):
+    """Values by destination. The most exact pattern answers: host and port, then host with any port, then the globs in the order given.
+
+    Where two entries have the same pattern the first one stands. All globs are one regular expression, so that a look-up costs two
+    dictionary reads and at most one search, whatever the number of patterns.
+    """
+
+    __slots__ = ("_by_host", "_by_host_port", "_glob_values", "_globs")
+
+    def __init__(self, entries: Iterable[tuple[DestinationPattern, T]]) -> None:
+        self._by_host_port: dict[tuple[str, int], T] = {}
+        self._by_host: dict[str, T] = {}
+        self._glob_values: list[T] = []
+        sources: list[str] = []
+        for pattern, value in entries:
+            if pattern.is_glob:
+                port = r"\d+" if pattern.port is None else str(pattern.port)
+                sources.append(f"({_glob_source(pattern.host)}:{port})")
+                self._glob_values.append(value)
+            elif pattern.port is None:
+                self._by_host.setdefault(pattern.host, value)
+            else:
+                self._by_host_port.setdefault((pattern.host, pattern.port), value)
+        self._globs = re.compile("|".join(sources)) if sources else None
+
+    def get(self, host: str, port: int) -> T | None:
+        """Return the value for `host`, normalised as by `normalise_host`, and `port`, or None."""
+        if (host, port) in self._by_host_port:
+            return self._by_host_port[host, port]
+        if host in self._by_host:
+            return self._by_host[host]
+        if self._globs is not None and (match := self._globs.fullmatch(f"{host}:{port}")) is not None:
+            assert match.lastindex is not None
+            return self._glob_values[match.lastindex - 1]
+        return None
+
+
+def _normalise_glob(host: str) -> str:
+    """Bring the labels of a glob into the spelling of normalised hosts; characters that no host contains are refused."""
+    host = host.removesuffix(".")
+    if not host.isascii():
+        labels = host.split(".")
+        if any("*" in label and not label.isascii() for label in labels):
+            raise ValueError("has `*` inside a label that is not ASCII; write that label in its `xn--` form")
+        host = ".".join(label if label.isascii() else normalise_host(label) for label in labels)
+    host = host.lower()
+    if unfit := re.search(r"[^a-z0-9_.*-]", host):
+        raise ValueError(f"has a host with `{unfit[0]}`, which no name contains")
+    if ".." in host or host.startswith("."):
+        raise ValueError("has an empty label in its host")
+    return host
+
+
+def _glob_source(host: str) -> str:
+    """Translate a glob into a regular expression that never tries a `*` twice.
+
+    A shortest match for each `*` but the last is always good enough, so those groups are atomic. With plain `.*` the time would grow as
+    the host's length to the power of the number of `*`, and the host is what a hostile client chooses.
+    """
+    first, *rest = (re.escape(part) for part in re.sub(r"\*+", "*", host).split("*"))
+    return first + "".join(f"(?>.*?{part})" for part in rest[:-1]) + f".*{rest[-1]}"

@@ -1,0 +1,127 @@
+"""The handler: the user's object whose methods the proxy calls.
+
+Derive from `InterceptHandler` and override what you need, each method as `def` or `async def`. A method that is not overridden costs
+nothing. Any object with methods of these names will do as well; what it lacks counts as not overridden.
+
+What holds for all of them:
+
+- They are called on the event loop that serves the connection. A plain `def` must return soon: it cannot be interrupted, and everything
+  else on that loop waits for it.
+- A coroutine that finishes without suspending runs within the read that caused it. One that suspends becomes a task of its own; at its
+  deadline that task is cancelled.
+- An exception is counted in `handler_panic_count`, a missed deadline in `handler_timeout_count`; then the flow goes on as the method's text
+  says. With `handler.recover_from_panics = false` an exception aborts the flow instead. `asyncio.CancelledError` is never swallowed.
+- For one flow the order is `on_request`, `on_response`, `on_stream_chunk`..., `on_stream_end`, one at a time. Different flows interleave.
+"""
+
+from collections.abc import Awaitable
+from uuid import UUID
+
+from soth_mitm._dataplane.messages import RawRequest, RawResponse, StreamChunk
+from soth_mitm.connection import ConnectionMeta, ProcessInfo
+from soth_mitm.decision import HandlerDecision
+from soth_mitm.errors import TlsFailedError
+
+HOOKS = (
+    "on_connection_open",
+    "should_intercept_tls",
+    "on_tls_failure",
+    "on_request",
+    "on_response",
+    "on_stream_chunk",
+    "on_stream_end",
+    "on_connection_close",
+)
+
+
+class InterceptHandler:
+    """Base class of handlers. Its own methods intercept everything, allow everything and look at nothing."""
+
+    def on_connection_open(self, meta: ConnectionMeta) -> None | Awaitable[None]:
+        """A client connected.
+
+        When: once per accepted connection, after its process was looked up, before its first byte is acted on.
+        Gets: the connection so far; `target` and `tls_info` are None.
+        Deadline: `handler.response_timeout_ms`. Failure: counted; the connection goes on.
+        """
+
+    def should_intercept_tls(self, host: str, process_info: ProcessInfo | None) -> bool | Awaitable[bool]:
+        """Decide whether a CONNECT to a listed destination is intercepted.
+
+        When: once per CONNECT that the policy would intercept, before the client's TLS handshake is answered.
+        Gets: the host of the target, normalised, and the client's process if it is known.
+        Returns: False to tunnel the connection untouched, True to intercept it.
+        Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `allow` tunnels, `block` answers 403.
+        """
+        return True
+
+    def on_tls_failure(self, host: str, error: TlsFailedError) -> None | Awaitable[None]:
+        """A TLS handshake failed.
+
+        When: after a handshake with the client or with the upstream failed.
+        Gets: the host of the target, and the error with its `side`, its class in `reason`, and the library's words in `detail`.
+        Deadline: `handler.request_timeout_ms`. Failure: counted.
+        """
+
+    def on_request(self, request: RawRequest) -> HandlerDecision | Awaitable[HandlerDecision]:
+        """Decide about a request.
+
+        When: for every request of every protocol, before anything of it reaches the upstream. With `intercept_mode = "monitor"`: after
+        the request was forwarded, and a block is counted but not applied.
+        Gets: the request, with its body if `body.buffer_request_bodies` is set; `body_complete` and `body_truncated` say how much of it.
+        Returns: `HandlerDecision.ALLOW` to forward it, `HandlerDecision.block(status, body)` to answer it.
+        Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `allow` forwards, `block` answers 502. Any other value
+        that is returned counts as an exception.
+        """
+        return HandlerDecision.ALLOW
+
+    def on_response(self, response: RawResponse) -> None | Awaitable[None]:
+        """Look at a response.
+
+        When: once per request that got a final response: with its whole body, or, where the response is a stream (SSE, NDJSON, gRPC,
+        WebSocket), at its head and before its first chunk. The client does not wait for this.
+        Gets: the response; `streaming` tells the two cases apart.
+        Deadline: `handler.response_timeout_ms`. Failure: counted; the response is not touched.
+        """
+
+    def on_stream_chunk(self, chunk: StreamChunk) -> None | Awaitable[None]:
+        """Look at one SSE event, NDJSON line, gRPC message, WebSocket message or WebSocket close.
+
+        When: in wire order, one at a time per flow, after the bytes were relayed. A handler that stays behind paces the flow for at most
+        `flow_runtime.dispatch_queue_send_timeout_ms`; then chunks are dropped and counted in `dropped_dispatch_work_count`.
+        Gets: the chunk, with its `direction`, and its `sequence`, counted from 0 per flow and direction.
+        Deadline: `handler.response_timeout_ms`. Failure: counted; the stream goes on.
+        """
+
+    def on_stream_end(self, connection_id: UUID, flow_id: int) -> None | Awaitable[None]:
+        """A streaming response ended.
+
+        When: once per flow that had one, after its last chunk, also when it was cut.
+        Deadline: `handler.response_timeout_ms`. Failure: counted.
+        """
+
+    def on_connection_close(self, connection_id: UUID) -> None | Awaitable[None]:
+        """A connection is over.
+
+        When: exactly once per accepted connection, after every other call for it.
+        Deadline: `handler.response_timeout_ms`. Failure: counted.
+        """
+
+
+def overridden_hooks(handler: object) -> frozenset[str]:
+    """Return the names of the methods that `handler` brings itself, on its class or on the object. Look once, when the proxy is built.
+
+    `TypeError` if `handler` is a class, or has something under a hook's name that cannot be called.
+    """
+    if isinstance(handler, type):
+        raise TypeError(f"the handler is the class {handler.__name__}; pass an object of it: {handler.__name__}()")
+    return frozenset(name for name in HOOKS if _is_overridden(handler, name))
+
+
+def _is_overridden(handler: object, name: str) -> bool:
+    hook = getattr(handler, name, None)
+    if hook is None:
+        return False
+    if not callable(hook):
+        raise TypeError(f"{type(handler).__name__}.{name} must be a method, got {hook!r}")
+    return getattr(hook, "__func__", hook) is not getattr(InterceptHandler, name)

@@ -1,0 +1,297 @@
+"""Linux: from a connection's addresses to the socket's inode (sock_diag, else /proc/net/tcp), from the inode to its owner (/proc/*/fd).
+
+The first step asks the kernel for exactly one socket. The second has no index in the kernel: descriptors must be compared one by one.
+So the processes that owned a connection lately are asked first, starting with the descriptor at which they held it; then those of the
+socket's user, the newest first, because a short-lived client is the usual stranger.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from soth_mitm.connection import ProcessInfo, SocketAddress
+from soth_mitm.process.address import interface_of, map_to_v6, pack_host
+from soth_mitm.process.naming import program_name
+
+_NETLINK_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
+_DIAG_REQUEST = struct.Struct("=BBBxI")  # family, protocol, extensions, states
+_DIAG_PORTS = struct.Struct("!HH")  # source, destination; the rest of the id follows: two addresses of 16 bytes, interface, cookie
+_DIAG_ANSWER_STATE = _NETLINK_HEADER.size + 1
+_DIAG_ANSWER_OWNER = struct.Struct("=II")  # uid, inode: the end of inet_diag_msg
+_DIAG_ANSWER_OWNER_OFFSET = _NETLINK_HEADER.size + 4 + 48 + 12
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_NLMSG_ERROR = 2
+_NO_COOKIE = b"\xff" * 8
+_ALL_STATES = 0xFFFFFFFF
+_TCP_LISTEN = 10
+
+_RECENT_OWNERS = 32
+
+
+class SocketEntry(NamedTuple):
+    """What the kernel tells of a socket that a process holds."""
+
+    inode: int
+    uid: int
+
+
+class Holding(NamedTuple):
+    """A process and the number of the descriptor at which it holds a socket."""
+
+    pid: int
+    descriptor: str
+
+
+class ProcessStat(NamedTuple):
+    """The fields of /proc/<pid>/stat that matter here."""
+
+    name: str
+    parent_pid: int
+    start_token: str
+
+
+class DiagUnavailableError(OSError):
+    """This kernel, or the sandbox around us, does not answer sock_diag requests for TCP."""
+
+
+class LinuxProcesses:
+    """Which process holds a socket, and who that process is. Thread-safe; it keeps nothing open between calls.
+
+    `proc` is where procfs is mounted. What we may not read (other users' processes, unless we are root) is as good as absent.
+    """
+
+    def __init__(self, proc: str = "/proc") -> None:
+        self._proc = proc
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[int, str] = OrderedDict()  # pid -> descriptor it last held, the latest at the end
+        self._diag_usable = True
+        self._diag_proved = False
+
+    def find_owner(self, local: SocketAddress, remote: SocketAddress) -> int | None:
+        """Return the process that opened the connection from `remote` to our `local`, None if it is not on this machine or not visible.
+
+        Of a socket that processes share after a fork the topmost of their line is the owner: sockets pass from parent to child, and keep
+        their descriptor's number on the way. The socket must be held now: one that its process has closed belongs to nobody.
+        """
+        entry = self._client_socket(remote, local)
+        if entry is None or entry.inode == 0:
+            return None
+        link = f"socket:[{entry.inode}]"
+        with self._lock:
+            recent = [Holding(*item) for item in reversed(self._recent.items())]
+        pids = [holding.pid for holding in recent]
+        holding = self._probe(recent, link) or self._first_holding(pids, link) or self._search(pids, link, entry.uid)
+        if holding is None:
+            return None
+        pid = self._opener(holding, link)
+        with self._lock:
+            self._recent[pid] = holding.descriptor
+            self._recent.move_to_end(pid)
+            if len(self._recent) > _RECENT_OWNERS:
+                self._recent.popitem(last=False)
+        return pid
+
+    def peer_pid(self, sock: socket.socket) -> int | None:
+        """Return the process that connected a Unix socket, None if it lives in a pid namespace that we cannot see."""
+        if sys.platform != "linux":
+            raise OSError(errno.ENOTSUP, "SO_PEERCRED exists on Linux only")
+        pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return pid or None
+
+    def start_token(self, pid: int) -> str | None:
+        """Return a text that changes when `pid` is reused or executes another program, None if there is no such process."""
+        stat = self._stat(pid)
+        return stat and stat.start_token
+
+    def describe(self, pid: int) -> ProcessInfo | None:
+        """Return who `pid` is, None if it is gone."""
+        stat = self._stat(pid)
+        if stat is None:
+            return None
+        executable = self._link(f"{pid}/exe")
+        argv = [os.fsdecode(word) for word in (self._read(f"{pid}/cmdline") or b"").removesuffix(b"\0").split(b"\0")]
+        parent_name = self._read(f"{stat.parent_pid}/comm") if stat.parent_pid else None
+        if executable is not None:
+            executable = executable.removesuffix(" (deleted)")
+        return ProcessInfo(
+            pid=pid,
+            exe_name=program_name(executable or stat.name, argv, lambda path: self._real_path(pid, path)),
+            exe_path=executable,
+            parent_pid=stat.parent_pid or None,
+            parent_process_name=None if parent_name is None else os.fsdecode(parent_name).rstrip("\n"),
+        )
+
+    def _client_socket(self, client: SocketAddress, peer: SocketAddress) -> SocketEntry | None:
+        if self._diag_usable:
+            try:
+                entry = ask_sock_diag(client, peer)
+            except DiagUnavailableError:
+                self._diag_usable = False
+            else:
+                self._diag_proved = self._diag_proved or entry is not None
+                # Until it has answered once, "no such socket" may also mean that tcp_diag is not loaded: the error number is the same.
+                if self._diag_proved:
+                    return entry
+        tables = ("net/tcp", "net/tcp6") if len(pack_host(client[0])) == 4 else ("net/tcp6",)
+        for table in tables:
+            entry = find_in_table(self._read(table) or b"", client, peer, mapped=table == "net/tcp6")
+            if entry is not None:
+                return entry
+        return None
+
+    def _probe(self, recent: Iterable[Holding], link: str) -> Holding | None:
+        return next((holding for holding in recent if self._link(f"{holding.pid}/fd/{holding.descriptor}") == link), None)
+
+    def _search(self, searched: Iterable[int], link: str, uid: int) -> Holding | None:
+        """Search the processes of the socket's user, then, if we are root, the others: a process may have changed its user since."""
+        pids = {int(name) for name in os.listdir(self._proc) if name.isdecimal()}.difference(searched)
+        others: list[int] = []
+        holding = self._first_holding(self._of_user(sorted(pids, reverse=True), uid, others), link)
+        if holding is None and sys.platform != "win32" and os.geteuid() == 0:
+            holding = self._first_holding(others, link)
+        return holding
+
+    def _of_user(self, pids: Iterable[int], uid: int, others: list[int]) -> Iterator[int]:
+        for pid in pids:
+            try:
+                owner = os.stat(f"{self._proc}/{pid}").st_uid
+            except OSError:  # it has ended
+                continue
+            if owner == uid:
+                yield pid
+            else:
+                others.append(pid)
+
+    def _first_holding(self, pids: Iterable[int], link: str) -> Holding | None:
+        for pid in pids:
+            try:
+                directory = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY)
+            except OSError:  # ended, or not ours to read
+                continue
+            try:
+                # A connection just made tends to have the highest number.
+                for name in reversed(os.listdir(directory)):
+                    try:
+                        found = os.readlink(name, dir_fd=directory) == link
+                    except OSError:  # closed since it was listed
+                        continue
+                    if found:
+                        return Holding(pid, name)
+            except OSError:  # ended while we were reading
+                continue
+            finally:
+                os.close(directory)
+        return None
+
+    def _opener(self, holding: Holding, link: str) -> int:
+        pid = holding.pid
+        while (stat := self._stat(pid)) and stat.parent_pid and self._link(f"{stat.parent_pid}/fd/{holding.descriptor}") == link:
+            pid = stat.parent_pid
+        return pid
+
+    def _stat(self, pid: int) -> ProcessStat | None:
+        data = self._read(f"{pid}/stat")
+        return parse_stat(data) if data else None
+
+    def _real_path(self, pid: int, path: str) -> str:
+        return os.path.realpath(os.path.join(self._link(f"{pid}/cwd") or "/", path))
+
+    def _link(self, name: str) -> str | None:
+        try:
+            return os.readlink(f"{self._proc}/{name}")
+        except OSError:  # gone, or not ours to read
+            return None
+
+    def _read(self, name: str) -> bytes | None:
+        """Return a small file of procfs; None if it is gone (procfs answers ESRCH too) or not ours to read."""
+        try:
+            with open(f"{self._proc}/{name}", "rb", buffering=0) as file:
+                return file.readall()
+        except OSError:
+            return None
+
+
+def parse_stat(data: bytes) -> ProcessStat:
+    """Parse /proc/<pid>/stat (proc(5)). The name may hold blanks and parentheses, so it ends at the last one.
+
+    The token joins field 22, the start in clock ticks since boot, with field 28, the bottom of the stack: that one moves when the process
+    executes another program. It reads as 0 for processes that we may not inspect.
+    """
+    head, _, tail = data.rpartition(b")")
+    fields = tail.split()
+    return ProcessStat(os.fsdecode(head.partition(b"(")[2]), int(fields[1]), f"{fields[19].decode()}.{fields[25].decode()}")
+
+
+def diag_request(client: SocketAddress, peer: SocketAddress) -> bytes:
+    """Build the sock_diag request for the one TCP socket that is bound to `client` and connected to `peer`.
+
+    IPv4-mapped addresses are asked for as IPv4: the kernel files such sockets there, whatever their family.
+    """
+    source, destination = pack_host(client[0]), pack_host(peer[0])
+    body = b"".join(
+        (
+            _DIAG_REQUEST.pack(socket.AF_INET if len(source) == 4 else socket.AF_INET6, socket.IPPROTO_TCP, 0, _ALL_STATES),
+            _DIAG_PORTS.pack(client[1], peer[1]),
+            source.ljust(16, b"\0"),
+            destination.ljust(16, b"\0"),
+            struct.pack("=I", interface_of(client[0])),
+            _NO_COOKIE,
+        )
+    )
+    return _NETLINK_HEADER.pack(_NETLINK_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + body
+
+
+def parse_diag_answer(answer: bytes) -> SocketEntry | None:
+    """Read the kernel's answer; None if there is no such connection. Raises DiagUnavailableError for any other refusal."""
+    _, kind, _, _, _ = _NETLINK_HEADER.unpack_from(answer)
+    if kind == _NLMSG_ERROR:
+        code = -struct.unpack_from("=i", answer, _NETLINK_HEADER.size)[0]
+        if code == errno.ENOENT:
+            return None
+        raise DiagUnavailableError(code, f"sock_diag refused: {os.strerror(code)}")
+    # Where no connection matches, the kernel answers with a listener on that port if there is one.
+    if answer[_DIAG_ANSWER_STATE] == _TCP_LISTEN:
+        return None
+    uid, inode = _DIAG_ANSWER_OWNER.unpack_from(answer, _DIAG_ANSWER_OWNER_OFFSET)
+    return SocketEntry(inode, uid)
+
+
+def ask_sock_diag(client: SocketAddress, peer: SocketAddress) -> SocketEntry | None:
+    """Ask the kernel for the socket of `client`'s end; None if there is none here. Raises DiagUnavailableError."""
+    if sys.platform != "linux":
+        raise DiagUnavailableError(errno.ENOTSUP, "sock_diag exists on Linux only")
+    request = diag_request(client, peer)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+            netlink.sendto(request, (0, 0))
+            answer = netlink.recv(4096)
+    except OSError as error:
+        raise DiagUnavailableError(error.errno, f"sock_diag cannot be asked: {error.strerror}") from error
+    return parse_diag_answer(answer)
+
+
+def find_in_table(table: bytes, client: SocketAddress, peer: SocketAddress, *, mapped: bool) -> SocketEntry | None:
+    """Find a connection in the text of /proc/net/tcp or, with `mapped`, of /proc/net/tcp6 (which lists IPv4 in IPv4-mapped form)."""
+    start = table.find(b" %b %b " % (_table_address(client, mapped=mapped), _table_address(peer, mapped=mapped)))
+    if start < 0:
+        return None
+    # local, remote, state, queues, timer, retransmits, uid, timeout, inode
+    fields = table[start : table.find(b"\n", start)].split()
+    return SocketEntry(int(fields[8]), int(fields[6]))
+
+
+def _table_address(address: SocketAddress, *, mapped: bool) -> bytes:
+    """Spell an address as the kernel prints it: 32-bit words of the network form, each as an integer of this machine."""
+    packed = pack_host(address[0])
+    words = struct.iter_unpack("=I", map_to_v6(packed) if mapped else packed)
+    return b"%b:%04X" % (b"".join(b"%08X" % word for (word,) in words), address[1])

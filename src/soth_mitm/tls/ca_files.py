@@ -1,0 +1,169 @@
+"""The CA on disk: where it lives, who may read it, and how two processes that start together end up with one CA."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from soth_mitm.errors import CaMaterialError, CaPermissionError
+from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+CERT_NAME = "soth-mitm-ca.pem"
+KEY_NAME = "soth-mitm-ca-key.pem"
+LOCK_NAME = ".soth-mitm-ca.lock"
+StrPath = str | os.PathLike[str]
+
+
+def default_ca_paths() -> tuple[Path, Path]:
+    """Return where the CA certificate and its key live unless the configuration says otherwise."""
+    directory = state_directory(sys.platform, os.environ, Path.home())
+    return directory / CERT_NAME, directory / KEY_NAME
+
+
+def state_directory(platform: str, environ: Mapping[str, str], home: Path) -> Path:
+    """Return the user's state directory by the custom of `platform` (a value of `sys.platform`); SOTH_MITM_STATE_DIR wins."""
+    chosen = environ.get("SOTH_MITM_STATE_DIR")
+    if chosen:
+        return Path(chosen)
+    if platform == "win32":
+        local = environ.get("LOCALAPPDATA")
+        return (Path(local) if local else home / "AppData" / "Local") / "soth-mitm"
+    if platform == "darwin":
+        return home / "Library" / "Application Support" / "soth-mitm"
+    state = environ.get("XDG_STATE_HOME", "")
+    # The XDG base directory specification: a relative path is invalid and ignored.
+    return (Path(state) if os.path.isabs(state) else home / ".local" / "state") / "soth-mitm"
+
+
+def load_ca_from_files(cert_path: StrPath, key_path: StrPath) -> CertificateAuthority:
+    """Load a CA pair; the key must be readable by us and, on POSIX, by nobody else.
+
+    Raises `CaPermissionError` with the command that repairs it, `CaMaterialError` for everything else.
+    """
+    cert_path, key_path = Path(cert_path), Path(key_path)
+    cert_pem = _read(cert_path, "certificate", private=False)
+    key_pem = _read(key_path, "key", private=True)
+    try:
+        return load_ca(cert_pem, key_pem)
+    except CaMaterialError as error:
+        raise CaMaterialError(f"{error} (certificate {cert_path}, key {key_path})") from error
+
+
+def load_or_create_ca(cert_path: StrPath, key_path: StrPath) -> tuple[CertificateAuthority, bool]:
+    """Load the pair, or make and save one when neither file exists; the flag says whether it was made.
+
+    One file without the other is an error: guessing would either orphan a trusted certificate or overwrite a key. Of
+    several processes that start together one creates, the others wait for it and load what it wrote.
+    """
+    cert_path, key_path = Path(cert_path), Path(key_path)
+    if cert_path.exists() and key_path.exists():
+        return load_ca_from_files(cert_path, key_path), False
+    _make_directories(cert_path, key_path)
+    with _locked(key_path.parent):
+        have_cert, have_key = cert_path.exists(), key_path.exists()
+        if have_cert and have_key:
+            return load_ca_from_files(cert_path, key_path), False
+        if have_cert:
+            raise CaMaterialError(_half_a_pair(cert_path, "key", key_path))
+        if have_key:
+            raise CaMaterialError(_half_a_pair(key_path, "certificate", cert_path))
+        ca = generate_ca()
+        _write_pair(ca, cert_path, key_path)
+        return ca, True
+
+
+def save_ca(ca: CertificateAuthority, cert_path: StrPath, key_path: StrPath) -> None:
+    """Write the pair, replacing what is there: directories that we make get 0700, the key 0600; each file appears whole or not at all."""
+    cert_path, key_path = Path(cert_path), Path(key_path)
+    _make_directories(cert_path, key_path)
+    with _locked(key_path.parent):
+        _write_pair(ca, cert_path, key_path)
+
+
+def _half_a_pair(present: Path, kind: str, missing: Path) -> str:
+    return f"{present} is there but its {kind} {missing} is missing; restore {missing}, or delete {present} to have a new CA made"
+
+
+def _write_pair(ca: CertificateAuthority, cert_path: Path, key_path: Path) -> None:
+    # The key first: a certificate that somebody may come to trust never exists without its key.
+    _write_atomically(key_path, ca.key_pem, 0o600)
+    _write_atomically(cert_path, ca.cert_pem, 0o644)
+
+
+def _read(path: Path, what: str, *, private: bool) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if private and os.name == "posix" and mode & 0o077:
+                command = f"chmod 600 {shlex.quote(str(path))}"
+                raise CaPermissionError(f"the CA key {path} is open to other users (mode {mode:04o}); run: {command}")
+            return file.read()
+    except CaPermissionError:
+        raise
+    except PermissionError as error:
+        command = f"sudo chown $(id -u) {shlex.quote(str(path))}"
+        raise CaPermissionError(f"the CA {what} {path} cannot be read: permission denied; run: {command}") from error
+    except FileNotFoundError as error:
+        raise CaMaterialError(f"the CA {what} {path} does not exist") from error
+    except OSError as error:
+        raise CaMaterialError(f"the CA {what} {path} cannot be read: {error.strerror}") from error
+
+
+def _make_directories(*paths: Path) -> None:
+    for directory in {path.parent for path in paths}:
+        try:
+            # Parents that are missing too get the system's usual mode; only the last one is ours alone.
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, exist_ok=True)
+        except PermissionError as error:
+            raise CaPermissionError(f"the CA's directory {directory} cannot be made: permission denied") from error
+        except OSError as error:
+            raise CaMaterialError(f"the CA's directory {directory} cannot be made: {error.strerror}") from error
+
+
+def _write_atomically(path: Path, data: bytes, mode: int) -> None:
+    try:
+        # mkstemp makes the file 0600: the key is never readable by others, not even for a moment.
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except PermissionError as error:
+        raise CaPermissionError(f"{path} cannot be written: permission denied in {path.parent}") from error
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the CA's lock of `directory`; the system releases it if we die. POSIX locks the directory itself, so no file is left."""
+    try:
+        if sys.platform == "win32":
+            descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+        else:
+            descriptor = os.open(directory, os.O_RDONLY)
+    except PermissionError as error:
+        raise CaPermissionError(f"the CA's directory {directory} is not ours to write: permission denied") from error
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,84 @@
+"""Code as users write it; the type checkers must accept every line. Not run."""
+
+from uuid import UUID
+
+from soth_mitm._dataplane.messages import RawRequest, RawResponse, StreamChunk
+from soth_mitm.config import MitmConfig
+from soth_mitm.connection import ConnectionMeta, ProcessInfo
+from soth_mitm.decision import HandlerDecision
+from soth_mitm.errors import TlsFailedError
+from soth_mitm.handler import InterceptHandler, overridden_hooks
+from soth_mitm.policy import Action, Policy
+
+
+class PlainHandler(InterceptHandler):
+    def on_connection_open(self, meta: ConnectionMeta) -> None:
+        print(meta.connection_id)
+
+    def should_intercept_tls(self, host: str, process_info: ProcessInfo | None) -> bool:
+        return process_info is None or process_info.exe_name != "trusted-local-agent"
+
+    def on_tls_failure(self, host: str, error: TlsFailedError) -> None:
+        print(host, error.side, error.reason)
+
+    def on_request(self, request: RawRequest) -> HandlerDecision:
+        return HandlerDecision.Block(403, "blocked by policy") if "/blocked" in request.path else HandlerDecision.Allow
+
+    def on_response(self, response: RawResponse) -> None:
+        print(response.status)
+
+    def on_stream_chunk(self, chunk: StreamChunk) -> None:
+        print(chunk.payload)
+
+    def on_stream_end(self, connection_id: UUID, flow_id: int) -> None:
+        print(connection_id, flow_id)
+
+    def on_connection_close(self, connection_id: UUID) -> None:
+        print(connection_id)
+
+
+class CoroutineHandler(InterceptHandler):
+    async def on_connection_open(self, meta: ConnectionMeta) -> None:
+        print(meta.connection_id)
+
+    async def should_intercept_tls(self, host: str, process_info: ProcessInfo | None) -> bool:
+        return host != "localhost"
+
+    async def on_tls_failure(self, host: str, error: TlsFailedError) -> None:
+        print(host, error.detail)
+
+    async def on_request(self, request: RawRequest) -> HandlerDecision:
+        return HandlerDecision.block(429, b"later", headers=[("Retry-After", "10"), (b"X-Why", b"quota")])
+
+    async def on_response(self, response: RawResponse) -> None:
+        print(response.status)
+
+    async def on_stream_chunk(self, chunk: StreamChunk) -> None:
+        print(chunk.payload)
+
+    async def on_stream_end(self, connection_id: UUID, flow_id: int) -> None:
+        print(connection_id, flow_id)
+
+    async def on_connection_close(self, connection_id: UUID) -> None:
+        print(connection_id)
+
+
+class CoroutineChild(CoroutineHandler):
+    async def on_request(self, request: RawRequest) -> HandlerDecision:
+        decision = await super().on_request(request)
+        return decision if decision.is_block else HandlerDecision.block(403, headers={"X-Policy": "closed"})
+
+
+def configure() -> MitmConfig:
+    config = MitmConfig(bind="127.0.0.1:0")
+    config.interception.destinations.append("api.example.com:443")
+    config.tls.ca_cert_path = "ca.pem"
+    config.upstream.client_cert_path["api.example.com:443"] = "client.pem"
+    config.intercept_mode = "monitor"
+    config.validate()
+    return config
+
+
+def decide(policy: Policy) -> bool:
+    decision = policy.decide("api.example.com", 443)
+    return decision.action is Action.BLOCK and "on_request" in overridden_hooks(PlainHandler())

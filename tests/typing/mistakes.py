@@ -1,0 +1,25 @@
+"""Mistakes that the type checker must find: each line that ends in `# error` and no other. Not run."""
+
+from soth_mitm._dataplane.messages import RawRequest
+from soth_mitm.config import MitmConfig
+from soth_mitm.decision import HandlerDecision
+from soth_mitm.handler import InterceptHandler
+
+
+class ForgotToAnswer(InterceptHandler):
+    async def on_request(self, request: RawRequest) -> None:  # error
+        print(request.path)
+
+
+class AnswersWithTrue(InterceptHandler):
+    def on_request(self, request: RawRequest) -> bool:  # error
+        return True
+
+
+def misconfigure() -> None:
+    config = MitmConfig()
+    config.intercept_mode = "observe"  # error
+    config.upstream.timeout_ms = "5s"  # error
+    config.upstream.timeout_seconds = 5  # error
+    config.interception.destinations = "api.example.com:443"  # error
+    HandlerDecision.block("403")  # error

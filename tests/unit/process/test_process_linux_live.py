@@ -1,0 +1,162 @@
+"""Linux: real clients, real sockets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from soth_mitm.connection import ProcessInfo
+from soth_mitm.process import linux
+from soth_mitm.process.attribution import AttributionCounters, ProcessAttribution
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="procfs")
+
+CONNECT = "import socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); sys.stdin.read()"
+
+
+@contextmanager
+def accepted(listener: socket.socket, command: list[str], **options) -> Iterator[tuple[subprocess.Popen, socket.socket]]:
+    """Start `command`, which connects to `listener`, and hold the connection until the block ends."""
+    listener.settimeout(30)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, **options) as process:
+        connection, _ = listener.accept()
+        with connection:
+            yield process, connection
+        process.stdin.close()
+
+
+def look(attribution: ProcessAttribution, connection: socket.socket) -> ProcessInfo | None:
+    return attribution.lookup(connection.getsockname()[:2], connection.getpeername()[:2])
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def dual_listener() -> Iterator[socket.socket]:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        yield listener
+
+
+def own_name() -> str:
+    with open("/proc/self/comm") as file:
+        return file.read().rstrip("\n")
+
+
+def test_a_script(listener, tmp_path):
+    script = tmp_path / "chatty_agent.py"
+    script.write_text(CONNECT)
+    attribution = ProcessAttribution()
+    with accepted(listener, [sys.executable, str(script), "127.0.0.1", str(listener.getsockname()[1])]) as (process, connection):
+        expected = ProcessInfo(process.pid, None, "chatty_agent", os.path.realpath(sys.executable), os.getpid(), own_name())
+        assert look(attribution, connection) == expected
+        assert look(attribution, connection) == expected
+    assert attribution.counters() == AttributionCounters(identity_hit=1, miss=1)
+
+
+def test_a_module(listener, tmp_path):
+    (tmp_path / "chatty_module.py").write_text(CONNECT)
+    command = [sys.executable, "-m", "chatty_module", "127.0.0.1", str(listener.getsockname()[1])]
+    with accepted(listener, command, cwd=tmp_path) as (process, connection):
+        info = look(ProcessAttribution(), connection)
+        assert info is not None and (info.pid, info.exe_name) == (process.pid, "chatty_module")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_curl(listener):
+    command = ["curl", "--silent", "--noproxy", "*", f"http://127.0.0.1:{listener.getsockname()[1]}/"]
+    with accepted(listener, command) as (process, connection):
+        info = look(ProcessAttribution(), connection)
+        assert info is not None and (info.pid, info.exe_name) == (process.pid, "curl")
+
+
+@pytest.mark.parametrize("host", ["::1", "127.0.0.1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("diag", [True, False], ids=["sock_diag", "tables"])
+def test_families(dual_listener, monkeypatch, host, diag):
+    if not diag:
+        monkeypatch.setattr(linux, "ask_sock_diag", refuse)
+    with accepted(dual_listener, [sys.executable, "-c", CONNECT, host, str(dual_listener.getsockname()[1])]) as (process, connection):
+        info = look(ProcessAttribution(), connection)
+        assert info is not None and info.pid == process.pid
+
+
+def refuse(client, peer):
+    raise linux.DiagUnavailableError(1, "not permitted")
+
+
+def test_the_opener_is_named_not_the_child_that_inherited(listener):
+    fork = CONNECT.replace("sys.stdin.read()", "import os; os.fork(); sys.stdin.read()")
+    with accepted(listener, [sys.executable, "-c", fork, "127.0.0.1", str(listener.getsockname()[1])]) as (process, connection):
+        for _ in range(20):
+            info = look(ProcessAttribution(), connection)
+            assert info is not None and info.pid == process.pid
+
+
+def test_another_program_in_the_same_process_is_noticed(listener, tmp_path):
+    script = tmp_path / "second_program.py"
+    script.write_text(CONNECT)
+    first = CONNECT.replace(
+        "sys.stdin.read()", f"sys.stdin.readline(); import os; os.execv(sys.executable, ['python', {str(script)!r}, *sys.argv[1:]])"
+    )
+    attribution = ProcessAttribution()
+    with accepted(listener, [sys.executable, "-c", first, "127.0.0.1", str(listener.getsockname()[1])]) as (process, connection):
+        before = look(attribution, connection)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        second_connection, _ = listener.accept()
+        with second_connection:
+            after = look(attribution, second_connection)
+    assert before is not None and after is not None
+    assert (before.pid, after.pid) == (process.pid, process.pid)
+    assert (before.exe_name, after.exe_name) == (os.path.basename(os.path.realpath(sys.executable)), "second_program")
+    assert attribution.counters() == AttributionCounters(miss=2, pid_reuse=1)
+
+
+def test_a_client_that_has_gone_is_nobody(listener):
+    attribution = ProcessAttribution()
+    with socket.create_connection(listener.getsockname()) as client:
+        connection, _ = listener.accept()
+    with connection:
+        assert client.fileno() == -1
+        assert look(attribution, connection) is None
+    assert attribution.counters() == AttributionCounters(failure=1)
+
+
+def test_a_client_elsewhere_is_nobody():
+    assert ProcessAttribution().lookup(("127.0.0.1", 8080), ("192.0.2.1", 50000)) is None
+
+
+def test_unix_socket(tmp_path):
+    path = str(tmp_path / "s")
+    connect = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()"
+    script = tmp_path / "unix_agent.py"
+    script.write_text(connect)
+    attribution = ProcessAttribution()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        with accepted(listener, [sys.executable, str(script), path]) as (process, connection):
+            info = attribution.lookup_unix(connection)
+            assert info is not None and (info.pid, info.exe_name) == (process.pid, "unix_agent")
+
+
+def test_a_lookup_leaves_nothing_open(listener):
+    attribution = ProcessAttribution()
+    with socket.create_connection(listener.getsockname()) as client:
+        connection, _ = listener.accept()
+        with connection:
+            before = sorted(os.listdir("/proc/self/fd"))
+            info = look(attribution, connection)
+            assert attribution.lookup(client.getpeername(), ("127.9.9.9", 1)) is None
+            assert sorted(os.listdir("/proc/self/fd")) == before
+    assert info is not None and info.pid == os.getpid()

@@ -1,0 +1,141 @@
+"""Destination patterns, against a matcher that is too simple to be wrong."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soth_mitm.destinations import DestinationMap, DestinationPattern
+
+HOSTS = st.text(alphabet="ab.", min_size=1, max_size=8).filter(lambda host: ".." not in host and host[0] != "." and host[-1] != ".")
+GLOBS = st.text(alphabet="ab.*", min_size=1, max_size=8).filter(lambda host: ".." not in host and host[0] != "." and host[-1] != ".")
+PORTS = st.sampled_from([80, 443, 4])
+PATTERNS = st.tuples(GLOBS | HOSTS, PORTS | st.just("*")).map(lambda pair: f"{pair[0]}:{pair[1]}")
+
+
+def naive_glob(glob: str, text: str) -> bool:
+    if not glob:
+        return not text
+    if glob[0] == "*":
+        return any(naive_glob(glob[1:], text[skipped:]) for skipped in range(len(text) + 1))
+    return text[:1] == glob[0] and naive_glob(glob[1:], text[1:])
+
+
+def naive_match(pattern: str, host: str, port: int) -> bool:
+    glob, _, pattern_port = pattern.rpartition(":")
+    return pattern_port in ("*", str(port)) and naive_glob(glob, host)
+
+
+def naive_get(patterns: list[str], host: str, port: int) -> str | None:
+    ranks = {f"{host}:{port}": 0, f"{host}:*": 1}
+    matching = [pattern for pattern in patterns if naive_match(pattern, host, port)]
+    return min(matching, key=lambda pattern: ranks.get(pattern, 2), default=None)
+
+
+@given(PATTERNS, HOSTS, PORTS)
+def test_pattern_matches_as_the_naive_matcher(pattern: str, host: str, port: int) -> None:
+    assert DestinationPattern.parse(pattern).matches(host, port) == naive_match(pattern, host, port)
+
+
+@given(st.lists(PATTERNS, max_size=6), HOSTS, PORTS)
+def test_map_answers_with_the_most_exact_pattern(patterns: list[str], host: str, port: int) -> None:
+    table = DestinationMap((DestinationPattern.parse(pattern), pattern) for pattern in patterns)
+    assert table.get(host, port) == naive_get(patterns, host, port)
+
+
+@given(st.text(alphabet=string.printable + "éß", max_size=30))
+def test_a_parsed_pattern_reads_back_from_its_text(text: str) -> None:
+    try:
+        pattern = DestinationPattern.parse(text)
+    except ValueError as exc:
+        assert str(exc).startswith(("is ", "has "))
+        return
+    assert DestinationPattern.parse(str(pattern)) == pattern
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        (" API.Example.com:443 ", "api.example.com", 443),
+        ("example.com.:443", "example.com", 443),
+        ("*.Example.com.:*", "*.example.com", None),
+        ("*:*", "*", None),
+        ("10.0.*:80", "10.0.*", 80),
+        ("[2001:DB8:0::1]:8443", "2001:db8::1", 8443),
+        ("[::1]:*", "::1", None),
+        ("bücher.example:443", "xn--bcher-kva.example", 443),
+        ("*.BÜCHER.example:443", "*.xn--bcher-kva.example", 443),
+        ("xn--bcher-*.example:443", "xn--bcher-*.example", 443),
+    ],
+)
+def test_pattern_is_normalised(text: str, host: str, port: int | None) -> None:
+    assert DestinationPattern.parse(text) == DestinationPattern(host, port)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty"),
+        ("   ", "is empty"),
+        ("example.com", "has no port; write `example.com:443`"),
+        ("*", "has no port"),
+        ("example.com:", "has no port"),
+        (":443", "has no host"),
+        ("example.com:0", "not within 1..65535"),
+        ("example.com:65536", "not within 1..65535"),
+        ("example.com:-1", "not a number"),
+        ("example.com:4*", "has port `4*`, which is not a number"),
+        ("2001:db8::1", "IPv6 address without brackets; write `[2001:db8::1]:443`"),
+        ("2001:db8:*:443", "IPv6 address without brackets"),
+        ("[2001:db8::*]:443", "`*` inside an IPv6 address"),
+        ("[*]:443", "`*` inside an IPv6 address"),
+        ("[::1]", "has no port"),
+        ("https://example.com:443", "is a URL"),
+        ("example.com/path:443", "not a name"),
+        ("*.exa mple.com:443", "has a host with ` `"),
+        ("*.example.com/x:443", "has a host with `/`"),
+        ("*..com:443", "empty label"),
+        (".*.com:443", "empty label"),
+        ("bü*.example:443", "inside a label that is not ASCII"),
+        ("127.1:80", "neither a name nor an IPv4 address"),
+    ],
+)
+def test_pattern_is_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        DestinationPattern.parse(text)
+    assert reason in str(caught.value)
+
+
+def test_glob_reaches_over_dots_and_is_anchored() -> None:
+    pattern = DestinationPattern.parse("*.example.com:443")
+    assert pattern.matches("a.example.com", 443)
+    assert pattern.matches("a.b.example.com", 443)
+    assert not pattern.matches("example.com", 443)
+    assert not pattern.matches("a.example.com.evil.test", 443)
+    assert not pattern.matches("a.example.com", 8443)
+
+
+def test_glob_as_the_whole_host_matches_addresses_too() -> None:
+    table = DestinationMap([(DestinationPattern.parse("*:443"), "any")])
+    assert table.get("::1", 443) == table.get("10.0.0.1", 443) == "any"
+    # The port of an entry is never found in the tail of an address.
+    assert table.get("2001:db8::443", 80) is None
+
+
+def test_many_globs_against_a_hostile_host_take_no_time() -> None:
+    """With backtracking `*` this takes longer than the time limit of the test: 60 choose 20 ways to place the letters."""
+    pattern = DestinationPattern.parse("*a" * 20 + "*b:443")
+    table = DestinationMap([(pattern, True)] * 50)
+    host = ".".join(["a" * 60] * 4)
+    assert table.get(host, 443) is None
+    assert table.get(host + "b", 443) is True
+
+
+def test_first_of_two_equal_patterns_stands() -> None:
+    entries = [
+        (DestinationPattern.parse(text), value)
+        for text, value in [("a:1", 1), ("A.:1", 2), ("b:*", 3), ("b:*", 4), ("*c:1", 5), ("*c:1", 6)]
+    ]
+    table = DestinationMap(entries)
+    assert [table.get("a", 1), table.get("b", 9), table.get("c", 1), table.get("d", 1)] == [1, 3, 5, None]
