@@ -108,7 +108,7 @@ def mutations(bare: str) -> Iterator[tuple[int, str]]:
 
 
 def is_final_or_says_why(original: list[str], number: int) -> bool:
-    """Tell whether the class on line `number` is final by a decorator, or gives its reason: `not final: ...`, above it or in its docstring."""
+    """Tell whether the class on line `number` is final, or says `not final: ...` above it or in its docstring."""
     above = number - 2
     while above >= 0 and original[above].lstrip().startswith(("@", "#")):
         above -= 1
