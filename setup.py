@@ -81,6 +81,8 @@ def extension_modules() -> list[Extension]:
 # The guard is for platforms where a worker process of cythonize() imports this file again.
 if __name__ == "__main__":
     Options.docstrings = True
+    # Set by scripts/build, so that we mend what a user with a newer Cython should not stumble over
+    Options.warning_errors = switch("WERROR")
     setup(
         ext_modules=cythonize(
             extension_modules(),

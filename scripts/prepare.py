@@ -84,6 +84,11 @@ def environment_python(directory: Path) -> Path:
     return directory / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
+def tool_environment(python: Path) -> dict[str, str]:
+    """Return the process environment in which tools that others start by name are those of this Python's environment."""
+    return {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
 def version_of(python: Path) -> str:
     """Return "3.12", or "" for a Python that is not there or whose base was removed."""
     if not python.exists():
@@ -151,7 +156,7 @@ def build_wheel(python: Path, variant: str, project: dict[str, object]) -> tuple
         drop_stale_outputs(objects)
         shutil.rmtree(wheels, ignore_errors=True)
         pip: list[str | Path] = [python, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, "."]
-        require(f"build the wheel ({variant})", pip)
+        require(f"build the wheel ({variant})", pip, {**tool_environment(python), "SOTH_MITM_WERROR": "1"})
         done.note("wheel", fingerprint)
     return next(wheels.glob("*.whl")), fingerprint
 

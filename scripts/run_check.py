@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from prepare import ROOT, prepare, step, variant_name
+from prepare import ROOT, prepare, step, tool_environment, variant_name
 
 
 def checks(python: Path) -> list[tuple[str, list[str | Path]]]:
@@ -20,7 +20,7 @@ def checks(python: Path) -> list[tuple[str, list[str | Path]]]:
 
 def check(python: Path) -> bool:
     """Run every check, so that one run shows all there is to mend."""
-    return all([step(title, command) for title, command in checks(python)])
+    return all([step(title, command, tool_environment(python)) for title, command in checks(python)])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from prepare import ROOT, prepare, variant_name
+from prepare import ROOT, prepare, tool_environment, variant_name
 from run_check import check
 
 LAST_TEST = ROOT / ".pytest_cache/d/running/test"
@@ -45,9 +45,7 @@ def main(arguments: list[str]) -> int:
     if not check(python):
         return 1
     LAST_TEST.unlink(missing_ok=True)
-    environment = {**os.environ, **extra, "SOTH_MITM_VARIANT": variant_name()}
-    # the interpreter of the environment, found first by every tool that a test starts by name
-    environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment = {**tool_environment(python), **extra, "SOTH_MITM_VARIANT": variant_name()}
     code = subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT, env=environment).returncode
     if code < 0 or code > 100:
         died = signal.Signals(-code).name if code < 0 else f"exit code {code}"

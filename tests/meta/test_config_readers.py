@@ -3,15 +3,14 @@
 import io
 import tokenize
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from soth_mitm.config import MitmConfig
 from soth_mitm.config_later import LATER_KEYS
 from soth_mitm.config_schema import specs
+from support.source import PACKAGE
 
-SOURCE = Path(__file__).parents[2] / "src" / "soth_mitm"
 KEYS = specs(MitmConfig)
 
 
@@ -30,8 +29,8 @@ def reads(text: str) -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def read_keys() -> set[str]:
     found: set[str] = set()
-    for path in [*SOURCE.rglob("*.py"), *SOURCE.rglob("*.pyx")]:
-        if not (path.parent == SOURCE and path.name.startswith("config")):
+    for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx")]:
+        if not (path.parent == PACKAGE and path.name.startswith("config")):
             for owner, attribute in reads(path.read_text(encoding="utf-8")):
                 found.add(attribute if owner == "config" else f"{owner}.{attribute}")
     return found & set(KEYS)

@@ -16,17 +16,16 @@ from support.source import ROOT, line_of, module_name, named, package_files, wit
 # floor  folder: modules, from left to right
 FLOORS = """
 1  errors
-1  _dataplane: ledger view scan fields buffer head messages body http1 writer decode frames sse ndjson grpc websocket
-1  _dataplane: tls_pump relay splice exchange
-2  addresses destinations connection decision handler config_schema config_sections config_derived config_loading config
-2  policy metrics events
-3  tls: hardening ca ca_files
-3  process: identity address naming linux macos windows attribution
+1  _dataplane: ledger party view scan fields target buffer head headers body writer decode messages frames sse ndjson grpc streams
+1  _dataplane: deadline tls_pump endpoint linger hooks plane pool relay intake flow transfer conversation exchange
+2  addresses destinations connection decision config_schema config_sections config_loading config config_derived config_later
+2  config_reference policy handler
+3  tls: hardening names client_hello fingerprint failures ca ca_files leaf contexts
+3  process: address naming identity linux macos windows attribution
 3  observe:
 4  proxy:
 5  __init__
 5  cli:
-5  __main__
 """
 
 # What a floor knows nothing of; a name covers the modules below it

@@ -87,8 +87,7 @@ LENT = {}
 @pytest.fixture(autouse=True, scope="session")
 def ledger():
     leaks.PATIENCE = 0.05
-    leaks.LEDGER_IS_BUILT = True
-    leaks.importlib.import_module = lambda name: type("Ledger", (), {"counts": lambda: dict(LENT)})
+    leaks.ledger = type("Ledger", (), {"counts": lambda: dict(LENT)})
 """
 
 

@@ -1,20 +1,17 @@
 """What must be gone when a test or a module of tests ends: entries of the debug ledger, and open file descriptors."""
 
 import gc
-import importlib
-import importlib.util
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from soth_mitm._dataplane import ledger
+
 DESCRIPTORS = Path("/proc/self/fd")
 # Long enough for another thread's loop to finish closing what it was told to close, short enough to wait for in a failing run
 PATIENCE = 2.0
-
-# Until the ledger module is in the tree: a build without it counts nothing. Then: LEDGER_IS_BUILT = True
-LEDGER_IS_BUILT = importlib.util.find_spec("soth_mitm._dataplane.ledger") is not None
 
 
 def open_descriptors() -> dict[int, str]:
@@ -31,10 +28,7 @@ def open_descriptors() -> dict[int, str]:
 
 def outstanding() -> dict[str, int]:
     """Return what the debug ledger still counts as lent or open; always empty on a release build, which keeps no ledger."""
-    if not LEDGER_IS_BUILT:
-        return {}
-    counts: dict[str, int] = importlib.import_module("soth_mitm._dataplane.ledger").counts()
-    return {name: count for name, count in counts.items() if count}
+    return {name: count for name, count in ledger.counts().items() if count}
 
 
 def what_remains(look: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
