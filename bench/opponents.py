@@ -1,5 +1,6 @@
 """Whom we measure, each set up as its own documentation tunes it: one worker, no access log, kept and verified upstream connections."""
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -69,16 +70,33 @@ def _first_line(*command: str) -> str:
 # --- soth-mitm -----------------------------------------------------------------------------------------------------------------------
 
 
+SOTH_RUN = (sys.executable, "-m", "soth_mitm", "run")
+
+
+def _soth_environment() -> dict[str, str]:
+    """Return where the proxy finds the package and ``bench.handlers``: it runs in another directory, so nothing may be relative."""
+    inherited = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return {"PYTHONPATH": os.pathsep.join([str(ROOT), *inherited])}
+
+
+@functools.cache
+def _soth_help() -> tuple[int, str]:
+    environment = {**os.environ, **_soth_environment()}
+    done = subprocess.run([*SOTH_RUN, "--help"], capture_output=True, text=True, check=False, env=environment)
+    return done.returncode, done.stdout + done.stderr
+
+
 def _soth(ground: Ground, destination: str, handler: str) -> Launch:
     ca, ca_key = ground.directory / "ca.pem", ground.directory / "ca-key.pem"
     ground.directory.chmod(0o700)
-    command = [sys.executable, "-m", "soth_mitm", "run", "--bind", f"127.0.0.1:{ground.port}"]
-    command += ["--destination", destination, "--handler", f"bench.handlers:{handler}"]
+    command = [*SOTH_RUN, "--bind", f"127.0.0.1:{ground.port}", "--destination", destination, "--handler", f"bench.handlers:{handler}"]
+    if "--quiet" in _soth_help()[1]:
+        command.append("--quiet")  # nobody else here writes a line per request
     environment = {
         "SOTH_MITM__TLS__CA_CERT_PATH": str(ca),
         "SOTH_MITM__TLS__CA_KEY_PATH": str(ca_key),
         "SOTH_MITM__UPSTREAM__CA_BUNDLE_PATH": str(ground.certificates.ca),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        **_soth_environment(),
     }
     return Launch(command, ca, True, environment)
 
@@ -99,8 +117,8 @@ def _plan_soth_tunnel(ground: Ground) -> Launch:
 def _soth_missing(route: Route) -> str | None:
     if importlib.util.find_spec("soth_mitm") is None:
         return "install the package into this environment: pip install ."
-    done = subprocess.run([sys.executable, "-m", "soth_mitm", "run", "--help"], capture_output=True, text=True, check=False)
-    return None if done.returncode == 0 else f"`python -m soth_mitm run` does not work here: {done.stderr.strip().splitlines()[-1:]}"
+    status, text = _soth_help()
+    return None if status == 0 else f"`python -m soth_mitm run --help` fails here: {(text.strip().splitlines() or [str(status)])[-1]}"
 
 
 def _soth_version() -> str:

@@ -87,7 +87,7 @@ static inline double outcome_percentile(const Outcome *outcome, double share) {
 }
 
 static inline void outcome_print(Outcome *outcome) {
-    qsort(outcome->samples, outcome->sample_count, sizeof *outcome->samples, compare_samples);
+    if (outcome->sample_count) qsort(outcome->samples, outcome->sample_count, sizeof *outcome->samples, compare_samples);
     double seconds = outcome->ended - outcome->started;
     printf("{\"requests\": %llu, \"errors\": {\"total\": %llu", (unsigned long long)outcome->requests,
            (unsigned long long)outcome_error_count(outcome));
