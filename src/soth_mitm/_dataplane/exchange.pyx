@@ -124,6 +124,9 @@ cdef class Exchange(Conversation):
         if head.method == METHOD_CONNECT:
             return self.answer(501, b"CONNECT is not supported inside this connection", ())
         if self.route.pool is None:
+            if self.route.status >= 500:
+                # the next connection tries the upstream again
+                self.keep = False
             return self.answer(self.route.status, self.route.reason, ())
         index = head.find_known(FIELD_UPGRADE)
         if index >= 0 and head.connection_upgrade:

@@ -17,6 +17,14 @@ cdef enum Outcome:
     HOOK_FAILED = 2        # it raised an Exception; counted and reported, and kept in Hooks.error
 
 
+# Shared by all configuration snapshots of a proxy
+cdef class HookCounts:
+    cdef public int64_t calls
+    cdef public int64_t failures           # exceptions that hooks raised
+    cdef public int64_t timeouts           # hooks that overran their deadline
+    cdef public double seconds             # spent inside hooks; of one that suspended, its first step
+
+
 # One method of the handler, or rather: one that the handler overrides
 cdef class Hook:
     cdef readonly object method
@@ -36,10 +44,7 @@ cdef class Hooks:
     cdef object context                    # what each hook's context variables begin with
     cdef Carrier carrier                   # waits for the next hook, or None
 
-    cdef readonly int64_t failures         # exceptions that hooks raised
-    cdef readonly int64_t timeouts         # hooks that overran their deadline
-    cdef readonly int64_t calls
-    cdef readonly double seconds           # spent inside hooks, first steps only
+    cdef readonly HookCounts counts
 
     cdef object result
     cdef object error

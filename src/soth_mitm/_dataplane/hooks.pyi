@@ -6,6 +6,13 @@ from soth_mitm._dataplane.deadline import DeadlineQueue
 from soth_mitm._dataplane.party import Party
 
 @final
+class HookCounts:
+    calls: int
+    failures: int
+    timeouts: int
+    seconds: float
+
+@final
 class Hook:
     def __new__(cls, method: Callable[..., Any], name: str, deadline: DeadlineQueue) -> Hook: ...
     @property
@@ -21,6 +28,7 @@ class Hooks:
         cls,
         loop: asyncio.AbstractEventLoop,
         report: Callable[[str, BaseException], None],
+        counts: HookCounts,
         *,
         on_request: Hook | None = ...,
         on_response: Hook | None = ...,
@@ -45,13 +53,7 @@ class Hooks:
     @property
     def block_on_failure(self) -> bool: ...
     @property
-    def failures(self) -> int: ...
-    @property
-    def timeouts(self) -> int: ...
-    @property
-    def calls(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
+    def counts(self) -> HookCounts: ...
 
 @final
 class Suspended(Party):

@@ -26,6 +26,11 @@ cdef extern from "Python.h":
 
 
 @cython.final
+cdef class HookCounts:
+    """What all hooks of a proxy came to."""
+
+
+@cython.final
 cdef class Hook:
     """One overridden method of a handler: how to call it, what to call it in messages, how long it may take."""
 
@@ -43,10 +48,11 @@ cdef class Hooks:
     `on_request` means; without `recover` a failing hook aborts its flow.
     """
 
-    def __cinit__(self, loop, report, *, Hook on_request=None, Hook on_response=None, Hook on_stream_chunk=None,
+    def __cinit__(self, loop, report, HookCounts counts not None, *, Hook on_request=None, Hook on_response=None, Hook on_stream_chunk=None,
                   Hook on_stream_end=None, bint recover=True, bint block_on_failure=False):
         self.loop = loop
         self.report = report
+        self.counts = counts
         self.on_request = on_request
         self.on_response = on_response
         self.on_stream_chunk = on_stream_chunk
@@ -58,7 +64,7 @@ cdef class Hooks:
     cdef Outcome run(self, Hook hook, object first, object second, Party waiter) except *:
         cdef Outcome outcome
         cdef double began = monotonic(), took
-        self.calls += 1
+        self.counts.calls += 1
         try:
             answer = hook.method(first) if second is None else hook.method(first, second)
             if hasattr(answer, "__await__"):
@@ -69,7 +75,7 @@ cdef class Hooks:
         except Exception as error:
             outcome = self.failed(hook, error)
         took = monotonic() - began
-        self.seconds += took
+        self.counts.seconds += took
         if took > hook.deadline.seconds and outcome == HOOK_DONE:
             # a plain function cannot be interrupted; its answer stands
             self.overran(hook)
@@ -112,13 +118,13 @@ cdef class Hooks:
         return HOOK_PENDING
 
     cdef Outcome failed(self, Hook hook, object error) except *:
-        self.failures += 1
+        self.counts.failures += 1
         self.error = error
         self.report(hook.name, error)
         return HOOK_FAILED
 
     cdef int overran(self, Hook hook) except -1:
-        self.timeouts += 1
+        self.counts.timeouts += 1
         self.report(hook.name, TimeoutError(f"took longer than {hook.deadline.seconds:g} s"))
         return 0
 
@@ -147,7 +153,7 @@ cdef class Suspended(Party):
 
     cdef int late(self, int stage) except -1:
         cdef object error = TimeoutError(f"did not return within {self.hook.deadline.seconds:g} s")
-        self.hooks.timeouts += 1
+        self.hooks.counts.timeouts += 1
         self.hooks.report(self.hook.name, error)
         self.task.cancel()
         return self.end(None, error)

@@ -2,6 +2,7 @@
 
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.pool cimport OriginPool
 
 
 cdef class Intake(Party):
@@ -18,4 +19,5 @@ cdef class Intake(Party):
 
 # A pool's connection for a coroutine
 cdef class Lease(Party):
+    cdef OriginPool pool
     cdef object future

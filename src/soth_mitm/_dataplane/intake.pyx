@@ -70,8 +70,13 @@ cdef class Lease(Party):
     """
 
     def __cinit__(self, OriginPool pool not None, future):
+        self.pool = pool
         self.future = future
         pool.claim(self)
+
+    def close(self):
+        """Wait no more. Harmless when the connection has come already."""
+        self.pool.withdraw(self)
 
     cdef int granted(self, object upstream) except -1:
         if not self.future.done():

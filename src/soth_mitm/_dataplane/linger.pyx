@@ -27,6 +27,11 @@ cdef int close_while_sending(Endpoint endpoint, DeadlineQueue queue) except -1:
     return endpoint.release()
 
 
+def say_goodbye(Endpoint endpoint not None, DeadlineQueue queue not None):
+    """Close `endpoint` so that what was written last arrives, whatever its peer is still sending."""
+    close_while_sending(endpoint, queue)
+
+
 @cython.final
 cdef class Farewell(Party):
     """The party of a connection that is being closed."""

@@ -12,6 +12,7 @@ cdef class Upstream(Endpoint):
     cdef OriginPool pool               # None: not counted by a pool (yet, or any more)
     cdef Parked parked
     cdef readonly int64_t served       # requests it was checked out for
+    cdef bint seen_back                # it came back from a request once
     cdef public object facts           # what the control plane knows of it: TLS version, certificate digest, ...
 
 
@@ -27,6 +28,7 @@ cdef class OriginPool:
     cdef public Py_ssize_t max_open
     cdef public Py_ssize_t max_idle
     cdef public DeadlineQueue idle_deadline
+    cdef public object on_first_return # called with a connection that comes back from its first request, or None
     cdef Counters counters
     cdef list idle                     # Upstream, the most recently used last
     cdef object waiting                # deque of Party

@@ -84,6 +84,9 @@ cdef class OriginPool:
         return 0
 
     cdef int give_back(self, Upstream upstream) except -1:
+        if not upstream.seen_back and upstream.bytes_in and self.on_first_return is not None:
+            upstream.seen_back = True
+            self.on_first_return(upstream)
         if upstream.gone or upstream.closing or upstream.told_end or self.open > self.max_open:
             self.forget(upstream)
             upstream.finish()

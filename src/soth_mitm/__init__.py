@@ -1,0 +1,77 @@
+"""An embeddable intercepting HTTPS proxy: policy, live streams, native speed.
+
+>>> config = MitmConfig()
+>>> config.interception.destinations.append("api.example.com:443")
+>>> proxy = MitmProxyBuilder(config, InterceptHandler()).build()
+"""
+
+from importlib.metadata import version as _version
+
+from soth_mitm._dataplane.messages import FrameKind, Headers, RawRequest, RawResponse, StreamChunk
+from soth_mitm.config import MitmConfig
+from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily, TcpV4, TcpV6, TlsInfo, UnixDomain
+from soth_mitm.decision import HandlerDecision
+from soth_mitm.errors import (
+    BindError,
+    CaError,
+    CaMaterialError,
+    CaOperationError,
+    CaPermissionError,
+    CaUnsupportedError,
+    ConnectFailedError,
+    InvalidConfigError,
+    MitmError,
+    ShutdownTimeoutError,
+    StageTimeoutError,
+    TlsFailedError,
+    WireError,
+)
+from soth_mitm.handler import InterceptHandler
+from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.proxy.proxy import MitmProxy, MitmProxyBuilder, MitmProxyHandle, new_event_loop
+from soth_mitm.proxy.threaded import ThreadedHandle
+from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
+from soth_mitm.tls.ca_files import load_ca_from_files
+
+__version__ = _version("soth-mitm")
+
+__all__ = [
+    "BindError",
+    "CaError",
+    "CaMaterialError",
+    "CaOperationError",
+    "CaPermissionError",
+    "CaUnsupportedError",
+    "CertificateAuthority",
+    "ConnectFailedError",
+    "ConnectionMeta",
+    "FrameKind",
+    "HandlerDecision",
+    "Headers",
+    "InterceptHandler",
+    "InvalidConfigError",
+    "MitmConfig",
+    "MitmError",
+    "MitmProxy",
+    "MitmProxyBuilder",
+    "MitmProxyHandle",
+    "ProcessInfo",
+    "ProxyMetrics",
+    "RawRequest",
+    "RawResponse",
+    "ShutdownTimeoutError",
+    "SocketFamily",
+    "StageTimeoutError",
+    "StreamChunk",
+    "TcpV4",
+    "TcpV6",
+    "ThreadedHandle",
+    "TlsFailedError",
+    "TlsInfo",
+    "UnixDomain",
+    "WireError",
+    "generate_ca",
+    "load_ca",
+    "load_ca_from_files",
+    "new_event_loop",
+]

@@ -1,0 +1,22 @@
+from collections.abc import Callable
+from typing import final
+
+from soth_mitm._dataplane.conversation import Conversation
+from soth_mitm._dataplane.endpoint import Endpoint
+from soth_mitm._dataplane.flow import Route
+from soth_mitm._dataplane.plane import Plane
+
+CONTINUE: bytes
+
+@final
+class Exchange(Conversation):
+    def __init__(
+        self,
+        plane: Plane,
+        client: Endpoint,
+        on_end: Callable[[], object],
+        *,
+        route: Route | None = ...,
+        router: Callable[[str | None, bytes], Route] | None = ...,
+    ) -> None: ...
+    def start(self) -> None: ...

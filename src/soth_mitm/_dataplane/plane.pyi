@@ -1,0 +1,64 @@
+from typing import Any, final
+
+from soth_mitm._dataplane.buffer import Arena
+from soth_mitm._dataplane.deadline import DeadlineQueue
+from soth_mitm._dataplane.hooks import Hooks
+
+@final
+class Counters:
+    flows: int
+    active_flows: int
+    requests_allowed: int
+    requests_blocked: int
+    blocks_ignored: int
+    requests_refused: int
+    responses_relayed: int
+    responses_cut: int
+    upstream_errors: int
+    upstream_timeouts: int
+    retries: int
+    pool_hits: int
+    pool_misses: int
+    pool_waits: int
+    upgrades: int
+    tunnels: int
+    dropped_chunks: int
+    stream_chunks: int
+    framing_errors: int
+    bytes_from_clients: int
+    bytes_to_clients: int
+    bytes_from_upstreams: int
+    bytes_to_upstreams: int
+    last_flow_id: int
+
+@final
+class Plane:
+    head_limit: int
+    body_limit: int
+    queue_limit: int
+    enforce: bool
+    buffer_requests: bool
+    reject_overflow: bool
+    retry: bool
+    decision_type: Any
+    allow: Any
+    on_ignored_block: Any
+    strip_alt_svc: bool
+    draining: bool
+    client_head: DeadlineQueue
+    client_idle: DeadlineQueue
+    body_idle: DeadlineQueue
+    body_buffer: DeadlineQueue
+    response_head: DeadlineQueue
+    claim: DeadlineQueue
+    tunnel_idle: DeadlineQueue
+    linger: DeadlineQueue
+    pace: DeadlineQueue
+    def __new__(cls, arena: Arena, hooks: Hooks, counters: Counters, **settings: Any) -> Plane: ...
+    def __init__(self, arena: Arena, hooks: Hooks, counters: Counters, **settings: Any) -> None: ...
+    @property
+    def arena(self) -> Arena: ...
+    @property
+    def hooks(self) -> Hooks: ...
+    @property
+    def counters(self) -> Counters: ...

@@ -1,0 +1,50 @@
+from collections.abc import Callable
+from typing import Any, final
+
+from soth_mitm._dataplane.buffer import Arena
+from soth_mitm._dataplane.deadline import DeadlineQueue
+from soth_mitm._dataplane.endpoint import Endpoint
+from soth_mitm._dataplane.party import Party
+from soth_mitm._dataplane.plane import Counters
+
+class Upstream(Endpoint):
+    def __new__(cls, arena: Arena, party: Party) -> Upstream: ...
+    facts: Any
+    @property
+    def served(self) -> int: ...
+
+@final
+class Parked(Party):
+    def __new__(cls, upstream: Upstream) -> Parked: ...
+
+@final
+class OriginPool:
+    max_open: int
+    max_idle: int
+    idle_deadline: DeadlineQueue
+    on_first_return: Callable[[Upstream], object] | None
+    def __new__(
+        cls,
+        origin: Any,
+        dial: Callable[[OriginPool], object],
+        counters: Counters,
+        idle_deadline: DeadlineQueue,
+        *,
+        max_open: int,
+        max_idle: int,
+    ) -> OriginPool: ...
+    def connected(self, upstream: Upstream) -> None: ...
+    def failed(self, error: Exception) -> None: ...
+    def close_idle(self) -> None: ...
+    @property
+    def origin(self) -> Any: ...
+    @property
+    def dial(self) -> Callable[[OriginPool], object]: ...
+    @property
+    def open(self) -> int: ...
+    @property
+    def dialling(self) -> int: ...
+    @property
+    def idle_count(self) -> int: ...
+    @property
+    def waiting_count(self) -> int: ...

@@ -1,0 +1,107 @@
+"""What the proxy counts: names, meanings, and the consistent snapshot that `handle.metrics()` returns."""
+
+import msgspec
+
+
+class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """All counters at one moment. Counts since start unless the text says "now"."""
+
+    total_connections: int = 0
+    """Accepted client connections."""
+    active_connections: int = 0
+    """Client connections now: from acceptance until `on_connection_close` has returned."""
+    handler_panic_count: int = 0
+    """Exceptions that handler methods raised."""
+    handler_timeout_count: int = 0
+    """Handler methods that overran their deadline."""
+    upstream_connect_error_count: int = 0
+    """Dials that ended in an error: name, connection, TLS."""
+    upstream_timeout_count: int = 0
+    """Upstreams that let a deadline pass: connecting, handshake, response head, response body."""
+    process_attribution_failure_count: int = 0
+    """Look-ups that found no process."""
+    process_attribution_timeout_count: int = 0
+    """Look-ups that took longer than `process_attribution.lookup_timeout_ms`."""
+    process_cache_identity_hit_count: int = 0
+    """Look-ups whose process was known already."""
+    process_cache_miss_count: int = 0
+    """Look-ups whose process had to be described."""
+    process_cache_eviction_count: int = 0
+    """Known processes forgotten because the cache was full."""
+    process_pid_reuse_detected_count: int = 0
+    """Known pids that had become another process."""
+    dropped_dispatch_work_count: int = 0
+    """Stream chunks dropped because their flow's handler stayed behind for too long."""
+
+    total_flows: int = 0
+    """Requests whose head was complete and well-formed."""
+    active_flows: int = 0
+    """Requests under way now."""
+    allowed_request_count: int = 0
+    """Requests that `on_request` allowed."""
+    blocked_request_count: int = 0
+    """Requests that `on_request`, or the failure policy in its place, blocked."""
+    ignored_block_count: int = 0
+    """Blocks that were not applied because `intercept_mode` is monitor."""
+    refused_request_count: int = 0
+    """Requests answered 400, 408 or 431 because they were malformed, late or too large."""
+    relayed_response_count: int = 0
+    """Responses relayed to their end."""
+    cut_response_count: int = 0
+    """Responses that ended before their body did."""
+    upstream_error_count: int = 0
+    """Requests answered 502, or cut, because of the upstream."""
+    retry_count: int = 0
+    """Requests sent a second time because an idle connection turned out to be closed."""
+    upgrade_count: int = 0
+    """Connections that switched protocols (101)."""
+    tunnel_count: int = 0
+    """Tunnels begun, those after a 101 included."""
+    stream_chunk_count: int = 0
+    """Frames of streaming responses."""
+    stream_framing_error_count: int = 0
+    """Streams, or frames of them, that could not be decoded; they were relayed all the same."""
+    rejected_connection_count: int = 0
+    """Connections answered 503 because `max_concurrent_flows` was reached."""
+    tls_client_handshake_count: int = 0
+    """Completed handshakes with clients."""
+    tls_client_resumed_count: int = 0
+    """Those of them that resumed a session."""
+    tls_client_failure_count: int = 0
+    """Failed handshakes with clients."""
+    tls_upstream_handshake_count: int = 0
+    """Completed handshakes with upstreams."""
+    tls_upstream_resumed_count: int = 0
+    """Those of them that resumed a session."""
+    tls_upstream_failure_count: int = 0
+    """Failed handshakes with upstreams."""
+    leaf_minted_count: int = 0
+    """Certificates made for names that clients asked for."""
+    pool_hit_count: int = 0
+    """Requests that found an idle upstream connection."""
+    pool_miss_count: int = 0
+    """Upstream connections dialled."""
+    pool_wait_count: int = 0
+    """Requests that waited because `connection_pool.max_connections_per_host` was reached."""
+    upstream_connections: int = 0
+    """Upstream connections now."""
+    idle_upstream_connections: int = 0
+    """Those of them without a request."""
+    bytes_from_clients: int = 0
+    """Request bytes received, TLS excluded."""
+    bytes_to_clients: int = 0
+    """Response bytes sent, TLS excluded."""
+    bytes_from_upstreams: int = 0
+    """Response bytes received, TLS excluded."""
+    bytes_to_upstreams: int = 0
+    """Request bytes sent, TLS excluded."""
+    buffered_bytes: int = 0
+    """Bytes in read buffers now."""
+    handler_call_count: int = 0
+    """Calls of handler methods."""
+    handler_seconds: float = 0.0
+    """Time spent inside handler methods, without the time for which they were suspended."""
+
+    def as_dict(self) -> dict[str, int | float]:
+        """Return the counters by name."""
+        return msgspec.structs.asdict(self)

@@ -1,0 +1,352 @@
+"""One client connection: its first bytes, the policy, TLS, and who takes it over.
+
+Everything here happens once per connection. Requests are the data plane's: an `Exchange` or a `Tunnel` has the endpoint from the moment
+when `_converse` or `_tunnel` starts it.
+"""
+
+import asyncio
+import logging
+import uuid
+
+from soth_mitm._dataplane.exchange import Exchange
+from soth_mitm._dataplane.flow import Route
+from soth_mitm._dataplane.head import Head
+from soth_mitm._dataplane.intake import Intake
+from soth_mitm._dataplane.linger import say_goodbye
+from soth_mitm._dataplane.relay import Tunnel
+from soth_mitm._dataplane.writer import own_response
+from soth_mitm.addresses import format_host_port, normalise_host, parse_target, split_host_port
+from soth_mitm.connection import ConnectionMeta, SocketFamily, TlsInfo
+from soth_mitm.errors import TlsFailedError, WireError
+from soth_mitm.policy import Action
+from soth_mitm.proxy.calls import HandlerFailed
+from soth_mitm.proxy.dialler import Origin, UpstreamFacts
+from soth_mitm.proxy.generation import Generation
+from soth_mitm.proxy.protocols import ClientEndpoint
+from soth_mitm.proxy.snapshot import LINGER_SECONDS
+from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
+from soth_mitm.tls.failures import classify, describe
+from soth_mitm.tls.fingerprint import ja3, ja4
+
+log = logging.getLogger("soth_mitm.proxy")
+
+ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
+# Enough to tell CONNECT from everything else
+METHOD_BYTES = len(b"CONNECT ")
+TLS_RECORD, SOCKS4, SOCKS5 = 0x16, 4, 5
+NOT_HTTP = (b"\x16", b"\x04", b"\x05")
+
+
+class ConnectionOver(Exception):
+    """The client is gone; there is nothing left to do for it."""
+
+
+class ClientConnection:
+    """One accepted connection under the generation of the proxy's configuration that it began with."""
+
+    def __init__(self, generation: Generation, endpoint: ClientEndpoint, intake: Intake, family: SocketFamily) -> None:
+        self.generation = self._generation = generation
+        self._config = generation.snapshot.config
+        self._calls = generation.snapshot.calls
+        self._plane = generation.snapshot.plane
+        self._endpoint = endpoint
+        self._intake = intake
+        self._taken_over: Exchange | Tunnel | None = None
+        self._over = asyncio.get_running_loop().create_future()
+        self._draining = False
+        self.meta = ConnectionMeta(uuid.uuid4(), family)
+
+    async def serve(self) -> None:
+        """Serve the connection to its end; every hook of it has returned when this returns. Raises nothing but cancellation."""
+        try:
+            await self._identify()
+            await self._calls.opened(self.meta)
+            await self._first_head()
+        except (ConnectionOver, HandlerFailed):
+            self._endpoint.close()
+        except WireError as error:
+            self._answer(error.status, str(error))
+        if self._taken_over is not None:
+            await self._over
+        await self._leave()
+
+    async def report_end(self) -> None:
+        """Tell the handler that the connection is over."""
+        try:
+            await self._calls.closed(self.meta.connection_id)
+        except HandlerFailed:
+            log.debug("on_connection_close failed; the connection is closed already")
+
+    def drain(self) -> None:
+        """Let what is under way finish, and close."""
+        self._draining = True
+        if isinstance(self._taken_over, Exchange):
+            self._taken_over.drain()
+
+    def abort(self) -> None:
+        """Cut the connection now."""
+        if self._taken_over is not None:
+            self._taken_over.abort()
+        self._endpoint.abort()
+
+    # --- who is it
+
+    async def _identify(self) -> None:
+        lookup = self._generation.attribution
+        if lookup is None:
+            return
+        info = await lookup.find(self._endpoint, self.meta.socket_family)
+        if info is not None:
+            self.meta = self.meta.replace(process_info=info)
+
+    # --- the first head
+
+    async def _first_head(self) -> None:
+        limit = self._config.max_http_head_bytes
+        parsed = None
+        data = b""
+        try:
+            async with asyncio.timeout(self._config.timeouts.client_head_ms / 1000):
+                while len(data) < METHOD_BYTES and b"\n" not in data and data[:1] not in NOT_HTTP:
+                    data = await self._read_more(len(data))
+                if not data.startswith(b"CONNECT "):
+                    self._forward(data[0])
+                    return
+                while (parsed := Head.parse_request(data, limit)) is None:
+                    data = await self._read_more(len(data))
+        except TimeoutError:
+            if not data:
+                raise ConnectionOver from None
+            raise WireError("the request head did not arrive in time (timeouts.client_head_ms)", side="client", status=408) from None
+        head, used = parsed
+        self._intake.consume(used)
+        await self._connect_request(head)
+
+    async def _read_more(self, known: int) -> bytes:
+        while True:
+            data = self._intake.peek()
+            if len(data) > known:
+                return data
+            if self._intake.over:
+                raise ConnectionOver
+            await self._intake.changed()
+
+    def _forward(self, first: int) -> None:
+        """Requests in absolute-form, or nothing that we speak."""
+        spoken = {TLS_RECORD: "TLS", SOCKS4: "SOCKS", SOCKS5: "SOCKS"}.get(first)
+        if spoken is not None:
+            raise WireError(f"this is an HTTP proxy and was spoken to in {spoken}; use an http:// proxy URL", side="client", status=400)
+        self._converse(Exchange(self._plane, self._endpoint, self._ended, router=self._route))
+
+    def _route(self, scheme: str | None, authority: bytes) -> Route:
+        """Where a request goes that names `authority`; asked by the exchange when that changes."""
+        text = authority.decode("latin-1")
+        if scheme is None and not self._generation.is_unix(self.meta.socket_family):
+            return self._refusal("http", text, 400, "this is a proxy: send the whole URL in the request line (absolute-form), or CONNECT")
+        scheme = scheme or "http"
+        try:
+            host, port = _authority(text, 443 if scheme == "https" else 80)
+        except ValueError as error:
+            return self._refusal(scheme, text, 400, f"the target `{text}` {error}")
+        decision = self._generation.snapshot.policy.decide(host, port)
+        if decision.action is Action.BLOCK:
+            return self._refusal(scheme, text, 403, decision.reason)
+        meta = self.meta.replace(target=(host, port))
+        pool = self._generation.upstreams.pool(self._generation.origin(host, port, host if scheme == "https" else None))
+        return Route(pool, meta, scheme, text, observed=decision.action is Action.INTERCEPT)
+
+    def _refusal(self, scheme: str, authority: str, status: int, reason: str) -> Route:
+        return Route(None, self.meta, scheme, authority, observed=False, status=status, reason=reason.encode())
+
+    # --- CONNECT
+
+    async def _connect_request(self, head: Head) -> None:
+        try:
+            host, port = parse_target(head.target)
+        except ValueError as error:
+            raise WireError(f"the target `{head.target}` {error}", side="client", status=400) from None
+        self.meta = self.meta.replace(target=(host, port))
+        decision = self._generation.snapshot.policy.decide(host, port)
+        action = decision.action
+        if action is Action.INTERCEPT:
+            wanted = await self._calls.should_intercept(host, self.meta.process_info)
+            if wanted is None and self._calls.block_on_failure:
+                raise WireError("the policy handler failed and handler.failure_policy is block", side="client", status=403)
+            if not wanted:
+                action = Action.TUNNEL
+        if action is Action.BLOCK:
+            raise WireError(decision.reason, side="client", status=403)
+        if action is Action.TUNNEL:
+            await self._tunnel(host, port, ESTABLISHED)
+        else:
+            await self._intercept(host, port)
+
+    async def _tunnel(self, host: str, port: int, greeting: bytes) -> None:
+        upstream = await self._generation.dialler.dial(Origin(host, port))
+        if self._intake.over and not self._intake.peek():
+            upstream.abort()
+            raise ConnectionOver
+        if greeting:
+            self._endpoint.write(greeting)
+        tunnel = Tunnel(self._plane, self._endpoint, upstream, self._tunnel_ended)
+        self._taken_over = tunnel
+        tunnel.start()
+
+    def _tunnel_ended(self) -> None:
+        self._intake.attach(self._endpoint)
+        self._taken_over = None
+        self._ended()
+
+    async def _intercept(self, host: str, port: int) -> None:
+        if self._generation.is_ours_by_name(host, port):
+            raise WireError(
+                f"{format_host_port(host, port)} is this proxy itself; the request would come back here for ever", side="client", status=508
+            )
+        self._endpoint.write(ESTABLISHED)
+        kind, hello = await self._first_inner_bytes(host)
+        if kind == "http":
+            pool = self._generation.upstreams.pool(self._generation.origin(host, port, None))
+            route = Route(pool, self.meta, "http", host if port == 80 else format_host_port(host, port))
+            self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
+        elif hello is not None:
+            await self._intercept_tls(host, port, hello)
+        elif self._config.interception.unknown_protocol == "tunnel":
+            await self._tunnel(host, port, b"")
+        else:
+            raise ConnectionOver
+
+    async def _first_inner_bytes(self, host: str) -> tuple[str, ClientHello | None]:
+        """What the client begins with inside the CONNECT, and its whole ClientHello when that is TLS. Silence is "other"."""
+        data = b""
+        try:
+            async with asyncio.timeout(self._config.timeouts.client_tls_handshake_ms / 1000):
+                while True:
+                    data = await self._read_more(len(data))
+                    kind = sniff(data)
+                    if kind is NEED_MORE:
+                        continue
+                    if kind != "tls":
+                        return kind, None
+                    hello = parse_client_hello(data)
+                    if hello is not NEED_MORE:
+                        return "tls", hello
+        except TimeoutError as error:
+            if data:
+                await self._client_tls_failed(host, error)
+                raise ConnectionOver from None
+            return "other", None
+        except MalformedHello as error:
+            self._endpoint.write(bytes((0x15, 3, 1, 0, 2, 2, error.alert)))
+            await self._client_tls_failed(host, error)
+            raise ConnectionOver from None
+
+    # --- TLS
+
+    async def _intercept_tls(self, host: str, port: int, hello: ClientHello) -> None:
+        name = hello.sni or host
+        origin = self._generation.origin(host, port, name)
+        route = None
+        facts: UpstreamFacts | None = None
+        try:
+            facts = await self._generation.upstreams.reach(origin)
+        except WireError as error:
+            # answered inside the client's TLS, where it can be read
+            if isinstance(error, TlsFailedError):
+                await self._calls.tls_failed(host, error)
+            route = self._refusal("https", format_host_port(host, port), error.status, str(error))
+        await self._secure_client(host, name, facts)
+        self.meta = self.meta.replace(tls_info=self._tls_info(hello, facts))
+        authority = host if port == 443 else format_host_port(host, port)
+        if route is None:
+            route = Route(self._generation.upstreams.pool(origin), self.meta, "https", authority)
+        else:
+            route = self._refusal("https", authority, route.status, route.reason.decode())
+        self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
+
+    async def _secure_client(self, host: str, name: str, facts: UpstreamFacts | None) -> None:
+        try:
+            context = self._generation.leaves.context_for(
+                name, alpn=("http/1.1",), min_version=self._config.tls.min_version, mirror=facts.names if facts else ()
+            )
+            async with asyncio.timeout(self._config.timeouts.client_tls_handshake_ms / 1000):
+                self._endpoint.start_tls(context, True)
+                while not self._intake.is_secured:
+                    if self._intake.tls_error is not None:
+                        raise self._intake.tls_error
+                    if self._intake.over:
+                        raise self._intake.error or ConnectionResetError("the client closed the connection during the TLS handshake")
+                    await self._intake.changed()
+        except (TimeoutError, OSError, ValueError) as error:
+            await self._client_tls_failed(host, error)
+            raise ConnectionOver from None
+
+    async def _client_tls_failed(self, host: str, error: Exception) -> None:
+        self._generation.tally.client_tls_failures += 1
+        detail = describe(error)
+        reason = classify(error, "client")
+        log.info("TLS with the client for %s failed: %s (%s)", host, detail, reason)
+        message = f"the TLS handshake with the client for {host} failed: {detail}"
+        failure = TlsFailedError(message, side="client", reason=reason, detail=detail)
+        failure.__cause__ = error
+        await self._calls.tls_failed(host, failure)
+
+    def _tls_info(self, hello: ClientHello, facts: UpstreamFacts | None) -> TlsInfo:
+        assert self._endpoint.tls is not None
+        engine = self._endpoint.tls.ssl_object
+        self._generation.tally.client_handshakes += 1
+        self._generation.tally.client_resumed += bool(engine.session_reused)
+        cipher = engine.cipher()
+        capture = self._config.tls.capture_fingerprint
+        return TlsInfo(
+            sni=hello.sni,
+            negotiated_proto=engine.selected_alpn_protocol(),
+            version=engine.version(),
+            cipher=cipher[0] if cipher else None,
+            resumed=engine.session_reused,
+            ja3=ja3(hello)[1] if capture else None,
+            ja4=ja4(hello) if capture else None,
+            upstream_version=facts.version if facts else None,
+            upstream_cipher=facts.cipher if facts else None,
+            upstream_proto=facts.alpn if facts else None,
+            upstream_resumed=facts.resumed if facts else None,
+            upstream_certificate_sha256=facts.certificate_sha256 if facts else None,
+        )
+
+    # --- handing over, and the end
+
+    def _converse(self, exchange: Exchange) -> None:
+        self._taken_over = exchange
+        # from a callback of its own: hooks are not to run inside this connection's task
+        asyncio.get_running_loop().call_soon(self._start_exchange, exchange)
+
+    def _start_exchange(self, exchange: Exchange) -> None:
+        exchange.start()
+        if self._draining:
+            exchange.drain()
+
+    def _ended(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+    def _answer(self, status: int, text: str) -> None:
+        if self._endpoint.gone:
+            return
+        self._endpoint.write(own_response(status, text.encode(), close=True))
+        say_goodbye(self._endpoint, self._plane.linger)
+
+    async def _leave(self) -> None:
+        """Wait until the connection is gone, for a bounded time."""
+        try:
+            async with asyncio.timeout(2 * LINGER_SECONDS):
+                while not self._endpoint.gone:
+                    await self._intake.changed()
+        except TimeoutError:
+            self._endpoint.abort()
+
+
+def _authority(text: str, default_port: int) -> tuple[str, int]:
+    bracketed_without_port = text.startswith("[") and text.endswith("]")
+    if ":" not in text or bracketed_without_port:
+        return normalise_host(text), default_port
+    host, port = split_host_port(text)
+    return (normalise_host(host), default_port) if not port else parse_target(text)

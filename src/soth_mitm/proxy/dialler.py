@@ -1,0 +1,227 @@
+"""Reaching an upstream: names to addresses off the loop, the first address that answers, TLS when wanted."""
+
+import asyncio
+import hashlib
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from soth_mitm._dataplane.buffer import Arena
+from soth_mitm._dataplane.intake import Intake
+from soth_mitm.addresses import format_host_port
+from soth_mitm.config import MitmConfig
+from soth_mitm.connection import SocketAddress
+from soth_mitm.errors import ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
+from soth_mitm.proxy.protocols import UpstreamEndpoint
+from soth_mitm.proxy.tally import Tally
+from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
+from soth_mitm.tls.failures import classify, describe
+
+# RFC 8305 section 5 recommends 250 ms between attempts
+STAGGER_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where to connect, and as whom: the key of a pool. `server_name` is None for plain text."""
+
+    host: str
+    port: int
+    server_name: str | None = None
+    client_cert: ClientCertificate | None = None
+
+    def __str__(self) -> str:
+        return f"{'https' if self.server_name else 'http'}://{format_host_port(self.host, self.port)}"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFacts:
+    """What a TLS handshake with an upstream showed."""
+
+    version: str | None
+    cipher: str | None
+    alpn: str | None
+    resumed: bool
+    certificate_sha256: str | None
+    names: tuple[str, ...]
+
+
+class LoopsBackError(ConnectFailedError):
+    """The target is one of our own listening addresses."""
+
+
+class Dialler:
+    """Connects to upstreams for one configuration. `is_ours` tells the addresses that we listen on ourselves."""
+
+    def __init__(
+        self, config: MitmConfig, contexts: UpstreamContexts, arena: Arena, tally: Tally, is_ours: Callable[[SocketAddress], bool]
+    ) -> None:
+        self._connect_seconds = config.upstream.connect_timeout_ms / 1000
+        self._handshake_seconds = config.timeouts.upstream_tls_handshake_ms / 1000
+        self._retry = config.upstream.retry_on_failure
+        self._retry_seconds = config.upstream.retry_delay_ms / 1000
+        self._contexts = contexts
+        self._arena = arena
+        self._tally = tally
+        self._is_ours = is_ours
+
+    async def dial(self, origin: Origin) -> UpstreamEndpoint:
+        """Return a connection that is ready for its first byte; its `facts` are set when it speaks TLS.
+
+        Raises `ConnectFailedError`, `StageTimeoutError` or `TlsFailedError`, each with the status that a client is to be answered.
+        """
+        try:
+            endpoint = await self._connect_or_retry(origin)
+            if origin.server_name is not None:
+                await self._secure(endpoint, origin)
+        except WireError as error:
+            self._tally.dial_errors += 1
+            self._tally.dial_timeouts += error.status == 504
+            raise
+        return endpoint
+
+    async def _connect_or_retry(self, origin: Origin) -> UpstreamEndpoint:
+        try:
+            return await self._connect(origin)
+        except WireError as error:
+            if not (self._retry and error.retryable):
+                raise
+            await asyncio.sleep(self._retry_seconds)
+            return await self._connect(origin)
+
+    async def _connect(self, origin: Origin) -> UpstreamEndpoint:
+        loop = asyncio.get_running_loop()
+        where = format_host_port(origin.host, origin.port)
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+                addresses = _interleaved([info[4][:2] for info in found])
+                if any(self._is_ours((str(host), int(port))) for host, port in addresses):
+                    raise LoopsBackError(
+                        f"{where} is this proxy itself; the request would come back here for ever", side="upstream", status=508
+                    )
+                return await self._first_to_answer(addresses)
+        except TimeoutError:
+            raise StageTimeoutError(
+                f"connecting to {where} took longer than {self._connect_seconds:g} s (upstream.connect_timeout_ms)",
+                side="upstream",
+                status=504,
+                retryable=True,
+            ) from None
+        except socket.gaierror as error:
+            raise ConnectFailedError(f"cannot resolve {origin.host}: {error.strerror}", side="upstream", retryable=True) from error
+        except OSError as error:
+            if isinstance(error, WireError):
+                raise
+            raise ConnectFailedError(f"cannot connect to {where}: {error.strerror or error}", side="upstream", retryable=True) from error
+
+    async def _first_to_answer(self, addresses: Sequence[SocketAddress]) -> UpstreamEndpoint:
+        """Try the addresses one after another, not waiting for a slow one before the next is tried (RFC 8305)."""
+        loop = asyncio.get_running_loop()
+        attempts: set[asyncio.Task[UpstreamEndpoint]] = set()
+        failures: list[BaseException] = []
+        waiting = list(addresses)
+        try:
+            while waiting or attempts:
+                if waiting:
+                    attempts.add(loop.create_task(self._connect_to(waiting.pop(0))))
+                done, attempts = await asyncio.wait(
+                    attempts, timeout=STAGGER_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for attempt in done:
+                    failure = attempt.exception()
+                    if failure is None:
+                        return attempt.result()
+                    failures.append(failure)
+        finally:
+            for attempt in attempts:
+                attempt.cancel()
+                attempt.add_done_callback(_drop_late_connection)
+        raise failures[0]
+
+    async def _connect_to(self, address: SocketAddress) -> UpstreamEndpoint:
+        loop = asyncio.get_running_loop()
+        intake = Intake(loop)
+        _, endpoint = await loop.create_connection(lambda: UpstreamEndpoint(self._arena, intake), *address)
+        intake.attach(endpoint)
+        return endpoint
+
+    async def _secure(self, endpoint: UpstreamEndpoint, origin: Origin) -> None:
+        loop = asyncio.get_running_loop()
+        assert origin.server_name is not None
+        context = self._contexts.context(("http/1.1",), origin.client_cert)
+        sessions = self._contexts.sessions
+        intake = Intake(loop)
+        intake.attach(endpoint)
+        session = sessions.get(origin.server_name, origin.port, context)
+        try:
+            async with asyncio.timeout(self._handshake_seconds):
+                endpoint.start_tls(context, False, origin.server_name, session)
+                while not intake.is_secured:
+                    if intake.tls_error is not None:
+                        raise intake.tls_error
+                    if intake.over:
+                        raise intake.error or ConnectionResetError("the upstream closed the connection during the TLS handshake")
+                    await intake.changed()
+        except (TimeoutError, OSError, ValueError) as error:
+            endpoint.abort()
+            if session is not None:
+                sessions.discard(origin.server_name, origin.port, context)
+            self._tally.upstream_tls_failures += 1
+            late = isinstance(error, TimeoutError)
+            detail = f"no answer within {self._handshake_seconds:g} s (timeouts.upstream_tls_handshake_ms)" if late else describe(error)
+            raise TlsFailedError(
+                f"the TLS handshake with {format_host_port(origin.host, origin.port)} failed: {detail}",
+                side="upstream",
+                reason=classify(error, "upstream"),
+                detail=detail,
+                status=504 if late else 502,
+            ) from error
+        except asyncio.CancelledError:
+            endpoint.abort()
+            raise
+        assert endpoint.tls is not None
+        facts = endpoint.facts = _facts(endpoint.tls.ssl_object)
+        self._tally.upstream_handshakes += 1
+        self._tally.upstream_resumed += facts.resumed
+
+    def keep_session(self, endpoint: UpstreamEndpoint, origin: Origin) -> None:
+        """Remember the TLS session of a connection that has received data, for the next handshake with that origin."""
+        if endpoint.tls is None or origin.server_name is None:
+            return
+        engine = endpoint.tls.ssl_object
+        self._contexts.sessions.put(origin.server_name, origin.port, engine.context, engine.session)
+
+
+def _interleaved(addresses: Sequence[tuple[str | int, ...]]) -> list[SocketAddress]:
+    """Return the addresses with the families taking turns, in the resolver's order otherwise."""
+    unique = list(dict.fromkeys((str(address[0]), int(address[1])) for address in addresses))
+    sixes = [address for address in unique if ":" in address[0]]
+    fours = [address for address in unique if ":" not in address[0]]
+    first, second = (sixes, fours) if unique and ":" in unique[0][0] else (fours, sixes)
+    mixed: list[SocketAddress] = []
+    for index in range(max(len(first), len(second))):
+        mixed += first[index : index + 1] + second[index : index + 1]
+    return mixed
+
+
+def _drop_late_connection(attempt: asyncio.Task[UpstreamEndpoint]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().abort()
+
+
+def _facts(engine: ssl.SSLObject) -> UpstreamFacts:
+    der = engine.getpeercert(binary_form=True)
+    # empty when the certificate was not verified, and then its names are nobody's business
+    certificate = engine.getpeercert() or {}
+    names = certificate.get("subjectAltName", ())
+    cipher = engine.cipher()
+    return UpstreamFacts(
+        version=engine.version(),
+        cipher=cipher[0] if cipher else None,
+        alpn=engine.selected_alpn_protocol(),
+        resumed=bool(engine.session_reused),
+        certificate_sha256=hashlib.sha256(der).hexdigest() if der else None,
+        names=tuple(str(value) for kind, value in names if kind in ("DNS", "IP Address")),  # type: ignore[misc, unused-ignore]
+    )

@@ -1,0 +1,75 @@
+"""What connections share that were accepted under the same configuration."""
+
+import logging
+from collections.abc import Callable
+
+from soth_mitm._dataplane.buffer import Arena
+from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
+from soth_mitm.destinations import DestinationMap, DestinationPattern
+from soth_mitm.proxy.dialler import Dialler, Origin
+from soth_mitm.proxy.process_lookup import ProcessLookup
+from soth_mitm.proxy.snapshot import Snapshot
+from soth_mitm.proxy.tally import Tally
+from soth_mitm.proxy.upstreams import Upstreams
+from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
+from soth_mitm.tls.leaf import LeafStore
+
+log = logging.getLogger("soth_mitm.proxy")
+
+
+class Generation:
+    """One configuration with its pools, TLS contexts and certificates. A reload makes the next one."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        leaves: LeafStore,
+        lookup: ProcessLookup,
+        arena: Arena,
+        tally: Tally,
+        is_ours: Callable[[SocketAddress], bool],
+    ) -> None:
+        """Reads the certificates that the configuration names: raises `InvalidConfigError` with the key of one that cannot be used."""
+        config = snapshot.config
+        upstream = config.upstream
+        certificates = {
+            pattern: ClientCertificate(str(path), str(upstream.client_key_path[pattern]))
+            for pattern, path in upstream.client_cert_path.items()
+        }
+        contexts = UpstreamContexts(
+            verify=upstream.verify_upstream_tls,
+            ca_bundle_path=upstream.ca_bundle_path,
+            min_version=config.tls.min_version,
+            client_certs=tuple(certificates.values()),
+        )
+        if not upstream.verify_upstream_tls:
+            log.warning("upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic")
+        self.snapshot = snapshot
+        self.leaves = leaves
+        self.attribution = lookup if config.process_attribution.enabled else None
+        self.dialler = Dialler(config, contexts, arena, tally, is_ours)
+        self.upstreams = Upstreams(snapshot, self.dialler)
+        self.tally = tally
+        self._is_ours = is_ours
+        self._client_certificates = DestinationMap(
+            (DestinationPattern.parse(pattern), certificate) for pattern, certificate in certificates.items()
+        )
+
+    def origin(self, host: str, port: int, server_name: str | None) -> Origin:
+        """Return the pool key for a target; TLS when `server_name` is given."""
+        certificate = self._client_certificates.get(host, port) if server_name is not None else None
+        return Origin(host, port, server_name, certificate)
+
+    def is_ours_by_name(self, host: str, port: int) -> bool:
+        """Tell whether a target is one of our listening addresses, as far as can be told without resolving it."""
+        return self._is_ours(("127.0.0.1" if host == "localhost" else host, port))
+
+    @staticmethod
+    def is_unix(family: SocketFamily) -> bool:
+        """Tell whether a connection came over a Unix socket."""
+        return isinstance(family, UnixDomain)
+
+    async def close(self) -> None:
+        """End dials, idle connections and timers. When no client connection uses this any more."""
+        await self.upstreams.close()
+        await self.snapshot.close()

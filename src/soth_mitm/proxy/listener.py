@@ -1,0 +1,158 @@
+"""Listening sockets: opened before anything else, so that a failure to do so is the caller's to see."""
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from soth_mitm._dataplane.endpoint import Endpoint
+from soth_mitm.addresses import parse_bind_address
+from soth_mitm.connection import SocketAddress
+from soth_mitm.errors import BindError
+
+BACKLOG = 1024
+_HINTS = {
+    errno.EADDRINUSE: "another program listens there; stop it, or choose another `bind` (port 0 takes a free one)",
+    errno.EACCES: "this port needs privileges; choose one above 1023",
+    errno.EADDRNOTAVAIL: "this machine has no such address; 127.0.0.1 is always there",
+}
+
+
+def open_tcp(bind: str) -> socket.socket:
+    """Return a socket that listens on `bind`; `BindError` says what to do when that cannot be."""
+    host, port = parse_bind_address(bind)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        address = socket.getaddrinfo(host, port, family if family == socket.AF_INET6 else 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0]
+        listening = socket.socket(address[0], socket.SOCK_STREAM)
+    except OSError as error:
+        raise _refused(error, bind) from error
+    try:
+        if os.name == "posix":
+            # elsewhere this option would let two programs share the port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address[4])
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        raise _refused(error, bind) from error
+    return listening
+
+
+def open_unix(path: Path, mode: int) -> socket.socket:
+    """Return a socket that listens on `path`, with the file mode `mode`. Only a socket file that nobody listens on is replaced."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        # nobody may connect between bind and chmod
+        before = os.umask(0o177)
+        try:
+            listening.bind(str(path))
+        finally:
+            os.umask(before)
+        os.chmod(path, mode)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        if isinstance(error, BindError):
+            raise
+        raise _refused(error, str(path)) from error
+    return listening
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise BindError(errno.EEXIST, f"cannot listen on {path}: a file that is no socket is there; remove it or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise BindError(errno.EADDRINUSE, f"cannot listen on {path}: another program listens there; stop it or choose another path")
+
+
+def _refused(error: OSError, where: str) -> BindError:
+    hint = _HINTS.get(error.errno or 0, "choose another address")
+    return BindError(error.errno, f"cannot listen on {where}: {(error.strerror or str(error)).lower()}: {hint}")
+
+
+class Listener:
+    """The listening sockets of one proxy."""
+
+    def __init__(self, sockets: list[socket.socket], unix_path: Path | None) -> None:
+        self._sockets = sockets
+        self._unix_path = unix_path
+        self._servers: list[asyncio.Server] = []
+        self.addresses: list[SocketAddress] = [listening.getsockname()[:2] for listening in sockets if listening.family != _AF_UNIX]
+
+    @classmethod
+    def open(cls, bind: str, unix_path: Path | None, unix_mode: int) -> "Listener":
+        """Bind and listen. Raises `BindError`; then nothing stays open."""
+        sockets = [open_tcp(bind)]
+        if unix_path is not None:
+            try:
+                sockets.append(open_unix(unix_path, unix_mode))
+            except BindError:
+                sockets[0].close()
+                raise
+        return cls(sockets, unix_path)
+
+    async def serve(self, factory: Callable[[], Endpoint]) -> None:
+        """Begin to accept; `factory` makes each connection's protocol."""
+        loop = asyncio.get_running_loop()
+        for listening in self._sockets:
+            create = loop.create_unix_server if listening.family == _AF_UNIX else loop.create_server
+            self._servers.append(await create(factory, sock=listening))  # type: ignore[operator]
+
+    def close(self) -> None:
+        """Stop accepting; connections go on. A Unix socket's file is removed."""
+        for server in self._servers:
+            server.close()
+        if not self._servers:
+            for listening in self._sockets:
+                listening.close()
+        self._sockets = []
+        if self._unix_path is not None:
+            self._unix_path.unlink(missing_ok=True)
+
+    def is_ours(self, address: SocketAddress) -> bool:
+        """Tell whether connecting to `address` would lead back to us."""
+        return any(address[1] == port and _reaches(address[0], host) for host, port in self.addresses)
+
+
+_AF_UNIX = getattr(socket, "AF_UNIX", None)
+
+
+def _reaches(host: str, bound: str) -> bool:
+    host = host.removeprefix("::ffff:")
+    if host == bound:
+        return True
+    if bound in ("0.0.0.0", "::"):
+        return _is_local(host)
+    return host in ("0.0.0.0", "::") and bound in ("127.0.0.1", "::1")
+
+
+def _is_local(host: str) -> bool:
+    if host.startswith("127.") or host in ("::1", "0.0.0.0", "::"):
+        return True
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # only an address of this machine can be bound
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+

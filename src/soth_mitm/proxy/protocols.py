@@ -1,0 +1,17 @@
+"""The data plane's endpoints as the event loops want them.
+
+Loops other than uvloop choose how to read by the protocol's type, so the type must say that it lends its own buffer.
+"""
+
+import asyncio
+
+from soth_mitm._dataplane.endpoint import Endpoint
+from soth_mitm._dataplane.pool import Upstream
+
+
+class ClientEndpoint(Endpoint, asyncio.BufferedProtocol):  # type: ignore[misc]  # both have `__slots__`; only one has a layout
+    """A socket that a client connected to us."""
+
+
+class UpstreamEndpoint(Upstream, asyncio.BufferedProtocol):  # type: ignore[misc]
+    """A socket that we connected to an upstream."""

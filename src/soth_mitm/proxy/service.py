@@ -1,0 +1,255 @@
+"""A running proxy on its loop: accepts connections, keeps account of them, reloads, drains."""
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+
+from soth_mitm._dataplane.buffer import Arena
+from soth_mitm._dataplane.hooks import HookCounts
+from soth_mitm._dataplane.intake import Intake
+from soth_mitm._dataplane.plane import Counters
+from soth_mitm._dataplane.writer import own_response
+from soth_mitm.config import MitmConfig
+from soth_mitm.connection import SocketFamily, TcpV4, TcpV6, UnixDomain
+from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
+from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.proxy.client import ClientConnection
+from soth_mitm.proxy.generation import Generation
+from soth_mitm.proxy.listener import Listener
+from soth_mitm.proxy.process_lookup import ProcessLookup
+from soth_mitm.proxy.protocols import ClientEndpoint
+from soth_mitm.proxy.snapshot import Snapshot
+from soth_mitm.proxy.tally import Tally
+from soth_mitm.tls.ca import CertificateAuthority
+from soth_mitm.tls.leaf import LeafStore
+
+log = logging.getLogger("soth_mitm.proxy")
+
+
+class Accepting(ClientEndpoint):
+    """The protocol of an accepted socket, which tells the service as soon as it is connected."""
+
+    def __init__(self, service: "Service", intake: Intake) -> None:
+        self._service = service
+        self._intake = intake
+
+    def __new__(cls, service: "Service", intake: Intake) -> "Accepting":
+        return super().__new__(cls, service.arena, intake)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        super().connection_made(transport)
+        self._service.accept(self, self._intake, transport)
+
+
+class Service:
+    """One proxy on one loop, from its first socket to its last."""
+
+    def __init__(self, config: MitmConfig, handler: object, ca: CertificateAuthority, listener: Listener) -> None:
+        self._handler = handler
+        self._ca = ca
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self.arena = Arena(config.max_http_head_bytes)
+        self._counters = Counters()
+        self._hook_counts = HookCounts()
+        self._tally = Tally()
+        self._logged: set[str] = set()
+        self._lookup = ProcessLookup(config)
+        self._connections: dict[ClientConnection, asyncio.Task[None]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+        self._leaves = self._leaf_store(config)
+        self._generations = [self._generation(config)]
+
+    def _leaf_store(self, config: MitmConfig) -> LeafStore:
+        return LeafStore(self._ca, capacity=config.tls.leaf_cache_capacity, validity_days=config.tls.leaf_validity_days)
+
+    def _generation(self, config: MitmConfig) -> Generation:
+        snapshot = Snapshot(config, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._logged)
+        return Generation(snapshot, self._leaves, self._lookup, self.arena, self._tally, self._listener.is_ours)
+
+    @property
+    def config(self) -> MitmConfig:
+        """The configuration of connections that are accepted now; not to be changed."""
+        return self._generations[-1].snapshot.config
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        await self._listener.serve(lambda: Accepting(self, Intake(self._loop)))
+
+    # --- connections
+
+    def accept(self, endpoint: ClientEndpoint, intake: Intake, transport: asyncio.Transport) -> None:
+        """A client connected. Called by its protocol."""
+        intake.attach(endpoint)
+        if len(self._connections) >= self.config.max_concurrent_flows or self._draining:
+            self._tally.rejected += 1
+            reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
+            endpoint.write(own_response(503, reason.encode(), close=True))
+            endpoint.close()
+            return
+        self._tally.accepted += 1
+        connection = ClientConnection(self._generations[-1], endpoint, intake, _family(transport))
+        task = self._loop.create_task(self._serve(connection))
+        self._connections[connection] = task
+        self._idle.clear()
+
+    async def _serve(self, connection: ClientConnection) -> None:
+        try:
+            await connection.serve()
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        finally:
+            try:
+                await connection.report_end()
+            finally:
+                del self._connections[connection]
+                if not self._connections:
+                    self._idle.set()
+                self._retire_unused()
+
+    def _retire_unused(self) -> None:
+        if len(self._generations) == 1:
+            return
+        used = {connection.generation for connection in self._connections}
+        for generation in self._generations[:-1]:
+            if generation not in used:
+                self._generations.remove(generation)
+                self._loop.create_task(generation.close())
+
+    # --- control
+
+    def reload(self, config: MitmConfig) -> None:
+        """Serve connections that are accepted from now on by `config`, which must be valid; `InvalidConfigError` changes nothing."""
+        frozen = self.config.frozen_differences(config)
+        if frozen:
+            raise InvalidConfigError(frozen[0], f"cannot be changed by a reload; restart the proxy (all such changes: {', '.join(frozen)})")
+        leaves = self._leaves
+        if (config.tls.leaf_cache_capacity, config.tls.leaf_validity_days) != (
+            self.config.tls.leaf_cache_capacity,
+            self.config.tls.leaf_validity_days,
+        ):
+            self._leaves = self._leaf_store(config)
+        try:
+            generation = self._generation(config)
+        except InvalidConfigError:
+            self._leaves = leaves
+            raise
+        self._generations[-1].upstreams.retire()
+        self._generations.append(generation)
+        self._retire_unused()
+
+    async def shutdown(self, seconds: float) -> None:
+        """Stop accepting, let flows finish for `seconds`, cut the rest. `ShutdownTimeoutError` says how many were cut."""
+        if self._draining:
+            await self._idle.wait()
+            return
+        self._draining = True
+        self._listener.close()
+        for generation in self._generations:
+            generation.snapshot.plane.draining = True
+            generation.upstreams.retire()
+        for connection in list(self._connections):
+            connection.drain()
+        aborted = 0
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            aborted = len(self._connections)
+            await self._abort_all()
+        except asyncio.CancelledError:
+            await self._abort_all()
+            raise
+        finally:
+            await self._close()
+        if aborted:
+            raise ShutdownTimeoutError(aborted, seconds)
+
+    async def _abort_all(self) -> None:
+        for connection in list(self._connections):
+            connection.abort()
+        tasks = list(self._connections.values())
+        # what hangs now is user code or a dial
+        _, hanging = await asyncio.wait(tasks, timeout=1.0) if tasks else (set(), set())
+        for task in hanging:
+            task.cancel()
+        if hanging:
+            await asyncio.wait(hanging)
+
+    async def _close(self) -> None:
+        for generation in self._generations:
+            await generation.close()
+        self._lookup.close()
+
+    # --- figures
+
+    def metrics(self) -> ProxyMetrics:
+        """Return all counters at this moment."""
+        counters, hooks, tally = self._counters, self._hook_counts, self._tally
+        attribution = self._lookup.attribution.counters()
+        pools = [generation.upstreams.counts() for generation in self._generations]
+        return ProxyMetrics(
+            total_connections=tally.accepted,
+            active_connections=len(self._connections),
+            handler_panic_count=hooks.failures,
+            handler_timeout_count=hooks.timeouts,
+            upstream_connect_error_count=tally.dial_errors,
+            upstream_timeout_count=counters.upstream_timeouts + tally.dial_timeouts,
+            process_attribution_failure_count=attribution.failure,
+            process_attribution_timeout_count=self._lookup.timeouts,
+            process_cache_identity_hit_count=attribution.identity_hit,
+            process_cache_miss_count=attribution.miss,
+            process_cache_eviction_count=attribution.eviction,
+            process_pid_reuse_detected_count=attribution.pid_reuse,
+            dropped_dispatch_work_count=counters.dropped_chunks,
+            total_flows=counters.flows,
+            active_flows=counters.active_flows,
+            allowed_request_count=counters.requests_allowed,
+            blocked_request_count=counters.requests_blocked,
+            ignored_block_count=counters.blocks_ignored,
+            refused_request_count=counters.requests_refused,
+            relayed_response_count=counters.responses_relayed,
+            cut_response_count=counters.responses_cut,
+            upstream_error_count=counters.upstream_errors,
+            retry_count=counters.retries,
+            upgrade_count=counters.upgrades,
+            tunnel_count=counters.tunnels,
+            stream_chunk_count=counters.stream_chunks,
+            stream_framing_error_count=counters.framing_errors,
+            rejected_connection_count=tally.rejected,
+            tls_client_handshake_count=tally.client_handshakes,
+            tls_client_resumed_count=tally.client_resumed,
+            tls_client_failure_count=tally.client_tls_failures,
+            tls_upstream_handshake_count=tally.upstream_handshakes,
+            tls_upstream_resumed_count=tally.upstream_resumed,
+            tls_upstream_failure_count=tally.upstream_tls_failures,
+            leaf_minted_count=self._leaves.counters().minted,
+            pool_hit_count=counters.pool_hits,
+            pool_miss_count=counters.pool_misses,
+            pool_wait_count=counters.pool_waits,
+            upstream_connections=sum(opened for opened, _ in pools),
+            idle_upstream_connections=sum(idle for _, idle in pools),
+            bytes_from_clients=counters.bytes_from_clients,
+            bytes_to_clients=counters.bytes_to_clients,
+            bytes_from_upstreams=counters.bytes_from_upstreams,
+            bytes_to_upstreams=counters.bytes_to_upstreams,
+            buffered_bytes=self.arena.lent,
+            handler_call_count=hooks.calls,
+            handler_seconds=hooks.seconds,
+        )
+
+
+def _family(transport: asyncio.Transport) -> SocketFamily:
+    local, remote = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+    if not isinstance(local, tuple):
+        return UnixDomain(str(Path(local or "")))
+    if remote is None:
+        # it has gone already
+        remote = ("0.0.0.0" if transport.get_extra_info("socket").family == socket.AF_INET else "::", 0)
+    kind = TcpV6 if ":" in local[0] else TcpV4
+    return kind(local=local[:2], remote=remote[:2])

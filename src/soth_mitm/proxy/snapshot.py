@@ -1,0 +1,97 @@
+"""One configuration as connections use it: those that began under it keep it, whatever is reloaded."""
+
+import asyncio
+import logging
+
+from soth_mitm._dataplane.buffer import Arena
+from soth_mitm._dataplane.deadline import DeadlineQueue
+from soth_mitm._dataplane.hooks import HookCounts
+from soth_mitm._dataplane.messages import RawRequest
+from soth_mitm._dataplane.plane import Counters, Plane
+from soth_mitm.config import MitmConfig
+from soth_mitm.decision import HandlerDecision
+from soth_mitm.policy import Policy
+from soth_mitm.proxy.calls import HandlerCalls
+
+log = logging.getLogger("soth_mitm.proxy")
+
+# How long the last bytes of a connection that ends may take to arrive.
+LINGER_SECONDS = 5.0
+DEFAULT_QUEUE_LENGTH = 1024
+
+
+class Snapshot:
+    """A validated configuration, its policy, its handler calls and its data plane, on one loop."""
+
+    def __init__(
+        self,
+        config: MitmConfig,
+        handler: object,
+        loop: asyncio.AbstractEventLoop,
+        arena: Arena,
+        counters: Counters,
+        hook_counts: HookCounts,
+        logged: set[str],
+    ) -> None:
+        self.config = config
+        self.policy = Policy(config)
+        self.calls = HandlerCalls(handler, config, loop, hook_counts, logged)
+        self._logged = logged
+        self._deadlines: dict[int, DeadlineQueue] = {}
+        self._loop = loop
+        timeouts, flow_runtime = config.timeouts, config.flow_runtime
+        arena.allow_buffer(config.max_http_head_bytes)
+        self.pool_idle = self._deadline(config.connection_pool.idle_timeout_ms)
+        self.plane = Plane(
+            arena,
+            self.calls.hooks,
+            counters,
+            head_limit=config.max_http_head_bytes,
+            body_limit=config.body.max_size_bytes,
+            queue_limit=flow_runtime.dispatch_queue_capacity or DEFAULT_QUEUE_LENGTH,
+            enforce=config.intercept_mode == "enforce",
+            buffer_requests=config.body.buffer_request_bodies,
+            reject_overflow=config.body.overflow == "reject",
+            retry=config.upstream.retry_on_failure,
+            strip_alt_svc=config.interception.strip_alt_svc,
+            decision_type=HandlerDecision,
+            allow=HandlerDecision.ALLOW,
+            on_ignored_block=self._block_ignored,
+            client_head=self._deadline(timeouts.client_head_ms),
+            client_idle=self._deadline(timeouts.client_idle_ms),
+            body_idle=self._deadline(timeouts.body_idle_ms),
+            body_buffer=self._deadline(config.body.buffer_timeout_ms),
+            response_head=self._deadline(config.upstream.timeout_ms),
+            # twice the connect deadline and the delay between, because a failed connect is tried again
+            claim=self._deadline(
+                2 * (config.upstream.connect_timeout_ms + timeouts.upstream_tls_handshake_ms) + config.upstream.retry_delay_ms
+            ),
+            tunnel_idle=self._deadline(timeouts.tunnel_idle_ms),
+            linger=self._deadline(int(LINGER_SECONDS * 1000)),
+            pace=self._deadline(flow_runtime.dispatch_queue_send_timeout_ms or config.handler.response_timeout_ms),
+        )
+
+    def _deadline(self, milliseconds: int) -> DeadlineQueue:
+        queue = self._deadlines.get(milliseconds)
+        if queue is None:
+            queue = self._deadlines[milliseconds] = DeadlineQueue(self._loop.call_later, milliseconds / 1000)
+        return queue
+
+    def _block_ignored(self, request: RawRequest) -> None:
+        if "block ignored" in self._logged:
+            return
+        self._logged.add("block ignored")
+        log.warning(
+            "the handler blocked %s %s, but intercept_mode is monitor, so it was forwarded; set intercept_mode = \"enforce\" to apply "
+            "blocks (said once, counted in ignored_block_count)",
+            request.method,
+            request.authority,
+        )
+
+    async def close(self) -> None:
+        """End what waits in the background: the hooks' carrier and the loop's timers. When no connection is left."""
+        carrier = self.calls.hooks.close()
+        if carrier is not None:
+            await asyncio.wait([carrier])
+        for queue in (*self._deadlines.values(), *self.calls.deadlines):
+            queue.close()

@@ -1,0 +1,19 @@
+"""What the control plane counts, once per connection; the data plane has counters of its own."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Tally:
+    """One per proxy; `soth_mitm.metrics` says what each means."""
+
+    accepted: int = 0
+    rejected: int = 0
+    dial_errors: int = 0
+    dial_timeouts: int = 0
+    client_handshakes: int = 0
+    client_resumed: int = 0
+    client_tls_failures: int = 0
+    upstream_handshakes: int = 0
+    upstream_resumed: int = 0
+    upstream_tls_failures: int = 0

@@ -1,0 +1,119 @@
+"""A proxy for programs without asyncio: on a loop of its own, in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from soth_mitm.config import MitmConfig
+from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.proxy.proxy import MitmProxy, MitmProxyHandle, new_event_loop
+from soth_mitm.tls.ca import CertificateAuthority
+
+T = TypeVar("T")
+
+
+class ThreadedHandle:
+    """A running proxy as other threads see it; every method may be called from any of them. Also a context manager."""
+
+    def __init__(self, proxy: MitmProxy) -> None:
+        self._started = threading.Event()
+        self._handle: MitmProxyHandle | None = None
+        self._error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, args=(proxy,), name="soth-mitm", daemon=True)
+        self._thread.start()
+        self._started.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+
+    def _run(self, proxy: MitmProxy) -> None:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            self._loop = runner.get_loop()
+            runner.run(self._serve(proxy))
+
+    async def _serve(self, proxy: MitmProxy) -> None:
+        try:
+            self._handle = await proxy.start()
+        except BaseException as error:
+            # raised again in the thread that called start_in_thread
+            self._error = error
+            return
+        finally:
+            self._started.set()
+        await self._handle.wait_closed()
+
+    @property
+    def _running(self) -> MitmProxyHandle:
+        assert self._handle is not None
+        return self._handle
+
+    def _on_loop(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        assert self._loop is not None
+        if not self._thread.is_alive():
+            raise RuntimeError("the proxy was shut down")
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+
+    @property
+    def address(self) -> str:
+        """The address that is listened on, without the port."""
+        return self._running.address
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._running.port
+
+    @property
+    def ca(self) -> CertificateAuthority:
+        """The CA that signs the certificates which clients are shown."""
+        return self._running.ca
+
+    @property
+    def ca_certificate_path(self) -> Path:
+        """The file with the certificate that clients must trust."""
+        return self._running.ca_certificate_path
+
+    def current_config(self) -> MitmConfig:
+        """Return a copy of the configuration that connections are accepted under now."""
+        return self._running.current_config()
+
+    def metrics(self) -> ProxyMetrics:
+        """Return a consistent snapshot of all counters."""
+
+        async def read() -> ProxyMetrics:
+            return self._running.metrics()
+
+        return self._on_loop(read) if self._thread.is_alive() else self._running.metrics()
+
+    def reload(self, config: MitmConfig) -> None:
+        """Apply `config` to connections that are accepted from now on. Raises `InvalidConfigError`, and then changes nothing."""
+        self._on_loop(lambda: self._running.reload(config))
+
+    def shutdown(self, timeout: float | timedelta | None = None) -> None:
+        """Drain and stop, and end the thread. Raises `ShutdownTimeoutError` when connections had to be cut."""
+        if not self._thread.is_alive():
+            return
+        try:
+            self._on_loop(lambda: self._running.shutdown(timeout))
+        finally:
+            self._thread.join()
+
+    def wait_closed(self) -> None:
+        """Wait until the proxy was shut down."""
+        self._thread.join()
+
+    def __enter__(self) -> "ThreadedHandle":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.shutdown()
+
+
+def start_in_thread(proxy: MitmProxy) -> ThreadedHandle:
+    """Start `proxy` in a thread of its own and return when it listens. Raises what `MitmProxy.start` raises."""
+    return ThreadedHandle(proxy)

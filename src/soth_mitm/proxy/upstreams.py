@@ -1,0 +1,115 @@
+"""The pools of a proxy, one for each origin and TLS identity, and what was learnt of the origins."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import cast
+
+from soth_mitm._dataplane.intake import Lease
+from soth_mitm._dataplane.pool import OriginPool, Upstream
+from soth_mitm.errors import WireError
+from soth_mitm.proxy.dialler import Dialler, Origin, UpstreamFacts
+from soth_mitm.proxy.protocols import UpstreamEndpoint
+from soth_mitm.proxy.snapshot import Snapshot
+
+MAX_ORIGINS = 4096
+FACTS_SECONDS = 300.0
+
+
+class Upstreams:
+    """All upstream connections of one proxy under one configuration."""
+
+    def __init__(self, snapshot: Snapshot, dialler: Dialler) -> None:
+        self._snapshot = snapshot
+        self._dialler = dialler
+        self._pools: OrderedDict[Origin, OriginPool] = OrderedDict()
+        self._facts: OrderedDict[Origin, tuple[float, UpstreamFacts | None]] = OrderedDict()
+        self._dials: set[asyncio.Task[None]] = set()
+
+    def pool(self, origin: Origin) -> OriginPool:
+        """Return the pool of `origin`; made when it is first asked for, and dropped when unused and in the way of another."""
+        pool = self._pools.get(origin)
+        if pool is None:
+            limits = self._snapshot.config.connection_pool
+            pool = OriginPool(
+                origin,
+                self._begin_dial,
+                self._snapshot.plane.counters,
+                self._snapshot.pool_idle,
+                max_open=limits.max_connections_per_host,
+                max_idle=limits.max_idle_per_host,
+            )
+            pool.on_first_return = lambda upstream: self._dialler.keep_session(cast(UpstreamEndpoint, upstream), origin)
+            self._pools[origin] = pool
+            self._forget_unused()
+        else:
+            self._pools.move_to_end(origin)
+        return pool
+
+    def _forget_unused(self) -> None:
+        if len(self._pools) <= MAX_ORIGINS:
+            return
+        for origin, pool in list(self._pools.items()):
+            if pool.open == 0 and pool.waiting_count == 0:
+                del self._pools[origin]
+                if len(self._pools) <= MAX_ORIGINS:
+                    return
+
+    async def reach(self, origin: Origin) -> UpstreamFacts | None:
+        """Make sure that `origin` can be reached and return its TLS facts; they are remembered for some minutes.
+
+        Raises what `Dialler.dial` raises.
+        """
+        known = self._facts.get(origin)
+        if known is not None and time.monotonic() - known[0] < FACTS_SECONDS:
+            return known[1]
+        future: asyncio.Future[UpstreamFacts | None] = asyncio.get_running_loop().create_future()
+        lease = Lease(self.pool(origin), future)
+        try:
+            facts = await future
+        finally:
+            lease.close()
+        self._remember(origin, facts)
+        return facts
+
+    def _remember(self, origin: Origin, facts: UpstreamFacts | None) -> None:
+        self._facts[origin] = (time.monotonic(), facts)
+        self._facts.move_to_end(origin)
+        if len(self._facts) > MAX_ORIGINS:
+            self._facts.popitem(last=False)
+
+    def _begin_dial(self, pool: OriginPool) -> None:
+        task = asyncio.get_running_loop().create_task(self._dial(pool), name=f"soth-mitm dial {pool.origin}")
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
+    async def _dial(self, pool: OriginPool) -> None:
+        try:
+            upstream: Upstream = await self._dialler.dial(pool.origin)
+        except WireError as error:
+            self._facts.pop(pool.origin, None)
+            pool.failed(error)
+            return
+        except asyncio.CancelledError:
+            pool.failed(WireError("the proxy is shutting down", side="upstream", status=503))
+            raise
+        self._remember(pool.origin, upstream.facts)
+        pool.connected(upstream)
+
+    def retire(self) -> None:
+        """Close what is idle now, and the rest as it comes back: another configuration has taken over, or the proxy ends."""
+        for pool in self._pools.values():
+            pool.close_idle()
+
+    async def close(self) -> None:
+        """End the dials under way and close what is idle. When no client connection is left."""
+        for task in self._dials:
+            task.cancel()
+        if self._dials:
+            await asyncio.wait(self._dials)
+        self.retire()
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many upstream connections are open and how many of them are idle."""
+        pools = self._pools.values()
+        return sum(pool.open for pool in pools), sum(pool.idle_count for pool in pools)
