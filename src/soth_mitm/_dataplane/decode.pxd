@@ -2,13 +2,14 @@
 
 cdef enum:
     MAX_CODINGS = 8        # codings stacked in one Content-Encoding
-    MAX_MEMBERS = 10000    # gzip members or zstd frames in one body (or in one feed, with `per_feed`): empty ones cost time and give no byte
+    # gzip members or zstd frames in one body (or in one feed, with `per_feed`): empty ones cost time and give no byte
+    MAX_MEMBERS = 10000
 
 
 # Incremental decoder of a whole stack. Memory is bounded by `limit` whatever the input: a decompression bomb ends in `error`.
 # After an error nothing is decoded any more; the feed that met it still returns what came before it, where the library gives that out.
 cdef class Decoder:
-    cdef list stages               # Stage, in the order of decoding
+    cdef list stages               # _Stage, in the order of decoding
     cdef Py_ssize_t limit          # output bytes allowed, in total or for each feed; beyond it decoding stops and `error` says so
     cdef bint per_feed
     cdef Py_ssize_t allowance      # what is left of `limit`

@@ -1,8 +1,8 @@
 """Remove content codings: ``gzip``, ``x-gzip``, ``deflate`` (zlib-wrapped or raw), ``br``, ``zstd``, and stacks of them.
 
 What is decoded is a copy for handlers and framers; what is forwarded is never touched. So this module is lenient where browsers are (raw
-deflate under the name ``deflate``, bytes after the end of a gzip stream) and strict about memory: every call into a library carries the number
-of bytes that it may give out.
+deflate under the name ``deflate``, bytes after the end of a gzip stream) and strict about memory: every call into a library carries the
+number of bytes that it may give out.
 """
 
 import sys
@@ -29,13 +29,13 @@ cdef enum:
     ZSTD_WINDOW_LOG = 23
 
 
-cdef class Stage:
+cdef class _Stage:
     """One coding of a stack. `step` gives out at most about `most` bytes; while `pending`, ``step(b"")`` gives more without more input.
 
     Not final: the codings derive from it.
     """
 
-    cdef readonly str coding
+    cdef str coding
     cdef object engine             # the library's decompressor, None before the first byte and between members
     cdef bytes rest                # input that the engine has given back
     cdef bint pending
@@ -69,7 +69,7 @@ cdef class Stage:
 
 
 @cython.final
-cdef class GzipStage(Stage):
+cdef class _GzipStage(_Stage):
     """RFC 1952, with any number of members; zero padding and foreign bytes after the last one are ignored, as browsers do."""
 
     cdef bytes step(self, bytes data, Py_ssize_t most):
@@ -105,7 +105,7 @@ cdef class GzipStage(Stage):
 
 
 @cython.final
-cdef class DeflateStage(Stage):
+cdef class _DeflateStage(_Stage):
     """RFC 9110 section 8.4.1.2 asks for the zlib wrapper (RFC 1950); some servers leave it out. The first two bytes tell."""
 
     cdef bytes step(self, bytes data, Py_ssize_t most):
@@ -134,7 +134,7 @@ cdef bint is_zlib_header(unsigned char first, unsigned char second) noexcept nog
 
 
 @cython.final
-cdef class BrotliStage(Stage):
+cdef class _BrotliStage(_Stage):
     """RFC 7932. The library keeps input by itself, and lets its limit be exceeded by the block that it is filling."""
 
     cdef bytes step(self, bytes data, Py_ssize_t most):
@@ -152,7 +152,7 @@ cdef class BrotliStage(Stage):
 
 
 @cython.final
-cdef class ZstdStage(Stage):
+cdef class _ZstdStage(_Stage):
     """RFC 8878, with any number of frames, the window bounded by RFC 9659."""
 
     cdef bytes step(self, bytes data, Py_ssize_t most):
@@ -171,20 +171,20 @@ cdef class ZstdStage(Stage):
         return out
 
 
-cdef Stage stage_for(str coding):
+cdef _Stage stage_for(str coding):
     """Return a stage for a coding in lower case, None when it is not known."""
     if coding == "gzip" or coding == "x-gzip":
-        return GzipStage(coding)
+        return _GzipStage(coding)
     if coding == "deflate":
-        return DeflateStage(coding)
+        return _DeflateStage(coding)
     if coding == "br":
-        return BrotliStage(coding)
+        return _BrotliStage(coding)
     if coding == "zstd":
-        return ZstdStage(coding)
+        return _ZstdStage(coding)
     return None
 
 
-cdef bytes step(Decoder decoder, Stage stage, bytes data, Py_ssize_t most):
+cdef bytes step(Decoder decoder, _Stage stage, bytes data, Py_ssize_t most):
     """Step a stage of `decoder`; what its library complains about becomes `error`."""
     try:
         return stage.step(data, most)
@@ -202,7 +202,7 @@ cdef class Decoder:
 
     cdef int run(self, Py_ssize_t index, bytes data, list out) except -1:
         """Push `data` through the stages from `index` on, one bounded piece after the other, until nothing is left of it."""
-        cdef Stage stage = self.stages[index]
+        cdef _Stage stage = self.stages[index]
         cdef bint last = index + 1 == len(self.stages)
         cdef bytes piece
         stage.started = True
@@ -236,7 +236,7 @@ cdef class Decoder:
     cpdef bytes feed(self, bytes data):
         """Decode the next bytes. Return b"" when they complete nothing, and for ever after an error."""
         cdef Py_ssize_t at
-        cdef Stage stage
+        cdef _Stage stage
         if self.per_feed:
             self.allowance = self.limit
             for stage in self.stages:
@@ -251,7 +251,7 @@ cdef class Decoder:
 
     cpdef bytes finish(self):
         """State that no byte follows. Every feed gave out all it had, so there is no tail: only `error` may change."""
-        cdef Stage stage
+        cdef _Stage stage
         for stage in self.stages:
             if self.error is None and stage.started and not stage.complete:
                 self.error = f"{stage.coding}: the stream is cut"

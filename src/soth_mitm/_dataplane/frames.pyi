@@ -1,7 +1,10 @@
+from typing_extensions import disjoint_base
+
 from soth_mitm._dataplane.messages import StreamChunk
 
+@disjoint_base
 class Framer:
-    def __new__(cls, budget: int, *args: object) -> Framer: ...
+    def __new__(cls, budget: int, *args: object, **kwargs: object) -> Framer: ...
     @property
     def budget(self) -> int: ...
     @property

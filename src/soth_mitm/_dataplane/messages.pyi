@@ -1,8 +1,8 @@
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias, final
+from typing import Any, Never, TypeAlias, final
 
-from soth_mitm._dataplane.headers import Headers as Headers
+from soth_mitm._dataplane.headers import Headers
 
 _GivenHeaders: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
@@ -16,6 +16,7 @@ class FrameKind(enum.StrEnum):
 
 @final
 class RawRequest:
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @staticmethod
     def build(
         *,
@@ -63,6 +64,7 @@ class RawRequest:
 
 @final
 class RawResponse:
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @staticmethod
     def build(
         *,
@@ -107,6 +109,7 @@ class RawResponse:
 
 @final
 class StreamChunk:
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @staticmethod
     def build(
         payload: bytes,

@@ -14,7 +14,15 @@ from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.decode cimport decode_body
 from soth_mitm._dataplane.head cimport Head, head_error_text, parse_request_head, parse_response_head
-from soth_mitm._dataplane.headers cimport Headers, block_of, content_encoding_of, field_bytes, headers_of_block, headers_of_head, known, pairs_of
+from soth_mitm._dataplane.headers cimport (
+    block_of,
+    content_encoding_of,
+    field_bytes,
+    headers_of_block,
+    headers_of_head,
+    known,
+    pairs_of,
+)
 from soth_mitm._dataplane.view cimport view_bytes
 
 
@@ -42,7 +50,7 @@ cdef str body_repr(bytes raw_body, bint truncated):
 cdef class RawRequest:
     """A request, as a handler sees it. Read-only; made by the proxy, and by `build` in tests."""
 
-    def __init__(self):
+    def __init__(self, *_args, **_named):
         raise TypeError("use RawRequest.build(...) to make a request")
 
     @staticmethod
@@ -85,7 +93,7 @@ cdef class RawRequest:
 
     @property
     def path(self):
-        """The target in origin form, query included, such as ``"/v1/items?limit=3"``; ``"*"`` for an OPTIONS request of the whole server."""
+        """The target in origin form, query included, such as ``"/v1/items?limit=3"``; ``"*"`` for OPTIONS of the whole server."""
         return known(self.head).origin_target().decode("latin-1")
 
     @property
@@ -136,7 +144,7 @@ cdef class RawRequest:
 cdef class RawResponse:
     """A response, as a handler sees it. Read-only; made by the proxy, and by `build` in tests."""
 
-    def __init__(self):
+    def __init__(self, *_args, **_named):
         raise TypeError("use RawResponse.build(...) to make a response")
 
     @staticmethod
@@ -221,11 +229,11 @@ cdef class RawResponse:
 cdef class StreamChunk:
     """One frame of a stream: an SSE event, an NDJSON line, a gRPC message, a WebSocket message or the close of a WebSocket.
 
-    `payload` is the frame's content in bytes; `truncated` says that the frame was longer than the budget of one frame. `sequence` counts from
-    0 for each flow and direction. `event_type`, `event_id` and `retry` are those of an SSE event, None for every other kind.
+    `payload` is the frame's content in bytes; `truncated` says that the frame was longer than the budget of one frame. `sequence` counts
+    from 0 for each flow and direction. `event_type`, `event_id` and `retry` are those of an SSE event, None for every other kind.
     """
 
-    def __init__(self):
+    def __init__(self, *_args, **_named):
         raise TypeError("use StreamChunk.build(...) to make a chunk")
 
     @staticmethod

@@ -1,0 +1,225 @@
+"""What handlers receive: requests, responses, chunks."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import zlib
+
+import pytest
+
+from soth_mitm._dataplane.messages import FrameKind, RawRequest, RawResponse, StreamChunk
+
+GZIPPED = gzip.compress(b"hello " * 100)
+
+
+def test_a_request_says_what_was_built() -> None:
+    meta = object()
+    request = RawRequest.build(
+        method="POST",
+        url="https://api.example.com:8443/v1/items?limit=3",
+        headers=[("Content-Type", "text/plain"), (b"X-Name", b"\xe9")],
+        body=b"abc",
+        trailers=[("X-Sum", "9")],
+        connection_meta=meta,
+        flow_id=7,
+    )
+    assert (request.method, request.scheme, request.authority) == ("POST", "https", "api.example.com:8443")
+    assert (request.path, request.url) == ("/v1/items?limit=3", "https://api.example.com:8443/v1/items?limit=3")
+    assert request.http_version == "HTTP/1.1"
+    assert request.headers.raw == [(b"Host", b"api.example.com:8443"), (b"Content-Type", b"text/plain"), (b"X-Name", b"\xe9")]
+    assert (request.body, request.raw_body, request.decode_error) == (b"abc", b"abc", None)
+    assert request.trailers.items() == [("X-Sum", "9")]
+    assert request.connection_meta is meta and request.flow_id == 7
+    assert request.body_complete and not request.body_truncated
+
+
+def test_a_request_has_defaults_for_everything() -> None:
+    request = RawRequest.build()
+    assert (request.method, request.url, request.body, len(request.trailers)) == ("GET", "http://localhost/", b"", 0)
+
+
+def test_a_given_host_header_is_kept() -> None:
+    assert RawRequest.build(url="http://a.example/", headers={"host": "a.example"}).headers.keys() == ["host"]
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "authority"),
+    [
+        ("http://a.example", "/", "a.example"),
+        ("http://a.example?q=1", "/?q=1", "a.example"),
+        ("HTTP://user:secret@a.example/x", "/x", "a.example"),
+        ("http://[::1]:8080/x", "/x", "[::1]:8080"),
+    ],
+)
+def test_urls(url: str, path: str, authority: str) -> None:
+    request = RawRequest.build(url=url)
+    assert (request.path, request.authority, request.scheme) == (path, authority, "http")
+
+
+@pytest.mark.parametrize("url", ["", "/path", "a.example/x", "https:///x"])
+def test_a_url_that_is_not_absolute_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="url: .* must be absolute"):
+        RawRequest.build(url=url)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[("Bad Name", "x")], [("X", "a\r\nY: b\x00")], [("X", "a\r\n\r\nGET / HTTP/1.1")], [("Host", "a"), ("Host", "b")]],
+)
+def test_headers_that_http_forbids_are_refused(headers: list[tuple[str | bytes, str | bytes]]) -> None:
+    with pytest.raises(ValueError, match="not a valid message head"):
+        RawRequest.build(headers=headers)
+
+
+def test_a_method_that_http_forbids_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a valid message head"):
+        RawRequest.build(method="GET IT")
+
+
+def test_a_request_body_is_decoded_when_asked_for() -> None:
+    request = RawRequest.build(method="PUT", headers={"Content-Encoding": "gzip"}, body=GZIPPED)
+    assert request.body == b"hello " * 100
+    assert request.body is request.body
+    assert (request.raw_body, request.decode_error) == (GZIPPED, None)
+
+
+def test_content_codings_may_stand_in_several_headers() -> None:
+    headers: list[tuple[str | bytes, str | bytes]] = [("Content-Encoding", "gzip"), ("X", "y"), ("content-encoding", "deflate")]
+    assert RawResponse.build(headers=headers, body=zlib.compress(GZIPPED)).body == b"hello " * 100
+
+
+@pytest.mark.parametrize("kind", [RawRequest, RawResponse])
+def test_a_body_that_cannot_be_decoded_is_the_raw_body_with_the_reason(kind: type[RawRequest | RawResponse]) -> None:
+    message = kind.build(headers={"Content-Encoding": "gzip"}, body=b"not gzip")
+    assert message.body == message.raw_body == b"not gzip"
+    assert message.decode_error is not None and message.decode_error.startswith("gzip: ")
+
+
+@pytest.mark.parametrize("kind", [RawRequest, RawResponse])
+def test_a_body_that_decodes_to_more_than_the_limit_is_the_raw_body(kind: type[RawRequest | RawResponse]) -> None:
+    message = kind.build(headers={"Content-Encoding": "gzip"}, body=GZIPPED, decode_limit=599)
+    assert (message.decode_error, message.body) == ("the decoded body is longer than 599 bytes", GZIPPED)
+    assert kind.build(headers={"Content-Encoding": "gzip"}, body=GZIPPED, decode_limit=600).body == b"hello " * 100
+
+
+def test_a_body_that_is_known_to_be_cut_is_decoded_as_far_as_it_goes() -> None:
+    content = bytes(range(256)) * 8
+    packer = zlib.compressobj(level=0, wbits=31)
+    cut = (packer.compress(content) + packer.flush())[:1000]
+    headers = {"Content-Encoding": "gzip"}
+    for message in (
+        RawRequest.build(headers=headers, body=cut, body_truncated=True),
+        RawRequest.build(headers=headers, body=cut, body_complete=False),
+        RawResponse.build(headers=headers, body=cut, body_truncated=True),
+    ):
+        assert message.decode_error is None
+        assert len(message.body) > 900 and content.startswith(message.body)
+    assert RawRequest.build(headers=headers, body=cut).decode_error == "gzip: the stream is cut"
+
+
+def test_a_request_shows_neither_header_values_nor_query_in_its_repr() -> None:
+    request = RawRequest.build(
+        method="POST", url="https://a.example/v1?key=s3cret", headers={"Authorization": "s3cret"}, body=b"s3cret", body_truncated=True
+    )
+    assert repr(request) == "<RawRequest POST https://a.example/v1?… 6 bytes, truncated>"
+
+
+def test_a_response_says_what_was_built() -> None:
+    request = RawRequest.build(connection_meta="meta", flow_id=9)
+    cookies: list[tuple[str | bytes, str | bytes]] = [("Set-Cookie", "a"), ("Set-Cookie", "b")]
+    response = RawResponse.build(status=404, headers=cookies, body=b"no", request=request, trailers={"T": "1"})
+    assert (response.status, response.reason, response.http_version) == (404, "Not Found", "HTTP/1.1")
+    assert response.headers.get_all("set-cookie") == ["a", "b"]
+    assert (response.body, response.raw_body, response.trailers["t"]) == (b"no", b"no", "1")
+    assert response.request is request and response.connection_meta == "meta" and response.flow_id == 9
+    assert not response.streaming and not response.body_truncated
+    assert repr(response) == "<RawResponse 404 2 bytes>"
+
+
+def test_a_response_has_defaults_for_everything() -> None:
+    response = RawResponse.build()
+    assert (response.status, response.reason, response.body, response.request, response.flow_id) == (200, "OK", b"", None, 0)
+    assert repr(RawResponse.build(streaming=True)) == "<RawResponse 200 streaming>"
+
+
+def test_a_status_without_a_known_phrase_has_none_unless_given() -> None:
+    assert RawResponse.build(status=599).reason == ""
+    assert RawResponse.build(status=599, reason="Odd Thing").reason == "Odd Thing"
+
+
+@pytest.mark.parametrize("status", [0, 99, 1000, -1])
+def test_a_status_that_http_forbids_is_refused(status: int) -> None:
+    with pytest.raises(ValueError, match="not a valid message head"):
+        RawResponse.build(status=status)
+
+
+def test_a_chunk_says_what_was_built() -> None:
+    chunk = StreamChunk.build(
+        b"payload",
+        truncated=True,
+        event_type="delta",
+        event_id="4",
+        retry=10,
+        connection_id="c",
+        flow_id=3,
+        direction="to_upstream",
+        sequence=5,
+    )
+    assert (chunk.payload, chunk.frame_kind, chunk.truncated) == (b"payload", FrameKind.SSE_DATA, True)
+    assert (chunk.event_type, chunk.event_id, chunk.retry) == ("delta", "4", 10)
+    assert (chunk.connection_id, chunk.flow_id, chunk.direction, chunk.sequence) == ("c", 3, "to_upstream", 5)
+    assert repr(chunk) == "<StreamChunk sse_data #5 to_upstream event='delta' 7 bytes, truncated>"
+
+
+def test_a_chunk_has_defaults_for_all_but_its_payload() -> None:
+    chunk = StreamChunk.build(b"{}", "ndjson_line")
+    assert chunk.frame_kind is FrameKind.NDJSON_LINE
+    assert (chunk.event_type, chunk.event_id, chunk.retry, chunk.connection_id) == (None, None, None, None)
+    assert repr(chunk) == "<StreamChunk ndjson_line #0 to_client 2 bytes>"
+
+
+def test_a_chunk_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="nonsense"):
+        StreamChunk.build(b"", "nonsense")
+
+
+def test_a_chunk_can_be_handed_to_another_process() -> None:
+    copy = pickle.loads(pickle.dumps(StreamChunk.build(b"x", FrameKind.GRPC_MESSAGE, flow_id=2)))
+    assert (copy.payload, copy.frame_kind, copy.flow_id) == (b"x", FrameKind.GRPC_MESSAGE, 2)
+
+
+def test_frame_kinds_are_strings() -> None:
+    assert [str(kind) for kind in FrameKind] == [
+        "sse_data",
+        "ndjson_line",
+        "grpc_message",
+        "websocket_text",
+        "websocket_binary",
+        "websocket_close",
+    ]
+    assert "sse_data" in list(FrameKind)
+
+
+@pytest.mark.parametrize("made", [RawRequest.build(), RawResponse.build(), StreamChunk.build(b"")], ids=lambda made: type(made).__name__)
+def test_nothing_can_be_assigned_from_python(made: object) -> None:
+    names = [name for name in dir(made) if not name.startswith("_") and name != "build"]
+    assert len(names) >= 10
+    for name in names:
+        with pytest.raises(AttributeError):
+            setattr(made, name, getattr(made, name))
+    with pytest.raises(AttributeError):
+        made.note = 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", [RawRequest, RawResponse, StreamChunk])
+def test_build_is_the_only_way_to_make_one(kind: type[object]) -> None:
+    with pytest.raises(TypeError, match=r"use \w+\.build"):
+        kind()
+
+
+@pytest.mark.parametrize("kind", [RawRequest, RawResponse])
+@pytest.mark.parametrize("name", ["headers", "http_version"])
+def test_a_message_without_a_head_does_not_crash(kind: type[RawRequest], name: str) -> None:
+    with pytest.raises(TypeError, match="not made by build"):
+        getattr(kind.__new__(kind), name)
