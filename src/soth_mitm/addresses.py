@@ -17,7 +17,7 @@ _MAX_NAME = 253
 def split_host_port(text: str) -> tuple[str, str]:
     """Split `host:port` or `[v6]:port` at the right colon; neither part is checked further, the brackets are removed.
 
-    An address in brackets is returned as normalised IPv6, so that a colon in the host always means IPv6.
+    An address in brackets is returned normalised, so that a colon in the host always means IPv6.
     """
     if not text:
         raise ValueError("is empty")
@@ -31,7 +31,7 @@ def split_host_port(text: str) -> tuple[str, str]:
             raise ValueError("has `*` inside an IPv6 address; only the port of an address may be `*`")
         host = normalise_host(f"[{inner}]")
         if not rest.startswith(":"):
-            raise ValueError(f"has no port; write `[{host}]:443`" if not rest else "has text between `]` and the port")
+            raise ValueError(f"has no port; write `{format_host_port(host, 443)}`" if not rest else "has text between `]` and the port")
         return host, rest[1:]
     host, colon, port = text.rpartition(":")
     if not colon:
@@ -58,8 +58,9 @@ def parse_port(text: str, *, lowest: int = 1) -> int:
 def normalise_host(host: str) -> str:
     """Return the one spelling of `host` that policies, pools and certificates compare.
 
-    Names are lower-case A-labels without a trailing dot, IPv6 addresses are compressed and without brackets. What ends in a number must be
-    an IPv4 address in four decimal parts: other spellings (`127.1`, `0x7f000001`) reach the same host past a policy that names it.
+    Names are lower-case A-labels without a trailing dot, IPv6 addresses are compressed and without brackets. Every other spelling of an
+    IPv4 address would reach the same host past a policy that names it: `::ffff:127.0.0.1` becomes `127.0.0.1`, and what ends in a number
+    but has not four decimal parts (`127.1`, `0x7f000001`) is refused.
     """
     if host.startswith("[") and host.endswith("]"):
         return _normalise_ipv6(host[1:-1])
@@ -106,9 +107,10 @@ def format_host_port(host: str, port: int | str) -> str:
 
 def _normalise_ipv6(text: str) -> str:
     try:
-        return str(IPv6Address(text))
+        address = IPv6Address(text)
     except AddressValueError:
         raise ValueError(f"has `{text}` where an IPv6 address should be") from None
+    return str(address.ipv4_mapped or address)
 
 
 def _ends_in_number(name: str) -> bool:

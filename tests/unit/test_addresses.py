@@ -22,7 +22,8 @@ from soth_mitm.addresses import format_host_port, normalise_host, parse_bind_add
         ("[2001:DB8:0:0::1]", "2001:db8::1"),
         ("2001:db8:0:0:0:0:0:1", "2001:db8::1"),
         ("fe80::1%eth0", "fe80::1%eth0"),
-        ("::ffff:10.0.0.1", "::ffff:a00:1"),
+        ("[::ffff:10.0.0.1]", "10.0.0.1"),
+        ("::FFFF:a00:1", "10.0.0.1"),
         # The examples of UTS #46; the last three are what IDNA 2003 gets wrong.
         ("Bücher.example", "xn--bcher-kva.example"),
         ("xn--BCHER-kva.example", "xn--bcher-kva.example"),
