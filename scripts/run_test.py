@@ -23,8 +23,9 @@ def sanitizer_environment() -> dict[str, str]:
         sys.exit(f"--sanitize: `{compiler}` has no {runtime}; install the compiler's sanitizer runtime, or choose another with CC=gcc")
     return {
         "LD_PRELOAD": path,
-        # leaks: the interpreter keeps memory until it exits; ours are the ledger's business
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+        # detect_leaks: the interpreter keeps memory until it exits, and ours is the ledger's business; verify_asan_link_order: child
+        # processes are started without the preload (tests/conftest.py), and those that are Python still load our extensions
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:verify_asan_link_order=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         # pymalloc would hide overruns inside its arenas
         "PYTHONMALLOC": "malloc",

@@ -32,6 +32,8 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Make what is made once per process before anything is counted, and prepare the sentinel."""
+    # The sanitizer's runtime is in this process by now; in curl and other system programs it hangs
+    os.environ.pop("LD_PRELOAD", None)
     assert faulthandler.is_enabled(), "run without `-p no:faulthandler`: a crash in native code must show where it was"
     if os.name == "posix":
         import uvloop
