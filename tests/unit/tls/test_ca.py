@@ -10,12 +10,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from support.certs import DAY, TestCA, key_to_pem, new_key
-from support.handshakes import connect
 
 from soth_mitm.errors import CaMaterialError
 from soth_mitm.tls.ca import generate_ca, load_ca
 from soth_mitm.tls.leaf import LeafStore
+from support.certs import DAY, TestCA, key_to_pem, new_key
+from support.handshakes import connect
 
 
 @pytest.fixture(scope="module")
