@@ -7,7 +7,8 @@
 
 from importlib.metadata import version as _version
 
-from soth_mitm._dataplane.messages import FrameKind, Headers, RawRequest, RawResponse, StreamChunk
+from soth_mitm._dataplane.headers import Headers
+from soth_mitm._dataplane.messages import FrameKind, RawRequest, RawResponse, StreamChunk
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily, TcpV4, TcpV6, TlsInfo, UnixDomain
 from soth_mitm.decision import HandlerDecision
@@ -28,7 +29,9 @@ from soth_mitm.errors import (
 )
 from soth_mitm.handler import InterceptHandler
 from soth_mitm.metrics import ProxyMetrics
-from soth_mitm.proxy.proxy import MitmProxy, MitmProxyBuilder, MitmProxyHandle, new_event_loop
+from soth_mitm.proxy.handle import MitmProxyHandle
+from soth_mitm.proxy.loops import new_event_loop
+from soth_mitm.proxy.proxy import MitmProxy, MitmProxyBuilder
 from soth_mitm.proxy.threaded import ThreadedHandle
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
 from soth_mitm.tls.ca_files import load_ca_from_files

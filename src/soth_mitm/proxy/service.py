@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from pathlib import Path
+from typing import cast
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.hooks import HookCounts
@@ -38,9 +39,10 @@ class Accepting(ClientEndpoint):
         return super().__new__(cls, service.arena, intake)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        super().connection_made(transport)
-        self._service.accept(self, self._intake, transport)
+        # uvloop's transports have the type's methods but not its name
+        stream = cast(asyncio.Transport, transport)
+        super().connection_made(stream)
+        self._service.accept(self, self._intake, stream)
 
 
 class Service:

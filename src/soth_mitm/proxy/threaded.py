@@ -10,35 +10,37 @@ from typing import Any, TypeVar
 
 from soth_mitm.config import MitmConfig
 from soth_mitm.metrics import ProxyMetrics
-from soth_mitm.proxy.proxy import MitmProxy, MitmProxyHandle, new_event_loop
+from soth_mitm.proxy.handle import MitmProxyHandle
+from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.tls.ca import CertificateAuthority
 
 T = TypeVar("T")
+Start = Callable[[], Coroutine[Any, Any, MitmProxyHandle]]
 
 
 class ThreadedHandle:
     """A running proxy as other threads see it; every method may be called from any of them. Also a context manager."""
 
-    def __init__(self, proxy: MitmProxy) -> None:
+    def __init__(self, start: Start) -> None:
         self._started = threading.Event()
         self._handle: MitmProxyHandle | None = None
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, args=(proxy,), name="soth-mitm", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(start,), name="soth-mitm", daemon=True)
         self._thread.start()
         self._started.wait()
         if self._error is not None:
             self._thread.join()
             raise self._error
 
-    def _run(self, proxy: MitmProxy) -> None:
+    def _run(self, start: Start) -> None:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             self._loop = runner.get_loop()
-            runner.run(self._serve(proxy))
+            runner.run(self._serve(start))
 
-    async def _serve(self, proxy: MitmProxy) -> None:
+    async def _serve(self, start: Start) -> None:
         try:
-            self._handle = await proxy.start()
+            self._handle = await start()
         except BaseException as error:
             # raised again in the thread that called start_in_thread
             self._error = error
@@ -112,8 +114,3 @@ class ThreadedHandle:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.shutdown()
-
-
-def start_in_thread(proxy: MitmProxy) -> ThreadedHandle:
-    """Start `proxy` in a thread of its own and return when it listens. Raises what `MitmProxy.start` raises."""
-    return ThreadedHandle(proxy)
