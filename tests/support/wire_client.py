@@ -12,7 +12,7 @@ from typing import Self
 
 from support.origin_messages import parse_fields
 
-TIMEOUT = 20.0
+TIMEOUT = 5.0
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
