@@ -73,4 +73,4 @@ cdef class Conversation(Party):
     cdef int drop_upstream(self) except -1
     cdef int stop(self) except -1
     cdef int check_end(self) except -1
-    cdef bint may_retry(self)
+    cdef int may_retry(self) except -1

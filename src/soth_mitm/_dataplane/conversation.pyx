@@ -71,7 +71,7 @@ cdef class Conversation(Party):
         self.plane.counters.upstream_errors += 1
         return self.answer(status, text, ())
 
-    cdef bint may_retry(self):
+    cdef int may_retry(self) except -1:
         # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
         cdef Flow flow = self.flow
         cdef int method = flow.request.method

@@ -19,13 +19,13 @@ from soth_mitm._dataplane.head cimport (
     FIELD_UPGRADE, HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text,
     parse_request_head, parse_response_head,
 )
-from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING, Outcome
+from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
 from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
 from soth_mitm._dataplane.scan cimport soth_equals_lower
-from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, Moved, move_request, move_response
+from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, move_request, move_response
 from soth_mitm._dataplane.view cimport View, view_bytes
 from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
 
@@ -168,7 +168,7 @@ cdef class Exchange(Conversation):
 
     cdef int collect(self) except -1:
         cdef Flow flow = self.flow
-        cdef Moved moved = move_request(flow, self.client, None)
+        cdef int moved = move_request(flow, self.client, None)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if flow.request_body.payload_total > self.plane.body_limit and self.plane.reject_overflow:
@@ -178,7 +178,7 @@ cdef class Exchange(Conversation):
         return 0
 
     cdef int decide(self) except -1:
-        cdef Outcome outcome
+        cdef int outcome
         self.sending = SENDING_DECIDE
         self.client_deadline.clear()
         self.flow.asked = True
@@ -264,7 +264,7 @@ cdef class Exchange(Conversation):
         return self.client.release()
 
     cdef int relay_request(self) except -1:
-        cdef Moved moved = move_request(self.flow, self.client, self.upstream)
+        cdef int moved = move_request(self.flow, self.client, self.upstream)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(self.flow.request_body.error).encode())
         if moved == MOVED_ALL:
@@ -368,7 +368,7 @@ cdef class Exchange(Conversation):
         return 0
 
     cdef int relay_response(self) except -1:
-        cdef Moved moved = move_response(self.flow, self.upstream, self.client)
+        cdef int moved = move_response(self.flow, self.upstream, self.client)
         if self.over:
             return 0
         if moved == MOVED_ALL:
