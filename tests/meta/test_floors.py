@@ -25,7 +25,8 @@ FLOORS = """
 3  observe:
 4  proxy:
 5  __init__
-5  cli:
+5  cli: exits handler_loading request_lines serving commands
+5  __main__
 """
 
 # What a floor knows nothing of; a name covers the modules below it
