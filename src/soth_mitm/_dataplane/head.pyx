@@ -284,17 +284,13 @@ cdef Py_ssize_t parse_response_head(Head head, const char* data, Py_ssize_t leng
     return _parse_block(head, data, length, limit, 0, scanned)
 
 
-cdef tuple _parse_bytes(bytes data, Py_ssize_t limit, bint is_request):
+cdef tuple _parse_bytes(bytes data, bint is_request, Py_ssize_t limit, Py_ssize_t* scanned):
     """Parse for Python; here a code becomes an exception."""
-    cdef Head head = Head()
-    cdef Py_ssize_t scanned = 0
+    cdef Head head = Head.__new__(Head)
     cdef Py_ssize_t code
     if not 0 < limit <= MAX_LIMIT:
         raise ValueError(f"limit: {limit} is not in 1..{MAX_LIMIT}")
-    if is_request:
-        code = parse_request_head(head, PyBytes_AS_STRING(data), len(data), limit, &scanned)
-    else:
-        code = parse_response_head(head, PyBytes_AS_STRING(data), len(data), limit, &scanned)
+    code = (parse_request_head if is_request else parse_response_head)(head, PyBytes_AS_STRING(data), len(data), limit, scanned)
     if code > 0:
         return head, code
     if code == HEAD_MORE:
@@ -304,6 +300,22 @@ cdef tuple _parse_bytes(bytes data, Py_ssize_t limit, bint is_request):
     else:
         text, status = head_error_text(head.error), 400
     raise WireError(text, side="client" if is_request else "upstream", status=status if is_request else 502)
+
+
+@cython.final
+cdef class HeadReader:
+    """Parses one head that arrives in pieces, for tests, fuzzing and tools; the proxy itself uses the functions above."""
+
+    cdef bint is_request
+    cdef Py_ssize_t limit, scanned
+
+    def __cinit__(self, bint is_request, Py_ssize_t limit=65536):
+        self.is_request = is_request
+        self.limit = limit
+
+    def feed(self, bytes data not None):
+        """Parse `data`, all bytes that have arrived so far: answers and raises as `Head.parse_request` does."""
+        return _parse_bytes(data, self.is_request, self.limit, &self.scanned)
 
 
 @cython.final
@@ -358,31 +370,20 @@ cdef class Head:
         target = self.raw[self.path:self.path + self.path_len]
         return target if self.form != TARGET_ABSOLUTE or target[0] == c"/" else b"/" + target
 
-    cdef bint named_host(self, View* host, int* port) noexcept:
-        cdef View authority
-        cdef unsigned int number = 0
-        if self.form == TARGET_ABSOLUTE or self.form == TARGET_AUTHORITY:
-            authority = self.span(self.authority, self.authority_len)
-        elif self.host >= 0:
-            authority = self.span(self.fields[self.host].value, self.fields[self.host].value_len)
-        else:
-            return False
-        host[0] = view_of(authority.ptr, soth_parse_authority(authority.ptr, authority.len, &number))
-        port[0] = number
-        return True
-
     @staticmethod
     def parse_request(bytes data not None, Py_ssize_t limit=65536):
         """Parse the request head at the start of `data`: (head, bytes consumed), or None when its end is not there yet.
 
         `limit` is the most bytes that the head may have. Raises WireError, whose `status` is what the client is to be answered.
         """
-        return _parse_bytes(data, limit, True)
+        cdef Py_ssize_t scanned = 0
+        return _parse_bytes(data, True, limit, &scanned)
 
     @staticmethod
     def parse_response(bytes data not None, Py_ssize_t limit=65536):
         """Parse the response head at the start of `data`; as `parse_request`, the status of a WireError is 502."""
-        return _parse_bytes(data, limit, False)
+        cdef Py_ssize_t scanned = 0
+        return _parse_bytes(data, False, limit, &scanned)
 
     @property
     def version(self):
