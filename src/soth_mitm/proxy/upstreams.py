@@ -36,6 +36,7 @@ class Upstreams:
                 self._begin_dial,
                 self._snapshot.plane.counters,
                 self._snapshot.pool_idle,
+                self._snapshot.pool_surplus,
                 max_open=limits.max_connections_per_host,
                 max_idle=limits.max_idle_per_host,
             )
