@@ -47,7 +47,7 @@ cdef class Conversation(Party):
     cdef Tunnel tunnel                 # after 101
 
     cdef Flow flow
-    cdef int64_t upstream_bytes_before # what the connection had sent us before this flow
+    cdef int64_t upstream_bytes_before     # what the connection had sent us before this flow
     cdef Sending sending
     cdef Answering answering
     cdef Deadline client_deadline

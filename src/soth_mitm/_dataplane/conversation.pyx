@@ -1,7 +1,5 @@
 """One client connection that speaks HTTP/1: its answers of our own, its deadlines, its back-pressure, and its end."""
 
-cimport cython
-
 from soth_mitm._dataplane.body cimport BODY_DONE, BODY_NONE, BODY_UNTIL_CLOSE
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint

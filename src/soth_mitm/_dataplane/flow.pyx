@@ -8,7 +8,6 @@ from collections import deque
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE
 from soth_mitm._dataplane.deadline cimport Deadline
@@ -144,7 +143,8 @@ cdef class Flow(Party):
                 self.frames = []
                 index = head.find_known(FIELD_CONTENT_ENCODING)
                 if index >= 0:
-                    self.decoder = decoder_for(view_bytes(head.span(head.fields[index].value, head.fields[index].value_len)), self.plane.body_limit, True)
+                    coding = view_bytes(head.span(head.fields[index].value, head.fields[index].value_len))
+                    self.decoder = decoder_for(coding, self.plane.body_limit, True)
         elif self.hooks.on_response is not None:
             self.copy = Copy(self.plane.body_limit)
         return 0

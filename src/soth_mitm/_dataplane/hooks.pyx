@@ -43,12 +43,12 @@ cdef class Hooks:
     """The hooks that run for each flow, of one handler on one loop.
 
     `tasks` offers ``make(coroutine, loop)``, ``enter(loop, task)``, ``leave(loop, task)`` and ``current(loop)`` of the loop's kind of
-    tasks. A hook given as None is not overridden. `report(name, exception)` is called for each failure; `block_on_failure` says what a failing
-    `on_request` means; without `recover` a failing hook aborts its flow.
+    tasks. A hook given as None is not overridden. `report(name, exception)` is called for each failure; `block_on_failure` says what a
+    failing `on_request` means; without `recover` a failing hook aborts its flow.
     """
 
-    def __cinit__(self, loop, tasks, report, HookCounts counts not None, *, Hook on_request=None, Hook on_response=None, Hook on_stream_chunk=None,
-                  Hook on_stream_end=None, bint recover=True, bint block_on_failure=False):
+    def __cinit__(self, loop, tasks, report, HookCounts counts not None, *, Hook on_request=None, Hook on_response=None,
+                  Hook on_stream_chunk=None, Hook on_stream_end=None, bint recover=True, bint block_on_failure=False):
         self.loop = loop
         self.tasks = tasks
         self.report = report

@@ -29,7 +29,7 @@ cdef class OriginPool:
     cdef public Py_ssize_t max_idle
     cdef readonly DeadlineQueue idle_deadline
     cdef readonly DeadlineQueue surplus_deadline
-    cdef public object on_first_return # called with a connection that comes back from its first request, or None
+    cdef public object on_first_return  # called with a connection that comes back from its first request, or None
     cdef Counters counters
     cdef list idle                     # Upstream, the most recently used last
     cdef object waiting                # deque of Party

@@ -62,8 +62,9 @@ class HandlerCalls:
             return
         self._logged.add(key)
         traceback = None if isinstance(error, TimeoutError) else error
-        log.warning("%s.%s failed: %r (further ones of this kind are counted only)", type(self._handler).__name__, name, error,
-                    exc_info=traceback)
+        log.warning(
+            "%s.%s failed: %r (further ones of this kind are counted only)", type(self._handler).__name__, name, error, exc_info=traceback
+        )
 
     async def opened(self, meta: ConnectionMeta) -> None:
         """A client connected."""

@@ -85,7 +85,7 @@ class Snapshot:
             return
         self._logged.add("block ignored")
         log.warning(
-            "the handler blocked %s %s, but intercept_mode is monitor, so it was forwarded; set intercept_mode = \"enforce\" to apply "
+            'the handler blocked %s %s, but intercept_mode is monitor, so it was forwarded; set intercept_mode = "enforce" to apply '
             "blocks (said once, counted in ignored_block_count)",
             request.method,
             request.authority,

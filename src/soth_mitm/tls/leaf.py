@@ -80,9 +80,7 @@ class LeafStore:
         self._validity = datetime.timedelta(days=validity_days)
         self._clock = clock
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._key_pem = self._key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        self._key_pem = self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         self._authority = _authority_key_identifier(ca)
         self._hash = signing_hash(ca.private_key)
         self._lock = threading.Lock()  # guards what follows; never held while minting
