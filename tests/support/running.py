@@ -1,0 +1,75 @@
+"""A running proxy as tests hold it, with clients for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.proxy.threaded import ThreadedHandle
+from support.leaks import what_remains
+from support.wire_client import WireClient
+
+HOST = "localhost"
+
+
+@dataclasses.dataclass
+class Running:
+    """A running proxy, its handler, and clients for it."""
+
+    handle: ThreadedHandle
+    handler: Any
+
+    @property
+    def port(self) -> int:
+        return self.handle.port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ca_path(self) -> Path:
+        return self.handle.ca_certificate_path
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return a context that trusts the proxy's CA and nothing else."""
+        return ssl.create_default_context(cafile=str(self.ca_path))
+
+    def client(self) -> WireClient:
+        """Return a client that is connected to the proxy and has said nothing."""
+        return WireClient(self.port)
+
+    def tunnel(self, port: int, host: str = HOST) -> WireClient:
+        """Return a client whose CONNECT was answered 200."""
+        client = self.client()
+        answer = client.connect(f"{host}:{port}")
+        assert answer.status == 200, (answer.status, answer.text)
+        return client
+
+    def secured(self, port: int, host: str = HOST) -> WireClient:
+        """Return a client that speaks TLS with the proxy in place of an origin."""
+        client = self.tunnel(port, host)
+        client.start_tls(self.client_context(), host)
+        return client
+
+    def metrics(self) -> ProxyMetrics:
+        return self.handle.metrics()
+
+    def wait_idle(self) -> None:
+        """Wait until no connection and no request is left."""
+
+        def active() -> dict[str, int]:
+            metrics = self.metrics()
+            counts = {"active_connections": metrics.active_connections, "active_flows": metrics.active_flows}
+            return {name: count for name, count in counts.items() if count}
+
+        left = what_remains(active)
+        assert not left, left
+
+
+ProxyFactory = Callable[..., Running]
+"""Called with a handler and dotted keys of the configuration."""
