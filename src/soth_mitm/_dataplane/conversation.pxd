@@ -63,6 +63,8 @@ cdef class Conversation(Party):
     # what exchange does
     cdef int advance(self) except -1
     cdef int decide(self) except -1
+    cdef int response_done(self) except -1
+    cdef int upstream_gone(self, object error) except -1
     cdef int next_request(self) except -1      # the flow has ended and the connection goes on
 
     cdef int answer(self, int status, bytes text, object headers) except -1    # ours; or cut, when a response has begun
