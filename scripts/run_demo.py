@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 import httpx
-from demo_upstream import Upstream
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from demo_upstream import Upstream
 from soth_mitm import (
     HandlerDecision,
     InterceptHandler,
