@@ -5,15 +5,14 @@ python docs/examples/watch_llm.py api.example.com:443
 
 import sys
 
-from soth_mitm import FrameKind, InterceptHandler, MitmConfig, MitmProxyBuilder, RawRequest, RawResponse, StreamChunk
+from soth_mitm import FrameKind, HandlerDecision, InterceptHandler, MitmConfig, MitmProxyBuilder, RawRequest, StreamChunk
 
 
 class WatchLlm(InterceptHandler):
-    def on_response(self, response: RawResponse) -> None:
-        request: RawRequest | None = response.request
-        if response.streaming and request is not None:
-            process = response.connection_meta.process_info
-            print(f"\n{process.exe_name if process else '?'} asked {request.authority}: {request.body.decode(errors='replace')}")
+    def on_request(self, request: RawRequest) -> HandlerDecision:
+        process = request.connection_meta.process_info
+        print(f"\n{process.exe_name if process else '?'} asked {request.authority}: {request.body.decode(errors='replace')}", flush=True)
+        return HandlerDecision.ALLOW
 
     def on_stream_chunk(self, chunk: StreamChunk) -> None:
         if chunk.frame_kind is FrameKind.SSE_DATA:

@@ -13,6 +13,7 @@ from soth_mitm.cli.handler_loading import load_handler
 from soth_mitm.cli.serving import Serving, ca_paths
 from soth_mitm.config import MitmConfig
 from soth_mitm.config_reference import default_toml
+from soth_mitm.errors import InvalidConfigError
 from soth_mitm.tls.ca_files import default_ca_paths, load_or_create_ca
 
 config_file = click.option("--config", "config_path", metavar="FILE", help="Read this TOML file; `soth-mitm config --defaults` writes one.")
@@ -53,6 +54,9 @@ def run(
     def read() -> MitmConfig:
         config = _read_config(config_path)
         config.interception.destinations.extend(destinations)
+        if not config.interception.destinations:
+            what = "nothing to intercept; add --destination 'api.example.com:443', or list destinations in the file"
+            raise InvalidConfigError("interception.destinations", what)
         if bind is not None:
             config.bind = bind
         if block_unlisted:
