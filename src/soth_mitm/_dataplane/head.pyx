@@ -27,7 +27,7 @@ from soth_mitm._dataplane.scan cimport (
     soth_is_token_byte, soth_parse_authority, soth_parse_decimal,
 )
 from soth_mitm._dataplane.target cimport ERROR_TARGETS_END, Target, method_name, parse_target, same_authority, target_error_text
-from soth_mitm._dataplane.view cimport view_of
+from soth_mitm._dataplane.view cimport view_bytes, view_of
 
 from soth_mitm.errors import WireError
 
@@ -302,6 +302,12 @@ cdef tuple _parse_bytes(bytes data, bint is_request, Py_ssize_t limit, Py_ssize_
     raise WireError(text, side="client" if is_request else "upstream", status=status if is_request else 502)
 
 
+cdef str _host_value(Head head):
+    if head.host < 0:
+        return None
+    return view_bytes(head.span(head.fields[head.host].value, head.fields[head.host].value_len)).decode("ascii")
+
+
 @cython.final
 cdef class HeadReader:
     """Parses one head that arrives in pieces, for tests, fuzzing and tools; the proxy itself uses the functions above."""
@@ -408,16 +414,14 @@ cdef class Head:
     @property
     def authority(self):
         """Host and port as the target (absolute-form, CONNECT) or else Host names them; None when nothing does."""
-        if self.authority_len == 0:
-            return self.host
-        return self.raw[self.authority:self.authority + self.authority_len].decode("ascii")
+        if self.authority_len:
+            return self.raw[self.authority:self.authority + self.authority_len].decode("ascii")
+        return _host_value(self)
 
     @property
     def host(self):
         """The value of Host, None without one and on a response."""
-        if self.host < 0:
-            return None
-        return self.raw[self.fields[self.host].value:][:self.fields[self.host].value_len].decode("ascii")
+        return _host_value(self)
 
     @property
     def reason(self):
@@ -431,6 +435,14 @@ cdef class Head:
             (self.raw[field.line:field.line + field.name_len], self.raw[field.value:field.value + field.value_len])
             for field in self.fields[:self.count]
         ]
+
+    @property
+    def facts(self):
+        """What the proxy itself acts upon, by name: for tests and tools."""
+        return {
+            "content_length": self.content_length, "chunked": bool(self.chunked), "expect_continue": bool(self.expect_continue),
+            "upgrade": bool(self.connection_upgrade), "keeps_alive": bool(self.keeps_alive()),
+        }
 
     def __repr__(self):
         if not self.raw:
