@@ -82,6 +82,9 @@ class ClientConnection:
         self._draining = True
         if isinstance(self._taken_over, Exchange):
             self._taken_over.drain()
+        elif self._taken_over is None:
+            # no request was read yet, and none will be
+            self._endpoint.close()
 
     def abort(self) -> None:
         """Cut the connection now."""
