@@ -13,11 +13,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from click.testing import CliRunner, Result
 
-from soth_mitm import InterceptHandler, MitmConfig, __main__
+from soth_mitm import ConnectionMeta, HandlerDecision, InterceptHandler, MitmConfig, RawRequest, RawResponse, TcpV4, __main__
 from soth_mitm.cli.commands import cli
 from soth_mitm.cli.exits import Failure
 from soth_mitm.cli.handler_loading import load_handler
@@ -320,3 +321,19 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([*PROXY, "--version"], capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout.startswith("soth-mitm, version ")
+
+
+@pytest.mark.anyio
+async def test_a_request_without_an_answer_has_a_line_too() -> None:
+    said: list[str] = []
+    lines = RequestLines(InterceptHandler(), lambda line: said.append(line.plain[9:].split("ms")[0].rstrip("0123456789 ")))
+    meta = ConnectionMeta(UUID(int=1), TcpV4(("127.0.0.1", 1), ("127.0.0.1", 2)))
+    for flow_id, path in enumerate(("lost", "stream", "last")):
+        request = RawRequest.build(url=f"https://h/{path}", connection_meta=meta, flow_id=flow_id)
+        assert await lines.on_request(request) is HandlerDecision.ALLOW
+        if path == "stream":
+            await lines.on_response(RawResponse.build(streaming=True, request=request, connection_meta=meta, flow_id=flow_id))
+    assert [line.split("https://h/")[1] for line in said] == ["lost no response from the upstream", "stream 200 stream"]
+    await lines.on_stream_end(meta.connection_id, 1)
+    await lines.on_connection_close(meta.connection_id)
+    assert [line.split("https://h/")[1] for line in said[2:]] == ["stream stream ended 0 events  0 B", "last no response from the upstream"]

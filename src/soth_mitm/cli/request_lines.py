@@ -28,6 +28,7 @@ class _Flow:
     method: str
     url: str
     began: float = field(default_factory=time.monotonic)
+    answered: bool = False
     chunks: int = 0
     size: int = 0
 
@@ -77,7 +78,7 @@ class RequestLines:
         meta: ConnectionMeta = request.connection_meta
         flow = _Flow(_client(meta), request.method, without_query_values(request.url))
         flows = self._flows.setdefault(meta.connection_id, {})
-        if request.http_version in ("1.0", "1.1", "HTTP/1.0", "HTTP/1.1"):
+        if request.http_version.startswith("HTTP/1."):
             # one at a time there: what is still open got no answer
             self._unanswered(flows)
         flows[request.flow_id] = flow
@@ -94,6 +95,7 @@ class RequestLines:
         flows = self._flows.get(meta.connection_id, {})
         flow = flows.get(response.flow_id)
         if flow is not None:
+            flow.answered = True
             style = "green" if response.status < 300 else "yellow" if response.status < 400 else "red"
             if response.streaming:
                 self._line(flow.who, flow.method, flow.url, (f"{response.status} stream", style), flow.took)
@@ -124,9 +126,10 @@ class RequestLines:
         await _settled(self._close(connection_id))
 
     def _unanswered(self, flows: dict[int, _Flow]) -> None:
-        for flow in flows.values():
+        # a stream's last hooks may still be to come while the next request is there
+        for flow_id in [flow_id for flow_id, flow in flows.items() if not flow.answered]:
+            flow = flows.pop(flow_id)
             self._line(flow.who, flow.method, flow.url, ("no response", "bold red"), "from the upstream", flow.took)
-        flows.clear()
 
     def _line(self, who: str, method: str, url: str, outcome: tuple[str, str], *rest: str) -> None:
         head = (f"{datetime.now():%H:%M:%S} ", "dim"), (f"{who:<16} ", "blue"), (f"{method:<7} ", "bold"), f"{url} "
