@@ -116,9 +116,9 @@ class WireClient:
     def read_head(self) -> Answer:
         """Read a status line and its fields."""
         head = self.read_until(b"\r\n\r\n")
-        line, _, fields = head[:-2].partition(b"\r\n")
+        line, _, fields = head[:-4].partition(b"\r\n")
         version, status, reason = line.decode("latin-1").split(" ", 2)
-        return Answer(int(status), reason, version, parse_fields(fields))
+        return Answer(int(status), reason, version, parse_fields(fields) if fields else [])
 
     def read_answer(self, method: str = "GET") -> Answer:
         """Read a response to its end."""
@@ -148,7 +148,7 @@ class WireClient:
         while (line := self.read_until(b"\r\n")) != b"\r\n":
             trailers += line
         answer.raw += trailers + b"\r\n"
-        answer.trailers = parse_fields(trailers)
+        answer.trailers = parse_fields(trailers[:-2]) if trailers else []
 
     # --- leaving
 

@@ -54,6 +54,7 @@ class ClientConnection:
         self._taken_over: Exchange | Tunnel | None = None
         self._over = asyncio.get_running_loop().create_future()
         self._draining = False
+        self._waiting = False
         self.meta = ConnectionMeta(uuid.uuid4(), family)
 
     async def serve(self) -> None:
@@ -82,8 +83,7 @@ class ClientConnection:
         self._draining = True
         if isinstance(self._taken_over, Exchange):
             self._taken_over.drain()
-        elif self._taken_over is None:
-            # no request was read yet, and none will be
+        elif self._waiting and not self._intake.peek():
             self._endpoint.close()
 
     def abort(self) -> None:
@@ -130,9 +130,13 @@ class ClientConnection:
             data = self._intake.peek()
             if len(data) > known:
                 return data
-            if self._intake.over:
+            if self._intake.over or (self._draining and not data):
                 raise ConnectionOver
-            await self._intake.changed()
+            self._waiting = True
+            try:
+                await self._intake.changed()
+            finally:
+                self._waiting = False
 
     def _forward(self, first: int) -> None:
         """Requests in absolute-form, or nothing that we speak."""
