@@ -92,9 +92,7 @@ def test_a_huge_length_costs_no_memory() -> None:
 def test_any_messages_any_split_any_budget(contents: list[bytes], places: list[int], budget: int) -> None:
     stream = b"".join(message(content) for content in contents)
     frames = frames_of(GrpcFramer(budget), cut_at(stream, places))
-    assert [(frame.payload, frame.truncated) for frame in frames] == [
-        (content[:budget], len(content) > budget) for content in contents
-    ]
+    assert [(frame.payload, frame.truncated) for frame in frames] == [(content[:budget], len(content) > budget) for content in contents]
 
 
 def test_the_encoding_may_be_named() -> None:

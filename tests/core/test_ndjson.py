@@ -62,9 +62,7 @@ def test_any_split_gives_the_same_lines(stream: bytes, places: list[int], budget
     whole = [facts(frame) for frame in frames_of(NdjsonFramer(budget), [stream])]
     assert [facts(frame) for frame in frames_of(NdjsonFramer(budget), cut_at(stream, places))] == whole
     if len(stream) <= budget:
-        assert [frame[0] for frame in whole] == [
-            line.removesuffix(b"\r") for line in stream.split(b"\n") if line.strip(b" \t\r")
-        ]
+        assert [frame[0] for frame in whole] == [line.removesuffix(b"\r") for line in stream.split(b"\n") if line.strip(b" \t\r")]
 
 
 def test_an_endless_line_holds_no_more_than_the_budget() -> None:

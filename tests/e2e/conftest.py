@@ -14,6 +14,7 @@ from support.origin import Origin
 from support.recording import Recording
 from support.running import HOST, ProxyFactory, Running
 
+
 @pytest.fixture(scope="session")
 def origin_ca() -> TestCA:
     """The CA of origins, which proxies trust."""

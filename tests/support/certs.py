@@ -1,9 +1,9 @@
 """A throw-away certificate authority for tests: server certificates good and bad, and contexts that use them.
 
-    ca = TestCA()
-    cert_pem, key_pem = ca.issue("localhost", "127.0.0.1")
-    server = ca.server_context("localhost")
-    client = ca.client_context()
+ca = TestCA()
+cert_pem, key_pem = ca.issue("localhost", "127.0.0.1")
+server = ca.server_context("localhost")
+client = ca.client_context()
 """
 
 from __future__ import annotations

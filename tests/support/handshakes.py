@@ -23,9 +23,7 @@ class TlsPair:
         assert self.server.read(len(data)) == data
 
 
-def tls_pair(
-    client: ssl.SSLContext, server: ssl.SSLContext, name: str | None, session: ssl.SSLSession | None = None
-) -> TlsPair:
+def tls_pair(client: ssl.SSLContext, server: ssl.SSLContext, name: str | None, session: ssl.SSLSession | None = None) -> TlsPair:
     """Connect the contexts; no byte has gone anywhere yet."""
     client_in, server_in = ssl.MemoryBIO(), ssl.MemoryBIO()
     return TlsPair(
@@ -63,9 +61,7 @@ def run_handshake(pair: TlsPair) -> dict[str, Exception]:
     return errors
 
 
-def connect(
-    client: ssl.SSLContext, server: ssl.SSLContext, name: str | None, session: ssl.SSLSession | None = None
-) -> TlsPair:
+def connect(client: ssl.SSLContext, server: ssl.SSLContext, name: str | None, session: ssl.SSLSession | None = None) -> TlsPair:
     """Handshake that has to succeed."""
     pair = tls_pair(client, server, name, session)
     errors = run_handshake(pair)

@@ -47,7 +47,8 @@ cdef int body_of_response(Body* body, Head head, int request_method, int request
 # Take the next piece of the body from the buffer.
 #   > 0: so many bytes consumed (they may be framing only); `payload` is the content among them (len 0: none), borrowed from `data`;
 #        bytes that lie before a fault are reported first, the fault by the next call;
-#        when `trailers` is not NULL and this piece ends with the trailer section, it is set to the field lines (final CRLF excluded), else len 0
+#        when `trailers` is not NULL and this piece ends with the trailer section, it is set to the field lines (final CRLF excluded),
+#        else len 0
 #     0: more bytes are needed, or the body is done (body.state tells)
 #    -1: malformed; state is BODY_FAILED and stays so
 # An empty body (BODY_NONE, length 0) is BODY_DONE from the start.

@@ -231,7 +231,7 @@ cdef class BodyReader:
 
     @staticmethod
     def of_response(Head head not None, bytes method=b"GET", bint http_10=False, Py_ssize_t trailer_limit=65536):
-        """Read the body of the response to a request by `method`, of HTTP/1.0 or 1.1. Raises WireError (502) when its framing is refused."""
+        """Read the body of the response to a `method` request of HTTP/1.0 or 1.1. Raises WireError (502) when its framing is refused."""
         cdef BodyReader reader = BodyReader()
         reader.side = "upstream"
         if body_of_response(&reader.body, head, method_name(method, <uint32_t>len(method)), 0 if http_10 else 1, trailer_limit) < 0:

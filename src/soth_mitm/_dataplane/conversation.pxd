@@ -47,7 +47,7 @@ cdef class Conversation(Party):
     cdef Tunnel tunnel                 # after 101
 
     cdef Flow flow
-    cdef int64_t upstream_bytes_before # what the connection had sent us before this flow
+    cdef int64_t upstream_bytes_before     # what the connection had sent us before this flow
     cdef Sending sending
     cdef Answering answering
     cdef Deadline client_deadline
@@ -63,6 +63,8 @@ cdef class Conversation(Party):
     # what exchange does
     cdef int advance(self) except -1
     cdef int decide(self) except -1
+    cdef int response_done(self) except -1
+    cdef int upstream_gone(self, object error) except -1
     cdef int next_request(self) except -1      # the flow has ended and the connection goes on
 
     cdef int answer(self, int status, bytes text, object headers) except -1    # ours; or cut, when a response has begun
@@ -73,4 +75,4 @@ cdef class Conversation(Party):
     cdef int drop_upstream(self) except -1
     cdef int stop(self) except -1
     cdef int check_end(self) except -1
-    cdef bint may_retry(self)
+    cdef int may_retry(self) except -1

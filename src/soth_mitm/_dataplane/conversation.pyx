@@ -1,8 +1,6 @@
 """One client connection that speaks HTTP/1: its answers of our own, its deadlines, its back-pressure, and its end."""
 
-cimport cython
-
-from soth_mitm._dataplane.body cimport BODY_DONE, BODY_NONE, BODY_UNTIL_CLOSE
+from soth_mitm._dataplane.body cimport BODY_DONE, BODY_NONE, BODY_UNTIL_CLOSE, body_eof
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.flow cimport Flow
@@ -71,7 +69,7 @@ cdef class Conversation(Party):
         self.plane.counters.upstream_errors += 1
         return self.answer(status, text, ())
 
-    cdef bint may_retry(self):
+    cdef int may_retry(self) except -1:
         # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
         cdef Flow flow = self.flow
         cdef int method = flow.request.method
@@ -115,6 +113,9 @@ cdef class Conversation(Party):
         return 0
 
     cdef int decide(self) except -1:
+        return 0
+
+    cdef int response_done(self) except -1:
         return 0
 
     cdef int next_request(self) except -1:
@@ -171,6 +172,55 @@ cdef class Conversation(Party):
             self.told_end = True
             self.on_end()
         return 0
+
+    # --- what the endpoints say
+
+    cdef int ended(self, object endpoint, bint clean) except -1:
+        if endpoint is self.upstream:
+            if self.answering == ANSWERING_RELAY and clean and body_eof(&self.flow.response_body) == 0:
+                self.response_done()
+                return self.advance()
+            return self.upstream_gone(ConnectionResetError("the upstream closed the connection"))
+        if endpoint is not self.client or self.over:
+            return 0
+        self.keep = False
+        if self.sending == SENDING_HEAD:
+            self.client_deadline.clear()
+            close_in_order(self.client, self.plane.linger)
+            return self.stop()
+        if not clean or self.flow.request_body.state != BODY_DONE:
+            return self.cut(ConnectionResetError("the client closed the connection"))
+        return 0
+
+    cdef int lost(self, object endpoint, object error) except -1:
+        if endpoint is self.client:
+            self.cut(error)
+            return self.check_end()
+        if endpoint is self.upstream:
+            return self.upstream_gone(error or ConnectionResetError("the upstream closed the connection"))
+        return 0
+
+    cdef int upstream_gone(self, object error) except -1:
+        if self.answering == ANSWERING_HEAD:
+            if self.may_retry():
+                self.plane.counters.retries += 1
+                self.flow.retried = True
+                self.drop_upstream()
+                self.answering = ANSWERING_NONE
+                self.sending = SENDING_CLAIM
+                self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
+                return self.flow.route.pool.claim_new(self)
+            self.fail_upstream(502, b"the upstream closed the connection before it answered")
+            return self.advance()
+        if self.answering == ANSWERING_RELAY:
+            self.plane.counters.upstream_errors += 1
+            return self.cut(error)
+        if self.sending == SENDING_RELAY:
+            # the response is complete; what is left of the request has nowhere to go
+            self.drop_upstream()
+            close_while_sending(self.client, self.plane.linger)
+            return self.stop()
+        return self.drop_upstream()
 
     # --- pace and deadlines
 

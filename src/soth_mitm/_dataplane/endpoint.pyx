@@ -2,7 +2,6 @@
 
 import ssl
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from soth_mitm._dataplane.buffer cimport BLOCK_SIZE, SCRATCH_SIZE, Arena, Buffer

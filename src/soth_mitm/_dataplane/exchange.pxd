@@ -37,5 +37,3 @@ cdef class Exchange(Conversation):
     cdef int begin_response(self, Head head) except -1
     cdef int switch_protocols(self, Head head) except -1
     cdef int relay_response(self) except -1
-    cdef int response_done(self) except -1
-    cdef int upstream_gone(self, object error) except -1

@@ -7,7 +7,7 @@ hook's answer, a connection from the pool) changes a state and calls `advance`, 
 cimport cython
 
 from soth_mitm._dataplane.body cimport (
-    BODY_DONE, BODY_UNTIL_CLOSE, body_eof, body_error_text, body_of_request, body_of_response,
+    BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response,
 )
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_DOWNLOAD, LATE_HEAD, LATE_IDLE,
@@ -19,13 +19,13 @@ from soth_mitm._dataplane.head cimport (
     FIELD_UPGRADE, HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text,
     parse_request_head, parse_response_head,
 )
-from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING, Outcome
+from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
 from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
 from soth_mitm._dataplane.scan cimport soth_equals_lower
-from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, Moved, move_request, move_response
+from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, move_request, move_response
 from soth_mitm._dataplane.view cimport View, view_bytes
 from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
 
@@ -168,7 +168,7 @@ cdef class Exchange(Conversation):
 
     cdef int collect(self) except -1:
         cdef Flow flow = self.flow
-        cdef Moved moved = move_request(flow, self.client, None)
+        cdef int moved = move_request(flow, self.client, None)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if flow.request_body.payload_total > self.plane.body_limit and self.plane.reject_overflow:
@@ -178,7 +178,7 @@ cdef class Exchange(Conversation):
         return 0
 
     cdef int decide(self) except -1:
-        cdef Outcome outcome
+        cdef int outcome
         self.sending = SENDING_DECIDE
         self.client_deadline.clear()
         self.flow.asked = True
@@ -264,7 +264,7 @@ cdef class Exchange(Conversation):
         return self.client.release()
 
     cdef int relay_request(self) except -1:
-        cdef Moved moved = move_request(self.flow, self.client, self.upstream)
+        cdef int moved = move_request(self.flow, self.client, self.upstream)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(self.flow.request_body.error).encode())
         if moved == MOVED_ALL:
@@ -368,7 +368,7 @@ cdef class Exchange(Conversation):
         return 0
 
     cdef int relay_response(self) except -1:
-        cdef Moved moved = move_response(self.flow, self.upstream, self.client)
+        cdef int moved = move_response(self.flow, self.upstream, self.client)
         if self.over:
             return 0
         if moved == MOVED_ALL:
@@ -407,50 +407,3 @@ cdef class Exchange(Conversation):
 
     cdef int received(self, object endpoint) except -1:
         return self.advance()
-
-    cdef int ended(self, object endpoint, bint clean) except -1:
-        if endpoint is self.upstream:
-            if self.answering == ANSWERING_RELAY and clean and body_eof(&self.flow.response_body) == 0:
-                self.response_done()
-                return self.advance()
-            return self.upstream_gone(ConnectionResetError("the upstream closed the connection"))
-        if endpoint is not self.client or self.over:
-            return 0
-        self.keep = False
-        if self.sending == SENDING_HEAD:
-            self.client_deadline.clear()
-            close_in_order(self.client, self.plane.linger)
-            return self.stop()
-        if not clean or self.flow.request_body.state != BODY_DONE:
-            return self.cut(ConnectionResetError("the client closed the connection"))
-        return 0
-
-    cdef int lost(self, object endpoint, object error) except -1:
-        if endpoint is self.client:
-            self.cut(error)
-            return self.check_end()
-        if endpoint is self.upstream:
-            return self.upstream_gone(error or ConnectionResetError("the upstream closed the connection"))
-        return 0
-
-    cdef int upstream_gone(self, object error) except -1:
-        if self.answering == ANSWERING_HEAD:
-            if self.may_retry():
-                self.plane.counters.retries += 1
-                self.flow.retried = True
-                self.drop_upstream()
-                self.answering = ANSWERING_NONE
-                self.sending = SENDING_CLAIM
-                self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
-                return self.route.pool.claim_new(self)
-            self.fail_upstream(502, b"the upstream closed the connection before it answered")
-            return self.advance()
-        if self.answering == ANSWERING_RELAY:
-            self.plane.counters.upstream_errors += 1
-            return self.cut(error)
-        if self.sending == SENDING_RELAY:
-            # the response is complete; what is left of the request has nowhere to go
-            self.drop_upstream()
-            close_while_sending(self.client, self.plane.linger)
-            return self.stop()
-        return self.drop_upstream()

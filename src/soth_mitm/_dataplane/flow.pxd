@@ -94,4 +94,4 @@ cdef class Flow(Party):
     cdef int push(self, Hook hook, object first, object second) except -1
     cdef int push_frames(self) except -1
     cdef int drain(self) except -1
-    cdef bint full(self)
+    cdef int full(self) except -1

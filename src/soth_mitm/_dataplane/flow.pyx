@@ -8,13 +8,12 @@ from collections import deque
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.decode cimport decoder_for
 from soth_mitm._dataplane.head cimport FIELD_CONTENT_ENCODING, Head
-from soth_mitm._dataplane.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook, Outcome
+from soth_mitm._dataplane.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook
 from soth_mitm._dataplane.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.messages cimport RawRequest, StreamChunk, new_request, new_response
 from soth_mitm._dataplane.party cimport Party
@@ -144,7 +143,8 @@ cdef class Flow(Party):
                 self.frames = []
                 index = head.find_known(FIELD_CONTENT_ENCODING)
                 if index >= 0:
-                    self.decoder = decoder_for(view_bytes(head.span(head.fields[index].value, head.fields[index].value_len)), ENDLESS)
+                    coding = view_bytes(head.span(head.fields[index].value, head.fields[index].value_len))
+                    self.decoder = decoder_for(coding, self.plane.body_limit, True)
         elif self.hooks.on_response is not None:
             self.copy = Copy(self.plane.body_limit)
         return 0
@@ -246,7 +246,7 @@ cdef class Flow(Party):
         return 0
 
     cdef int call(self, Hook hook, object first, object second) except -1:
-        cdef Outcome outcome = self.hooks.run(hook, first, second, self)
+        cdef int outcome = self.hooks.run(hook, first, second, self)
         self.busy = outcome == HOOK_PENDING
         self.called = hook
         if outcome == HOOK_DONE and hook is self.hooks.on_request:
@@ -255,7 +255,7 @@ cdef class Flow(Party):
             self.owner.broken(self.hooks.error)
         return 0
 
-    cdef bint full(self):
+    cdef int full(self) except -1:
         return self.queue is not None and (len(self.queue) >= self.plane.queue_limit or self.queued_bytes > self.plane.body_limit)
 
     cdef int late(self, int stage) except -1:

@@ -104,9 +104,6 @@ cdef class Head:
     cdef int find(self, const char* name, Py_ssize_t length) noexcept
     # The target in origin-form (`*` for OPTIONS without a path); b"" for CONNECT
     cdef bytes origin_target(self)
-    # The host that the request is for, without port: of the absolute- or authority-form, else of the Host field; and the port, 0: none
-    # is named. False: there is no host (HTTP/1.0).
-    cdef bint named_host(self, View* host, int* port) noexcept
     # Do persistence rules of RFC 9112 section 9.3 let the connection go on after this message?
     cdef bint keeps_alive(self) noexcept
 

@@ -27,7 +27,7 @@ from soth_mitm._dataplane.scan cimport (
     soth_is_token_byte, soth_parse_authority, soth_parse_decimal,
 )
 from soth_mitm._dataplane.target cimport ERROR_TARGETS_END, Target, method_name, parse_target, same_authority, target_error_text
-from soth_mitm._dataplane.view cimport view_of
+from soth_mitm._dataplane.view cimport view_bytes, view_of
 
 from soth_mitm.errors import WireError
 
@@ -284,17 +284,13 @@ cdef Py_ssize_t parse_response_head(Head head, const char* data, Py_ssize_t leng
     return _parse_block(head, data, length, limit, 0, scanned)
 
 
-cdef tuple _parse_bytes(bytes data, Py_ssize_t limit, bint is_request):
+cdef tuple _parse_bytes(bytes data, bint is_request, Py_ssize_t limit, Py_ssize_t* scanned):
     """Parse for Python; here a code becomes an exception."""
-    cdef Head head = Head()
-    cdef Py_ssize_t scanned = 0
+    cdef Head head = Head.__new__(Head)
     cdef Py_ssize_t code
     if not 0 < limit <= MAX_LIMIT:
         raise ValueError(f"limit: {limit} is not in 1..{MAX_LIMIT}")
-    if is_request:
-        code = parse_request_head(head, PyBytes_AS_STRING(data), len(data), limit, &scanned)
-    else:
-        code = parse_response_head(head, PyBytes_AS_STRING(data), len(data), limit, &scanned)
+    code = (parse_request_head if is_request else parse_response_head)(head, PyBytes_AS_STRING(data), len(data), limit, scanned)
     if code > 0:
         return head, code
     if code == HEAD_MORE:
@@ -304,6 +300,28 @@ cdef tuple _parse_bytes(bytes data, Py_ssize_t limit, bint is_request):
     else:
         text, status = head_error_text(head.error), 400
     raise WireError(text, side="client" if is_request else "upstream", status=status if is_request else 502)
+
+
+cdef str _host_value(Head head):
+    if head.host < 0:
+        return None
+    return view_bytes(head.span(head.fields[head.host].value, head.fields[head.host].value_len)).decode("ascii")
+
+
+@cython.final
+cdef class HeadReader:
+    """Parses one head that arrives in pieces, for tests, fuzzing and tools; the proxy itself uses the functions above."""
+
+    cdef bint is_request
+    cdef Py_ssize_t limit, scanned
+
+    def __cinit__(self, bint is_request, Py_ssize_t limit=65536):
+        self.is_request = is_request
+        self.limit = limit
+
+    def feed(self, bytes data not None):
+        """Parse `data`, all bytes that have arrived so far: answers and raises as `Head.parse_request` does."""
+        return _parse_bytes(data, self.is_request, self.limit, &self.scanned)
 
 
 @cython.final
@@ -358,31 +376,20 @@ cdef class Head:
         target = self.raw[self.path:self.path + self.path_len]
         return target if self.form != TARGET_ABSOLUTE or target[0] == c"/" else b"/" + target
 
-    cdef bint named_host(self, View* host, int* port) noexcept:
-        cdef View authority
-        cdef unsigned int number = 0
-        if self.form == TARGET_ABSOLUTE or self.form == TARGET_AUTHORITY:
-            authority = self.span(self.authority, self.authority_len)
-        elif self.host >= 0:
-            authority = self.span(self.fields[self.host].value, self.fields[self.host].value_len)
-        else:
-            return False
-        host[0] = view_of(authority.ptr, soth_parse_authority(authority.ptr, authority.len, &number))
-        port[0] = number
-        return True
-
     @staticmethod
     def parse_request(bytes data not None, Py_ssize_t limit=65536):
         """Parse the request head at the start of `data`: (head, bytes consumed), or None when its end is not there yet.
 
         `limit` is the most bytes that the head may have. Raises WireError, whose `status` is what the client is to be answered.
         """
-        return _parse_bytes(data, limit, True)
+        cdef Py_ssize_t scanned = 0
+        return _parse_bytes(data, True, limit, &scanned)
 
     @staticmethod
     def parse_response(bytes data not None, Py_ssize_t limit=65536):
         """Parse the response head at the start of `data`; as `parse_request`, the status of a WireError is 502."""
-        return _parse_bytes(data, limit, False)
+        cdef Py_ssize_t scanned = 0
+        return _parse_bytes(data, False, limit, &scanned)
 
     @property
     def version(self):
@@ -407,16 +414,14 @@ cdef class Head:
     @property
     def authority(self):
         """Host and port as the target (absolute-form, CONNECT) or else Host names them; None when nothing does."""
-        if self.authority_len == 0:
-            return self.host
-        return self.raw[self.authority:self.authority + self.authority_len].decode("ascii")
+        if self.authority_len:
+            return self.raw[self.authority:self.authority + self.authority_len].decode("ascii")
+        return _host_value(self)
 
     @property
     def host(self):
         """The value of Host, None without one and on a response."""
-        if self.host < 0:
-            return None
-        return self.raw[self.fields[self.host].value:][:self.fields[self.host].value_len].decode("ascii")
+        return _host_value(self)
 
     @property
     def reason(self):
@@ -430,6 +435,14 @@ cdef class Head:
             (self.raw[field.line:field.line + field.name_len], self.raw[field.value:field.value + field.value_len])
             for field in self.fields[:self.count]
         ]
+
+    @property
+    def facts(self):
+        """What the proxy itself acts upon, by name: for tests and tools."""
+        return {
+            "content_length": self.content_length, "chunked": bool(self.chunked), "expect_continue": bool(self.expect_continue),
+            "upgrade": bool(self.connection_upgrade), "keeps_alive": bool(self.keeps_alive()),
+        }
 
     def __repr__(self):
         if not self.raw:

@@ -34,6 +34,7 @@ cdef class Hook:
 
 cdef class Hooks:
     cdef readonly object loop
+    cdef object tasks                      # what asyncio's task functions are called here: see the constructor
     cdef readonly Hook on_request          # None: not overridden, and so without any cost
     cdef readonly Hook on_response
     cdef readonly Hook on_stream_chunk
@@ -50,9 +51,9 @@ cdef class Hooks:
     cdef object error
 
     # `second` None: the hook takes one argument
-    cdef Outcome run(self, Hook hook, object first, object second, Party waiter) except *
-    cdef Outcome step(self, Hook hook, object coroutine, Party waiter) except *
-    cdef Outcome failed(self, Hook hook, object error) except *
+    cdef int run(self, Hook hook, object first, object second, Party waiter) except -1     # an Outcome
+    cdef int step(self, Hook hook, object coroutine, Party waiter) except -1
+    cdef int failed(self, Hook hook, object error) except -1
     cdef int overran(self, Hook hook) except -1
 
 

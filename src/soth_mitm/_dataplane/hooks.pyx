@@ -1,7 +1,5 @@
 """Calling the handler's methods: deadlines, failures, and coroutines that cost a task only when they suspend."""
 
-import asyncio
-from asyncio.tasks import _enter_task, _leave_task
 from contextvars import copy_context
 
 cimport cython
@@ -44,13 +42,15 @@ cdef class Hook:
 cdef class Hooks:
     """The hooks that run for each flow, of one handler on one loop.
 
-    A hook given as None is not overridden. `report(name, exception)` is called for each failure; `block_on_failure` says what a failing
-    `on_request` means; without `recover` a failing hook aborts its flow.
+    `tasks` offers ``make(coroutine, loop)``, ``enter(loop, task)``, ``leave(loop, task)`` and ``current(loop)`` of the loop's kind of
+    tasks. A hook given as None is not overridden. `report(name, exception)` is called for each failure; `block_on_failure` says what a
+    failing `on_request` means; without `recover` a failing hook aborts its flow.
     """
 
-    def __cinit__(self, loop, report, HookCounts counts not None, *, Hook on_request=None, Hook on_response=None, Hook on_stream_chunk=None,
-                  Hook on_stream_end=None, bint recover=True, bint block_on_failure=False):
+    def __cinit__(self, loop, tasks, report, HookCounts counts not None, *, Hook on_request=None, Hook on_response=None,
+                  Hook on_stream_chunk=None, Hook on_stream_end=None, bint recover=True, bint block_on_failure=False):
         self.loop = loop
+        self.tasks = tasks
         self.report = report
         self.counts = counts
         self.on_request = on_request
@@ -61,8 +61,8 @@ cdef class Hooks:
         self.block_on_failure = block_on_failure
         self.context = copy_context()
 
-    cdef Outcome run(self, Hook hook, object first, object second, Party waiter) except *:
-        cdef Outcome outcome
+    cdef int run(self, Hook hook, object first, object second, Party waiter) except -1:
+        cdef int outcome
         cdef double began = monotonic(), took
         self.counts.calls += 1
         try:
@@ -81,29 +81,29 @@ cdef class Hooks:
             self.overran(hook)
         return outcome
 
-    cdef Outcome step(self, Hook hook, object coroutine, Party waiter) except *:
+    cdef int step(self, Hook hook, object coroutine, Party waiter) except -1:
         cdef PyObject* sent = NULL
         cdef PySendResult how
         cdef Carrier carrier = self.carrier
         cdef Suspended call
         if carrier is None:
-            carrier = self.carrier = Carrier(self.loop)
+            carrier = self.carrier = Carrier(self.loop, self.tasks)
         context = self.context.copy()
         outer = None
         try:
-            _enter_task(self.loop, carrier.task)
+            self.tasks.enter(self.loop, carrier.task)
         except RuntimeError:
-            outer = asyncio.current_task(self.loop)
-            _leave_task(self.loop, outer)
-            _enter_task(self.loop, carrier.task)
+            outer = self.tasks.current(self.loop)
+            self.tasks.leave(self.loop, outer)
+            self.tasks.enter(self.loop, carrier.task)
         PyContext_Enter(context)
         try:
             how = PyIter_Send(coroutine, None, &sent)
         finally:
             PyContext_Exit(context)
-            _leave_task(self.loop, carrier.task)
+            self.tasks.leave(self.loop, carrier.task)
             if outer is not None:
-                _enter_task(self.loop, outer)
+                self.tasks.enter(self.loop, outer)
             if carrier.task.cancelling():
                 # the hook cancelled its own task, which therefore is of no use to the next hook
                 self.carrier = None
@@ -117,7 +117,7 @@ cdef class Hooks:
         carrier.adopt(coroutine, context, answer, call)
         return HOOK_PENDING
 
-    cdef Outcome failed(self, Hook hook, object error) except *:
+    cdef int failed(self, Hook hook, object error) except -1:
         self.counts.failures += 1
         self.error = error
         self.report(hook.name, error)
@@ -182,9 +182,9 @@ cdef class Suspended(Party):
 cdef class Carrier:
     """A coroutine that waits for a hook to carry, then is that hook. Behaves like any coroutine towards its task."""
 
-    def __cinit__(self, loop):
+    def __cinit__(self, loop, tasks):
         self.loop = loop
-        self.task = asyncio.Task(self, loop=loop, name="soth-mitm hook")
+        self.task = tasks.make(self, loop)
 
     cdef int adopt(self, object coroutine, object context, object yielded, Suspended call) except -1:
         self.coroutine = coroutine
@@ -226,16 +226,13 @@ cdef class Carrier:
             self.task = None
             call.end(stop.value, None)
             raise
-        except asyncio.CancelledError as error:
-            self.task = None
-            call.end(None, error)
-            raise
         except Exception as error:
             self.task = None
             if not call.ended:
                 call.hooks.failed(call.hook, error)
             call.end(None, error)
         except BaseException as error:
+            # cancelled, or the interpreter is to end
             self.task = None
             call.end(None, error)
             raise

@@ -5,6 +5,7 @@ from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm._dataplane.party import Party
 
 def say_goodbye(endpoint: Endpoint, queue: DeadlineQueue) -> None: ...
+
 @final
 class Farewell(Party):
     def __new__(cls, endpoint: Endpoint, queue: DeadlineQueue) -> Farewell: ...

@@ -27,8 +27,9 @@ cdef class OriginPool:
     cdef readonly object dial          # dial(pool): begins a connection; ends in pool.connected() or pool.failed()
     cdef public Py_ssize_t max_open
     cdef public Py_ssize_t max_idle
-    cdef public DeadlineQueue idle_deadline
-    cdef public object on_first_return # called with a connection that comes back from its first request, or None
+    cdef readonly DeadlineQueue idle_deadline
+    cdef readonly DeadlineQueue surplus_deadline
+    cdef public object on_first_return  # called with a connection that comes back from its first request, or None
     cdef Counters counters
     cdef list idle                     # Upstream, the most recently used last
     cdef object waiting                # deque of Party

@@ -21,7 +21,6 @@ class Parked(Party):
 class OriginPool:
     max_open: int
     max_idle: int
-    idle_deadline: DeadlineQueue
     on_first_return: Callable[[Upstream], object] | None
     def __new__(
         cls,
@@ -29,6 +28,7 @@ class OriginPool:
         dial: Callable[[OriginPool], object],
         counters: Counters,
         idle_deadline: DeadlineQueue,
+        surplus_deadline: DeadlineQueue,
         *,
         max_open: int,
         max_idle: int,
@@ -36,6 +36,10 @@ class OriginPool:
     def connected(self, upstream: Upstream) -> None: ...
     def failed(self, error: Exception) -> None: ...
     def close_idle(self) -> None: ...
+    @property
+    def idle_deadline(self) -> DeadlineQueue: ...
+    @property
+    def surplus_deadline(self) -> DeadlineQueue: ...
     @property
     def origin(self) -> Any: ...
     @property

@@ -53,15 +53,18 @@ cdef class OriginPool:
     """Connections to one origin under one TLS identity.
 
     `dial(pool)` is called when a new connection is wanted and must end in exactly one call of `connected` or `failed`. `max_open` bounds
-    what is dialled, in use and idle together; who finds it reached waits in order.
+    what is dialled, in use and idle together; who finds it reached waits in order. Idle ones beyond
+    `max_idle` are closed after the duration of `surplus_deadline`; a `max_idle` of 0 closes each as it comes back.
     """
 
-    def __cinit__(self, origin, dial, Counters counters not None, DeadlineQueue idle_deadline not None, *, Py_ssize_t max_open,
+    def __cinit__(self, origin, dial, Counters counters not None, DeadlineQueue idle_deadline not None,
+                  DeadlineQueue surplus_deadline not None, *, Py_ssize_t max_open,
                   Py_ssize_t max_idle):
         self.origin = origin
         self.dial = dial
         self.counters = counters
         self.idle_deadline = idle_deadline
+        self.surplus_deadline = surplus_deadline
         self.max_open = max_open
         self.max_idle = max_idle
         self.idle = []
@@ -93,12 +96,13 @@ cdef class OriginPool:
             return 0
         if self.waiting:
             return self.hand_over(upstream, <Party>self.waiting.popleft())
-        if len(self.idle) >= self.max_idle:
+        if self.max_idle == 0:
             self.forget(upstream)
             upstream.finish()
             return 0
         upstream.party = upstream.parked
-        upstream.parked.deadline.set(self.idle_deadline, 0)
+        # requests come and go in waves: what is too much between two of them is closed when it stays too much
+        upstream.parked.deadline.set(self.idle_deadline if len(self.idle) < self.max_idle else self.surplus_deadline, 0)
         self.idle.append(upstream)
         upstream.release()
         return 0
@@ -127,7 +131,9 @@ cdef class OriginPool:
     cdef int hand_over(self, Upstream upstream, Party party) except -1:
         upstream.served += 1
         upstream.party = party
-        return party.granted(upstream)
+        party.granted(upstream)
+        # a new connection is held since its handshake, one that is given back may be since its last response
+        return upstream.release()
 
     cdef int dial_for_waiting(self) except -1:
         while self.dialling < len(self.waiting) and self.open < self.max_open:

@@ -12,5 +12,5 @@ cdef enum Moved:
 
 
 # The request body: relayed to `target`, or, when that is None, kept in the flow
-cdef Moved move_request(Flow flow, Endpoint source, Endpoint target) except *
-cdef Moved move_response(Flow flow, Endpoint source, Endpoint target) except *
+cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1      # a Moved
+cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1

@@ -14,7 +14,7 @@ cdef Moved verdict(Body* body) noexcept:
     return MOVED_SOME
 
 
-cdef Moved move_request(Flow flow, Endpoint source, Endpoint target) except *:
+cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1:
     cdef Body* body = &flow.request_body
     cdef const char* data = source.inbox.data()
     cdef Py_ssize_t size = source.inbox.size(), total = 0, count
@@ -41,7 +41,7 @@ cdef Moved move_request(Flow flow, Endpoint source, Endpoint target) except *:
     return verdict(body)
 
 
-cdef Moved move_response(Flow flow, Endpoint source, Endpoint target) except *:
+cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1:
     cdef Body* body = &flow.response_body
     cdef const char* data = source.inbox.data()
     cdef Py_ssize_t size = source.inbox.size(), total = 0, count

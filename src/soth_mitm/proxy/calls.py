@@ -15,6 +15,7 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.errors import TlsFailedError
 from soth_mitm.handler import overridden_hooks
+from soth_mitm.proxy import tasks
 
 log = logging.getLogger("soth_mitm.handler")
 
@@ -40,6 +41,7 @@ class HandlerCalls:
         self.deadlines = (request, response)
         self.hooks = Hooks(
             loop,
+            tasks,
             self._report,
             counts,
             on_request=self._hook("on_request", request),
@@ -60,8 +62,9 @@ class HandlerCalls:
             return
         self._logged.add(key)
         traceback = None if isinstance(error, TimeoutError) else error
-        log.warning("%s.%s failed: %r (further ones of this kind are counted only)", type(self._handler).__name__, name, error,
-                    exc_info=traceback)
+        log.warning(
+            "%s.%s failed: %r (further ones of this kind are counted only)", type(self._handler).__name__, name, error, exc_info=traceback
+        )
 
     async def opened(self, meta: ConnectionMeta) -> None:
         """A client connected."""

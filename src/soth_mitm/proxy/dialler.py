@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.intake import Intake
@@ -96,8 +97,8 @@ class Dialler:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-                addresses = _interleaved([info[4][:2] for info in found])
-                if any(self._is_ours((str(host), int(port))) for host, port in addresses):
+                addresses = _interleaved([(str(info[4][0]), int(info[4][1])) for info in found])
+                if any(self._is_ours(address) for address in addresses):
                     raise LoopsBackError(
                         f"{where} is this proxy itself; the request would come back here for ever", side="upstream", status=508
                     )
@@ -194,9 +195,9 @@ class Dialler:
         self._contexts.sessions.put(origin.server_name, origin.port, engine.context, engine.session)
 
 
-def _interleaved(addresses: Sequence[tuple[str | int, ...]]) -> list[SocketAddress]:
+def _interleaved(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
     """Return the addresses with the families taking turns, in the resolver's order otherwise."""
-    unique = list(dict.fromkeys((str(address[0]), int(address[1])) for address in addresses))
+    unique = list(dict.fromkeys(addresses))
     sixes = [address for address in unique if ":" in address[0]]
     fours = [address for address in unique if ":" not in address[0]]
     first, second = (sixes, fours) if unique and ":" in unique[0][0] else (fours, sixes)
@@ -215,7 +216,7 @@ def _facts(engine: ssl.SSLObject) -> UpstreamFacts:
     der = engine.getpeercert(binary_form=True)
     # empty when the certificate was not verified, and then its names are nobody's business
     certificate = engine.getpeercert() or {}
-    names = certificate.get("subjectAltName", ())
+    names = cast(tuple[tuple[str, str], ...], certificate.get("subjectAltName", ()))
     cipher = engine.cipher()
     return UpstreamFacts(
         version=engine.version(),
@@ -223,5 +224,5 @@ def _facts(engine: ssl.SSLObject) -> UpstreamFacts:
         alpn=engine.selected_alpn_protocol(),
         resumed=bool(engine.session_reused),
         certificate_sha256=hashlib.sha256(der).hexdigest() if der else None,
-        names=tuple(str(value) for kind, value in names if kind in ("DNS", "IP Address")),  # type: ignore[misc, unused-ignore]
+        names=tuple(value for kind, value in names if kind in ("DNS", "IP Address")),
     )

@@ -68,7 +68,7 @@ class MitmProxyHandle:
         config.validate()
         self._service.reload(config)
 
-    async def shutdown(self, timeout: float | timedelta | None = None) -> None:
+    async def shutdown(self, timeout: float | timedelta | None = None) -> None:  # noqa: ASYNC109 - the name is the contract's
         """Stop accepting, finish what is under way within `timeout` (seconds; `timeouts.drain_ms` when None), cut the rest.
 
         Raises `ShutdownTimeoutError` when connections had to be cut. Nothing of the proxy is left afterwards, either way. A second call

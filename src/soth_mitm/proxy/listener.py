@@ -8,10 +8,10 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm.addresses import parse_bind_address
 from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import BindError
+from soth_mitm.proxy.protocols import ClientEndpoint
 
 BACKLOG = 1024
 _HINTS = {
@@ -107,12 +107,14 @@ class Listener:
                 raise
         return cls(sockets, unix_path)
 
-    async def serve(self, factory: Callable[[], Endpoint]) -> None:
+    async def serve(self, factory: Callable[[], ClientEndpoint]) -> None:
         """Begin to accept; `factory` makes each connection's protocol."""
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
-            create = loop.create_unix_server if listening.family == _AF_UNIX else loop.create_server
-            self._servers.append(await create(factory, sock=listening))  # type: ignore[operator]
+            if listening.family == _AF_UNIX:
+                self._servers.append(await loop.create_unix_server(factory, sock=listening))
+            else:
+                self._servers.append(await loop.create_server(factory, sock=listening))
 
     def close(self) -> None:
         """Stop accepting; connections go on. A Unix socket's file is removed."""
@@ -153,6 +155,3 @@ def _is_local(host: str) -> bool:
         except OSError:
             return False
     return True
-
-
-

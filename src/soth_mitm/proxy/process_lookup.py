@@ -29,8 +29,7 @@ class ProcessLookup:
         loop = asyncio.get_running_loop()
         if isinstance(family, UnixDomain):
             assert endpoint.transport is not None
-            look_up = self.attribution.lookup_unix, endpoint.transport.get_extra_info("socket")
-            future = loop.run_in_executor(self._threads, *look_up)
+            future = loop.run_in_executor(self._threads, self.attribution.lookup_unix, endpoint.transport.get_extra_info("socket"))
         else:
             local, remote = family.local, family.remote
             if local[0] != remote[0] and not remote[0].startswith("127."):

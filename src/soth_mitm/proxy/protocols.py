@@ -9,9 +9,9 @@ from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm._dataplane.pool import Upstream
 
 
-class ClientEndpoint(Endpoint, asyncio.BufferedProtocol):  # type: ignore[misc]  # both have `__slots__`; only one has a layout
+class ClientEndpoint(Endpoint, asyncio.BufferedProtocol):
     """A socket that a client connected to us."""
 
 
-class UpstreamEndpoint(Upstream, asyncio.BufferedProtocol):  # type: ignore[misc]
+class UpstreamEndpoint(Upstream, asyncio.BufferedProtocol):
     """A socket that we connected to an upstream."""

@@ -36,7 +36,7 @@ class Accepting(ClientEndpoint):
         self._intake = intake
 
     def __new__(cls, service: "Service", intake: Intake) -> "Accepting":
-        return super().__new__(cls, service.arena, intake)
+        return cast("Accepting", super().__new__(cls, service.arena, intake))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the type's methods but not its name

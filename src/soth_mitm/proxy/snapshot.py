@@ -9,6 +9,7 @@ from soth_mitm._dataplane.hooks import HookCounts
 from soth_mitm._dataplane.messages import RawRequest
 from soth_mitm._dataplane.plane import Counters, Plane
 from soth_mitm.config import MitmConfig
+from soth_mitm.config_derived import derive_flow_runtime
 from soth_mitm.decision import HandlerDecision
 from soth_mitm.policy import Policy
 from soth_mitm.proxy.calls import HandlerCalls
@@ -17,7 +18,8 @@ log = logging.getLogger("soth_mitm.proxy")
 
 # How long the last bytes of a connection that ends may take to arrive.
 LINGER_SECONDS = 5.0
-DEFAULT_QUEUE_LENGTH = 1024
+# How long idle upstream connections beyond connection_pool.max_idle_per_host are kept for the next wave of requests.
+SURPLUS_MILLISECONDS = 1000
 
 
 class Snapshot:
@@ -39,16 +41,17 @@ class Snapshot:
         self._logged = logged
         self._deadlines: dict[int, DeadlineQueue] = {}
         self._loop = loop
-        timeouts, flow_runtime = config.timeouts, config.flow_runtime
+        timeouts, flow_runtime = config.timeouts, derive_flow_runtime(config)
         arena.allow_buffer(config.max_http_head_bytes)
         self.pool_idle = self._deadline(config.connection_pool.idle_timeout_ms)
+        self.pool_surplus = self._deadline(min(SURPLUS_MILLISECONDS, config.connection_pool.idle_timeout_ms))
         self.plane = Plane(
             arena,
             self.calls.hooks,
             counters,
             head_limit=config.max_http_head_bytes,
             body_limit=config.body.max_size_bytes,
-            queue_limit=flow_runtime.dispatch_queue_capacity or DEFAULT_QUEUE_LENGTH,
+            queue_limit=flow_runtime.dispatch_queue_capacity,
             enforce=config.intercept_mode == "enforce",
             buffer_requests=config.body.buffer_request_bodies,
             reject_overflow=config.body.overflow == "reject",
@@ -68,7 +71,7 @@ class Snapshot:
             ),
             tunnel_idle=self._deadline(timeouts.tunnel_idle_ms),
             linger=self._deadline(int(LINGER_SECONDS * 1000)),
-            pace=self._deadline(flow_runtime.dispatch_queue_send_timeout_ms or config.handler.response_timeout_ms),
+            pace=self._deadline(flow_runtime.dispatch_queue_send_timeout_ms),
         )
 
     def _deadline(self, milliseconds: int) -> DeadlineQueue:
@@ -82,7 +85,7 @@ class Snapshot:
             return
         self._logged.add("block ignored")
         log.warning(
-            "the handler blocked %s %s, but intercept_mode is monitor, so it was forwarded; set intercept_mode = \"enforce\" to apply "
+            'the handler blocked %s %s, but intercept_mode is monitor, so it was forwarded; set intercept_mode = "enforce" to apply '
             "blocks (said once, counted in ignored_block_count)",
             request.method,
             request.authority,

@@ -30,14 +30,15 @@ class Upstreams:
         """Return the pool of `origin`; made when it is first asked for, and dropped when unused and in the way of another."""
         pool = self._pools.get(origin)
         if pool is None:
-            limits = self._snapshot.config.connection_pool
+            connection_pool = self._snapshot.config.connection_pool
             pool = OriginPool(
                 origin,
                 self._begin_dial,
                 self._snapshot.plane.counters,
                 self._snapshot.pool_idle,
-                max_open=limits.max_connections_per_host,
-                max_idle=limits.max_idle_per_host,
+                self._snapshot.pool_surplus,
+                max_open=connection_pool.max_connections_per_host,
+                max_idle=connection_pool.max_idle_per_host,
             )
             pool.on_first_return = lambda upstream: self._dialler.keep_session(cast(UpstreamEndpoint, upstream), origin)
             self._pools[origin] = pool

@@ -51,9 +51,7 @@ def generate_ca(
     if validity_days < 1:
         raise ValueError(f"validity_days must be at least 1, not {validity_days}")
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name(
-        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization), x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
-    )
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization), x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     certificate = (
@@ -72,9 +70,7 @@ def generate_ca(
     )
     return CertificateAuthority(
         cert_pem=certificate.public_bytes(serialization.Encoding.PEM),
-        key_pem=key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
+        key_pem=key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
         certificate=certificate,
         private_key=key,

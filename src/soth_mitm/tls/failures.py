@@ -67,11 +67,11 @@ def classify(exc: BaseException, side: Side) -> FailureClass:
     if isinstance(exc, TimeoutError):
         return FailureClass.TIMEOUT
     if isinstance(exc, ssl.SSLCertVerificationError):
-        return FailureClass.UNKNOWN_CA if exc.verify_code in _UNKNOWN_CA_CODES else FailureClass.CERT_VALIDATION
+        return FailureClass.UNKNOWN_CA if getattr(exc, "verify_code", None) in _UNKNOWN_CA_CODES else FailureClass.CERT_VALIDATION
     if isinstance(exc, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, EOFError)):
         return FailureClass.EOF_OR_RESET
     if isinstance(exc, ssl.SSLError):
-        return _classify_reason(exc.reason, side)
+        return _classify_reason(_reason(exc), side)
     if isinstance(exc, MalformedHello):
         return FailureClass.HANDSHAKE
     if isinstance(exc, ConnectionRefusedError):
@@ -83,18 +83,24 @@ def classify(exc: BaseException, side: Side) -> FailureClass:
 
 def describe(exc: BaseException) -> str:
     """Return one readable line about a failed handshake; it holds no key material and no line breaks."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
+    if isinstance(exc, ssl.SSLCertVerificationError) and hasattr(exc, "verify_code"):
         return _one_line(f"certificate verification failed: {exc.verify_message} (code {exc.verify_code})")
     if isinstance(exc, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return "the peer closed the connection during the TLS handshake"
-    if isinstance(exc, ssl.SSLError) and exc.reason:
-        _, alert, name = exc.reason.partition("_ALERT_")
-        if alert:
-            return f"the peer sent the TLS alert {name.lower()}"
-        return f"TLS error {exc.reason.lower().replace('_', ' ')}"
+    reason = _reason(exc) if isinstance(exc, ssl.SSLError) else None
+    if reason:
+        _, alert, name = reason.partition("_ALERT_")
+        return f"the peer sent the TLS alert {name.lower()}" if alert else f"TLS error: {reason.lower().replace('_', ' ')}"
     if isinstance(exc, OSError) and exc.strerror:
         return _one_line(exc.strerror)
-    return _one_line(str(exc)) or type(exc).__name__
+    # The ssl module's errors print a lone argument as a tuple.
+    text = str(exc.args[0]) if len(exc.args) == 1 else str(exc)
+    return _one_line(text) or type(exc).__name__
+
+
+def _reason(exc: ssl.SSLError) -> str | None:
+    """Return OpenSSL's name of the reason; errors that Python code made have none, not even the attribute."""
+    return getattr(exc, "reason", None)
 
 
 def _classify_reason(reason: str | None, side: Side) -> FailureClass:

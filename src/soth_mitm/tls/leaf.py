@@ -80,9 +80,7 @@ class LeafStore:
         self._validity = datetime.timedelta(days=validity_days)
         self._clock = clock
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._key_pem = self._key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        self._key_pem = self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         self._authority = _authority_key_identifier(ca)
         self._hash = signing_hash(ca.private_key)
         self._lock = threading.Lock()  # guards what follows; never held while minting
@@ -135,21 +133,22 @@ class LeafStore:
             certificate = self._sign(name, mirror)
             context = self._build(certificate, key)
         except Exception as error:
-            # The caller gets it; so do the threads that wait, which would otherwise wait for ever.
-            with self._lock:
-                del self._pending[key]
             ours.set_exception(error)
             raise
-        with self._lock:
-            self._minted += 1
-            self._entries[key] = _Entry(context, _renew_at(certificate))
-            self._entries.move_to_end(key)
-            if len(self._entries) > self._capacity:
-                self._entries.popitem(last=False)
-                self._evictions += 1
-            del self._pending[key]
-        ours.set_result(context)
-        return context
+        else:
+            with self._lock:
+                self._minted += 1
+                self._entries[key] = _Entry(context, _renew_at(certificate))
+                self._entries.move_to_end(key)
+                if len(self._entries) > self._capacity:
+                    self._entries.popitem(last=False)
+                    self._evictions += 1
+            ours.set_result(context)
+            return context
+        finally:
+            with self._lock:
+                del self._pending[key]
+            ours.cancel()  # does nothing unless an interrupt cut us short; then nobody waits for ever
 
     def _sign(self, name: HostName, mirror: Sequence[str]) -> x509.Certificate:
         issuer = self._ca.certificate

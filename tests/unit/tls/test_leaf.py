@@ -208,6 +208,17 @@ def test_threads_that_want_one_name_share_one_minting(ca, monkeypatch):
     assert len(contexts) == 5 and len(set(contexts)) == 1 and store.counters().minted == 1
 
 
+def test_minting_that_is_interrupted_leaves_the_name_free(store, monkeypatch):
+    def interrupted(name, mirror):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_sign", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.context_for("a.example", alpn=H1)
+    assert store.context_for("a.example", alpn=H1) and store.counters().minted == 1
+
+
 def test_threads_with_many_names_keep_the_bound(store):
     failures = []
 

@@ -1,0 +1,137 @@
+"""`soth-mitm run`: a proxy from the first line on the terminal to the last signal."""
+
+import asyncio
+import shlex
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from soth_mitm.addresses import format_host_port
+from soth_mitm.cli.request_lines import RequestLines
+from soth_mitm.config import MitmConfig
+from soth_mitm.destinations import DestinationPattern
+from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
+from soth_mitm.handler import InterceptHandler
+from soth_mitm.proxy.handle import MitmProxyHandle
+from soth_mitm.proxy.loops import new_event_loop
+from soth_mitm.proxy.proxy import MitmProxyBuilder
+
+ReadConfig = Callable[[], MitmConfig]
+# The address of "all interfaces" is none that a client can connect to.
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class Serving:
+    """One run of the command. `read` gives the configuration, at the start and on SIGHUP."""
+
+    def __init__(self, read: ReadConfig, handler: object | None, console: Console, *, quiet: bool, reloadable: bool) -> None:
+        self._read = read
+        self._console = console
+        self._reloadable = reloadable
+        # with nobody to decide, requests need not be held until their bodies are complete
+        self._holds_bodies = handler is not None
+        handler = handler if handler is not None else InterceptHandler()
+        self._lines = None if quiet else RequestLines(handler, self._say)
+        self._handler = handler if self._lines is None else self._lines
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM, and drain; a second signal cuts what is left. Raises what `MitmProxy.start` raises."""
+        proxy = MitmProxyBuilder(self._configured(), self._handler).build()
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(self._serve(proxy.start))
+
+    def _configured(self) -> MitmConfig:
+        config = self._read()
+        if self._lines is not None:
+            self._lines.applies_blocks = config.intercept_mode == "enforce"
+            config.body.buffer_request_bodies = config.body.buffer_request_bodies and self._holds_bodies
+        return config
+
+    async def _serve(self, start: Callable[[], Awaitable[MitmProxyHandle]]) -> None:
+        signals: asyncio.Queue[int] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            _on_signal(loop, number, lambda number=number: signals.put_nowait(number))  # type: ignore[misc]
+        handle = await start()
+        if self._reloadable and sys.platform != "win32":
+            loop.add_signal_handler(signal.SIGHUP, self._reload_soon, handle)
+        self._greet(handle)
+        await signals.get()
+        await self._stop(handle, signals)
+
+    def _greet(self, handle: MitmProxyHandle) -> None:
+        config = handle.current_config()
+        address = format_host_port(handle.address, handle.port)
+        reachable = format_host_port(ANY_ADDRESS.get(handle.address, handle.address), handle.port)
+        self._say(Text.assemble("listening on  ", (f"http://{address}", "bold green")))
+        self._say(Text.assemble("intercepts    ", (", ".join(config.interception.destinations), "bold")))
+        self._say(Text.assemble("CA            ", (str(handle.ca_certificate_path), "bold")))
+        url = _example_url(config.interception.destinations)
+        ca = shlex.quote(str(handle.ca_certificate_path))
+        self._say(Text.assemble("try           ", (f"curl -x http://{reachable} --cacert {ca} {url}", "bold")))
+
+    async def _stop(self, handle: MitmProxyHandle, signals: "asyncio.Queue[int]") -> None:
+        metrics = handle.metrics()
+        if metrics.active_connections:
+            self._say(Text(f"stopping: {metrics.active_connections} connection(s) may finish; a second signal cuts them", style="dim"))
+        shutdown = asyncio.ensure_future(handle.shutdown())
+        again = asyncio.ensure_future(signals.get())
+        await asyncio.wait((shutdown, again), return_when=asyncio.FIRST_COMPLETED)
+        again.cancel()
+        if not shutdown.done():
+            shutdown.cancel()
+        try:
+            await shutdown
+        except asyncio.CancelledError:
+            self._say(Text("cut", style="dim"))
+        except ShutdownTimeoutError as error:
+            self._say(Text(str(error), style="yellow"))
+        metrics = handle.metrics()
+        total = f"{metrics.total_flows} requests, {metrics.blocked_request_count} blocked, {metrics.tunnel_count} tunnels"
+        self._say(Text(f"stopped after {metrics.total_connections} connections: {total}", style="dim"))
+
+    def _reload_soon(self, handle: MitmProxyHandle) -> None:
+        task = asyncio.ensure_future(self._reload(handle))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self, handle: MitmProxyHandle) -> None:
+        before = handle.current_config()
+        try:
+            config = self._configured()
+            await handle.reload(config)
+        except InvalidConfigError as error:
+            self._say(Text(f"not reloaded, nothing changed: {error}", style="bold red"))
+        else:
+            self._say(Text(f"reloaded; changed: {', '.join(before.diff(config)) or 'nothing'}", style="green"))
+
+    def _say(self, line: Text) -> None:
+        # a line stays a line, for those who grep
+        self._console.print(line, soft_wrap=True)
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], None]) -> None:
+    if sys.platform == "win32":
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call))
+    else:
+        loop.add_signal_handler(number, call)
+
+
+def _example_url(destinations: list[str]) -> str:
+    patterns = [DestinationPattern.parse(text) for text in destinations]
+    for pattern in patterns:
+        if not pattern.is_glob:
+            port = 443 if pattern.port is None else pattern.port
+            return f"https://{format_host_port(pattern.host, port).removesuffix(':443')}/"
+    return "https://example.com/"
+
+
+def ca_paths(config: MitmConfig, default: tuple[Path, Path]) -> tuple[Path, Path]:
+    """Return where the CA's certificate and key lie under `config`."""
+    tls = config.tls
+    return Path(tls.ca_cert_path or default[0]), Path(tls.ca_key_path or default[1])
