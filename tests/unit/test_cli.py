@@ -333,7 +333,7 @@ async def test_a_request_without_an_answer_has_a_line_too() -> None:
         assert await lines.on_request(request) is HandlerDecision.ALLOW
         if path == "stream":
             await lines.on_response(RawResponse.build(streaming=True, request=request, connection_meta=meta, flow_id=flow_id))
-    assert [line.split("https://h/")[1] for line in said] == ["lost no response from the upstream", "stream 200 stream"]
+    assert [line.split("https://h/")[1] for line in said] == ["lost failed no whole response from the upstream", "stream 200 stream"]
     await lines.on_stream_end(meta.connection_id, 1)
     await lines.on_connection_close(meta.connection_id)
-    assert [line.split("https://h/")[1] for line in said[2:]] == ["stream stream ended 0 events  0 B", "last no response from the upstream"]
+    assert [line.split("https://h/")[1] for line in said[2:]] == ["stream stream ended 0 events  0 B", "last failed no whole response from the upstream"]
