@@ -80,7 +80,7 @@ async def looks_at_its_task_first(request: RawRequest) -> HandlerDecision:
 
 
 async def enters_a_timeout_without_suspending(request: RawRequest) -> HandlerDecision:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5):  # noqa: ASYNC100 - that it does not suspend is the point
         return BLOCK
 
 
@@ -128,9 +128,7 @@ async def waits_and_times_out(request: RawRequest) -> HandlerDecision:
     ],
     ids=lambda function: function.__name__,
 )
-def test_asyncio_works_in_hooks(
-    proxy: ProxyFactory, origin: Origin, decide: Callable[[RawRequest], Awaitable[HandlerDecision]]
-) -> None:
+def test_asyncio_works_in_hooks(proxy: ProxyFactory, origin: Origin, decide: Callable[[RawRequest], Awaitable[HandlerDecision]]) -> None:
     running = proxy(Recording(decide))
     assert [answer.status for answer in ask(running, origin, 3)] == [403] * 3
     metrics = running.metrics()

@@ -20,7 +20,7 @@ from soth_mitm._dataplane.head cimport (
     parse_request_head, parse_response_head,
 )
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
-from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
+from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
