@@ -149,6 +149,7 @@ cdef class OriginPool:
 
     def connected(self, Upstream upstream not None):
         """A dialled connection is ready for its first request."""
+        upstream.arena.check_thread()
         self.dialling -= 1
         upstream.pool = self
         upstream.parked = Parked(upstream)
