@@ -112,8 +112,6 @@ class Dialler:
             ) from None
         except socket.gaierror as error:
             raise ConnectFailedError(f"cannot resolve {origin.host}: {error.strerror}", side="upstream", retryable=True) from error
-        except UnicodeError as error:
-            raise ConnectFailedError(f"cannot resolve {origin.host}: it is not a name that DNS can hold", side="upstream") from error
         except OSError as error:
             if isinstance(error, WireError):
                 raise
