@@ -51,6 +51,9 @@ cdef class Exchange(Conversation):
         if self.client.gone:
             self.lost(self.client, None)
             return
+        if self.over:
+            # drained or aborted before it began
+            return
         self.client_deadline.set(self.plane.client_head, LATE_HEAD)
         self.advance()
         if self.client.told_end and not self.over:
@@ -74,11 +77,14 @@ cdef class Exchange(Conversation):
                     self.relay_request()
                 elif self.client.inbox.size():
                     self.client.hold()
+                if self.over:
+                    # what was just done has ended it, and the upstream is gone
+                    break
                 if self.answering == ANSWERING_HEAD:
                     self.read_response_head()
                 elif self.answering == ANSWERING_RELAY:
                     self.relay_response()
-                if self.sending == SENDING_SENT and self.answering == ANSWERING_DONE:
+                if self.sending == SENDING_SENT and self.answering == ANSWERING_DONE and not self.over:
                     self.end_flow()
         finally:
             self.running = False
@@ -94,10 +100,12 @@ cdef class Exchange(Conversation):
         cdef Py_ssize_t size = self.client.inbox.size(), used
         cdef Head head
         if size == 0:
-            return 0
+            return self.leave() if self.client.told_end else 0
         head = Head()
         used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, &self.scanned)
         if used == HEAD_MORE:
+            if self.client.told_end:
+                return self.leave()
             if self.client_deadline.stage != LATE_HEAD or self.client_deadline.queue is None:
                 self.client_deadline.set(self.plane.client_head, LATE_HEAD)
             return 0
@@ -182,15 +190,19 @@ cdef class Exchange(Conversation):
         self.flow.asked = True
         self.flow.show_request()
         outcome = self.plane.hooks.run(self.plane.hooks.on_request, self.flow.shown, None, self)
-        if self.over or outcome == HOOK_PENDING:
+        if outcome == HOOK_PENDING:
+            self.unsettled += 1
+            return 0
+        if self.over:
             return 0
         if outcome == HOOK_FAILED:
             return self.undecided()
         return self.decided(self.plane.hooks.result)
 
     cdef int resolved(self, object result, object error) except -1:
+        self.unsettled -= 1
         if self.over or self.sending != SENDING_DECIDE:
-            return 0
+            return self.check_end()
         if error is None:
             self.decided(result)
         elif isinstance(error, Exception):
@@ -361,8 +373,10 @@ cdef class Exchange(Conversation):
         if self.over:
             return 0
         self.answered = True
+        self.answering = ANSWERING_NONE
         self.client_deadline.clear()
         self.upstream_deadline.clear()
+        self.reader_deadline.clear()
         upstream.pool.forget(upstream)
         self.upstream = None
         self.tunnel = Tunnel(self.plane, self.client, upstream, self.tunnel_ended)
@@ -401,8 +415,6 @@ cdef class Exchange(Conversation):
         self.again = True
         if self.client.inbox.size() == 0:
             self.client_deadline.set(self.plane.client_idle, LATE_IDLE)
-        if self.client.told_end:
-            return self.ended(self.client, True)
         return self.client.release()
 
     # --- what the endpoints say
