@@ -26,12 +26,14 @@ cdef class Conversation(Party):
 
     def drain(self):
         """Close when the current flow has ended, or now when there is none."""
+        self.plane.arena.check_thread()
         self.keep = False
         if self.flow is None and self.tunnel is None and not self.over:
             self.leave()
 
     def abort(self):
         """Cut the connection and whatever goes on over it."""
+        self.plane.arena.check_thread()
         if self.tunnel is not None:
             self.tunnel.abort()
         self.cut(ConnectionAbortedError("aborted"))

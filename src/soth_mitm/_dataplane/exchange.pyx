@@ -46,6 +46,7 @@ cdef class Exchange(Conversation):
 
     def start(self):
         """Take over the client's endpoint, with what lies in its inbox."""
+        self.plane.arena.check_thread()
         self.client.party = self
         if self.client.gone:
             self.lost(self.client, None)
@@ -131,10 +132,7 @@ cdef class Exchange(Conversation):
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if head.method == METHOD_CONNECT:
             return self.answer(501, b"CONNECT is not supported inside this connection", ())
-        if self.route.pool is None:
-            if self.route.status >= 500:
-                # the next connection tries the upstream again
-                self.keep = False
+        if self.route.pool is None and not self.route.observed:
             return self.answer(self.route.status, self.route.reason, ())
         index = head.find_known(FIELD_UPGRADE)
         if index >= 0 and head.connection_upgrade:
@@ -237,6 +235,10 @@ cdef class Exchange(Conversation):
         return self.forward()
 
     cdef int forward(self) except -1:
+        if self.route.pool is None:
+            # the next connection tries the upstream again
+            self.keep = False
+            return self.fail_upstream(self.route.status, self.route.reason)
         self.sending = SENDING_CLAIM
         self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
         return self.route.pool.claim(self)

@@ -152,6 +152,7 @@ cdef class OriginPool:
 
     def connected(self, Upstream upstream not None):
         """A dialled connection is ready for its first request."""
+        upstream.arena.check_thread()
         upstream.parked = Parked(upstream)
         upstream.party = upstream.parked
         # held since its handshake

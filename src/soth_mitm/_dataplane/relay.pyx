@@ -26,6 +26,7 @@ cdef class Tunnel(Party):
 
     def start(self):
         """Take over both endpoints."""
+        self.plane.arena.check_thread()
         cdef Endpoint endpoint
         self.client.party = self
         self.upstream.party = self
@@ -92,6 +93,7 @@ cdef class Tunnel(Party):
 
     def abort(self):
         """Cut both connections now."""
+        self.plane.arena.check_thread()
         self.stop(ConnectionAbortedError("aborted"))
 
     cdef int stop(self, object error) except -1:
