@@ -152,9 +152,7 @@ cdef class OriginPool:
 
     def connected(self, Upstream upstream not None):
         """A dialled connection is ready for its first request."""
-<<<<<<< HEAD
         upstream.arena.check_thread()
-=======
         upstream.parked = Parked(upstream)
         upstream.party = upstream.parked
         # held since its handshake
@@ -164,7 +162,6 @@ cdef class OriginPool:
             upstream.abort()
             self.failed(WireError(f"{self.origin} closed the connection, or spoke, before it was asked", side="upstream", status=502))
             return
->>>>>>> 76ea1e148dc20b6d29b58b0b66193263f4f5a0c2
         self.dialling -= 1
         upstream.pool = self
         self.give_back(upstream)
