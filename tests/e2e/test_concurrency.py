@@ -240,7 +240,5 @@ class TestLoops:
 
 def free_port() -> int:
     """Return a port that was free a moment ago; only for what cannot tell which one it got."""
-
-
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
