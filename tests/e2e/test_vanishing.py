@@ -300,6 +300,18 @@ class TestUpstreams:
         with running.secured(origin.port) as client, pytest.raises(OSError):
             client.request("/vanish", "localhost")
 
+    def test_a_fin_without_close_notify_is_not_taken_for_the_end_of_a_body(self, proxy: ProxyFactory, origin: Origin) -> None:
+        def truncate(connection: ScriptedConnection, request: object) -> None:
+            connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf")
+            origin.loop.call_soon_threadsafe(connection.connection.abort)
+
+        origin.script(truncate, "/truncate")
+        running = proxy()
+        with running.secured(origin.port) as client, pytest.raises(OSError):
+            client.request("/truncate", "localhost")
+        running.wait_idle()
+        assert running.metrics().cut_response_count == 1
+
     def test_an_idle_connection_that_vanished_is_not_used(self, proxy: ProxyFactory, origin: Origin) -> None:
         watch = DescriptorWatch()
         running = proxy()
