@@ -201,6 +201,19 @@ class TestClients:
         assert not origin.requests[0].complete
         nothing_is_left(running, watch, 1)
 
+    def test_vanish_while_the_upstream_lets_us_wait(self, proxy: ProxyFactory, leave: Leave) -> None:
+        watch = DescriptorWatch()
+        running = proxy()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            client = running.tunnel(listening.getsockname()[1])
+            client.send(client_hello(running.client_context()))
+            accepted, _ = listening.accept()
+            leave(client)
+            # long before the deadline of the handshake with the upstream, which is still under way
+            running.handler.wait("on_connection_close", timeout=5)
+            accepted.close()
+        nothing_is_left(running, watch, 1)
+
     def test_vanish_from_a_tunnel(self, proxy: ProxyFactory, plain_origin: Origin, leave: Leave) -> None:
         def listen(connection: ScriptedConnection) -> None:
             while connection.receive():
