@@ -145,9 +145,7 @@ class TestBadCertificates:
             ("other host", "not valid for 'localhost'", "cert_validation"),
         ],
     )
-    def test_the_client_reads_why(
-        self, proxy: ProxyFactory, origin: Origin, origin_ca: TestCA, kind: str, words: str, reason: str
-    ) -> None:
+    def test_the_client_reads_why(self, proxy: ProxyFactory, origin: Origin, origin_ca: TestCA, kind: str, words: str, reason: str) -> None:
         pair = {
             "expired": lambda: origin_ca.issue_expired(HOST),
             "not yet valid": lambda: origin_ca.issue_not_yet_valid(HOST),

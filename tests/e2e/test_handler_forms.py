@@ -128,9 +128,7 @@ async def waits_and_times_out(request: RawRequest) -> HandlerDecision:
     ],
     ids=lambda function: function.__name__,
 )
-def test_asyncio_works_in_hooks(
-    proxy: ProxyFactory, origin: Origin, decide: Callable[[RawRequest], Awaitable[HandlerDecision]]
-) -> None:
+def test_asyncio_works_in_hooks(proxy: ProxyFactory, origin: Origin, decide: Callable[[RawRequest], Awaitable[HandlerDecision]]) -> None:
     running = proxy(Recording(decide))
     assert [answer.status for answer in ask(running, origin, 3)] == [403] * 3
     metrics = running.metrics()

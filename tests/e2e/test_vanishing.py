@@ -259,9 +259,7 @@ class TestUpstreams:
                 assert client.read_exactly(1) == b"\x16"
         nothing_is_left(running, watch, 1)
 
-    @pytest.mark.parametrize(
-        "sent", [b"", b"HTTP/1.1 200 OK\r\nContent-"], ids=["after the request", "inside the response head"]
-    )
+    @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-"], ids=["after the request", "inside the response head"])
     def test_vanish_before_the_body_is_a_502(
         self, proxy: ProxyFactory, origin: Origin, end: Callable[[ScriptedConnection], None], sent: bytes
     ) -> None:
@@ -336,9 +334,7 @@ class TestUpstreams:
         assert len(origin.connections) == 2
         nothing_is_left(running, watch, 1)
 
-    def test_vanish_from_a_tunnel(
-        self, proxy: ProxyFactory, plain_origin: Origin, end: Callable[[ScriptedConnection], None]
-    ) -> None:
+    def test_vanish_from_a_tunnel(self, proxy: ProxyFactory, plain_origin: Origin, end: Callable[[ScriptedConnection], None]) -> None:
         def vanish(connection: ScriptedConnection) -> None:
             connection.receive()
             end(connection)

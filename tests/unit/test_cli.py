@@ -241,6 +241,19 @@ def test_a_line_per_request_and_a_clean_end(origin: Origin, number: signal.Signa
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+def test_a_failing_handler_is_named_and_disturbs_nothing(origin: Origin) -> None:
+    Path("bad.py").write_text("class Bad:\n    async def on_request(self, request):\n        raise ValueError('no luck')\n")
+    options = ("--destination", f"localhost:{origin.port}", "--upstream-ca", "roots.pem", "--handler", "bad:Bad")
+    with running(*options) as (process, port, ca):
+        assert fetch(at(origin, "/bytes/3"), port, ca) == 200
+        process.terminate()
+        output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "/bytes/3 200" in output
+    assert "Bad.on_request failed: ValueError('no luck')" in errors
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 def test_quiet_says_nothing_of_requests(origin: Origin) -> None:
     with running("--destination", f"localhost:{origin.port}", "--upstream-ca", "roots.pem", "--quiet") as (process, port, ca):
         assert fetch(at(origin, "/bytes/3"), port, ca) == 200
@@ -333,7 +346,10 @@ async def test_a_request_without_an_answer_has_a_line_too() -> None:
         assert await lines.on_request(request) is HandlerDecision.ALLOW
         if path == "stream":
             await lines.on_response(RawResponse.build(streaming=True, request=request, connection_meta=meta, flow_id=flow_id))
-    assert [line.split("https://h/")[1] for line in said] == ["lost no response from the upstream", "stream 200 stream"]
+    assert [line.split("https://h/")[1] for line in said] == ["lost failed no whole response from the upstream", "stream 200 stream"]
     await lines.on_stream_end(meta.connection_id, 1)
     await lines.on_connection_close(meta.connection_id)
-    assert [line.split("https://h/")[1] for line in said[2:]] == ["stream stream ended 0 events  0 B", "last no response from the upstream"]
+    assert [line.split("https://h/")[1] for line in said[2:]] == [
+        "stream stream ended 0 events  0 B",
+        "last failed no whole response from the upstream",
+    ]

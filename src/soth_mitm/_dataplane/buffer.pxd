@@ -19,6 +19,7 @@ cdef class Window:
 
 
 cdef class Arena:
+    cdef readonly unsigned long owner      # the thread that everything with this arena belongs to
     cdef Window window
     cdef char* scratch
     cdef readonly Py_ssize_t max_buffer    # what a read buffer may grow to
@@ -27,6 +28,8 @@ cdef class Arena:
     cdef int spare_count
     cdef char* spare[SPARE_BLOCKS]
 
+    # RuntimeError in any other thread; for the methods that Python can call
+    cdef int check_thread(self) except -1
     cdef char* take_block(self, Py_ssize_t size) except NULL
     cdef void give_block(self, char* block, Py_ssize_t size) noexcept
 

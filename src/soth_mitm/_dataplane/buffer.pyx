@@ -5,6 +5,7 @@ An idle connection holds no block. Windows make borrowed memory visible to C fun
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 
@@ -41,6 +42,7 @@ cdef class Arena:
         if self.scratch == NULL:
             raise MemoryError()
         self.window = Window()
+        self.owner = PyThread_get_thread_ident()
 
     def __dealloc__(self):
         free(self.scratch)
@@ -48,8 +50,14 @@ cdef class Arena:
             self.spare_count -= 1
             free(self.spare[self.spare_count])
 
+    cdef int check_thread(self) except -1:
+        if PyThread_get_thread_ident() != self.owner:
+            raise RuntimeError("this connection belongs to the thread of its event loop; use loop.call_soon_threadsafe to get there")
+        return 0
+
     def allow_buffer(self, Py_ssize_t max_buffer):
         """Raise the bound of one buffer; a configuration that was reloaded may need more than the first one."""
+        self.check_thread()
         self.max_buffer = max(self.max_buffer, max_buffer)
 
     cdef char* take_block(self, Py_ssize_t size) except NULL:

@@ -53,7 +53,7 @@ cdef class Conversation(Party):
     cdef Deadline client_deadline
     cdef Deadline upstream_deadline
     cdef Deadline reader_deadline
-    cdef Py_ssize_t unsettled          # flows that have not ended, or whose hooks have not
+    cdef Py_ssize_t unsettled          # flows that have not ended or whose hooks have not, and a suspended on_request
     cdef bint keep                     # the client connection goes on after this flow
     cdef bint answered                 # the client has the head of a final response
     cdef bint is_paced                 # the handler's queue is full
@@ -74,5 +74,6 @@ cdef class Conversation(Party):
     cdef int cut(self, object error) except -1
     cdef int drop_upstream(self) except -1
     cdef int stop(self) except -1
+    cdef int leave(self) except -1             # close the client's connection in order, and stop
     cdef int check_end(self) except -1
     cdef int may_retry(self) except -1

@@ -26,13 +26,14 @@ cdef class Conversation(Party):
 
     def drain(self):
         """Close when the current flow has ended, or now when there is none."""
+        self.plane.arena.check_thread()
         self.keep = False
         if self.flow is None and self.tunnel is None and not self.over:
-            close_in_order(self.client, self.plane.linger)
-            self.stop()
+            self.leave()
 
     def abort(self):
         """Cut the connection and whatever goes on over it."""
+        self.plane.arena.check_thread()
         if self.tunnel is not None:
             self.tunnel.abort()
         self.cut(ConnectionAbortedError("aborted"))
@@ -104,9 +105,15 @@ cdef class Conversation(Party):
         if self.keep:
             flow.end()
             return 0 if self.over else self.next_request()
-        self.client_deadline.clear()
-        close_in_order(self.client, self.plane.linger)
         flow.end()
+        if self.client.inbox.size():
+            # closing on unread requests would reset the connection, and the client might lose the answer
+            close_while_sending(self.client, self.plane.linger)
+            return self.stop()
+        return self.leave()
+
+    cdef int leave(self) except -1:
+        close_in_order(self.client, self.plane.linger)
         return self.stop()
 
     cdef int advance(self) except -1:
@@ -183,11 +190,11 @@ cdef class Conversation(Party):
             return self.upstream_gone(ConnectionResetError("the upstream closed the connection"))
         if endpoint is not self.client or self.over:
             return 0
-        self.keep = False
         if self.sending == SENDING_HEAD:
-            self.client_deadline.clear()
-            close_in_order(self.client, self.plane.linger)
-            return self.stop()
+            # a head that came before its end is answered
+            return self.advance()
+        if self.client.inbox.size() == 0:
+            self.keep = False
         if not clean or self.flow.request_body.state != BODY_DONE:
             return self.cut(ConnectionResetError("the client closed the connection"))
         return 0
@@ -260,8 +267,7 @@ cdef class Conversation(Party):
         if self.over:
             return 0
         if stage == LATE_IDLE:
-            close_in_order(self.client, self.plane.linger)
-            return self.stop()
+            return self.leave()
         if stage == LATE_COLLECT:
             self.decide()
         elif stage == LATE_HEAD:

@@ -219,16 +219,19 @@ cdef class Endpoint:
 
     def close(self):
         """Close in order: close_notify, what is queued, FIN. `party.lost` follows."""
+        self.arena.check_thread()
         if self.transport is not None:
             self.finish()
 
     def abort(self, error=None):
         """Cut the connection now. `party.lost` follows and is given `error`."""
+        self.arena.check_thread()
         if self.transport is not None:
             self.fail(error)
 
     def write(self, bytes data not None):
         """Send `data` now, as plaintext. For the control plane, once in a connection's life."""
+        self.arena.check_thread()
         self.send_bytes(data)
         self.flush()
 
@@ -240,6 +243,7 @@ cdef class Endpoint:
         `context` is an ``ssl.SSLContext``. Raises ``ssl.SSLError`` or ``ValueError`` when the engine cannot be made (a host name that is
         none, a session of another context).
         """
+        self.arena.check_thread()
         self.tls = TlsPump(self.arena, context, server_side, server_hostname, session)
         if self.inbox.size():
             self.tls.feed(<char*>self.inbox.data(), self.inbox.size())

@@ -20,7 +20,7 @@ from soth_mitm._dataplane.head cimport (
     parse_request_head, parse_response_head,
 )
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
-from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
+from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
@@ -46,9 +46,13 @@ cdef class Exchange(Conversation):
 
     def start(self):
         """Take over the client's endpoint, with what lies in its inbox."""
+        self.plane.arena.check_thread()
         self.client.party = self
         if self.client.gone:
             self.lost(self.client, None)
+            return
+        if self.over:
+            # drained or aborted before it began
             return
         self.client_deadline.set(self.plane.client_head, LATE_HEAD)
         self.advance()
@@ -73,11 +77,14 @@ cdef class Exchange(Conversation):
                     self.relay_request()
                 elif self.client.inbox.size():
                     self.client.hold()
+                if self.over:
+                    # what was just done has ended it, and the upstream is gone
+                    break
                 if self.answering == ANSWERING_HEAD:
                     self.read_response_head()
                 elif self.answering == ANSWERING_RELAY:
                     self.relay_response()
-                if self.sending == SENDING_SENT and self.answering == ANSWERING_DONE:
+                if self.sending == SENDING_SENT and self.answering == ANSWERING_DONE and not self.over:
                     self.end_flow()
         finally:
             self.running = False
@@ -93,10 +100,12 @@ cdef class Exchange(Conversation):
         cdef Py_ssize_t size = self.client.inbox.size(), used
         cdef Head head
         if size == 0:
-            return 0
+            return self.leave() if self.client.told_end else 0
         head = Head()
         used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, &self.scanned)
         if used == HEAD_MORE:
+            if self.client.told_end:
+                return self.leave()
             if self.client_deadline.stage != LATE_HEAD or self.client_deadline.queue is None:
                 self.client_deadline.set(self.plane.client_head, LATE_HEAD)
             return 0
@@ -123,10 +132,7 @@ cdef class Exchange(Conversation):
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if head.method == METHOD_CONNECT:
             return self.answer(501, b"CONNECT is not supported inside this connection", ())
-        if self.route.pool is None:
-            if self.route.status >= 500:
-                # the next connection tries the upstream again
-                self.keep = False
+        if self.route.pool is None and not self.route.observed:
             return self.answer(self.route.status, self.route.reason, ())
         index = head.find_known(FIELD_UPGRADE)
         if index >= 0 and head.connection_upgrade:
@@ -184,15 +190,19 @@ cdef class Exchange(Conversation):
         self.flow.asked = True
         self.flow.show_request()
         outcome = self.plane.hooks.run(self.plane.hooks.on_request, self.flow.shown, None, self)
-        if self.over or outcome == HOOK_PENDING:
+        if outcome == HOOK_PENDING:
+            self.unsettled += 1
+            return 0
+        if self.over:
             return 0
         if outcome == HOOK_FAILED:
             return self.undecided()
         return self.decided(self.plane.hooks.result)
 
     cdef int resolved(self, object result, object error) except -1:
+        self.unsettled -= 1
         if self.over or self.sending != SENDING_DECIDE:
-            return 0
+            return self.check_end()
         if error is None:
             self.decided(result)
         elif isinstance(error, Exception):
@@ -225,6 +235,10 @@ cdef class Exchange(Conversation):
         return self.forward()
 
     cdef int forward(self) except -1:
+        if self.route.pool is None:
+            # the next connection tries the upstream again
+            self.keep = False
+            return self.fail_upstream(self.route.status, self.route.reason)
         self.sending = SENDING_CLAIM
         self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
         return self.route.pool.claim(self)
@@ -359,8 +373,10 @@ cdef class Exchange(Conversation):
         if self.over:
             return 0
         self.answered = True
+        self.answering = ANSWERING_NONE
         self.client_deadline.clear()
         self.upstream_deadline.clear()
+        self.reader_deadline.clear()
         upstream.pool.forget(upstream)
         self.upstream = None
         self.tunnel = Tunnel(self.plane, self.client, upstream, self.tunnel_ended)
@@ -399,8 +415,6 @@ cdef class Exchange(Conversation):
         self.again = True
         if self.client.inbox.size() == 0:
             self.client_deadline.set(self.plane.client_idle, LATE_IDLE)
-        if self.client.told_end:
-            return self.ended(self.client, True)
         return self.client.release()
 
     # --- what the endpoints say

@@ -74,6 +74,7 @@ cdef class Flow(Party):
     cdef bint is_paced
     cdef bint dropping                 # paced for long enough: what does not fit is dropped
     cdef bint ended
+    cdef bint is_settled               # the owner was told that the last hook has returned
     cdef Deadline pace
     cdef int64_t sequence
 
@@ -89,6 +90,7 @@ cdef class Flow(Party):
     cdef int see_payload(self, View payload) except -1     # calls no hook: push_frames() does, once the bytes are on their way
     cdef int end_response(self, bint whole) except -1
     cdef int end(self) except -1
+    cdef int settle(self) except -1
 
     cdef int call(self, Hook hook, object first, object second) except -1
     cdef int push(self, Hook hook, object first, object second) except -1

@@ -204,9 +204,15 @@ cdef class Flow(Party):
         note(LEDGER_FLOW, -1)
         if self.streaming and self.hooks.on_stream_end is not None:
             self.push(self.hooks.on_stream_end, self.route.meta.connection_id, self.id)
-        if not self.busy:
-            self.owner.settled(self)
-        return 0
+        return self.settle()
+
+    cdef int settle(self) except -1:
+        if not self.ended or self.busy or self.queue or self.is_settled:
+            return 0
+        self.is_settled = True
+        if self.pace is not None:
+            self.pace.clear()
+        return self.owner.settled(self)
 
     # --- hooks, in order
 
@@ -230,7 +236,8 @@ cdef class Flow(Party):
         return 0
 
     cdef int push(self, Hook hook, object first, object second) except -1:
-        if not self.busy:
+        # `queue` is not empty while it is drained: what comes meanwhile has its place behind it
+        if not self.busy and not self.queue:
             return self.call(hook, first, second)
         if self.queue is None:
             self.queue = deque()
@@ -283,8 +290,4 @@ cdef class Flow(Party):
                 self.is_paced = False
                 self.pace.clear()
                 self.owner.paced(False)
-        if self.ended and not self.busy:
-            if self.pace is not None:
-                self.pace.clear()
-            self.owner.settled(self)
-        return 0
+        return self.settle()

@@ -19,12 +19,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
 
 from soth_mitm._dataplane.fields cimport (
-    MAX_FIELDS, ConnectionOptions, block_error, field_error_text, parse_field_line, read_connection,
-    read_content_length,
+    MAX_FIELDS, ConnectionOptions, block_error, field_error_text, parse_field_line, read_connection, read_content_length,
 )
 from soth_mitm._dataplane.scan cimport (
-    soth_equals_lower, soth_find_block_end, soth_find_control, soth_find_not_token, soth_find_not_visible,
-    soth_is_token_byte, soth_parse_authority, soth_parse_decimal,
+    soth_equals_lower, soth_find_block_end, soth_find_control, soth_find_not_token, soth_find_not_visible, soth_is_token_byte,
+    soth_parse_authority, soth_parse_decimal,
 )
 from soth_mitm._dataplane.target cimport ERROR_TARGETS_END, Target, method_name, parse_target, same_authority, target_error_text
 from soth_mitm._dataplane.view cimport view_bytes, view_of
@@ -236,10 +235,10 @@ cdef int _check_fields(Head head, const char* base) noexcept nogil:
 cdef Py_ssize_t _parse_block(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, Py_ssize_t skipped,
                              Py_ssize_t* scanned) except -100:
     """Find the end of the head that begins at `data`, `skipped` bytes into the caller's buffer, and parse it."""
-    cdef Py_ssize_t window = min(length, limit), end, offset
+    cdef Py_ssize_t window = min(length, limit), offset
     cdef size_t position = min(max(scanned[0] - skipped, <Py_ssize_t>0), window)
+    cdef Py_ssize_t end = soth_find_block_end(data, window, &position)
     cdef int code
-    end = soth_find_block_end(data, window, &position)
     scanned[0] = position + skipped
     if end < 0:
         return _refuse(head, block_error(end))
@@ -268,7 +267,7 @@ cdef Py_ssize_t parse_request_head(Head head, const char* data, Py_ssize_t lengt
     head.is_request = True
     if length >= 2 and data[0] == c"\r" and data[1] == c"\n":
         skipped = 2
-    if length == skipped:
+    if length == skipped or (length == 1 and data[0] == c"\r"):
         return HEAD_MORE
     # Refused before its line ends: what arrives on a proxy's port need not be HTTP (control bytes are left to the scan)
     if not soth_is_token_byte(data[skipped]) and soth_find_control(data + skipped, 1) == 1:

@@ -42,6 +42,7 @@ cdef class Hooks:
     cdef readonly bint recover             # false: a failing hook aborts its flow
     cdef readonly bint block_on_failure    # failure_policy: what on_request's failure means
     cdef object report                     # report(hook name, exception): logs
+    cdef set suspended                     # the tasks of hooks that have not returned
     cdef object context                    # what each hook's context variables begin with
     cdef Carrier carrier                   # waits for the next hook, or None
 

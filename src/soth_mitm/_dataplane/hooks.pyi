@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Callable
 from typing import Any, final
 
@@ -37,7 +38,7 @@ class Hooks:
         recover: bool = ...,
         block_on_failure: bool = ...,
     ) -> Hooks: ...
-    def close(self) -> Any | None: ...
+    def close(self) -> set[asyncio.Task[None]]: ...
     @property
     def loop(self) -> Any: ...
     @property

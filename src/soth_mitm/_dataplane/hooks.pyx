@@ -1,5 +1,6 @@
 """Calling the handler's methods: deadlines, failures, and coroutines that cost a task only when they suspend."""
 
+from asyncio import CancelledError as CANCELLED
 from contextvars import copy_context
 
 cimport cython
@@ -60,6 +61,7 @@ cdef class Hooks:
         self.recover = recover
         self.block_on_failure = block_on_failure
         self.context = copy_context()
+        self.suspended = set()
 
     cdef int run(self, Hook hook, object first, object second, Party waiter) except -1:
         cdef int outcome
@@ -72,7 +74,8 @@ cdef class Hooks:
             else:
                 self.result = answer
                 outcome = HOOK_DONE
-        except Exception as error:
+        except (Exception, CANCELLED) as error:
+            # whoever awaits what was cancelled fails like whoever awaits what failed
             outcome = self.failed(hook, error)
         took = monotonic() - began
         self.counts.seconds += took
@@ -114,6 +117,8 @@ cdef class Hooks:
             return HOOK_DONE
         call = Suspended(self, hook, waiter, carrier.task)
         self.carrier = None
+        self.suspended.add(carrier.task)
+        carrier.task.add_done_callback(self.suspended.discard)
         carrier.adopt(coroutine, context, answer, call)
         return HOOK_PENDING
 
@@ -129,13 +134,15 @@ cdef class Hooks:
         return 0
 
     def close(self):
-        """End the waiting carrier. Returns its task, to be awaited, or None."""
+        """End the waiting carrier and the hooks that have not returned. Returns their tasks, to be awaited."""
         cdef Carrier carrier = self.carrier
+        tasks = set(self.suspended)
         self.carrier = None
-        if carrier is None:
-            return None
-        carrier.task.cancel()
-        return carrier.task
+        if carrier is not None:
+            tasks.add(carrier.task)
+        for task in tasks:
+            task.cancel()
+        return tasks
 
 
 @cython.final

@@ -17,6 +17,7 @@ cdef class Intake(Party):
 
     def attach(self, Endpoint endpoint not None):
         """Become the party of `endpoint`."""
+        endpoint.arena.check_thread()
         self.endpoint = endpoint
         endpoint.party = self
 
@@ -27,12 +28,14 @@ cdef class Intake(Party):
 
     def peek(self):
         """Return a copy of what lies in the inbox."""
+        self.endpoint.arena.check_thread()
         if self.endpoint.inbox.size() == 0:
             return b""
         return view_bytes(view_of(self.endpoint.inbox.data(), self.endpoint.inbox.size()))
 
     def consume(self, Py_ssize_t count):
         """Take `count` bytes out of the inbox."""
+        self.endpoint.arena.check_thread()
         self.endpoint.inbox.consume(count)
 
     cdef int wake(self) except -1:

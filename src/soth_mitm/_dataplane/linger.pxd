@@ -16,3 +16,5 @@ cdef class Farewell(Party):
     cdef Endpoint endpoint
     cdef Party before              # who is told that the connection is gone
     cdef Deadline deadline
+    cdef DeadlineQueue queue
+    cdef Py_ssize_t queued         # bytes that were not taken when the deadline was set

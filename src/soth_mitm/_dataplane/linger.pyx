@@ -40,6 +40,8 @@ cdef class Farewell(Party):
         self.endpoint = endpoint
         self.before = endpoint.party
         endpoint.party = self
+        self.queue = queue
+        self.queued = endpoint.transport.get_write_buffer_size()
         self.deadline = Deadline(self)
         self.deadline.set(queue, 0)
 
@@ -55,4 +57,9 @@ cdef class Farewell(Party):
         return self.before.lost(endpoint, error)
 
     cdef int late(self, int stage) except -1:
+        cdef Py_ssize_t queued = self.endpoint.transport.get_write_buffer_size()
+        if queued < self.queued:
+            # slow, but reading
+            self.queued = queued
+            return self.deadline.set(self.queue, 0)
         return self.endpoint.fail(None)

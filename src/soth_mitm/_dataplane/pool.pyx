@@ -9,6 +9,8 @@ from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.plane cimport Counters
 
+from soth_mitm.errors import WireError
+
 
 # not final: proxy/ adds asyncio.BufferedProtocol
 cdef class Upstream(Endpoint):
@@ -94,17 +96,20 @@ cdef class OriginPool:
             self.forget(upstream)
             upstream.finish()
             return 0
+        # what was not read of the last response, because its client was slow, may be more than that response
+        upstream.party = upstream.parked
+        upstream.release()
+        if upstream.gone or upstream.closing or upstream.told_end:
+            return self.forget(upstream)
         if self.waiting:
             return self.hand_over(upstream, <Party>self.waiting.popleft())
         if self.max_idle == 0:
             self.forget(upstream)
             upstream.finish()
             return 0
-        upstream.party = upstream.parked
         # requests come and go in waves: what is too much between two of them is closed when it stays too much
         upstream.parked.deadline.set(self.idle_deadline if len(self.idle) < self.max_idle else self.surplus_deadline, 0)
         self.idle.append(upstream)
-        upstream.release()
         return 0
 
     cdef int forget(self, Upstream upstream) except -1:
@@ -131,9 +136,7 @@ cdef class OriginPool:
     cdef int hand_over(self, Upstream upstream, Party party) except -1:
         upstream.served += 1
         upstream.party = party
-        party.granted(upstream)
-        # a new connection is held since its handshake, one that is given back may be since its last response
-        return upstream.release()
+        return party.granted(upstream)
 
     cdef int dial_for_waiting(self) except -1:
         while self.dialling < len(self.waiting) and self.open < self.max_open:
@@ -149,9 +152,18 @@ cdef class OriginPool:
 
     def connected(self, Upstream upstream not None):
         """A dialled connection is ready for its first request."""
+        upstream.arena.check_thread()
+        upstream.parked = Parked(upstream)
+        upstream.party = upstream.parked
+        # held since its handshake
+        upstream.release()
+        if upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size():
+            # the next one would do the same
+            upstream.abort()
+            self.failed(WireError(f"{self.origin} closed the connection, or spoke, before it was asked", side="upstream", status=502))
+            return
         self.dialling -= 1
         upstream.pool = self
-        upstream.parked = Parked(upstream)
         self.give_back(upstream)
 
     def failed(self, error):

@@ -26,6 +26,7 @@ cdef class Tunnel(Party):
 
     def start(self):
         """Take over both endpoints."""
+        self.plane.arena.check_thread()
         cdef Endpoint endpoint
         self.client.party = self
         self.upstream.party = self
@@ -77,9 +78,8 @@ cdef class Tunnel(Party):
     cdef int ended(self, object endpoint, bint clean) except -1:
         cdef Endpoint other = self.across(endpoint)
         self.ends += 1
-        if not clean:
-            return self.stop(ConnectionResetError("the peer cut its TLS connection"))
-        if self.ends == 2:
+        # protocols that are switched to say themselves when they end, and what came before a cut is theirs all the same
+        if self.ends == 2 or not clean:
             return self.stop(None)
         if not other.gone:
             other.end_writing()
@@ -93,6 +93,7 @@ cdef class Tunnel(Party):
 
     def abort(self):
         """Cut both connections now."""
+        self.plane.arena.check_thread()
         self.stop(ConnectionAbortedError("aborted"))
 
     cdef int stop(self, object error) except -1:

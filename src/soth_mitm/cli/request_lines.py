@@ -129,7 +129,7 @@ class RequestLines:
         # a stream's last hooks may still be to come while the next request is there
         for flow_id in [flow_id for flow_id, flow in flows.items() if not flow.answered]:
             flow = flows.pop(flow_id)
-            self._line(flow.who, flow.method, flow.url, ("no response", "bold red"), "from the upstream", flow.took)
+            self._line(flow.who, flow.method, flow.url, ("failed", "bold red"), "no whole response from the upstream", flow.took)
 
     def _line(self, who: str, method: str, url: str, outcome: tuple[str, str], *rest: str) -> None:
         head = (f"{datetime.now():%H:%M:%S} ", "dim"), (f"{who:<16} ", "blue"), (f"{method:<7} ", "bold"), f"{url} "

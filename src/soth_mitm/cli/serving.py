@@ -35,7 +35,9 @@ class Serving:
         # with nobody to decide, requests need not be held until their bodies are complete
         self._holds_bodies = handler is not None
         handler = handler if handler is not None else InterceptHandler()
-        self._lines = None if quiet else RequestLines(handler, self._say)
+        # under the name of the user's class, which is what is logged when a hook fails
+        lines: type[RequestLines] = type(type(handler).__name__, (RequestLines,), {})
+        self._lines = None if quiet else lines(handler, self._say)
         self._handler = handler if self._lines is None else self._lines
         self._reloads: set[asyncio.Task[None]] = set()
 

@@ -258,6 +258,7 @@ class ClientConnection:
             facts = await self._reach(origin)
         except WireError as error:
             # answered inside the client's TLS, where it can be read
+            log.info("%s", error)
             if isinstance(error, TlsFailedError):
                 await self._calls.tls_failed(host, error)
             route = self._refusal("https", format_host_port(host, port), error.status, str(error))
@@ -267,7 +268,8 @@ class ClientConnection:
         if route is None:
             route = Route(self._generation.upstreams.pool(origin), self.meta, "https", authority)
         else:
-            route = self._refusal("https", authority, route.status, route.reason.decode())
+            # the handler hears of the request all the same
+            route = Route(None, self.meta, "https", authority, status=route.status, reason=route.reason)
         self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
 
     async def _reach(self, origin: Origin) -> UpstreamFacts | None:

@@ -18,6 +18,8 @@ log = logging.getLogger("soth_mitm.proxy")
 
 # How long the last bytes of a connection that ends may take to arrive.
 LINGER_SECONDS = 5.0
+# How long a hook that was cancelled at the proxy's end may take to return.
+HOOK_END_SECONDS = 1.0
 # How long idle upstream connections beyond connection_pool.max_idle_per_host are kept for the next wave of requests.
 SURPLUS_MILLISECONDS = 1000
 
@@ -93,8 +95,8 @@ class Snapshot:
 
     async def close(self) -> None:
         """End what waits in the background: the hooks' carrier and the loop's timers. When no connection is left."""
-        carrier = self.calls.hooks.close()
-        if carrier is not None:
-            await asyncio.wait([carrier])
+        hanging = self.calls.hooks.close()
+        if hanging:
+            await asyncio.wait(hanging, timeout=HOOK_END_SECONDS)
         for queue in (*self._deadlines.values(), *self.calls.deadlines):
             queue.close()

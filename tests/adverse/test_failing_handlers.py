@@ -1,0 +1,139 @@
+"""Handlers that fail, hang or vanish at the worst moment."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+
+from soth_mitm import HandlerDecision, InterceptHandler, MitmConfig, MitmProxyBuilder, RawRequest, RawResponse, StreamChunk
+from soth_mitm.errors import ShutdownTimeoutError
+from support.origin import Origin
+from support.recording import Recording
+from support.running import ProxyFactory
+
+CUT = {"handler.recover_from_panics": False}
+
+
+class FailsAtOnce(InterceptHandler):
+    async def on_response(self, response: RawResponse) -> None:
+        raise RuntimeError("on purpose")
+
+
+class FailsLater(InterceptHandler):
+    async def on_stream_chunk(self, chunk: StreamChunk) -> None:
+        await asyncio.sleep(0)
+        raise RuntimeError("on purpose")
+
+
+class FailsInTheQueue(InterceptHandler):
+    async def on_stream_chunk(self, chunk: StreamChunk) -> None:
+        if chunk.sequence == 0:
+            await asyncio.sleep(0.01)
+            return
+        raise RuntimeError("on purpose")
+
+    async def on_stream_end(self, connection_id: UUID, flow_id: int) -> None:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("handler", [FailsAtOnce, FailsLater, FailsInTheQueue])
+@pytest.mark.parametrize("path", ["/bytes/10", "/sse/5/0"])
+def test_failure_that_cuts_ends_the_connection_once(
+    proxy: ProxyFactory, plain_origin: Origin, handler: type[InterceptHandler], path: str
+) -> None:
+    running = proxy(handler(), **CUT)
+    with running.tunnel(plain_origin.port) as client:
+        client.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        if (handler is FailsAtOnce) or path.startswith("/sse"):
+            try:
+                client.read_to_end()
+            except ConnectionResetError:
+                pass
+    running.wait_idle()
+    assert running.metrics().total_connections == 1
+
+
+def test_hook_that_awaits_what_was_cancelled(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    """CancelledError from the first step is a failure like another."""
+
+    async def decide(request: RawRequest) -> HandlerDecision:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+        raise AssertionError
+
+    running = proxy(Recording(decide), **{"handler.failure_policy": "block"})
+    with running.tunnel(plain_origin.port) as client:
+        assert client.request("/bytes/1", "localhost").status == 502
+        running.handler.decide = None
+        assert client.request("/bytes/1", "localhost").status == 200
+    assert running.metrics().handler_panic_count == 1
+
+
+class CancelledResponse(InterceptHandler):
+    async def on_response(self, response: RawResponse) -> None:
+        raise asyncio.CancelledError
+
+
+def test_cancelled_on_response_leaves_the_connection_in_use(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    running = proxy(CancelledResponse())
+    with running.tunnel(plain_origin.port) as client:
+        assert client.request("/bytes/1", "localhost").status == 200
+        assert client.request("/bytes/1", "localhost").status == 200
+
+
+def test_close_is_told_after_the_decision_that_the_client_did_not_wait_for(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    order: list[str] = []
+    release = threading.Event()
+
+    async def decide(request: RawRequest) -> HandlerDecision:
+        await asyncio.to_thread(release.wait, 10)
+        order.append(" ".join(handler.names))
+        return HandlerDecision.ALLOW
+
+    handler = Recording(decide)
+    running = proxy(handler)
+    client = running.tunnel(plain_origin.port)
+    client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    handler.wait("on_request")
+    client.reset()
+    while running.metrics().active_flows:
+        pass
+    release.set()
+    handler.wait("on_connection_close")
+    assert order and "on_connection_close" not in order[0]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("vanish", [False, True])
+def test_hung_hook_does_not_outlive_the_proxy(make_config: Callable[..., MitmConfig], plain_origin: Origin, vanish: bool) -> None:
+    """On asyncio's own loop as well."""
+
+    async def decide(request: RawRequest) -> HandlerDecision:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async def main() -> None:
+        handler = Recording(decide)
+        handle = await MitmProxyBuilder(make_config(), handler).build().start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", handle.port)
+        writer.write(
+            f"CONNECT localhost:{plain_origin.port} HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
+        await until(lambda: "on_request" in handler.names)
+        if vanish:
+            writer.transport.abort()
+        with pytest.raises(ShutdownTimeoutError):
+            await handle.shutdown(0.05)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        writer.transport.abort()
+        assert "on_connection_close" in handler.names
+
+    asyncio.run(main())
