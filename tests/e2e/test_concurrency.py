@@ -159,7 +159,9 @@ class TestShutdown:
 
 
 class TestReload:
-    def test_applies_to_new_connections_only(self, proxy: ProxyFactory, origin: Origin, make_config: Callable[..., MitmConfig]) -> None:
+    def test_applies_to_new_connections_only(
+        self, proxy: ProxyFactory, origin: Origin, make_config: Callable[..., MitmConfig]
+    ) -> None:
         running = proxy()
         with running.secured(origin.port) as before:
             assert before.request("/bytes/3", "localhost").status == 200
@@ -238,6 +240,5 @@ class TestLoops:
 
 def free_port() -> int:
     """Return a port that was free a moment ago; only for what cannot tell which one it got."""
-
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,6 +71,16 @@ class TestUpstream:
         answer = https(running, 443, "no-such-host.invalid")
         assert answer.status == 502 and "cannot resolve no-such-host.invalid" in answer.text
         still_works(running, origin)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems answer more connections than the backlog has room for")
+    def test_no_answer_to_the_connection(self, proxy: ProxyFactory) -> None:
+        running = proxy(**{"upstream.connect_timeout_ms": 100, "upstream.retry_on_failure": False})
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            port = full.getsockname()[1]
+            with socket.create_connection(("127.0.0.1", port)):
+                answer = https(running, port, "127.0.0.1")
+        assert answer.status == 504 and "upstream.connect_timeout_ms" in answer.text
+        assert running.metrics().upstream_timeout_count == 1
 
     def test_no_answer_to_the_tls_handshake(self, proxy: ProxyFactory, origin: Origin, silent_port: int) -> None:
         running = proxy(**{"timeouts.upstream_tls_handshake_ms": 100})
@@ -159,6 +170,12 @@ class TestBadCertificates:
             still_works(running, bad)
 
     def test_an_upstream_that_speaks_no_tls(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        def answer_in_the_clear(connection: ScriptedConnection) -> None:
+            connection.receive()
+            connection.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+        plain_origin.script_connections(answer_in_the_clear)
         running = proxy()
         answer = https(running, plain_origin.port)
         assert answer.status == 502 and "TLS handshake" in answer.text

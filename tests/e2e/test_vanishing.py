@@ -201,6 +201,19 @@ class TestClients:
         assert not origin.requests[0].complete
         nothing_is_left(running, watch, 1)
 
+    def test_vanish_while_the_upstream_lets_us_wait(self, proxy: ProxyFactory, leave: Leave) -> None:
+        watch = DescriptorWatch()
+        running = proxy()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            client = running.tunnel(listening.getsockname()[1])
+            client.send(client_hello(running.client_context()))
+            accepted, _ = listening.accept()
+            leave(client)
+            # long before the deadline of the handshake with the upstream, which is still under way
+            running.handler.wait("on_connection_close", timeout=5)
+            accepted.close()
+        nothing_is_left(running, watch, 1)
+
     def test_vanish_from_a_tunnel(self, proxy: ProxyFactory, plain_origin: Origin, leave: Leave) -> None:
         def listen(connection: ScriptedConnection) -> None:
             while connection.receive():
@@ -297,6 +310,18 @@ class TestUpstreams:
         running = proxy()
         with running.secured(origin.port) as client, pytest.raises(OSError):
             client.request("/vanish", "localhost")
+
+    def test_a_fin_without_close_notify_is_not_taken_for_the_end_of_a_body(self, proxy: ProxyFactory, origin: Origin) -> None:
+        def truncate(connection: ScriptedConnection, request: object) -> None:
+            connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf")
+            origin.loop.call_soon_threadsafe(connection.connection.abort)
+
+        origin.script(truncate, "/truncate")
+        running = proxy()
+        with running.secured(origin.port) as client, pytest.raises(OSError):
+            client.request("/truncate", "localhost")
+        running.wait_idle()
+        assert running.metrics().cut_response_count == 1
 
     def test_an_idle_connection_that_vanished_is_not_used(self, proxy: ProxyFactory, origin: Origin) -> None:
         watch = DescriptorWatch()
