@@ -1,0 +1,241 @@
+"""Slow readers, early answers, odd ends, and records of every size."""
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from soth_mitm import InterceptHandler, MitmConfig, MitmProxyBuilder
+from support.origin import Origin, Request, ScriptedConnection
+from support.recording import Recording
+from support.running import ProxyFactory, Running
+
+BIG = 32 << 20
+
+
+def test_slow_reader_of_a_big_response_is_not_buffered_for(proxy: ProxyFactory, origin: Origin) -> None:
+    """What the proxy holds while nobody reads is bounded, and every byte arrives once somebody does."""
+    sent = 0
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        nonlocal sent
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BIG)
+        while sent < BIG:
+            connection.send(bytes(1 << 16))
+            sent += 1 << 16
+
+    origin.script(script, "/big")
+    running = proxy(InterceptHandler())
+    with running.secured(origin.port) as client:
+        client.send(b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.read_head().status == 200
+        before = -1
+        while before != sent:
+            before = sent
+            # three round trips through the proxy's loop, in which it moves whatever it can
+            for _ in range(300):
+                running.metrics()
+        assert sent < BIG
+        assert running.metrics().buffered_bytes < 1 << 20
+        assert len(client.read_exactly(BIG)) == BIG
+        assert client.request("/bytes/1", "localhost").status == 200
+
+
+def test_early_answer_and_upstream_that_closes_ends_the_upload(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        connection.close()
+
+    plain_origin.script(script, "/up")
+    running = proxy(Recording(), **{"body.buffer_request_bodies": False})
+    with running.tunnel(plain_origin.port) as client:
+        client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nabc")
+        assert client.read_answer().body == b"ok"
+        client.send(bytes(100_000))
+        assert client.read_to_end() == b""
+    running.wait_idle()
+
+
+def test_early_answer_then_the_rest_of_the_upload_then_the_next_request(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        connection.read_body()
+
+    plain_origin.script(script, "/up")
+    running = proxy(Recording(), **{"body.buffer_request_bodies": False})
+    with running.tunnel(plain_origin.port) as client:
+        client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
+        assert client.read_answer().body == b"ok"
+        client.send(b"defghijGET /bytes/7 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert len(client.read_answer().body) == 7
+    (upload, _) = plain_origin.wait_requests(2)
+    assert bytes(upload.body) == b"abcdefghij"
+    assert len(plain_origin.connections) == 1
+
+
+def test_bytes_behind_a_response_never_answer_the_next_request(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+
+    plain_origin.script(script, "/two")
+    running = proxy(Recording())
+    with running.tunnel(plain_origin.port) as client:
+        assert client.request("/two", "localhost").body == b"ok"
+        assert len(client.request("/bytes/9", "localhost").body) == 9
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_last_bytes_of_a_switched_protocol_arrive_however_it_ends(
+    proxy: ProxyFactory, plain_origin: Origin, origin: Origin, secure: bool
+) -> None:
+    """An upstream that leaves TLS without close_notify loses nothing of what it sent."""
+    server = origin if secure else plain_origin
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert connection.receive_exactly(5) == b"hello"
+        connection.send(bytes(100_000) + b"bye")
+        # FIN below the TLS layer
+        connection.connection.writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+
+    server.script(script, "/ws")
+    running = proxy(Recording())
+    with (running.secured if secure else running.tunnel)(server.port) as client:
+        client.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert client.read_head().status == 101
+        client.send(b"hello")
+        assert client.read_exactly(100_003).endswith(b"bye")
+        client.close()
+    running.wait_idle()
+
+
+def test_waiting_request_gets_a_connection_whose_last_reader_was_slow(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    running = proxy(InterceptHandler(), **{"connection_pool.max_connections_per_host": 1, "connection_pool.max_idle_per_host": 1})
+    slow, other = running.tunnel(plain_origin.port), running.tunnel(plain_origin.port)
+    with slow, other:
+        slow.send(b"GET /bytes/8000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert slow.read_head().status == 200
+        other.send(b"GET /bytes/5 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        slow.read_exactly(8_000_000)
+        assert len(other.read_answer().body) == 5
+        assert slow.request("/bytes/1", "localhost").status == 200
+
+
+def test_tls_in_single_bytes(proxy: ProxyFactory, origin: Origin) -> None:
+    """Records that come a byte at a time, and several that come at once with the close_notify behind them."""
+    running = proxy(Recording())
+    client = running.tunnel(origin.port)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    engine = running.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+    def dribble() -> None:
+        for byte in outgoing.read():
+            client.socket.sendall(bytes([byte]))
+
+    def until(step: Callable[[], object]) -> object:
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                dribble()
+                data = client.socket.recv(1 << 16)
+                assert data
+                incoming.write(data)
+            else:
+                dribble()
+                return result
+
+    with client:
+        until(engine.do_handshake)
+        for byte in b"GET /bytes/3 HTTP/1.1\r\nHost: localhost\r\n\r\n":
+            engine.write(bytes([byte]))
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n" + b"x" * 3) and len(answer.partition(b"\r\n\r\n")[2]) < 3:
+            answer += until(lambda: engine.read(65536))  # type: ignore[operator]
+        engine.write(b"GET /bytes/4 HTTP/1.1\r\nHost: ")
+        engine.write(b"localhost\r\n\r\n")
+        with pytest.raises(ssl.SSLWantReadError):
+            engine.unwrap()
+        client.socket.sendall(outgoing.read())
+        rest = b""
+        while data := client.socket.recv(1 << 16):
+            rest += data
+        assert rest
+    assert [request.path for request in running.handler.requests] == ["/bytes/3", "/bytes/4"]
+    assert len(origin.wait_requests(2)) == 2
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("moment", ["connected", "connect", "hello", "tls", "head", "upload", "waiting", "download"])
+def test_client_that_vanishes(proxy: ProxyFactory, origin: Origin, moment: str, end: str) -> None:
+    """At every moment of a connection: it is reported once, and nothing of it is left."""
+    held = threading.Event()
+
+    def wait(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 100 Continue\r\n\r\n" if moment == "waiting" else b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc")
+        held.set()
+        assert connection.receive() == b""
+
+    origin.script(wait, "/wait")
+    running = proxy(Recording(), **{"body.buffer_request_bodies": False})
+    client = running.client()
+    if moment == "connect":
+        client.send(b"CONNECT localh")
+    elif moment == "hello":
+        client.connect(f"localhost:{origin.port}")
+        client.send(b"\x16\x03\x01\x02\x00\x01")
+    elif moment != "connected":
+        client.close()
+        client = running.secured(origin.port)
+        if moment == "head":
+            client.send(b"GET / HT")
+        elif moment == "upload":
+            client.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc")
+            origin.wait_heads(1)
+        elif moment != "tls":
+            client.send(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert held.wait(10)
+    getattr(client, end)()
+    running.wait_idle()
+    assert len(running.handler.of("on_connection_close")) == len(set(running.handler.of("on_connection_close")))
+    assert len(running.handler.of("on_connection_close")) == len(running.handler.of("on_connection_open"))
+
+
+def test_rejected_connection_reads_its_503(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    running = proxy(Recording(), **{"max_concurrent_flows": 1})
+    with running.tunnel(plain_origin.port) as first, running.client() as second:
+        second.send(b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost:1\r\n\r\n" + bytes(100_000))
+        assert second.read_answer().status == 503
+        assert first.request("/bytes/1", "localhost").status == 200
+
+
+def test_on_the_loop_of_asyncio(make_config: Callable[..., MitmConfig], origin: Origin) -> None:
+    """The proxy promises nothing that only uvloop keeps."""
+
+    async def main() -> None:
+        handler = Recording()
+        async with MitmProxyBuilder(make_config(), handler).build() as handle:
+
+            def traffic() -> None:
+                class Loop:
+                    port, ca_certificate_path = handle.port, handle.ca_certificate_path
+
+                running = Running(Loop(), handler)  # type: ignore[arg-type]
+                with running.secured(origin.port) as client:
+                    assert len(client.request("/bytes/300000", "localhost").body) == 300_000
+                    assert client.request("/echo", "localhost", "POST", bytes(300_000)).status == 200
+                    client.send(b"GET /bytes/1 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+                    assert [client.read_answer().status for _ in range(3)] == [200] * 3
+                    assert client.request("/close/10", "localhost").body
+                with running.secured(origin.port) as client:
+                    client.send(b"GET /bytes/100 HT")
+                    client.reset()
+
+            await asyncio.to_thread(traffic)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert len(handler.of("on_request")) == 6
+
+    asyncio.run(main())
