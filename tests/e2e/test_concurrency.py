@@ -159,9 +159,7 @@ class TestShutdown:
 
 
 class TestReload:
-    def test_applies_to_new_connections_only(
-        self, proxy: ProxyFactory, origin: Origin, make_config: Callable[..., MitmConfig]
-    ) -> None:
+    def test_applies_to_new_connections_only(self, proxy: ProxyFactory, origin: Origin, make_config: Callable[..., MitmConfig]) -> None:
         running = proxy()
         with running.secured(origin.port) as before:
             assert before.request("/bytes/3", "localhost").status == 200

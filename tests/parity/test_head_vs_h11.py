@@ -130,19 +130,44 @@ def compare(data: bytes, is_request: bool) -> tuple[str, str]:
 
 NAMES = [b"Host", b"Content-Length", b"Transfer-Encoding", b"X", b"content-length", b"Connection", b"Expect", b"x-y_z!"]
 VALUES = [
-    b"a.example", b"a.example:80", b"5", b"3", b"5, 5", b"05", b"chunked", b"gzip, chunked", b"", b" v\t",
-    b"v w", b"\xff", b"close", b"A.example",
+    b"a.example",
+    b"a.example:80",
+    b"5",
+    b"3",
+    b"5, 5",
+    b"05",
+    b"chunked",
+    b"gzip, chunked",
+    b"",
+    b" v\t",
+    b"v w",
+    b"\xff",
+    b"close",
+    b"A.example",
 ]
 METHODS = [b"GET", b"POST", b"OPTIONS", b"CONNECT", b"g!t", b"HEAD"]
 TARGETS = [
-    b"/", b"/a?b", b"*", b"http://a.example/x", b"https://a.example", b"a.example:443", b"/#f",
-    b"http://u@a/", b"http://[::1]:1/", b"/\xff",
+    b"/",
+    b"/a?b",
+    b"*",
+    b"http://a.example/x",
+    b"https://a.example",
+    b"a.example:443",
+    b"/#f",
+    b"http://u@a/",
+    b"http://[::1]:1/",
+    b"/\xff",
 ]
 VERSIONS = [b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"http/1.1"]
 STATUSES = [b"200 OK", b"200 ", b"404 Not Found", b"204 No Content", b"304 ", b"599 X", b"600 X", b"200", b"2x0 OK", b"200 \xe9 \t"]
 BODIES = [
-    b"", b"hello", b"hello, and more", b"5\r\nhello\r\n0\r\n\r\n",
-    b"5\r\nhello\r\n0\r\nX: y \r\nZ:\r\n\r\nGET ", b"3;e=f\r\nabc\r\n00\r\n\r\n", b"0\r\n\r\n",
+    b"",
+    b"hello",
+    b"hello, and more",
+    b"5\r\nhello\r\n0\r\n\r\n",
+    b"5\r\nhello\r\n0\r\nX: y \r\nZ:\r\n\r\nGET ",
+    b"3;e=f\r\nabc\r\n00\r\n\r\n",
+    b"0\r\n\r\n",
 ]
 FAULTS = [b"\r", b"\n", b"\r\n", b" ", b"\t", b"\0", b":", b";", b"0", b"f", b"\x7f", b"\x0b", b",", b"-", b"x", b"\xe9", b"#", b"@"]
 
