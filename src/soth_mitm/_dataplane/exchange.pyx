@@ -112,6 +112,7 @@ cdef class Exchange(Conversation):
         self.client_deadline.clear()
         self.scanned = 0
         if used > 0:
+            self.plane.counters.bytes_from_clients += used
             self.client.inbox.consume(used)
             return self.open_flow(head)
         if used == HEAD_TOO_LARGE:
