@@ -36,7 +36,7 @@ def test_one_piece_holds_one_run_of_content() -> None:
     body = chunked()
     data = b"5\r\nhello\r\n3;a=b\r\nabc\r\n0\r\nA: b\r\n\r\nrest"
     assert body.feed(data) == (17, b"hello", b"")
-    assert body.feed(data[17:]) == (16, b"abc", b"A: b\r\n")
+    assert body.feed(data, 17) == (16, b"abc", b"A: b\r\n")
     assert (body.done, body.payload_total, body.kind) == (True, 8, "chunked")
     assert body.feed(b"rest") == (0, b"", b"")
 
@@ -53,6 +53,12 @@ def test_incomplete_framing_is_not_consumed() -> None:
     assert body.feed(b"A: b\r\n\r") == (0, b"", b"")
     assert body.feed(b"A: b\r\n\r\n") == (8, b"", b"A: b\r\n")
     assert body.done
+
+
+@pytest.mark.parametrize("start", [-1, 3])
+def test_a_piece_begins_within_the_bytes(start: int) -> None:
+    with pytest.raises(ValueError, match=f"start: {start} is not within the 2 bytes given"):
+        chunked().feed(b"5;", start)
 
 
 def test_what_precedes_a_fault_is_reported_first() -> None:

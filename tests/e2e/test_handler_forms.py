@@ -80,7 +80,7 @@ async def looks_at_its_task_first(request: RawRequest) -> HandlerDecision:
 
 
 async def enters_a_timeout_without_suspending(request: RawRequest) -> HandlerDecision:
-    async with asyncio.timeout(5):  # noqa: ASYNC100 - that it does not suspend is the point
+    async with asyncio.timeout(5):  # noqa: ASYNC100 -- that it finds a task to cancel is the point
         return BLOCK
 
 

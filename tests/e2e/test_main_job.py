@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 
 import pytest
@@ -170,6 +171,48 @@ class TestPlainHttp:
             assert client.request("/secret", authority(plain_origin)).status == 403
         assert [(request.scheme, request.path) for request in running.handler.requests] == [("http", "/bytes/3"), ("http", "/secret")]
         assert [request.target for request in plain_origin.requests] == ["/bytes/3"]
+
+
+class TestImpatience:
+    def test_a_request_right_behind_the_connect(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        host = authority(plain_origin)
+        with proxy().client() as client:
+            client.send(f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\nGET /bytes/3 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert client.read_answer("CONNECT").status == 200
+            assert client.read_answer().body == pattern(3)
+
+    def test_everything_byte_by_byte(self, proxy: ProxyFactory, origin: Origin) -> None:
+        running = proxy()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        engine = running.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with running.tunnel(origin.port) as client:
+
+            def drip() -> None:
+                for byte in outgoing.read():
+                    client.send(bytes((byte,)))
+
+            while True:
+                try:
+                    engine.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    drip()
+                    incoming.write(client.socket.recv(1 << 16))
+            engine.write(f"POST /x HTTP/1.1\r\nHost: {authority(origin)}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            engine.write(b"3\r\nabc\r\n0\r\n\r\n")
+            drip()
+            origin.wait_requests(1)
+            running.handler.wait("on_response")
+        assert bytes(origin.requests[0].body) == b"abc"
+        assert running.handler.requests[0].body == b"abc"
+
+    @pytest.mark.parametrize("listed", [True, False], ids=["intercepted", "tunnelled"])
+    def test_a_client_that_ends_its_direction_gets_its_answer(self, proxy: ProxyFactory, plain_origin: Origin, listed: bool) -> None:
+        running = proxy(destinations=("localhost:*",) if listed else ("example.test:1",))
+        with running.tunnel(plain_origin.port) as client:
+            client.send(f"GET /slow/50 HTTP/1.1\r\nHost: {authority(plain_origin)}\r\n\r\n".encode())
+            client.end_writing()
+            assert client.read_answer().status == 200
 
 
 class TestTunnels:

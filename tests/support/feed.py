@@ -82,7 +82,7 @@ def drain(body: BodyReader, data: bytes, outcome: Outcome) -> int:
     """Take from `data` what the body takes, and return how much that is."""
     taken = 0
     while True:
-        consumed, content, trailers = body.feed(data[taken:])
+        consumed, content, trailers = body.feed(data, taken)
         outcome.content += content
         outcome.trailers += trailers
         taken += consumed

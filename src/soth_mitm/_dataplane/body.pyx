@@ -256,14 +256,17 @@ cdef class BodyReader:
         """Bytes of content seen so far."""
         return self.body.payload_total
 
-    def feed(self, bytes data not None):
-        """Take one piece from the start of `data`: (bytes consumed, content, trailer lines).
+    def feed(self, bytes data not None, Py_ssize_t start=0):
+        """Take one piece from `data`, which begins at `start`: (bytes consumed, content, trailer lines).
 
         Nothing consumed means that more bytes are needed, or that the body is done; bytes not consumed are to be fed again. Raises
         WireError when the body is malformed, and again at every later call.
         """
         cdef View payload, trailers
-        cdef Py_ssize_t consumed = body_next(&self.body, PyBytes_AS_STRING(data), len(data), &payload, &trailers)
+        cdef Py_ssize_t consumed
+        if not 0 <= start <= len(data):
+            raise ValueError(f"start: {start} is not within the {len(data)} bytes given")
+        consumed = body_next(&self.body, PyBytes_AS_STRING(data) + start, len(data) - start, &payload, &trailers)
         if consumed < 0:
             raise self._error()
         return consumed, view_bytes(payload), view_bytes(trailers)

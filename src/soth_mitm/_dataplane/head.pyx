@@ -295,7 +295,7 @@ cdef tuple _parse_bytes(bytes data, bint is_request, Py_ssize_t limit, Py_ssize_
     if code == HEAD_MORE:
         return None
     if code == HEAD_TOO_LARGE:
-        text, status = f"the head is longer than {limit} bytes or has more than {MAX_FIELDS} fields", 431
+        text, status = f"the head is longer than {limit} bytes (max_http_head_bytes) or has more than {MAX_FIELDS} fields", 431
     else:
         text, status = head_error_text(head.error), 400
     raise WireError(text, side="client" if is_request else "upstream", status=status if is_request else 502)

@@ -255,7 +255,7 @@ class ClientConnection:
         route = None
         facts: UpstreamFacts | None = None
         try:
-            facts = await self._generation.upstreams.reach(origin)
+            facts = await self._reach(origin)
         except WireError as error:
             # answered inside the client's TLS, where it can be read
             log.info("%s", error)
@@ -271,6 +271,18 @@ class ClientConnection:
             # the handler hears of the request all the same
             route = Route(None, self.meta, "https", authority, status=route.status, reason=route.reason)
         self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
+
+    async def _reach(self, origin: Origin) -> UpstreamFacts | None:
+        """Reach `origin` for as long as the client is there to wait; the dial itself goes on, for the pool."""
+        reaching = asyncio.ensure_future(self._generation.upstreams.reach(origin))
+        try:
+            while not reaching.done():
+                if self._intake.over:
+                    raise ConnectionOver
+                await asyncio.wait((reaching, self._intake.changed()), return_when=asyncio.FIRST_COMPLETED)
+            return reaching.result()
+        finally:
+            reaching.cancel()
 
     async def _secure_client(self, host: str, name: str, facts: UpstreamFacts | None) -> None:
         try:
