@@ -235,6 +235,8 @@ def test_on_the_loop_of_asyncio(make_config: Callable[..., MitmConfig], origin: 
                     client.reset()
 
             await asyncio.to_thread(traffic)
+            # what it replaces is put away before the proxy is gone
+            await handle.reload(handle.current_config())
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert len(handler.of("on_request")) == 6
 

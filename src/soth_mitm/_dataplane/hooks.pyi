@@ -1,4 +1,3 @@
-import asyncio
 from collections.abc import Callable
 from typing import Any, final
 
@@ -38,7 +37,7 @@ class Hooks:
         recover: bool = ...,
         block_on_failure: bool = ...,
     ) -> Hooks: ...
-    def close(self) -> set[asyncio.Task[None]]: ...
+    def close(self) -> set[Any]: ...
     @property
     def loop(self) -> Any: ...
     @property

@@ -1,6 +1,5 @@
 """Calling the handler's methods: deadlines, failures, and coroutines that cost a task only when they suspend."""
 
-from asyncio import CancelledError as CANCELLED
 from contextvars import copy_context
 
 cimport cython
@@ -44,7 +43,7 @@ cdef class Hooks:
     """The hooks that run for each flow, of one handler on one loop.
 
     `tasks` offers ``make(coroutine, loop)``, ``enter(loop, task)``, ``leave(loop, task)`` and ``current(loop)`` of the loop's kind of
-    tasks. A hook given as None is not overridden. `report(name, exception)` is called for each failure; `block_on_failure` says what a
+    tasks, and what cancels one as `Cancelled`. A hook given as None is not overridden. `report(name, exception)` is called for each failure; `block_on_failure` says what a
     failing `on_request` means; without `recover` a failing hook aborts its flow.
     """
 
@@ -74,7 +73,7 @@ cdef class Hooks:
             else:
                 self.result = answer
                 outcome = HOOK_DONE
-        except (Exception, CANCELLED) as error:
+        except (Exception, self.tasks.Cancelled) as error:
             # whoever awaits what was cancelled fails like whoever awaits what failed
             outcome = self.failed(hook, error)
         took = monotonic() - began

@@ -60,6 +60,7 @@ class Service:
         self._logged: set[str] = set()
         self._lookup = ProcessLookup(config)
         self._connections: dict[ClientConnection, asyncio.Task[None]] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
@@ -121,7 +122,9 @@ class Service:
         for generation in self._generations[:-1]:
             if generation not in used:
                 self._generations.remove(generation)
-                self._loop.create_task(generation.close())
+                task = self._loop.create_task(generation.close())
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
 
     # --- control
 
@@ -184,6 +187,8 @@ class Service:
             await asyncio.wait(hanging)
 
     async def _close(self) -> None:
+        if self._retiring:
+            await asyncio.wait(self._retiring)
         for generation in self._generations:
             await generation.close()
         self._lookup.close()

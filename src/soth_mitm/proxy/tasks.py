@@ -11,6 +11,7 @@ from typing import Any
 enter = _enter_task
 leave = _leave_task
 current = current_task
+Cancelled = asyncio.CancelledError
 
 
 def make(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
