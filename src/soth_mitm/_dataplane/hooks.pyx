@@ -42,9 +42,9 @@ cdef class Hook:
 cdef class Hooks:
     """The hooks that run for each flow, of one handler on one loop.
 
-    `tasks` offers ``make(coroutine, loop)``, ``enter(loop, task)``, ``leave(loop, task)`` and ``current(loop)`` of the loop's kind of
-    tasks, and what cancels one as `Cancelled`. A hook given as None is not overridden. `report(name, exception)` is called for each failure; `block_on_failure` says what a
-    failing `on_request` means; without `recover` a failing hook aborts its flow.
+    `tasks` offers ``make(coroutine, loop)``, ``enter(loop, task)``, ``leave(loop, task)`` and ``current(loop)`` of the loop's kind
+    of tasks, and what cancels one as `Cancelled`. A hook given as None is not overridden. `report(name, exception)` is called for
+    each failure; `block_on_failure` says what a failing `on_request` means; without `recover` a failing hook aborts its flow.
     """
 
     def __cinit__(self, loop, tasks, report, HookCounts counts not None, *, Hook on_request=None, Hook on_response=None,
