@@ -241,3 +241,39 @@ def test_on_the_loop_of_asyncio(make_config: Callable[..., MitmConfig], origin: 
         assert len(handler.of("on_request")) == 6
 
     asyncio.run(main())
+
+
+def test_answer_to_an_upload_inside_tls_is_never_lost(proxy: ProxyFactory, origin: Origin) -> None:
+    """What the client was still sending lies undecrypted when the proxy says goodbye, and must not break the TLS engine."""
+    running = proxy(Recording(), **{"body.overflow": "reject", "body.max_size_bytes": 1000})
+    for _ in range(5):
+        client = running.tunnel(origin.port)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        engine = running.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with client:
+            while True:
+                try:
+                    engine.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    client.socket.sendall(outgoing.read())
+                    incoming.write(client.socket.recv(1 << 16))
+            engine.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n")
+            for _ in range(8):
+                engine.write(bytes(10_000))
+            client.socket.sendall(outgoing.read())
+            answer = b""
+            while data := client.socket.recv(1 << 16):
+                incoming.write(data)
+                # in the order of a peer that does not stop at once
+                engine.write(bytes(100))
+                client.socket.sendall(outgoing.read())
+                try:
+                    while piece := engine.read(1 << 16):
+                        answer += piece
+                except ssl.SSLWantReadError:
+                    continue
+                except ssl.SSLZeroReturnError:
+                    client.end_writing()
+            assert b" 413 " in answer
+    running.wait_idle()

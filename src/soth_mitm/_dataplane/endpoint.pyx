@@ -36,7 +36,7 @@ cdef class Endpoint:
         return self.arena.window.over(self.inbox.tail(), self.inbox.room())
 
     def buffer_updated(self, Py_ssize_t count):
-        if self.gone:
+        if self.gone or self.deaf:
             return
         if self.tls is None:
             self.inbox.commit(count)
@@ -79,7 +79,9 @@ cdef class Endpoint:
             return 0
         self.delivering = True
         try:
-            if self.tls is not None:
+            if self.deaf:
+                pass
+            elif self.tls is not None:
                 self.deliver_tls()
             elif self.fresh and not self.held:
                 self.fresh = False
@@ -98,7 +100,7 @@ cdef class Endpoint:
     cdef int deliver_tls(self) except -1:
         cdef Py_ssize_t count
         try:
-            while not self.gone and not self.held:
+            while not self.gone and not self.held and not self.deaf:
                 if not self.tls.secured:
                     if not self.step_handshake():
                         return 0

@@ -22,6 +22,8 @@ cdef int close_while_sending(Endpoint endpoint, DeadlineQueue queue) except -1:
     if endpoint.told_end:
         return close_in_order(endpoint, queue)
     Farewell(endpoint, queue)
+    # the TLS engine refuses to read what came before it had said goodbye, and that is no reason to cut the connection
+    endpoint.deaf = True
     endpoint.inbox.drop()
     endpoint.end_writing()
     return endpoint.release()

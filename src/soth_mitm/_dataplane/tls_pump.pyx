@@ -108,6 +108,8 @@ cdef class TlsPump:
         return self.take_bio()
 
     cdef int shut(self) except -1:
+        # unwrap() looks for the peer's close_notify too, and fails for good when it finds application data: that is kept back meanwhile
+        unread = self.incoming.read()
         try:
             self.ssl_object.unwrap()
         except WANT_READ:
@@ -115,4 +117,6 @@ cdef class TlsPump:
         except SSL_ERROR:
             # after a fatal alert there is nothing left to say
             pass
+        finally:
+            self.incoming.write(unread)
         return 0
