@@ -1,5 +1,6 @@
 """Peers that break the protocol, or the connection, at the worst moment; the proxy answers, and goes on serving others."""
 
+import socket
 import threading
 
 from support.origin import Origin, Request, ScriptedConnection
@@ -75,3 +76,22 @@ def test_host_that_no_resolver_can_be_asked_for(proxy: ProxyFactory) -> None:
         assert client.connect(f"{name}:443").status in (400, 502)
         assert client.read_to_end() == b""
     running.wait_idle()
+
+
+def test_upstream_that_leaves_between_connect_and_handshake(proxy: ProxyFactory) -> None:
+    """Its FIN is there before anybody asks for TLS, and is not waited for a second time."""
+    running = proxy(Recording())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def leave() -> None:
+            for _ in range(20):
+                listening.accept()[0].close()
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+        for number in range(20):
+            with running.secured(port) as client:
+                assert client.request("/", "localhost").status == 502
+            assert len(running.handler.wait("on_tls_failure", number + 1, timeout=5)) == number + 1
+        leaving.join()

@@ -20,6 +20,9 @@ cdef class Intake(Party):
         endpoint.arena.check_thread()
         self.endpoint = endpoint
         endpoint.party = self
+        if endpoint.told_end or endpoint.gone:
+            # somebody else was told already
+            self.over = True
 
     def changed(self):
         """Return a future that is done when more bytes came, the peer ended, the handshake ended, or the connection is gone."""
