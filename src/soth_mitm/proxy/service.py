@@ -9,6 +9,7 @@ from typing import cast
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.hooks import HookCounts
 from soth_mitm._dataplane.intake import Intake
+from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.plane import Counters
 from soth_mitm._dataplane.writer import own_response
 from soth_mitm.config import MitmConfig
@@ -92,7 +93,7 @@ class Service:
             self._tally.rejected += 1
             reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
             endpoint.write(own_response(503, reason.encode(), close=True))
-            endpoint.close()
+            say_goodbye(endpoint, self._generations[-1].snapshot.plane.linger)
             return
         self._tally.accepted += 1
         connection = ClientConnection(self._generations[-1], endpoint, intake, _family(transport))
