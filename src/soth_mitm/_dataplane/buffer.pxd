@@ -24,7 +24,6 @@ cdef class Arena:
     cdef char* scratch
     cdef readonly Py_ssize_t max_buffer    # what a read buffer may grow to
     cdef readonly int64_t lent             # bytes in blocks that are out
-    cdef readonly int64_t lent_peak
     cdef int spare_count
     cdef char* spare[SPARE_BLOCKS]
 

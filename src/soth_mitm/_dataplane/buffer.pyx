@@ -70,8 +70,6 @@ cdef class Arena:
             if block == NULL:
                 raise MemoryError()
         self.lent += size
-        if self.lent > self.lent_peak:
-            self.lent_peak = self.lent
         note(LEDGER_BLOCK, 1)
         return block
 

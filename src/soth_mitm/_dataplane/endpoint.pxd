@@ -45,6 +45,7 @@ cdef class Endpoint:
     cdef int send_bytes(self, bytes data) except -1
     cdef int flush(self) except -1
     cdef int put(self, const char* data, Py_ssize_t length) except -1
+    cdef int flush_last(self) except -1        # and close_notify
     cdef int end_writing(self) except -1       # half-close, after close_notify
 
     # Ending

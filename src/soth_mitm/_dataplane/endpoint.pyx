@@ -184,13 +184,17 @@ cdef class Endpoint:
                 self.write_out(ciphertext)
         return 0
 
-    cdef int end_writing(self) except -1:
-        if self.closing:
-            return 0
+    cdef int flush_last(self) except -1:
         self.flush()
         if self.tls is not None and self.tls.secured:
             self.tls.shut()
             self.flush()
+        return 0
+
+    cdef int end_writing(self) except -1:
+        if self.closing:
+            return 0
+        self.flush_last()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         return 0
@@ -200,10 +204,7 @@ cdef class Endpoint:
     cdef int finish(self) except -1:
         if self.closing:
             return 0
-        self.flush()
-        if self.tls is not None and self.tls.secured:
-            self.tls.shut()
-            self.flush()
+        self.flush_last()
         self.closing = True
         self.transport.close()
         return 0
