@@ -33,6 +33,7 @@ from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.proxy.proxy import MitmProxy, MitmProxyBuilder
 from soth_mitm.proxy.threaded import ThreadedHandle
+from soth_mitm.tls.bypass import TlsBypass
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
 from soth_mitm.tls.ca_files import load_ca_from_files
 
@@ -69,6 +70,7 @@ __all__ = [
     "TcpV4",
     "TcpV6",
     "ThreadedHandle",
+    "TlsBypass",
     "TlsFailedError",
     "TlsInfo",
     "UnixDomain",

@@ -89,6 +89,15 @@ def parse_target(text: str) -> tuple[str, int]:
     return normalise_host(host), parse_port(port)
 
 
+def parse_authority(text: str, default_port: int) -> tuple[str, int]:
+    """Return the normalised host and the port of `host` or `host:port`, as a URL and a Host header name it."""
+    bracketed_without_port = text.startswith("[") and text.endswith("]")
+    if ":" not in text or bracketed_without_port:
+        return normalise_host(text), default_port
+    host, port = split_host_port(text)
+    return (normalise_host(host), default_port) if not port else parse_target(text)
+
+
 def parse_bind_address(text: str) -> tuple[str, int]:
     """Return the host and the port to listen on; port 0 asks the system for a free one.
 

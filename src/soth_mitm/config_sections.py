@@ -42,7 +42,7 @@ class InterceptionConfig(Struct, kw_only=True):
     must_intercept: Annotated[
         list[str],
         Key(
-            "Destinations, as patterns, that are never tunnelled because a client refused our certificate.",
+            "Destinations, as patterns, that are never tunnelled because a client refused our certificate (`tls.learn_bypass`).",
             check=DestinationPattern.parse,
             example=["*.example.com:443"],
         ),
@@ -92,11 +92,19 @@ class TlsConfig(Struct, kw_only=True):
     leaf_validity_days: Annotated[int, Key("How long a certificate that we mint is valid.", 1, 197)] = 197
     leaf_cache_capacity: Annotated[int, count("How many minted certificates are kept; the least recently used goes first.")] = 1024
     learn_bypass: Annotated[
-        bool, Key("Tunnel a host for a process that keeps refusing our certificate, because it pins another, instead of breaking it.")
+        bool,
+        Key(
+            "Tunnel a destination, unread, for a program that keeps refusing our certificate there, because it pins another, instead of "
+            "breaking it. A program without a known process counts by its address if it is on another machine, and not at all on this one."
+        ),
     ] = True
-    bypass_after_failures: Annotated[int, count("How many refused handshakes of a host and process make it count as pinning.")] = 3
-    bypass_window_ms: Annotated[int, milliseconds("The time within which those handshakes must fail.")] = 300_000
-    bypass_ttl_ms: Annotated[int, milliseconds("How long such a host is tunnelled for that process before it is tried again.")] = 900_000
+    bypass_after_failures: Annotated[
+        int, Key("How many handshakes, one after another and with no request between them, must be refused for that.", 2, 100)
+    ] = 3
+    bypass_window_ms: Annotated[int, milliseconds("The time within which they must be refused.")] = 300_000
+    bypass_ttl_ms: Annotated[int, milliseconds("How long the destination is tunnelled for that program before it is tried again.")] = (
+        900_000
+    )
 
 
 class UpstreamConfig(Struct, kw_only=True):

@@ -50,7 +50,7 @@ class InterceptHandler:
 
         When: once per CONNECT that the policy would intercept, before the client's TLS handshake is answered.
         Gets: the host of the target, normalised, and the client's process if it is known.
-        Returns: False to tunnel the connection untouched, True to intercept it.
+        Returns: False to tunnel the connection untouched, True to intercept it, unless it is a TLS bypass (`handle.tls_bypasses()`).
         Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `allow` tunnels, `block` answers 403.
         """
         return True

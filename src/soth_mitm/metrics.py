@@ -69,6 +69,14 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them that resumed a session."""
     tls_client_failure_count: int = 0
     """Failed handshakes with clients."""
+    tls_client_refusal_count: int = 0
+    """Clients that refused our certificate: by an alert, or by leaving as soon as they had seen it."""
+    tls_bypass_opened_count: int = 0
+    """Times that such clients made us tunnel a destination for them (`tls.learn_bypass`)."""
+    tls_bypassed_connection_count: int = 0
+    """Connections that were tunnelled for that reason."""
+    tls_bypasses: int = 0
+    """Destinations tunnelled for a process for that reason now; `handle.tls_bypasses()` lists them."""
     tls_upstream_handshake_count: int = 0
     """Completed handshakes with upstreams."""
     tls_upstream_resumed_count: int = 0

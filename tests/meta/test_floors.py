@@ -20,11 +20,11 @@ FLOORS = """
 1  _dataplane: deadline tls_pump endpoint linger hooks plane pool relay intake flow transfer conversation exchange
 2  addresses destinations connection decision config_schema config_sections config_loading config config_derived config_later
 2  config_reference policy handler metrics
-3  tls: hardening names client_hello fingerprint failures ca ca_files leaf contexts
+3  tls: hardening names client_hello fingerprint failures bypass ca ca_files leaf contexts
 3  process: address naming identity linux macos windows attribution
 3  observe:
-4  proxy: tally tasks loops protocols process_lookup calls snapshot dialler upstreams generation listener client service handle
-4  proxy: threaded proxy
+4  proxy: tally tasks loops protocols process_lookup learning opening calls snapshot dialler upstreams generation listener client service
+4  proxy: handle threaded proxy
 5  __init__
 5  cli: exits handler_loading request_lines serving commands
 5  __main__

@@ -342,26 +342,33 @@ class Origin:
         self._executor.shutdown()
 
     async def _serve(self) -> None:
-        accepting = asyncio.create_task(self._accept())
+        self.loop.add_reader(self._listener, self._accept)
         await self._stop.wait()
-        accepting.cancel()
+        self.loop.remove_reader(self._listener)
+        # A task that is cancelled before its first step, or between the steps in which asyncio wires up a transport, closes nothing.
+        for _ in range(5):
+            await asyncio.sleep(0)
         for connection in self.connections:
             connection.abort()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(accepting, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._listener.close()
         # Scripts see their connection end, and must be let go on to their own end while this loop still runs for them.
         await asyncio.gather(*map(asyncio.wrap_future, self._running_scripts), return_exceptions=True)
 
-    async def _accept(self) -> None:
-        while True:
-            sock, peer = await self.loop.sock_accept(self._listener)
-            connection = Connection(self, len(self.connections), sock, peer)
-            self.changed(partial(self.connections.append, connection))
-            task = asyncio.create_task(connection.serve(self._context))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _accept(self) -> None:
+        # Not sock_accept: what that has accepted is lost, and stays open, when it is cancelled.
+        try:
+            sock, peer = self._listener.accept()
+        except BlockingIOError:
+            return
+        sock.setblocking(False)
+        connection = Connection(self, len(self.connections), sock, peer)
+        self.changed(partial(self.connections.append, connection))
+        task = self.loop.create_task(connection.serve(self._context))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def _remember_name(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:

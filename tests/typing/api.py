@@ -1,7 +1,9 @@
 """Code as users write it; the type checkers must accept every line. Not run."""
 
+from datetime import timedelta
 from uuid import UUID
 
+from soth_mitm import MitmProxyHandle, ThreadedHandle, TlsBypass
 from soth_mitm._dataplane.messages import RawRequest, RawResponse, StreamChunk
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
@@ -82,3 +84,13 @@ def configure() -> MitmConfig:
 def decide(policy: Policy) -> bool:
     decision = policy.decide("api.example.com", 443)
     return decision.action is Action.BLOCK and "on_request" in overridden_hooks(PlainHandler())
+
+
+def left_for(bypass: TlsBypass) -> timedelta:
+    print(bypass.host, bypass.port + bypass.failures, bypass.server_name, bypass.process.upper())
+    return bypass.expires_at - bypass.opened_at
+
+
+def forget_bypasses(handle: MitmProxyHandle | ThreadedHandle) -> int:
+    longest = max(handle.tls_bypasses(), key=left_for)
+    return handle.clear_tls_bypass(longest.host, longest.process) + handle.clear_tls_bypass(process="agent") + handle.clear_tls_bypass()

@@ -1,5 +1,6 @@
 """Mistakes that the type checker must find: each line that ends in `# error` and no other. Not run."""
 
+from soth_mitm import MitmProxyHandle, TlsBypass
 from soth_mitm._dataplane.messages import RawRequest
 from soth_mitm.config import MitmConfig
 from soth_mitm.decision import HandlerDecision
@@ -23,3 +24,8 @@ def misconfigure() -> None:
     config.upstream.timeout_seconds = 5  # error
     config.interception.destinations = "api.example.com:443"  # error
     HandlerDecision.block("403")  # error
+
+
+def forget(handle: MitmProxyHandle, bypass: TlsBypass) -> None:
+    handle.clear_tls_bypass(bypass)  # error
+    bypass.failures = 0  # error

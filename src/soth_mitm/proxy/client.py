@@ -15,16 +15,18 @@ from soth_mitm._dataplane.intake import Intake
 from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.relay import Tunnel
 from soth_mitm._dataplane.writer import own_response
-from soth_mitm.addresses import format_host_port, normalise_host, parse_target, split_host_port
+from soth_mitm.addresses import format_host_port, parse_authority, parse_target
 from soth_mitm.connection import ConnectionMeta, SocketFamily, TlsInfo
 from soth_mitm.errors import TlsFailedError, WireError
 from soth_mitm.policy import Action
 from soth_mitm.proxy.calls import HandlerFailed
 from soth_mitm.proxy.dialler import Origin, UpstreamFacts
 from soth_mitm.proxy.generation import Generation
+from soth_mitm.proxy.learning import Trial
+from soth_mitm.proxy.opening import ConnectionOver, read_opening
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.snapshot import LINGER_SECONDS
-from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
+from soth_mitm.tls.client_hello import ClientHello, MalformedHello
 from soth_mitm.tls.failures import classify, describe
 from soth_mitm.tls.fingerprint import ja3, ja4
 
@@ -35,10 +37,6 @@ ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 METHOD_BYTES = len(b"CONNECT ")
 TLS_RECORD, SOCKS4, SOCKS5 = 0x16, 4, 5
 NOT_HTTP = (b"\x16", b"\x04", b"\x05")
-
-
-class ConnectionOver(Exception):
-    """The client is gone; there is nothing left to do for it."""
 
 
 class ClientConnection:
@@ -52,6 +50,7 @@ class ClientConnection:
         self._endpoint = endpoint
         self._intake = intake
         self._taken_over: Exchange | Tunnel | None = None
+        self._trial: Trial | None = None
         self._over = asyncio.get_running_loop().create_future()
         self._draining = False
         self._waiting = False
@@ -68,7 +67,11 @@ class ClientConnection:
         except WireError as error:
             self._answer(error.status, str(error))
         if self._taken_over is not None:
-            await self._over
+            try:
+                await self._over
+            finally:
+                if self._trial is not None:
+                    self._trial.ended(by_us=self._draining)
         await self._leave()
 
     async def report_end(self) -> None:
@@ -152,7 +155,7 @@ class ClientConnection:
             return self._refusal("http", text, 400, "this is a proxy: send the whole URL in the request line (absolute-form), or CONNECT")
         scheme = scheme or "http"
         try:
-            host, port = _authority(text, 443 if scheme == "https" else 80)
+            host, port = parse_authority(text, 443 if scheme == "https" else 80)
         except ValueError as error:
             return self._refusal(scheme, text, 400, f"the target `{text}` {error}")
         decision = self._generation.snapshot.policy.decide(host, port)
@@ -189,7 +192,14 @@ class ClientConnection:
             await self._intercept(host, port)
 
     async def _tunnel(self, host: str, port: int, greeting: bytes) -> None:
-        upstream = await self._generation.dialler.dial(Origin(host, port))
+        try:
+            upstream = await self._generation.dialler.dial(Origin(host, port))
+        except WireError as error:
+            if greeting:
+                raise
+            # the client was told 200 and has begun to speak something else
+            log.info("%s", error)
+            raise ConnectionOver from error
         if self._intake.over and not self._intake.peek():
             upstream.abort()
             raise ConnectionOver
@@ -210,46 +220,34 @@ class ClientConnection:
                 f"{format_host_port(host, port)} is this proxy itself; the request would come back here for ever", side="client", status=508
             )
         self._endpoint.write(ESTABLISHED)
-        kind, hello = await self._first_inner_bytes(host)
+        kind, hello = await self._opening(host)
         if kind == "http":
             pool = self._generation.upstreams.pool(self._generation.origin(host, port, None))
             route = Route(pool, self.meta, "http", host if port == 80 else format_host_port(host, port))
             self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
         elif hello is not None:
-            await self._intercept_tls(host, port, hello)
+            self._trial = self._generation.learning.begin(self.meta, hello.sni)
+            if self._trial.is_tunnelled:
+                await self._tunnel(host, port, b"")
+            else:
+                await self._intercept_tls(host, port, hello, self._trial)
         elif self._config.interception.unknown_protocol == "tunnel":
             await self._tunnel(host, port, b"")
         else:
             raise ConnectionOver
 
-    async def _first_inner_bytes(self, host: str) -> tuple[str, ClientHello | None]:
-        """What the client begins with inside the CONNECT, and its whole ClientHello when that is TLS. Silence is "other"."""
-        data = b""
+    async def _opening(self, host: str) -> tuple[str, ClientHello | None]:
         try:
-            async with asyncio.timeout(self._config.timeouts.client_tls_handshake_ms / 1000):
-                while True:
-                    data = await self._read_more(len(data))
-                    kind = sniff(data)
-                    if kind is NEED_MORE:
-                        continue
-                    if kind != "tls":
-                        return kind, None
-                    hello = parse_client_hello(data)
-                    if hello is not NEED_MORE:
-                        return "tls", hello
-        except TimeoutError as error:
-            if data:
-                await self._client_tls_failed(host, error)
-                raise ConnectionOver from None
-            return "other", None
-        except MalformedHello as error:
-            self._endpoint.write(bytes((0x15, 3, 1, 0, 2, 2, error.alert)))
+            return await read_opening(self._read_more, self._config.timeouts.client_tls_handshake_ms / 1000)
+        except (TimeoutError, MalformedHello) as error:
+            if isinstance(error, MalformedHello):
+                self._endpoint.write(bytes((0x15, 3, 1, 0, 2, 2, error.alert)))
             await self._client_tls_failed(host, error)
             raise ConnectionOver from None
 
     # --- TLS
 
-    async def _intercept_tls(self, host: str, port: int, hello: ClientHello) -> None:
+    async def _intercept_tls(self, host: str, port: int, hello: ClientHello, trial: Trial) -> None:
         name = hello.sni or host
         origin = self._generation.origin(host, port, name)
         route = None
@@ -262,7 +260,7 @@ class ClientConnection:
             if isinstance(error, TlsFailedError):
                 await self._calls.tls_failed(host, error)
             route = self._refusal("https", format_host_port(host, port), error.status, str(error))
-        await self._secure_client(host, name, facts)
+        await self._secure_client(host, name, facts, trial)
         self.meta = self.meta.replace(tls_info=self._tls_info(hello, facts))
         authority = host if port == 443 else format_host_port(host, port)
         if route is None:
@@ -284,13 +282,14 @@ class ClientConnection:
         finally:
             reaching.cancel()
 
-    async def _secure_client(self, host: str, name: str, facts: UpstreamFacts | None) -> None:
+    async def _secure_client(self, host: str, name: str, facts: UpstreamFacts | None, trial: Trial) -> None:
         try:
             context = self._generation.leaves.context_for(
                 name, alpn=("http/1.1",), min_version=self._config.tls.min_version, mirror=facts.names if facts else ()
             )
             async with asyncio.timeout(self._config.timeouts.client_tls_handshake_ms / 1000):
-                self._endpoint.start_tls(context, True)
+                if not self._intake.over:
+                    self._endpoint.start_tls(context, True)
                 while not self._intake.is_secured:
                     if self._intake.tls_error is not None:
                         raise self._intake.tls_error
@@ -298,8 +297,11 @@ class ClientConnection:
                         raise self._intake.error or ConnectionResetError("the client closed the connection during the TLS handshake")
                     await self._intake.changed()
         except (TimeoutError, OSError, ValueError) as error:
+            if not self._draining:
+                trial.failed(self._endpoint, error)
             await self._client_tls_failed(host, error)
             raise ConnectionOver from None
+        trial.secured(self._endpoint)
 
     async def _client_tls_failed(self, host: str, error: Exception) -> None:
         self._generation.tally.client_tls_failures += 1
@@ -363,11 +365,3 @@ class ClientConnection:
                     await self._intake.changed()
         except TimeoutError:
             self._endpoint.abort()
-
-
-def _authority(text: str, default_port: int) -> tuple[str, int]:
-    bracketed_without_port = text.startswith("[") and text.endswith("]")
-    if ":" not in text or bracketed_without_port:
-        return normalise_host(text), default_port
-    host, port = split_host_port(text)
-    return (normalise_host(host), default_port) if not port else parse_target(text)

@@ -7,6 +7,7 @@ from soth_mitm._dataplane.buffer import Arena
 from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
 from soth_mitm.destinations import DestinationMap, DestinationPattern
 from soth_mitm.proxy.dialler import Dialler, Origin
+from soth_mitm.proxy.learning import Learning
 from soth_mitm.proxy.process_lookup import ProcessLookup
 from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tally import Tally
@@ -27,6 +28,7 @@ class Generation:
         lookup: ProcessLookup,
         arena: Arena,
         tally: Tally,
+        learning: Learning,
         is_ours: Callable[[SocketAddress], bool],
     ) -> None:
         """Reads the certificates that the configuration names: raises `InvalidConfigError` with the key of one that cannot be used."""
@@ -50,6 +52,7 @@ class Generation:
         self.dialler = Dialler(config, contexts, arena, tally, is_ours)
         self.upstreams = Upstreams(snapshot, self.dialler)
         self.tally = tally
+        self.learning = learning
         self._is_ours = is_ours
         self._client_certificates = DestinationMap(
             (DestinationPattern.parse(pattern), certificate) for pattern, certificate in certificates.items()

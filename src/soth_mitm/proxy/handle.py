@@ -9,6 +9,7 @@ from soth_mitm.errors import CaError
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.service import Service
+from soth_mitm.tls.bypass import TlsBypass
 from soth_mitm.tls.ca import CertificateAuthority
 
 
@@ -58,6 +59,18 @@ class MitmProxyHandle:
     def metrics(self) -> ProxyMetrics:
         """Return a consistent snapshot of all counters."""
         return self._service.metrics()
+
+    def tls_bypasses(self) -> list[TlsBypass]:
+        """Return the destinations whose TLS is tunnelled for a program now, because it kept refusing our certificate there."""
+        return self._service.learning.bypasses()
+
+    def clear_tls_bypass(self, host: str | None = None, process: str | None = None) -> int:
+        """End the bypasses of a host, of a process (as a `TlsBypass` names them), of both, or all; return how many there were.
+
+        The next connections are intercepted, and the refusals counted so far are forgotten too; open tunnels go on. `ValueError` if
+        `host` is none.
+        """
+        return self._service.learning.clear(host, process)
 
     async def reload(self, config: MitmConfig) -> None:
         """Apply `config` to connections that are accepted from now on; those in flight keep theirs.

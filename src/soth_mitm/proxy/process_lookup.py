@@ -5,11 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm.config import MitmConfig
-from soth_mitm.connection import ProcessInfo, SocketFamily, UnixDomain
+from soth_mitm.connection import ProcessInfo, SocketAddress, SocketFamily, UnixDomain
 from soth_mitm.process.attribution import ProcessAttribution
 
 # A look-up holds its thread for microseconds to milliseconds; more threads would only queue for the interpreter.
 THREADS = 2
+
+
+def is_on_this_machine(local: SocketAddress, remote: SocketAddress) -> bool:
+    """Tell whether the client at `remote` runs on this machine: a connection to itself has one address at both ends."""
+    return local[0] == remote[0] or remote[0].startswith("127.")
 
 
 class ProcessLookup:
@@ -32,8 +37,7 @@ class ProcessLookup:
             future = loop.run_in_executor(self._threads, self.attribution.lookup_unix, endpoint.transport.get_extra_info("socket"))
         else:
             local, remote = family.local, family.remote
-            if local[0] != remote[0] and not remote[0].startswith("127."):
-                # a connection from this machine to itself has one address at both ends; any other has its process elsewhere
+            if not is_on_this_machine(local, remote):
                 return None
             future = loop.run_in_executor(self._threads, self.attribution.lookup, local, remote)
         try:

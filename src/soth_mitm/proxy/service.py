@@ -16,8 +16,10 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
 from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.policy import Policy
 from soth_mitm.proxy.client import ClientConnection
 from soth_mitm.proxy.generation import Generation
+from soth_mitm.proxy.learning import Learning
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.process_lookup import ProcessLookup
 from soth_mitm.proxy.protocols import ClientEndpoint
@@ -60,6 +62,7 @@ class Service:
         self._tally = Tally()
         self._logged: set[str] = set()
         self._lookup = ProcessLookup(config)
+        self.learning = Learning(config, Policy(config), self._tally)
         self._connections: dict[ClientConnection, asyncio.Task[None]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -73,7 +76,7 @@ class Service:
 
     def _generation(self, config: MitmConfig) -> Generation:
         snapshot = Snapshot(config, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._logged)
-        return Generation(snapshot, self._leaves, self._lookup, self.arena, self._tally, self._listener.is_ours)
+        return Generation(snapshot, self._leaves, self._lookup, self.arena, self._tally, self.learning, self._listener.is_ours)
 
     @property
     def config(self) -> MitmConfig:
@@ -147,6 +150,7 @@ class Service:
             raise
         self._generations[-1].upstreams.retire()
         self._generations.append(generation)
+        self.learning.configure(config, generation.snapshot.policy)
         self._retire_unused()
 
     async def shutdown(self, seconds: float) -> None:
@@ -233,6 +237,10 @@ class Service:
             tls_client_handshake_count=tally.client_handshakes,
             tls_client_resumed_count=tally.client_resumed,
             tls_client_failure_count=tally.client_tls_failures,
+            tls_client_refusal_count=tally.client_refusals,
+            tls_bypass_opened_count=tally.bypasses_opened,
+            tls_bypassed_connection_count=tally.bypassed_connections,
+            tls_bypasses=self.learning.bypass_count(),
             tls_upstream_handshake_count=tally.upstream_handshakes,
             tls_upstream_resumed_count=tally.upstream_resumed,
             tls_upstream_failure_count=tally.upstream_tls_failures,

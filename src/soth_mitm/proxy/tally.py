@@ -14,6 +14,9 @@ class Tally:
     client_handshakes: int = 0
     client_resumed: int = 0
     client_tls_failures: int = 0
+    client_refusals: int = 0
+    bypasses_opened: int = 0
+    bypassed_connections: int = 0
     upstream_handshakes: int = 0
     upstream_resumed: int = 0
     upstream_tls_failures: int = 0

@@ -12,6 +12,7 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.loops import new_event_loop
+from soth_mitm.tls.bypass import TlsBypass
 from soth_mitm.tls.ca import CertificateAuthority
 
 T = TypeVar("T")
@@ -60,6 +61,14 @@ class ThreadedHandle:
             raise RuntimeError("the proxy was shut down")
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
 
+    def _ask(self, question: Callable[[], T]) -> T:
+        """Call `question` on the loop; here, once the loop has ended and nothing changes any more."""
+
+        async def ask() -> T:
+            return question()
+
+        return self._on_loop(ask) if self._thread.is_alive() else question()
+
     @property
     def address(self) -> str:
         """The address that is listened on, without the port."""
@@ -87,10 +96,19 @@ class ThreadedHandle:
     def metrics(self) -> ProxyMetrics:
         """Return a consistent snapshot of all counters."""
 
-        async def read() -> ProxyMetrics:
-            return self._running.metrics()
+        return self._ask(self._running.metrics)
 
-        return self._on_loop(read) if self._thread.is_alive() else self._running.metrics()
+    def tls_bypasses(self) -> list[TlsBypass]:
+        """Return the destinations whose TLS is tunnelled for a program now, because it kept refusing our certificate there."""
+        return self._ask(self._running.tls_bypasses)
+
+    def clear_tls_bypass(self, host: str | None = None, process: str | None = None) -> int:
+        """End the bypasses of a host, of a process (as a `TlsBypass` names them), of both, or all; return how many there were.
+
+        The next connections are intercepted, and the refusals counted so far are forgotten too; open tunnels go on. `ValueError` if
+        `host` is none.
+        """
+        return self._ask(lambda: self._running.clear_tls_bypass(host, process))
 
     def reload(self, config: MitmConfig) -> None:
         """Apply `config` to connections that are accepted from now on. Raises `InvalidConfigError`, and then changes nothing."""

@@ -53,6 +53,12 @@ _CERTIFICATE_REASONS = frozenset(
     }
 )
 
+# How clients word that they will not have our certificate: no root of theirs leads to it (unknown_ca, Go: bad_certificate, Java and
+# Chromium: certificate_unknown), or it is valid and not the pinned one (any of these, rustls: access_denied).
+_REFUSALS = frozenset(
+    {"TLSV1_ALERT_UNKNOWN_CA", "SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_UNKNOWN", "TLSV1_ALERT_ACCESS_DENIED"}
+)
+
 _EOF_REASONS = frozenset({"UNEXPECTED_EOF_WHILE_READING"})
 
 
@@ -79,6 +85,11 @@ def classify(exc: BaseException, side: Side) -> FailureClass:
     if isinstance(exc, ConnectionError):
         return FailureClass.EOF_OR_RESET
     return FailureClass.OTHER
+
+
+def refuses_certificate(exc: BaseException) -> bool:
+    """Tell whether `exc` is a client's alert that says it does not trust our certificate, or not this one."""
+    return isinstance(exc, ssl.SSLError) and _reason(exc) in _REFUSALS
 
 
 def describe(exc: BaseException) -> str:
