@@ -98,7 +98,7 @@ class ClientConnection:
         lookup = self._generation.attribution
         if lookup is None:
             return
-        info = await lookup.find(self._endpoint, self.meta.socket_family)
+        info = lookup.recall(self.meta.socket_family) or await lookup.find(self._endpoint, self.meta.socket_family)
         if info is not None:
             self.meta = self.meta.replace(process_info=info)
 
