@@ -289,9 +289,7 @@ class ClientConnection:
 
     async def _secure_client(self, host: str, name: str, facts: UpstreamFacts | None) -> None:
         try:
-            context = self._generation.leaves.context_for(
-                name, alpn=("http/1.1",), min_version=self._config.tls.min_version, mirror=facts.names if facts else ()
-            )
+            context = await self._generation.leaf_context(name, ("http/1.1",), facts.names if facts else ())
             with self._intake.within(self._snapshot.client_tls_handshake):
                 self._endpoint.start_tls(context, True)
                 while not self._intake.is_secured:
