@@ -12,7 +12,7 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, UnixDomain
 from soth_mitm.policy import Policy
 from soth_mitm.process.naming import file_name
-from soth_mitm.proxy.process_lookup import is_on_this_machine
+from soth_mitm.proxy.process_lookup import is_local
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.tls.bypass import Limits, Pair, TlsBypass, TlsBypasses
 from soth_mitm.tls.failures import FailureClass, classify, refuses_certificate
@@ -175,7 +175,7 @@ def _identity(meta: ConnectionMeta) -> str | None:
     if meta.process_info is not None:
         return _program(meta.process_info)
     family = meta.socket_family
-    if isinstance(family, UnixDomain) or is_on_this_machine(family.local, family.remote):
+    if isinstance(family, UnixDomain) or is_local(family):
         # what one program refuses would be tunnelled for every other
         return None
     return family.remote[0]
