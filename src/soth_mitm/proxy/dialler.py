@@ -13,6 +13,7 @@ from soth_mitm._dataplane.intake import Intake
 from soth_mitm.addresses import format_host_port
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress
+from soth_mitm.destinations import DestinationMap, parse_redirect
 from soth_mitm.errors import ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.tally import Tally
@@ -62,6 +63,7 @@ class Dialler:
         self._handshake_seconds = config.timeouts.upstream_tls_handshake_ms / 1000
         self._retry = config.upstream.retry_on_failure
         self._retry_seconds = config.upstream.retry_delay_ms / 1000
+        self._elsewhere = DestinationMap(parse_redirect(text) for text in config.upstream.connect_to)
         self._contexts = contexts
         self._arena = arena
         self._tally = tally
@@ -94,9 +96,13 @@ class Dialler:
     async def _connect(self, origin: Origin) -> UpstreamEndpoint:
         loop = asyncio.get_running_loop()
         where = format_host_port(origin.host, origin.port)
+        host, port = origin.host, origin.port
+        if (there := self._elsewhere.get(host, port)) is not None:
+            host, port = there
+            where = f"{where} at {format_host_port(host, port)} (upstream.connect_to)"
         try:
             async with asyncio.timeout(self._connect_seconds):
-                found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 addresses = _interleaved([(str(info[4][0]), int(info[4][1])) for info in found])
                 if any(self._is_ours(address) for address in addresses):
                     raise LoopsBackError(
@@ -111,7 +117,7 @@ class Dialler:
                 retryable=True,
             ) from None
         except socket.gaierror as error:
-            raise ConnectFailedError(f"cannot resolve {origin.host}: {error.strerror}", side="upstream", retryable=True) from error
+            raise ConnectFailedError(f"cannot resolve {host}: {error.strerror}", side="upstream", retryable=True) from error
         except OSError as error:
             if isinstance(error, WireError):
                 raise
