@@ -23,7 +23,7 @@ from soth_mitm.errors import InvalidConfigError
 def cli() -> None:
     """An intercepting HTTPS proxy: see, decide about and stream what programs send.
 
-    Exit codes: 0 done, 2 wrong usage, 20 wrong configuration, 22 could not start, 23 failed while running.
+    Exit codes: 0 done, 2 wrong usage, 20 wrong configuration, 22 could not start, or not use the CA, 23 failed while running.
     """
 
 

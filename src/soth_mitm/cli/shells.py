@@ -45,7 +45,9 @@ def assignment(name: str, value: str, shell: str) -> str:
         doubled = value.replace("'", "''")
         return f"$env:{name} = '{doubled}'"
     if shell == "cmd":
-        return f'set "{name}={value}"'
+        # in a batch file, where `%` would begin the name of a variable
+        doubled = value.replace("%", "%%")
+        return f'set "{name}={doubled}"'
     if shell == "dotenv":
         if re.fullmatch(r"[\w./:,@+=-]*", value, re.ASCII):
             return f"{name}={value}"

@@ -126,11 +126,9 @@ class Examination:
 
     async def _examine(self, program: Program, trial: Trial) -> Verdict:
         asked = self.python if self.python is not None and program.executable.startswith("python") else program.executable
-        executable = shutil.which(asked, path=self.environ.get("PATH"))
+        executable = _located(asked, self.environ)
         if executable is None:
             return Verdict(program.name, "absent", reason=f"`{asked}` is not on the path")
-        # each program has a working directory of its own
-        executable = os.path.abspath(executable)
         began = time.monotonic()
         environ = dict(self.environ) | client_environment(self.files, f"http://{trial.proxy}", environ=self.environ, platform=self.platform)
         environ |= program.variables
@@ -186,6 +184,12 @@ def judge(program: Program, seen: Seen, ended: Ended, seconds: float) -> tuple[S
     if ended.status == 0:
         return "red", "it ended well without asking the proxy for anything", program.if_it_ignores_the_proxy
     return "red", f"it did not go through the proxy: {said}", program.if_it_ignores_the_proxy
+
+
+def _located(name: str, environ: Mapping[str, str]) -> str | None:
+    # absolute, because each program has a working directory of its own
+    found = shutil.which(name, path=environ.get("PATH"))
+    return None if found is None else os.path.abspath(found)
 
 
 def _version(ended: Ended) -> str:

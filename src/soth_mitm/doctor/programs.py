@@ -141,7 +141,7 @@ def _python(name: str, slug: str, script: str, package: str = "", *, distrusts: 
         ("-c", f"import {package}; print({package}.__version__)") if package else ("--version",),
         lambda trial: ("-c", script, f"{trial.origin}/"),
         requires=("-c", f"import {package}") if package else (),
-        missing=f"the package {package}",
+        missing=f"the package {package}" if package else "",
         if_it_distrusts=distrusts or "set SSL_CERT_FILE for it, or give its SSLContext the bundle",
         if_it_ignores_the_proxy="code that builds its own session must read the environment (trust_env)",
     )

@@ -110,7 +110,8 @@ def _java_options(files: TrustFiles, proxy_url: str, no_proxy: Iterable[str], al
         "http.proxyPort": port,
         "http.nonProxyHosts": "|".join(_java_host(entry) for entry in no_proxy),
     }
-    kept = [word for word in _JAVA_WORD.findall(already) if word.partition("=")[0].removeprefix("-D") not in options]
+    # of what is there already, all but what we set: a JVM takes the last of two
+    kept = [word for word in _JAVA_WORD.findall(already) if word.strip("\"'").removeprefix("-D").partition("=")[0] not in options]
     return " ".join([*kept, *(f"-D{name}={value}" for name, value in options.items())])
 
 

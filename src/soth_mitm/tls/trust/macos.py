@@ -9,9 +9,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from soth_mitm.errors import CaOperationError
 from soth_mitm.tls.ca_formats import to_pem
+from soth_mitm.tls.contexts import der_certificates
 from soth_mitm.tls.trust.command import Output, Run, failure
 
 SYSTEM_KEYCHAIN = "/Library/Keychains/System.keychain"
@@ -49,15 +51,16 @@ class MacStore:
             with _as_file(anchor) as file:
                 self._change("remove-trusted-cert", *self._domain, file)
         if held:
-            self._change("delete-certificate", "-Z", _sha256(anchor), self._keychain)
+            # every version takes a SHA-1 here, only later ones a SHA-256
+            self._change("delete-certificate", "-Z", anchor.fingerprint(hashes.SHA1()).hex().upper(), self._keychain)
         if trusted and self.is_trusted(anchor):
             other = "user's" if self._domain else "machine's (use sudo)"
             raise CaOperationError(f"the system still trusts the certificate, by the {other} trust settings")
         return trusted or held
 
     def _is_held(self, anchor: x509.Certificate) -> bool:
-        listed = self._security("find-certificate", "-a", "-Z", self._keychain)
-        return f"SHA-256 hash: {_sha256(anchor)}" in listed.stdout
+        listed = self._security("find-certificate", "-a", "-p", self._keychain)
+        return anchor.public_bytes(Encoding.DER) in der_certificates(listed.stdout)
 
     def _change(self, *arguments: str) -> None:
         output = self._security(*arguments)
@@ -76,7 +79,3 @@ def _as_file(anchor: x509.Certificate) -> Iterator[str]:
         file = Path(directory, "soth-mitm-local-ca.pem")
         file.write_bytes(to_pem([anchor]))
         yield str(file)
-
-
-def _sha256(anchor: x509.Certificate) -> str:
-    return anchor.fingerprint(hashes.SHA256()).hex().upper()
