@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -67,6 +68,8 @@ class Service:
         self._draining = False
         self._leaves = self._leaf_store(config)
         self._leaves_minted_before = 0
+        # one thread: many new names at a time are not to take the interpreter from the traffic
+        self._minting = ThreadPoolExecutor(1, thread_name_prefix="soth-mitm leaf")
         self._generations = [self._generation(config)]
 
     def _leaf_store(self, config: MitmConfig) -> LeafStore:
@@ -74,7 +77,7 @@ class Service:
 
     def _generation(self, config: MitmConfig) -> Generation:
         snapshot = Snapshot(config, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._logged)
-        return Generation(snapshot, self._leaves, self._lookup, self.arena, self._tally, self._listener.is_ours)
+        return Generation(snapshot, self._leaves, self._minting, self._lookup, self.arena, self._tally, self._listener.is_ours)
 
     @property
     def config(self) -> MitmConfig:
@@ -204,6 +207,7 @@ class Service:
         for generation in self._generations:
             await generation.close()
         self._lookup.close()
+        self._minting.shutdown(wait=False, cancel_futures=True)
 
     # --- figures
 
