@@ -161,7 +161,7 @@ class Service:
         self._leaves = self._leaf_store(self.config)
         # contexts are new with the leaves, so a session of the old CA is not resumed but answered by a full handshake
         for generation in self._generations:
-            generation.leaves = self._leaves
+            generation.sign_with(self._leaves)
 
     async def shutdown(self, seconds: float) -> None:
         """Stop accepting, let flows finish for `seconds`, cut the rest. `ShutdownTimeoutError` says how many were cut."""
