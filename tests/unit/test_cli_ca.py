@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from soth_mitm import CaPermissionError, load_ca_from_files, load_ca_from_pkcs12
-from soth_mitm.cli import shells, trust_commands
+from soth_mitm.cli import ca_commands, shells, trust_commands
 from soth_mitm.cli.commands import cli
 from soth_mitm.tls.bundle import trust_files
 from soth_mitm.tls.ca_files import default_ca_paths
@@ -261,6 +261,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Calls]:
 
 
 def test_what_the_stores_say_is_shown(stores: Callable[..., Calls]) -> None:
+    done("generate")
     refusal = CaPermissionError("closed")
     calls = stores(
         [TrustReport("system (x)", True, True), TrustReport("browser (y)", False), TrustReport("browser (z)", None, error=refusal)]
@@ -277,10 +278,48 @@ def test_what_the_stores_say_is_shown(stores: Callable[..., Calls]) -> None:
 
 
 def test_the_systems_refusal_says_what_to_type(stores: Callable[..., Calls]) -> None:
+    done("generate")
     stores(CaPermissionError("only an administrator may change /x; run: sudo y"))
     for verb in ("install", "uninstall"):
         refused = call(verb)
         assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (22, "Error: only an administrator may change /x; run: sudo y")
+
+
+def test_without_a_ca_there_is_nothing_to_uninstall() -> None:
+    for verb in ("uninstall", "status"):
+        result = call(verb)
+        assert result.exit_code == 22 and "does not exist" in result.output
+    assert not default_ca_paths()[0].exists()
+
+
+def test_the_replaced_ca_is_uninstalled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    done("generate")
+    old = load_ca_from_files(*default_ca_paths()).certificate
+    done("rotate")
+    new = load_ca_from_files(*default_ca_paths())
+    trusted, refusal = [old], CaPermissionError("run: sudo y")
+    asked: list[object] = []
+
+    def uninstall(ca: object, browsers: bool = True) -> list[TrustReport]:
+        asked.append(ca)
+        changed = ca in trusted
+        if changed and len(asked) == 1:
+            raise refusal
+        if changed:
+            trusted.clear()
+        return [TrustReport("system", False, changed)]
+
+    for module in (trust_commands, ca_commands):
+        monkeypatch.setattr(module, "uninstall_ca_system_trust", uninstall)
+    monkeypatch.setattr(ca_commands, "ca_trust_status", lambda ca: [TrustReport("system", ca in trusted)])
+    # what may not be taken out of a trust store is not deleted either
+    refused = call("rotate", "--finish")
+    assert refused.exit_code == 22 and "run: sudo y" in refused.output and facts()["replaced"] is not None
+    assert json.loads(done("uninstall", "--json")) == [{"store": "system", "trusted": False, "changed": True, "error": None}]
+    assert asked[1:] == [new, old]
+    trusted.append(old)
+    done("rotate", "--finish")
+    assert trusted == [] and facts()["replaced"] is None
 
 
 # --- env

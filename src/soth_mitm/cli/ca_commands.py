@@ -17,6 +17,7 @@ from soth_mitm.tls.ca_files import load_ca_from_files, save_ca
 from soth_mitm.tls.ca_formats import decrypt_key, load_ca_from_pkcs12, to_java_truststore, to_pkcs12
 from soth_mitm.tls.ca_rotation import end_overlap, previous_certificates, previous_path, replace_ca
 from soth_mitm.tls.safe_files import write_atomically
+from soth_mitm.tls.trust.stores import ca_trust_status, uninstall_ca_system_trust
 
 password_file = click.option(
     "--password-file", type=click.Path(path_type=Path), metavar="FILE", help="Read the password from the first line of FILE."
@@ -119,7 +120,7 @@ def import_(source: Path, key: Path | None, force: bool, password_file: Path | N
 
 
 @ca.command()
-@click.option("--finish", is_flag=True, help="Delete the replaced CA, and take it out of the bundle.")
+@click.option("--finish", is_flag=True, help="Delete the replaced CA, and take it out of bundle and trust stores.")
 @as_json
 @config_file
 def rotate(finish: bool, as_json: bool, config_path: str | None) -> None:
@@ -129,6 +130,7 @@ def rotate(finish: bool, as_json: bool, config_path: str | None) -> None:
         authority = load_ca_from_files(cert_path, key_path)
         old = authority.fingerprint
         if finish:
+            _distrust_replaced(cert_path)
             changed = end_overlap(cert_path, key_path)
         else:
             authority = _successor(authority)
@@ -144,6 +146,15 @@ def rotate(finish: bool, as_json: bool, config_path: str | None) -> None:
         click.echo("next    send SIGHUP to a proxy that runs with --config, or restart it; connections that are open go on")
         click.echo("        where the old CA was installed: soth-mitm ca install")
         click.echo("        when no program has the old bundle any more: soth-mitm ca rotate --finish")
+
+
+def _distrust_replaced(cert_path: Path) -> None:
+    """Take the replaced CA out of the stores that still trust it; raises, before anything is deleted, where that is refused."""
+    for replaced in previous_certificates(cert_path)[-1:]:
+        if any(report.trusted for report in ca_trust_status(replaced)):
+            refused = [report.error for report in uninstall_ca_system_trust(replaced) if report.error is not None]
+            if refused:
+                raise refused[0]
 
 
 def _successor(old: CertificateAuthority) -> CertificateAuthority:

@@ -7,7 +7,7 @@ import click
 
 from soth_mitm.config import MitmConfig
 from soth_mitm.tls.ca import CertificateAuthority
-from soth_mitm.tls.ca_files import default_ca_paths, load_or_create_ca
+from soth_mitm.tls.ca_files import default_ca_paths, load_ca_from_files, load_or_create_ca
 
 config_file = click.option("--config", "config_path", metavar="FILE", help="Read this TOML file; `soth-mitm config --defaults` writes one.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -32,3 +32,9 @@ def configured_ca(config: MitmConfig) -> tuple[CertificateAuthority, Path]:
     if made:
         click.echo(f"a CA was made: {cert_path}", err=True)
     return authority, cert_path
+
+
+def existing_ca(config: MitmConfig) -> tuple[CertificateAuthority, Path]:
+    """Return the CA and where its certificate is; `CaError` if there is none."""
+    cert_path, key_path = ca_paths(config)
+    return load_ca_from_files(cert_path, key_path), cert_path

@@ -3,15 +3,17 @@
 import json
 import os
 import sys
+from dataclasses import replace
 
 import click
 
 from soth_mitm.addresses import ANY_ADDRESS, format_host_port, parse_bind_address
-from soth_mitm.cli.configured import as_json, config_file, configured_ca, read_config
+from soth_mitm.cli.configured import as_json, config_file, configured_ca, existing_ca, read_config
 from soth_mitm.cli.exits import CONFIG_WRONG, START_FAILED, Failure, explained
 from soth_mitm.cli.shells import SHELLS, as_document, default_shell, script
 from soth_mitm.config import MitmConfig
 from soth_mitm.tls.bundle import write_trust_files
+from soth_mitm.tls.ca_rotation import previous_certificates
 from soth_mitm.tls.environment import DIRECT_HOSTS, client_environment, runtimes_of
 from soth_mitm.tls.trust.stores import TrustReport, ca_trust_status, install_ca_system_trust, uninstall_ca_system_trust
 
@@ -34,10 +36,14 @@ def install(no_browsers: bool, as_json: bool, config_path: str | None) -> None:
 @as_json
 @config_file
 def uninstall(no_browsers: bool, as_json: bool, config_path: str | None) -> None:
-    """Undo `install`: take this CA, and no other, out of the trust stores."""
+    """Undo `install`: take this CA, and the one that it replaced, out of the trust stores; no other."""
     with explained():
-        authority, _ = configured_ca(read_config(config_path))
-        _report(uninstall_ca_system_trust(authority, browsers=not no_browsers), as_json)
+        authority, cert_path = existing_ca(read_config(config_path))
+        reports = uninstall_ca_system_trust(authority, browsers=not no_browsers)
+        for replaced in previous_certificates(cert_path)[-1:]:
+            again = uninstall_ca_system_trust(replaced, browsers=not no_browsers)
+            reports = [replace(report, changed=report.changed or other.changed) for report, other in zip(reports, again, strict=True)]
+        _report(reports, as_json)
 
 
 @click.command()
@@ -46,7 +52,7 @@ def uninstall(no_browsers: bool, as_json: bool, config_path: str | None) -> None
 def status(as_json: bool, config_path: str | None) -> None:
     """Show which trust stores trust the CA now."""
     with explained():
-        authority, _ = configured_ca(read_config(config_path))
+        authority, _ = existing_ca(read_config(config_path))
         _print(ca_trust_status(authority), as_json)
 
 

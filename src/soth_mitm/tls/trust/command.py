@@ -13,7 +13,7 @@ from typing import Protocol
 from soth_mitm.errors import CaError, CaOperationError, CaPermissionError, CaUnsupportedError
 
 # Administrators' tools are not on every user's path.
-TOOL_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+_MORE_PLACES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 # Long enough for a person who is asked for a password in a window.
 COMMAND_SECONDS = 180
 _PACKAGES = {"certutil": "Debian and Ubuntu: libnss3-tools; Fedora: nss-tools; macOS: brew install nss"}
@@ -54,7 +54,8 @@ class Run(Protocol):
 
 def run_command(argv: Sequence[str], stdin: str = "") -> Output:
     """Run a tool for at most `COMMAND_SECONDS`, in English."""
-    tool = shutil.which(argv[0], path=TOOL_PATH)
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_MORE_PLACES))
+    tool = shutil.which(argv[0], path=path)
     if tool is None:
         hint = f" ({_PACKAGES[argv[0]]})" if argv[0] in _PACKAGES else ""
         raise CaUnsupportedError(f"`{argv[0]}` is not installed{hint}")
@@ -66,7 +67,7 @@ def run_command(argv: Sequence[str], stdin: str = "") -> Output:
             encoding="utf-8",
             errors="replace",
             timeout=COMMAND_SECONDS,
-            env=os.environ | {"LC_ALL": "C", "PATH": TOOL_PATH},
+            env=os.environ | {"LC_ALL": "C", "PATH": path},
             check=False,
         )
     except subprocess.TimeoutExpired as error:

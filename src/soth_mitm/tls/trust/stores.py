@@ -20,6 +20,9 @@ from soth_mitm.tls.trust.macos import MacStore
 from soth_mitm.tls.trust.nss import NssStore, find_databases
 from soth_mitm.tls.trust.windows import WindowsStore
 
+Trusted = CertificateAuthority | x509.Certificate
+"""A CA, or the certificate alone: for trust stores its key is not needed."""
+
 
 class TrustStore(Protocol):
     """A place that says which roots are trusted. Methods block, and raise `CaError`; both changes are idempotent."""
@@ -54,23 +57,26 @@ def install_ca_system_trust(ca: CertificateAuthority, *, browsers: bool = True, 
     `CaPermissionError` with the command to run (it names `certificate_path`, a file with the CA), `CaUnsupportedError`,
     `CaOperationError`; a browser's error stands in its report. Blocks for seconds, and on macOS and Windows until a person has answered.
     """
-    anchor = ca.trust_anchor
+    anchor = _anchor(ca)
     system = system_store(source=certificate_path)
     return _in_all(lambda store: store.install(anchor), anchor, system, browser_stores() if browsers else [])
 
 
-def uninstall_ca_system_trust(ca: CertificateAuthority, *, browsers: bool = True) -> list[TrustReport]:
+def uninstall_ca_system_trust(ca: Trusted, *, browsers: bool = True) -> list[TrustReport]:
     """Undo `install_ca_system_trust` for this CA and no other. Idempotent; raises and reports as that does."""
-    anchor = ca.trust_anchor
+    anchor = _anchor(ca)
     return _in_all(lambda store: store.uninstall(anchor), anchor, system_store(), browser_stores() if browsers else [])
 
 
-def is_ca_trusted(ca: CertificateAuthority) -> bool:
-    """Tell whether the system trusts the CA now: whether its bundle holds it, not whether an installation was tried."""
-    return system_store().is_trusted(ca.trust_anchor)
+def is_ca_trusted(ca: Trusted) -> bool:
+    """Tell whether the system trusts the CA now: whether its bundle holds it, not whether an installation was tried.
+
+    Raises `CaUnsupportedError` where the system's store is none that we know, and `CaPermissionError` where it may not be read.
+    """
+    return system_store().is_trusted(_anchor(ca))
 
 
-def ca_trust_status(ca: CertificateAuthority) -> list[TrustReport]:
+def ca_trust_status(ca: Trusted) -> list[TrustReport]:
     """Tell for each trust store of this machine whether it trusts the CA. Raises nothing; errors stand in the reports."""
     stores: list[TrustStore] = []
     reports = []
@@ -78,7 +84,7 @@ def ca_trust_status(ca: CertificateAuthority) -> list[TrustReport]:
         stores.append(system_store())
     except CaError as error:
         reports.append(TrustReport("system", None, error=error))
-    return reports + [_reported(lambda _: False, ca.trust_anchor, store) for store in (*stores, *browser_stores())]
+    return reports + [_reported(lambda _: False, _anchor(ca), store) for store in (*stores, *browser_stores())]
 
 
 def system_store(platform: str = sys.platform, run: Run = run_command, *, source: Path | None = None) -> TrustStore:
@@ -95,6 +101,10 @@ def system_store(platform: str = sys.platform, run: Run = run_command, *, source
 def browser_stores(home: Path | None = None, run: Run = run_command) -> list[TrustStore]:
     """Return the NSS databases of this user. Windows has none here: NSS's certutil is not to be had there."""
     return [] if sys.platform == "win32" else [NssStore(run, path) for path in find_databases(home or Path.home())]
+
+
+def _anchor(ca: Trusted) -> x509.Certificate:
+    return ca.trust_anchor if isinstance(ca, CertificateAuthority) else ca
 
 
 def _in_all(

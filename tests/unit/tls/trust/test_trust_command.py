@@ -24,7 +24,7 @@ def test_a_tool_that_is_not_installed() -> None:
 
 
 def test_the_package_of_certutil_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "TOOL_PATH", "")
+    monkeypatch.setenv("PATH", "")
     with pytest.raises(CaUnsupportedError, match="libnss3-tools"):
         run_command(("certutil", "-L"))
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from soth_mitm.tls.ca import generate_ca
-from soth_mitm.tls.trust.command import TOOL_PATH, Output, run_command
+from soth_mitm.tls.trust.command import Output, run_command
 from soth_mitm.tls.trust.linux import LinuxStore
 from support.certs import TestCA
 
-TOOL = shutil.which("update-ca-certificates", path=TOOL_PATH)
+TOOL = shutil.which("update-ca-certificates", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 LOCAL = Path("/usr/local/share/ca-certificates")
 pytestmark = pytest.mark.skipif(
     TOOL is None or b"--etccertsdir" not in Path(TOOL).read_bytes(), reason="no update-ca-certificates of Debian's kind"

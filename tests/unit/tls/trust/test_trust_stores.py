@@ -81,6 +81,13 @@ def test_everything_is_changed_once(machine: Machine, ca: CertificateAuthority) 
     assert uninstall_ca_system_trust(ca) == [TrustReport("system", False, False), TrustReport("browser", False, False)]
 
 
+def test_the_certificate_alone_is_enough(machine: Machine, ca: CertificateAuthority) -> None:
+    machine(Store("system"))
+    assert install_ca_system_trust(ca.certificate) == [TrustReport("system", True, True)]
+    assert is_ca_trusted(ca.certificate) and ca_trust_status(ca.certificate) == [TrustReport("system", True)]
+    assert uninstall_ca_system_trust(ca.certificate) == [TrustReport("system", False, True)]
+
+
 def test_browsers_can_be_left_out(machine: Machine, ca: CertificateAuthority) -> None:
     _, browser = machine(Store("system"), Store("browser"))
     assert [report.store for report in install_ca_system_trust(ca, browsers=False)] == ["system"]
