@@ -267,6 +267,9 @@ cdef class Exchange(Conversation):
             for piece in flow.wire.pieces:
                 self.upstream.send_bytes(piece)
             self.plane.counters.bytes_to_upstreams += flow.wire.size
+        if flow.request_body.state != BODY_DONE:
+            # the rest streams on and is not kept, so these alone are not the request
+            flow.wire = None
         self.upstream_scanned = 0
         self.upstream_bytes_before = self.upstream.bytes_in
         self.answering = ANSWERING_HEAD
