@@ -241,6 +241,8 @@ cdef class Exchange(Conversation):
             self.keep = False
             return self.fail_upstream(self.route.status, self.route.reason)
         self.sending = SENDING_CLAIM
+        if self.pin is not None and self.use_pin():
+            return 0
         self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
         return self.route.pool.claim(self)
 
@@ -342,7 +344,7 @@ cdef class Exchange(Conversation):
         cdef int index
         if body_of_response(&flow.response_body, head, flow.request.method, flow.request.minor, self.plane.head_limit) < 0:
             return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
-        if flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining:
+        if flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining or (self.is_pinned() and not head.keeps_alive()):
             self.keep = False
         if self.plane.strip_alt_svc and flow.hooks is not None:
             index = head.find(b"alt-svc", 7)

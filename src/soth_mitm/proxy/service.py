@@ -145,7 +145,8 @@ class Service:
         except InvalidConfigError:
             self._leaves = leaves
             raise
-        self._generations[-1].upstreams.retire()
+        for before in self._generations:
+            before.upstreams.limit(config.connection_pool)
         self._generations.append(generation)
         self._retire_unused()
 
@@ -240,6 +241,10 @@ class Service:
             pool_hit_count=counters.pool_hits,
             pool_miss_count=counters.pool_misses,
             pool_wait_count=counters.pool_waits,
+            pool_stale_count=counters.pool_stale,
+            pool_pin_count=counters.pool_pins,
+            dns_lookup_count=tally.dns_lookups,
+            dns_cache_hit_count=tally.dns_cache_hits,
             upstream_connections=sum(opened for opened, _ in pools),
             idle_upstream_connections=sum(idle for _, idle in pools),
             bytes_from_clients=counters.bytes_from_clients,
