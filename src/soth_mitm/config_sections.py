@@ -104,8 +104,22 @@ class UpstreamConfig(Struct, kw_only=True):
 
     timeout_ms: Annotated[int, milliseconds("From the end of a request to the head of its response; later is a 504.")] = 30_000
     connect_timeout_ms: Annotated[int, milliseconds("For name resolution and the TCP connection; later is a 504.")] = 10_000
-    retry_on_failure: Annotated[bool, Key("Connect a second time if the first attempt fails, before the client is told.")] = True
+    retry_on_failure: Annotated[
+        bool,
+        Key(
+            "Connect a second time if the first attempt fails, before the client is told; and send a request once more whose kept "
+            "connection closed before a byte of the answer, if that is safe."
+        ),
+    ] = True
     retry_delay_ms: Annotated[int, milliseconds("How long to wait before that second attempt.", minimum=0)] = 200
+    dns_cache_ms: Annotated[
+        int,
+        Key(
+            "How long the addresses of a name are remembered; 0 asks each time. Forgotten at once if none of them can be connected to.",
+            0,
+            3_600_000,
+        ),
+    ] = 30_000
     verify_upstream_tls: Annotated[
         bool, Key("Verify the upstream's certificate; `false` trusts whoever answers and is for test networks only.")
     ] = True

@@ -7,6 +7,8 @@ when `_converse` or `_tunnel` starts it.
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
+from typing import TypeVar
 
 from soth_mitm._dataplane.exchange import Exchange
 from soth_mitm._dataplane.flow import Route
@@ -20,7 +22,7 @@ from soth_mitm.connection import ConnectionMeta, SocketFamily, TlsInfo
 from soth_mitm.errors import TlsFailedError, WireError
 from soth_mitm.policy import Action
 from soth_mitm.proxy.calls import HandlerFailed
-from soth_mitm.proxy.dialler import Origin, UpstreamFacts
+from soth_mitm.proxy.dialler import Origin, UpstreamFacts, abandon
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.snapshot import LINGER_SECONDS
@@ -29,6 +31,8 @@ from soth_mitm.tls.failures import classify, describe
 from soth_mitm.tls.fingerprint import ja3, ja4
 
 log = logging.getLogger("soth_mitm.proxy")
+
+T = TypeVar("T")
 
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 # Enough to tell CONNECT from everything else
@@ -189,10 +193,13 @@ class ClientConnection:
             await self._intercept(host, port)
 
     async def _tunnel(self, host: str, port: int, greeting: bytes) -> None:
-        upstream = await self._generation.dialler.dial(Origin(host, port))
-        if self._intake.over and not self._intake.peek():
-            upstream.abort()
-            raise ConnectionOver
+        dial = asyncio.ensure_future(self._generation.dialler.dial(Origin(host, port)))
+        try:
+            # who has sent something and then ended its direction may be waiting for the answer
+            upstream = await self._wait_for(dial, lambda: self._intake.over and not self._intake.peek())
+        except (ConnectionOver, asyncio.CancelledError):
+            abandon(dial)
+            raise
         if greeting:
             self._endpoint.write(greeting)
         tunnel = Tunnel(self._plane, self._endpoint, upstream, self._tunnel_ended)
@@ -276,13 +283,17 @@ class ClientConnection:
         """Reach `origin` for as long as the client is there to wait; the dial itself goes on, for the pool."""
         reaching = asyncio.ensure_future(self._generation.upstreams.reach(origin))
         try:
-            while not reaching.done():
-                if self._intake.over:
-                    raise ConnectionOver
-                await asyncio.wait((reaching, self._intake.changed()), return_when=asyncio.FIRST_COMPLETED)
-            return reaching.result()
+            return await self._wait_for(reaching, lambda: self._intake.over)
         finally:
             reaching.cancel()
+
+    async def _wait_for(self, dial: asyncio.Task[T], left: Callable[[], bool]) -> T:
+        """Return what `dial` returns; `ConnectionOver` when the client has `left`, for whom alone it is done."""
+        while not dial.done() and not left():
+            await asyncio.wait((dial, self._intake.changed()), return_when=asyncio.FIRST_COMPLETED)
+        if left():
+            raise ConnectionOver
+        return dial.result()
 
     async def _secure_client(self, host: str, name: str, facts: UpstreamFacts | None) -> None:
         try:
