@@ -172,14 +172,14 @@ class BodyConfig(Struct, kw_only=True):
         int, Key("The longest body that is collected, and the longest that is decoded, for the handler.", 1, MAX_BYTES)
     ] = 32 * MIB
     buffer_request_bodies: Annotated[
-        bool, Key("Collect a request's body before `on_request` decides; `false` decides on the head and streams the body.")
+        bool, Key("Collect a request's body for the handler; `false` decides on the head, streams the body and keeps no copy of it.")
     ] = True
     buffer_timeout_ms: Annotated[
         int, milliseconds("A request body that is not complete by then is decided on as it is, and the rest streamed.")
     ] = 10_000
     overflow: Annotated[
         Literal["stream", "reject"],
-        Key("A request body over `max_size_bytes`: decide on its first part and stream the rest, or answer 413."),
+        Key("A collected request body over `max_size_bytes`: decide on its first part and stream the rest, or answer 413."),
     ] = "stream"
 
 

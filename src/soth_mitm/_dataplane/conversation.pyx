@@ -48,7 +48,7 @@ cdef class Conversation(Party):
         cdef bint unread = flow is None or flow.request_body.state != BODY_DONE
         if self.answered:
             return self.cut(ConnectionAbortedError("failed after the response had begun"))
-        if unread or self.plane.draining or self.is_pinned():
+        if unread or self.plane.draining or flow.request.minor == 0 or self.is_pinned():
             self.keep = False
         out = own_response_bytes(status, text, headers, not self.keep, flow is not None and flow.request.method == METHOD_HEAD)
         self.client.send_bytes(out)
@@ -66,6 +66,9 @@ cdef class Conversation(Party):
     cdef int refuse(self, int status, bytes text) except -1:
         self.plane.counters.requests_refused += 1
         return self.answer(status, text, ())
+
+    cdef int reject(self) except -1:
+        return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
 
     cdef int fail_upstream(self, int status, bytes text) except -1:
         self.plane.counters.upstream_errors += 1
@@ -126,6 +129,8 @@ cdef class Conversation(Party):
         if upstream is not None:
             self.part_with(upstream, flow)
         self.flow = None
+        # a head that is malformed or late is answered, whatever came before it
+        self.answered = False
         self.answering = ANSWERING_NONE
         self.sending = SENDING_HEAD
         if self.keep:

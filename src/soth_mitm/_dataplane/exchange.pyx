@@ -14,6 +14,7 @@ from soth_mitm._dataplane.conversation cimport (
     LATE_RESPONSE, LATE_UPLOAD, SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
 )
 from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.fields cimport too_large_text
 from soth_mitm._dataplane.flow cimport Copy, Flow, Route
 from soth_mitm._dataplane.head cimport (
     FIELD_UPGRADE, HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text,
@@ -25,7 +26,7 @@ from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
 from soth_mitm._dataplane.scan cimport soth_equals_lower
-from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, move_request, move_response
+from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, move_request, move_response
 from soth_mitm._dataplane.view cimport View, view_bytes
 from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
 
@@ -116,15 +117,14 @@ cdef class Exchange(Conversation):
             self.client.inbox.consume(used)
             return self.open_flow(head)
         if used == HEAD_TOO_LARGE:
-            return self.refuse(431, b"the request head is longer than %d bytes (max_http_head_bytes)" % self.plane.head_limit)
+            return self.refuse(431, b"the request head is " + too_large_text(self.plane.head_limit))
         return self.refuse(400, head_error_text(head.error).encode())
 
     cdef int open_flow(self, Head head) except -1:
         cdef Flow flow
         cdef int index
+        cdef bint at_head
         cdef View value
-        self.answered = False
-        self.answering = ANSWERING_NONE
         self.keep = head.keeps_alive() and not self.plane.draining
         self.find_route(head)
         flow = self.flow = Flow(self.plane, self, self.route, head)
@@ -132,22 +132,28 @@ cdef class Exchange(Conversation):
         if body_of_request(&flow.request_body, head, self.plane.head_limit) < 0:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if head.method == METHOD_CONNECT:
-            return self.answer(501, b"CONNECT is not supported inside this connection", ())
+            # who wants a tunnel takes a new connection
+            self.keep = False
+            return self.answer(501, b"CONNECT must be the first request of its connection to the proxy", ())
         if self.route.pool is None and not self.route.observed:
             return self.answer(self.route.status, self.route.reason, ())
         index = head.find_known(FIELD_UPGRADE)
         if index >= 0 and head.connection_upgrade:
             value = head.span(head.fields[index].value, head.fields[index].value_len)
             flow.upgrade = value.len == 9 and soth_equals_lower(value.ptr, b"websocket", 9)
-        if flow.hooks is None or flow.hooks.on_request is None:
+        if flow.hooks is None:
             return self.forward()
-        if not self.plane.enforce:
-            flow.payload = Copy(self.plane.body_limit)
+        at_head = flow.request_body.state == BODY_DONE or not self.plane.buffer_requests or flow.conversational()
+        if flow.hooks.on_request is None or not self.plane.enforce:
+            flow.ask_later = flow.hooks.on_request is not None
+            if not at_head and (flow.ask_later or flow.hooks.on_response is not None):
+                flow.payload = Copy(self.plane.body_limit)
             return self.forward()
-        if flow.request_body.state == BODY_DONE or not self.plane.buffer_requests or flow.conversational():
+        if at_head:
             return self.decide()
         if self.plane.reject_overflow and head.content_length > self.plane.body_limit:
-            return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
+            return self.reject()
+        flow.bounded = self.plane.reject_overflow
         if head.expect_continue and head.minor == 1:
             flow.continued = True
             self.client.send_bytes(CONTINUE)
@@ -168,19 +174,22 @@ cdef class Exchange(Conversation):
             if head.host >= 0:
                 authority = view_bytes(head.span(head.fields[head.host].value, head.fields[head.host].value_len))
             scheme = None
-        if self.route is None or authority != self.routed or scheme != self.route.scheme:
+        if self.route is None or authority != self.routed or scheme != self.routed_scheme:
             self.routed = authority
+            self.routed_scheme = scheme
             self.route = self.router(scheme, authority)
         return 0
 
     cdef int collect(self) except -1:
         cdef Flow flow = self.flow
+        cdef Py_ssize_t limit = self.plane.body_limit
         cdef int moved = move_request(flow, self.client, None)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
-        if flow.request_body.payload_total > self.plane.body_limit and self.plane.reject_overflow:
-            return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
-        if moved == MOVED_ALL or flow.request_body.payload_total >= self.plane.body_limit:
+        if moved == MOVED_OVER:
+            return self.reject()
+        # a body of unknown length that has just reached the limit may be complete: its end tells
+        if moved == MOVED_ALL or flow.request_body.payload_total > limit - (flow.request.content_length > limit):
             return self.decide()
         return 0
 
@@ -188,7 +197,6 @@ cdef class Exchange(Conversation):
         cdef int outcome
         self.sending = SENDING_DECIDE
         self.client_deadline.clear()
-        self.flow.asked = True
         self.flow.show_request()
         outcome = self.plane.hooks.run(self.plane.hooks.on_request, self.flow.shown, None, self)
         if outcome == HOOK_PENDING:
@@ -217,9 +225,7 @@ cdef class Exchange(Conversation):
             self.plane.counters.requests_allowed += 1
             return self.forward()
         if not isinstance(decision, self.plane.decision_type):
-            self.plane.hooks.failed(
-                self.plane.hooks.on_request,
-                TypeError(f"must return a HandlerDecision (HandlerDecision.ALLOW or .block(...)), not {decision!r}"))
+            self.plane.hooks.misjudged(decision)
             return self.undecided()
         if not decision.is_block:
             self.plane.counters.requests_allowed += 1
@@ -279,6 +285,13 @@ cdef class Exchange(Conversation):
         self.again = True
         if flow.request_body.state == BODY_DONE:
             return self.request_sent()
+        # what is streamed from now on is not kept, so that the request cannot be sent again
+        flow.wire = None
+        if flow.ask_later and flow.payload is None:
+            self.upstream.flush()
+            flow.ask_afterwards()
+            if self.over:
+                return 0
         self.upstream_deadline.clear()
         self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
         return self.client.release()
@@ -287,6 +300,8 @@ cdef class Exchange(Conversation):
         cdef int moved = move_request(self.flow, self.client, self.upstream)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(self.flow.request_body.error).encode())
+        if moved == MOVED_OVER:
+            return self.reject()
         if moved == MOVED_ALL:
             return self.request_sent()
         if self.upstream.blocked:
@@ -300,11 +315,12 @@ cdef class Exchange(Conversation):
         self.client_deadline.clear()
         if self.answering == ANSWERING_HEAD:
             self.upstream_deadline.set(self.plane.response_head, LATE_RESPONSE)
-        if self.flow.payload is not None and not self.flow.asked and not self.plane.enforce:
-            # monitor: asked afterwards, and the answer changes nothing
-            self.flow.asked = True
+        if self.flow.ask_later:
             self.upstream.flush()
             self.flow.ask_afterwards()
+        elif self.answering == ANSWERING_DONE:
+            # the flow ends here, and its upstream connection leaves us
+            self.upstream.flush()
         return 0
 
     # --- the response's way
@@ -323,7 +339,7 @@ cdef class Exchange(Conversation):
             if used == HEAD_MORE:
                 return 0
             if used == HEAD_TOO_LARGE:
-                return self.fail_upstream(502, b"the upstream's response head is longer than max_http_head_bytes")
+                return self.fail_upstream(502, b"the upstream's response head is " + too_large_text(self.plane.head_limit))
             if used == HEAD_MALFORMED:
                 return self.fail_upstream(502, b"the upstream's response is malformed: " + head_error_text(head.error).encode())
             upstream.inbox.consume(used)
