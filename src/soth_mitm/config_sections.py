@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Struct, field
 
 from soth_mitm.config_schema import Key
-from soth_mitm.destinations import DestinationPattern
+from soth_mitm.destinations import DestinationPattern, parse_redirect
 
 KIB, MIB = 1024, 1024 * 1024
 # Where nothing else sets an upper bound: what counters and timers of 32 bits hold, and a size that no machine has.
@@ -131,6 +131,14 @@ class UpstreamConfig(Struct, kw_only=True):
             example="/etc/soth-mitm/internal-cas.pem",
         ),
     ] = None
+    connect_to: Annotated[
+        list[str],
+        Key(
+            "Connect elsewhere for a destination: `PATTERN=HOST:PORT`. The name that is asked for and verified stays the target's.",
+            check=parse_redirect,
+            example=["api.example.com:443=127.0.0.1:8443"],
+        ),
+    ] = field(default_factory=list)
     client_cert_path: Annotated[
         dict[str, Path | str],
         Key(
