@@ -54,7 +54,7 @@ cdef class Conversation(Party):
         self.plane.counters.bytes_to_clients += len(out)
         self.drop_upstream()
         if unread:
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             return self.stop()
         self.client.flush()
         self.answered = True
@@ -98,7 +98,7 @@ cdef class Conversation(Party):
             else:
                 if pool is not None:
                     pool.forget(upstream)
-                close_in_order(upstream, self.plane.linger)
+                close_in_order(upstream, self.plane)
         self.flow = None
         self.answering = ANSWERING_NONE
         self.sending = SENDING_HEAD
@@ -108,12 +108,12 @@ cdef class Conversation(Party):
         flow.end()
         if self.client.inbox.size():
             # closing on unread requests would reset the connection, and the client might lose the answer
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             return self.stop()
         return self.leave()
 
     cdef int leave(self) except -1:
-        close_in_order(self.client, self.plane.linger)
+        close_in_order(self.client, self.plane)
         return self.stop()
 
     cdef int advance(self) except -1:
@@ -225,7 +225,7 @@ cdef class Conversation(Party):
         if self.sending == SENDING_RELAY:
             # the response is complete; what is left of the request has nowhere to go
             self.drop_upstream()
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             return self.stop()
         return self.drop_upstream()
 

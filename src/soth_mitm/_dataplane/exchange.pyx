@@ -402,7 +402,7 @@ cdef class Exchange(Conversation):
         if self.sending != SENDING_SENT and (self.upstream is None or self.upstream.told_end or self.upstream.gone):
             # an early response, and nobody left to send the rest of the request to
             self.drop_upstream()
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             self.flow.end_response(True)
             return self.stop()
         self.flow.end_response(True)

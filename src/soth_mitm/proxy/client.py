@@ -353,12 +353,12 @@ class ClientConnection:
         if self._endpoint.gone:
             return
         self._endpoint.write(own_response(status, text.encode(), close=True))
-        say_goodbye(self._endpoint, self._plane.linger)
+        say_goodbye(self._endpoint, self._plane)
 
     async def _leave(self) -> None:
-        """Wait until the connection is gone, for a bounded time."""
+        """Wait until the connection is gone, for a bounded time; who had taken it over has set the bound."""
         try:
-            async with asyncio.timeout(2 * LINGER_SECONDS):
+            async with asyncio.timeout(None if self._over.done() else 2 * LINGER_SECONDS):
                 while not self._endpoint.gone:
                     await self._intake.changed()
         except TimeoutError:
