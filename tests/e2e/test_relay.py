@@ -98,6 +98,36 @@ class TestEarlyAnswers:
                 assert client.read_exactly(1) == byte
 
 
+class TestUploads:
+    @pytest.mark.parametrize(
+        "keys", [STREAMED, {"intercept_mode": "monitor"}, {"body.max_size_bytes": 10_000}], ids=lambda keys: next(iter(keys))
+    )
+    def test_that_fill_the_buffer_before_they_have_an_upstream(self, proxy: ProxyFactory, server: Origin, keys: dict[str, object]) -> None:
+        """The rest is read once what lies there has left."""
+        go_on = threading.Event()
+
+        def wait(connection: ScriptedConnection, request: Request) -> None:
+            connection.wait(go_on)
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        server.script(wait, "/wait")
+        running = proxy(**keys, **{"connection_pool.max_connections_per_host": 1})
+        body = pattern(8_000_000)
+        with connected(running, server) as first, connected(running, server) as client:
+            first.send(get("/wait"))
+            server.wait_heads(1)
+            sending = threading.Thread(target=client.send, args=(post("/up", f"Content-Length: {len(body)}") + body,))
+            sending.start()
+            # round trips through the proxy's loop, in which it reads whatever it can
+            for _ in range(500):
+                running.metrics()
+            go_on.set()
+            assert first.read_answer().body == b"ok"
+            sending.join()
+            assert client.read_answer().status == 200
+        assert bytes(server.requests[-1].body) == body
+
+
 class TestPipelining:
     def test_answers_keep_the_order_whatever_the_hooks_take(self, proxy: ProxyFactory, server: Origin) -> None:
         """Odd requests are decided upon late, every third one is blocked, and some have bodies."""

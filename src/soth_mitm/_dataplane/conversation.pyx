@@ -102,6 +102,7 @@ cdef class Conversation(Party):
         self.flow = None
         self.answering = ANSWERING_NONE
         self.sending = SENDING_HEAD
+        self.answered = False
         if self.keep:
             flow.end()
             return 0 if self.over else self.next_request()
@@ -243,13 +244,20 @@ cdef class Conversation(Party):
                 if not now or self.is_paced:
                     self.upstream.hold()
                 else:
-                    self.upstream.release()
+                    self.go_on()
         elif endpoint is self.upstream and self.sending == SENDING_RELAY:
             if now:
+                self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
                 self.client.release()
             else:
                 self.client.hold()
         return 0
+
+    cdef int go_on(self) except -1:
+        # the time in which we held it back is not its own
+        if self.answering == ANSWERING_RELAY:
+            self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
+        return self.upstream.release()
 
     cdef int paced(self, bint hold) except -1:
         self.is_paced = hold
@@ -257,7 +265,7 @@ cdef class Conversation(Party):
             if hold:
                 self.upstream.hold()
             elif not self.client.blocked:
-                self.upstream.release()
+                self.go_on()
         return 0
 
     cdef int broken(self, object error) except -1:
@@ -272,6 +280,9 @@ cdef class Conversation(Party):
             self.decide()
         elif stage == LATE_HEAD:
             self.refuse(408, b"the request head did not arrive in time (timeouts.client_head_ms)")
+        elif stage == LATE_UPLOAD and self.upstream is not None and self.upstream.blocked:
+            self.plane.counters.upstream_timeouts += 1
+            self.answer(504, b"the upstream stopped taking the request body (timeouts.body_idle_ms)", ())
         elif stage == LATE_UPLOAD:
             self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
         elif stage == LATE_CLAIM:
@@ -281,6 +292,9 @@ cdef class Conversation(Party):
         elif stage == LATE_RESPONSE:
             self.plane.counters.upstream_timeouts += 1
             self.answer(504, b"the upstream did not answer in time (upstream.timeout_ms)", ())
+        elif stage == LATE_DOWNLOAD and self.upstream is not None and self.upstream.held:
+            # whoever holds it back, a client that does not read or a handler that is behind, has a deadline of its own
+            return 0
         else:
             if stage == LATE_DOWNLOAD:
                 self.plane.counters.upstream_timeouts += 1

@@ -54,7 +54,7 @@ cdef class Exchange(Conversation):
         if self.over:
             # drained or aborted before it began
             return
-        self.client_deadline.set(self.plane.client_head, LATE_HEAD)
+        self.next_request()
         self.advance()
         if self.client.told_end and not self.over:
             self.ended(self.client, True)
@@ -121,7 +121,6 @@ cdef class Exchange(Conversation):
 
     cdef int open_flow(self, Head head) except -1:
         cdef Flow flow
-        self.answered = False
         self.answering = ANSWERING_NONE
         self.keep = head.keeps_alive() and not self.plane.draining
         self.find_route(head)
@@ -271,7 +270,7 @@ cdef class Exchange(Conversation):
             return self.request_sent()
         self.upstream_deadline.clear()
         self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
-        return self.client.release()
+        return 0
 
     cdef int relay_request(self) except -1:
         cdef int moved = move_request(self.flow, self.client, self.upstream)
@@ -279,10 +278,9 @@ cdef class Exchange(Conversation):
             return self.refuse(400, body_error_text(self.flow.request_body.error).encode())
         if moved == MOVED_ALL:
             return self.request_sent()
-        if self.upstream.blocked:
-            self.client.hold()
         self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
-        return 0
+        # not before its buffer is empty: one that is full holds it back by itself
+        return self.client.hold() if self.upstream.blocked else self.client.release()
 
     cdef int request_sent(self) except -1:
         self.sending = SENDING_SENT

@@ -5,6 +5,7 @@ from soth_mitm._dataplane.party import Party
 from soth_mitm._dataplane.plane import Plane
 
 def say_goodbye(endpoint: Endpoint, plane: Plane) -> None: ...
+
 @final
 class Farewell(Party):
     def __new__(cls, endpoint: Endpoint, plane: Plane) -> Farewell: ...

@@ -69,6 +69,9 @@ class ClientConnection:
             self._answer(error.status, str(error))
         if self._taken_over is not None:
             await self._over
+            # the last bytes of a tunnel have their own bound
+            while not self._endpoint.gone:
+                await self._intake.changed()
         await self._leave()
 
     async def report_end(self) -> None:
@@ -107,7 +110,11 @@ class ClientConnection:
     async def _first_head(self) -> None:
         limit = self._config.max_http_head_bytes
         parsed = None
-        data = b""
+        try:
+            async with asyncio.timeout(self._config.timeouts.client_idle_ms / 1000):
+                data = await self._read_more(0)
+        except TimeoutError:
+            raise ConnectionOver from None
         try:
             async with asyncio.timeout(self._config.timeouts.client_head_ms / 1000):
                 while len(data) < METHOD_BYTES and b"\n" not in data and data[:1] not in NOT_HTTP:
@@ -118,8 +125,6 @@ class ClientConnection:
                 while (parsed := Head.parse_request(data, limit)) is None:
                     data = await self._read_more(len(data))
         except TimeoutError:
-            if not data:
-                raise ConnectionOver from None
             raise WireError("the request head did not arrive in time (timeouts.client_head_ms)", side="client", status=408) from None
         head, used = parsed
         self._intake.consume(used)
@@ -356,9 +361,9 @@ class ClientConnection:
         say_goodbye(self._endpoint, self._plane)
 
     async def _leave(self) -> None:
-        """Wait until the connection is gone, for a bounded time; who had taken it over has set the bound."""
+        """Wait until the connection is gone, for a bounded time."""
         try:
-            async with asyncio.timeout(None if self._over.done() else 2 * LINGER_SECONDS):
+            async with asyncio.timeout(2 * LINGER_SECONDS):
                 while not self._endpoint.gone:
                     await self._intake.changed()
         except TimeoutError:
