@@ -83,3 +83,4 @@ cdef class Conversation(Party):
     cdef int leave(self) except -1             # close the client's connection in order, and stop
     cdef int check_end(self) except -1
     cdef int may_retry(self) except -1
+    cdef int go_on(self) except -1             # read on from an upstream that was held

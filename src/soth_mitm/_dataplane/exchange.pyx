@@ -17,17 +17,17 @@ from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.fields cimport too_large_text
 from soth_mitm._dataplane.flow cimport Copy, Flow, Route
 from soth_mitm._dataplane.head cimport (
-    FIELD_UPGRADE, HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text,
-    parse_request_head, parse_response_head,
+    HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text, parse_request_head,
+    parse_response_head,
 )
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
 from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
-from soth_mitm._dataplane.scan cimport soth_equals_lower
 from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, move_request, move_response
-from soth_mitm._dataplane.view cimport View, view_bytes
+from soth_mitm._dataplane.upgrade cimport may_switch, was_offered
+from soth_mitm._dataplane.view cimport view_bytes
 from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -55,7 +55,7 @@ cdef class Exchange(Conversation):
         if self.over:
             # drained or aborted before it began
             return
-        self.client_deadline.set(self.plane.client_head, LATE_HEAD)
+        self.next_request()
         self.advance()
         if self.client.told_end and not self.over:
             self.ended(self.client, True)
@@ -122,9 +122,8 @@ cdef class Exchange(Conversation):
 
     cdef int open_flow(self, Head head) except -1:
         cdef Flow flow
-        cdef int index
         cdef bint at_head
-        cdef View value
+        self.answering = ANSWERING_NONE
         self.keep = head.keeps_alive() and not self.plane.draining
         self.find_route(head)
         flow = self.flow = Flow(self.plane, self, self.route, head)
@@ -137,10 +136,7 @@ cdef class Exchange(Conversation):
             return self.answer(501, b"CONNECT must be the first request of its connection to the proxy", ())
         if self.route.pool is None and not self.route.observed:
             return self.answer(self.route.status, self.route.reason, ())
-        index = head.find_known(FIELD_UPGRADE)
-        if index >= 0 and head.connection_upgrade:
-            value = head.span(head.fields[index].value, head.fields[index].value_len)
-            flow.upgrade = value.len == 9 and soth_equals_lower(value.ptr, b"websocket", 9)
+        flow.upgrade = head.connection_upgrade and may_switch(head)
         if flow.hooks is None:
             return self.forward()
         at_head = flow.request_body.state == BODY_DONE or not self.plane.buffer_requests or flow.conversational()
@@ -294,7 +290,7 @@ cdef class Exchange(Conversation):
                 return 0
         self.upstream_deadline.clear()
         self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
-        return self.client.release()
+        return 0
 
     cdef int relay_request(self) except -1:
         cdef int moved = move_request(self.flow, self.client, self.upstream)
@@ -304,10 +300,9 @@ cdef class Exchange(Conversation):
             return self.reject()
         if moved == MOVED_ALL:
             return self.request_sent()
-        if self.upstream.blocked:
-            self.client.hold()
         self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
-        return 0
+        # not before its buffer is empty: one that is full holds it back by itself
+        return self.client.hold() if self.upstream.blocked else self.client.release()
 
     cdef int request_sent(self) except -1:
         self.sending = SENDING_SENT
@@ -360,7 +355,9 @@ cdef class Exchange(Conversation):
         cdef int index
         if body_of_response(&flow.response_body, head, flow.request.method, flow.request.minor, self.plane.head_limit) < 0:
             return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
-        if flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining or (self.is_pinned() and not head.keeps_alive()):
+        if (flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining
+                or ((self.is_pinned() or self.sending != SENDING_SENT) and not head.keeps_alive())):
+            # the last: what is left of the upload will have nowhere to go
             self.keep = False
         if self.plane.strip_alt_svc and flow.hooks is not None:
             index = head.find(b"alt-svc", 7)
@@ -385,8 +382,8 @@ cdef class Exchange(Conversation):
     cdef int switch_protocols(self, Head head) except -1:
         cdef Flow flow = self.flow
         cdef Upstream upstream = self.upstream
-        if not flow.upgrade or self.sending != SENDING_SENT:
-            return self.fail_upstream(502, b"the upstream switched protocols without being asked to")
+        if not flow.upgrade or self.sending != SENDING_SENT or not was_offered(flow.request, head):
+            return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
         self.plane.counters.upgrades += 1
         flow.begin_response(head)
         self.client.send_bytes(response_head_bytes(head, False, False, True))
@@ -427,7 +424,7 @@ cdef class Exchange(Conversation):
         if self.sending != SENDING_SENT and (self.upstream is None or self.upstream.told_end or self.upstream.gone):
             # an early response, and nobody left to send the rest of the request to
             self.drop_upstream()
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             self.flow.end_response(True)
             return self.stop()
         self.flow.end_response(True)

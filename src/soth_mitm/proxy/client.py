@@ -74,6 +74,9 @@ class ClientConnection:
             self._answer(error.status, str(error))
         if self._taken_over is not None:
             await self._over
+            # the last bytes of a tunnel have their own bound
+            while not self._endpoint.gone:
+                await self._intake.changed()
         await self._leave()
 
     async def report_end(self) -> None:
@@ -112,7 +115,11 @@ class ClientConnection:
     async def _first_head(self) -> None:
         limit = self._config.max_http_head_bytes
         parsed = None
-        data = b""
+        try:
+            async with asyncio.timeout(self._config.timeouts.client_idle_ms / 1000):
+                data = await self._read_more(0)
+        except TimeoutError:
+            raise ConnectionOver from None
         try:
             with self._intake.within(self._snapshot.client_head):
                 start = data
@@ -126,8 +133,6 @@ class ClientConnection:
                 while (parsed := Head.parse_request(data, limit)) is None:
                     data = await self._read_more(len(data))
         except TimeoutError:
-            if not data:
-                raise ConnectionOver from None
             raise WireError("the request head did not arrive in time (timeouts.client_head_ms)", side="client", status=408) from None
         head, used = parsed
         # refuses a CONNECT that announces content
@@ -371,7 +376,7 @@ class ClientConnection:
         if self._endpoint.gone:
             return
         self._endpoint.write(own_response(status, text.encode(), close=True))
-        say_goodbye(self._endpoint, self._plane.linger)
+        say_goodbye(self._endpoint, self._plane)
 
     async def _leave(self) -> None:
         """Wait until the connection is gone, for a bounded time."""

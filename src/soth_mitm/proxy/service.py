@@ -97,7 +97,7 @@ class Service:
             self._tally.rejected += 1
             reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
             endpoint.write(own_response(503, reason.encode(), close=True))
-            say_goodbye(endpoint, self._generations[-1].snapshot.plane.linger)
+            say_goodbye(endpoint, self._generations[-1].snapshot.plane)
             return
         self._tally.accepted += 1
         connection = ClientConnection(self._generations[-1], endpoint, intake, _family(transport))
