@@ -185,6 +185,10 @@ class TestPeersThatReadNothing:
     def test_an_upstream_holds_no_connection_open(self, proxy: ProxyFactory, listening: socket.socket) -> None:
         """The client is gone, and what it sent lies in our buffer."""
         running = proxy(**NOTHING_LISTED, **{"timeouts.tunnel_idle_ms": 50, "timeouts.body_idle_ms": 50})
+        # what is opened once is open after the first connection
+        running.tunnel(listening.getsockname()[1]).close()
+        listening.accept()[0].close()
+        running.handler.wait("on_connection_close")
         watch = DescriptorWatch()
         client = running.tunnel(listening.getsockname()[1])
         accepted, _ = listening.accept()
@@ -194,7 +198,7 @@ class TestPeersThatReadNothing:
             with pytest.raises(OSError):
                 client.send(bytes(64 << 20))
             client.close()
-            running.handler.wait("on_connection_close")
+            running.handler.wait("on_connection_close", 2)
             left = what_remains(lambda: {number: name for number, name in watch.added().items() if number != accepted.fileno()})
             assert not left, left
 
