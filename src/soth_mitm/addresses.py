@@ -15,6 +15,7 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _LABEL_DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
 _JOINERS = "\u200c\u200d"
 _MAX_NAME = 253
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def split_host_port(text: str) -> tuple[str, str]:
@@ -107,6 +108,11 @@ def parse_bind_address(text: str) -> tuple[str, int]:
 def format_host_port(host: str, port: int | str) -> str:
     """Return `host:port` with brackets where the host is an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def format_authority(host: str, port: int, scheme: str) -> str:
+    """Return the authority of a URL, without the port where that is the scheme's own."""
+    return format_host_port(host, port) if port != DEFAULT_PORTS[scheme] else f"[{host}]" if ":" in host else host
 
 
 def _normalise_ipv6(text: str) -> str:

@@ -97,7 +97,7 @@ class Service:
             self._tally.rejected += 1
             reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
             endpoint.write(own_response(503, reason.encode(), close=True))
-            say_goodbye(endpoint, self._generations[-1].snapshot.plane.linger)
+            say_goodbye(endpoint, self._generations[-1].snapshot.plane)
             return
         self._tally.accepted += 1
         connection = ClientConnection(self._generations[-1], endpoint, intake, _family(transport))
@@ -150,7 +150,8 @@ class Service:
         except InvalidConfigError:
             self._leaves, self._leaves_minted_before = leaves, minted
             raise
-        self._generations[-1].upstreams.retire()
+        for before in self._generations:
+            before.upstreams.limit(config.connection_pool)
         self._generations.append(generation)
         self._retire_unused()
 
@@ -255,6 +256,10 @@ class Service:
             pool_hit_count=counters.pool_hits,
             pool_miss_count=counters.pool_misses,
             pool_wait_count=counters.pool_waits,
+            pool_stale_count=counters.pool_stale,
+            pool_pin_count=counters.pool_pins,
+            dns_lookup_count=tally.dns_lookups,
+            dns_cache_hit_count=tally.dns_cache_hits,
             upstream_connections=sum(opened for opened, _ in pools),
             idle_upstream_connections=sum(idle for _, idle in pools),
             bytes_from_clients=counters.bytes_from_clients,
