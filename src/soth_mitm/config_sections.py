@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Struct, field
 
 from soth_mitm.config_schema import Key
-from soth_mitm.destinations import DestinationPattern
+from soth_mitm.destinations import DestinationPattern, parse_redirect
 
 KIB, MIB = 1024, 1024 * 1024
 # Where nothing else sets an upper bound: what counters and timers of 32 bits hold, and a size that no machine has.
@@ -131,6 +131,14 @@ class UpstreamConfig(Struct, kw_only=True):
             example="/etc/soth-mitm/internal-cas.pem",
         ),
     ] = None
+    connect_to: Annotated[
+        list[str],
+        Key(
+            "Connect elsewhere for a destination: `PATTERN=HOST:PORT`. The name that is asked for and verified stays the target's.",
+            check=parse_redirect,
+            example=["api.example.com:443=127.0.0.1:8443"],
+        ),
+    ] = field(default_factory=list)
     client_cert_path: Annotated[
         dict[str, Path | str],
         Key(
@@ -172,14 +180,14 @@ class BodyConfig(Struct, kw_only=True):
         int, Key("The longest body that is collected, and the longest that is decoded, for the handler.", 1, MAX_BYTES)
     ] = 32 * MIB
     buffer_request_bodies: Annotated[
-        bool, Key("Collect a request's body before `on_request` decides; `false` decides on the head and streams the body.")
+        bool, Key("Collect a request's body for the handler; `false` decides on the head, streams the body and keeps no copy of it.")
     ] = True
     buffer_timeout_ms: Annotated[
         int, milliseconds("A request body that is not complete by then is decided on as it is, and the rest streamed.")
     ] = 10_000
     overflow: Annotated[
         Literal["stream", "reject"],
-        Key("A request body over `max_size_bytes`: decide on its first part and stream the rest, or answer 413."),
+        Key("A collected request body over `max_size_bytes`: decide on its first part and stream the rest, or answer 413."),
     ] = "stream"
 
 

@@ -71,6 +71,7 @@ cdef class Conversation(Party):
 
     cdef int answer(self, int status, bytes text, object headers) except -1    # ours; or cut, when a response has begun
     cdef int refuse(self, int status, bytes text) except -1                    # the same, counted as the client's fault
+    cdef int reject(self) except -1                                            # a body over body.max_size_bytes
     cdef int fail_upstream(self, int status, bytes text) except -1             # the same, counted as the upstream's
     cdef bint is_pinned(self) noexcept         # the current flow's upstream is the pinned one
     cdef int use_pin(self) except -1           # 1: the current request goes over the pinned connection, or could not
@@ -82,3 +83,4 @@ cdef class Conversation(Party):
     cdef int leave(self) except -1             # close the client's connection in order, and stop
     cdef int check_end(self) except -1
     cdef int may_retry(self) except -1
+    cdef int go_on(self) except -1             # read on from an upstream that was held

@@ -48,14 +48,14 @@ cdef class Conversation(Party):
         cdef bint unread = flow is None or flow.request_body.state != BODY_DONE
         if self.answered:
             return self.cut(ConnectionAbortedError("failed after the response had begun"))
-        if unread or self.plane.draining or self.is_pinned():
+        if unread or self.plane.draining or flow.request.minor == 0 or self.is_pinned():
             self.keep = False
         out = own_response_bytes(status, text, headers, not self.keep, flow is not None and flow.request.method == METHOD_HEAD)
         self.client.send_bytes(out)
         self.plane.counters.bytes_to_clients += len(out)
         self.drop_upstream()
         if unread:
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             return self.stop()
         self.client.flush()
         self.answered = True
@@ -66,6 +66,9 @@ cdef class Conversation(Party):
     cdef int refuse(self, int status, bytes text) except -1:
         self.plane.counters.requests_refused += 1
         return self.answer(status, text, ())
+
+    cdef int reject(self) except -1:
+        return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
 
     cdef int fail_upstream(self, int status, bytes text) except -1:
         self.plane.counters.upstream_errors += 1
@@ -109,7 +112,7 @@ cdef class Conversation(Party):
                 pool.forget(upstream)
             # whom the server knew by it is not to go on as if it still did
             self.keep = self.keep and not pinned
-            return close_in_order(upstream, self.plane.linger)
+            return close_in_order(upstream, self.plane)
         if not pinned and authenticates_connection(flow.request, flow.response):
             if self.pin is not None:
                 self.pin.close()
@@ -126,6 +129,8 @@ cdef class Conversation(Party):
         if upstream is not None:
             self.part_with(upstream, flow)
         self.flow = None
+        # a head that is malformed or late is answered, whatever came before it
+        self.answered = False
         self.answering = ANSWERING_NONE
         self.sending = SENDING_HEAD
         if self.keep:
@@ -134,12 +139,12 @@ cdef class Conversation(Party):
         flow.end()
         if self.client.inbox.size():
             # closing on unread requests would reset the connection, and the client might lose the answer
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             return self.stop()
         return self.leave()
 
     cdef int leave(self) except -1:
-        close_in_order(self.client, self.plane.linger)
+        close_in_order(self.client, self.plane)
         return self.stop()
 
     cdef int advance(self) except -1:
@@ -259,7 +264,7 @@ cdef class Conversation(Party):
         if self.sending == SENDING_RELAY:
             # the response is complete; what is left of the request has nowhere to go
             self.drop_upstream()
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             return self.stop()
         return self.drop_upstream()
 
@@ -277,13 +282,20 @@ cdef class Conversation(Party):
                 if not now or self.is_paced:
                     self.upstream.hold()
                 else:
-                    self.upstream.release()
+                    self.go_on()
         elif endpoint is self.upstream and self.sending == SENDING_RELAY:
             if now:
+                self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
                 self.client.release()
             else:
                 self.client.hold()
         return 0
+
+    cdef int go_on(self) except -1:
+        # the time in which we held it back is not its own
+        if self.answering == ANSWERING_RELAY:
+            self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
+        return self.upstream.release()
 
     cdef int paced(self, bint hold) except -1:
         self.is_paced = hold
@@ -291,7 +303,7 @@ cdef class Conversation(Party):
             if hold:
                 self.upstream.hold()
             elif not self.client.blocked:
-                self.upstream.release()
+                self.go_on()
         return 0
 
     cdef int broken(self, object error) except -1:
@@ -306,6 +318,9 @@ cdef class Conversation(Party):
             self.decide()
         elif stage == LATE_HEAD:
             self.refuse(408, b"the request head did not arrive in time (timeouts.client_head_ms)")
+        elif stage == LATE_UPLOAD and self.upstream is not None and self.upstream.blocked:
+            self.plane.counters.upstream_timeouts += 1
+            self.answer(504, b"the upstream stopped taking the request body (timeouts.body_idle_ms)", ())
         elif stage == LATE_UPLOAD:
             self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
         elif stage == LATE_CLAIM:
@@ -315,6 +330,9 @@ cdef class Conversation(Party):
         elif stage == LATE_RESPONSE:
             self.plane.counters.upstream_timeouts += 1
             self.answer(504, b"the upstream did not answer in time (upstream.timeout_ms)", ())
+        elif stage == LATE_DOWNLOAD and self.upstream is not None and self.upstream.held:
+            # whoever holds it back, a client that does not read or a handler that is behind, has a deadline of its own
+            return 0
         else:
             if stage == LATE_DOWNLOAD:
                 self.plane.counters.upstream_timeouts += 1

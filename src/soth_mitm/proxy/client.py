@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from typing import TypeVar
 
+from soth_mitm._dataplane.body import BodyReader
 from soth_mitm._dataplane.exchange import Exchange
 from soth_mitm._dataplane.flow import Route
 from soth_mitm._dataplane.head import Head
@@ -17,7 +18,7 @@ from soth_mitm._dataplane.intake import Intake
 from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.relay import Tunnel
 from soth_mitm._dataplane.writer import own_response
-from soth_mitm.addresses import format_host_port, normalise_host, parse_target, split_host_port
+from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_target, split_host_port
 from soth_mitm.connection import ConnectionMeta, SocketFamily, TlsInfo
 from soth_mitm.errors import TlsFailedError, WireError
 from soth_mitm.policy import Action
@@ -73,6 +74,9 @@ class ClientConnection:
             self._answer(error.status, str(error))
         if self._taken_over is not None:
             await self._over
+            # the last bytes of a tunnel have their own bound
+            while not self._endpoint.gone:
+                await self._intake.changed()
         await self._leave()
 
     async def report_end(self) -> None:
@@ -111,21 +115,28 @@ class ClientConnection:
     async def _first_head(self) -> None:
         limit = self._config.max_http_head_bytes
         parsed = None
-        data = b""
+        try:
+            async with asyncio.timeout(self._config.timeouts.client_idle_ms / 1000):
+                data = await self._read_more(0)
+        except TimeoutError:
+            raise ConnectionOver from None
         try:
             with self._intake.within(self._snapshot.client_head):
-                while len(data) < METHOD_BYTES and b"\n" not in data and data[:1] not in NOT_HTTP:
+                start = data
+                while len(start) < METHOD_BYTES and b"\n" not in start and data[:1] not in NOT_HTTP:
                     data = await self._read_more(len(data))
-                if not data.startswith(b"CONNECT "):
+                    # an empty line before the first request line is allowed (RFC 9112 section 2.2)
+                    start = data.removeprefix(b"\r\n")
+                if not start.startswith(b"CONNECT "):
                     self._forward(data[0])
                     return
                 while (parsed := Head.parse_request(data, limit)) is None:
                     data = await self._read_more(len(data))
         except TimeoutError:
-            if not data:
-                raise ConnectionOver from None
             raise WireError("the request head did not arrive in time (timeouts.client_head_ms)", side="client", status=408) from None
         head, used = parsed
+        # refuses a CONNECT that announces content
+        BodyReader.of_request(head)
         self._intake.consume(used)
         await self._connect_request(head)
 
@@ -156,15 +167,15 @@ class ClientConnection:
             return self._refusal("http", text, 400, "this is a proxy: send the whole URL in the request line (absolute-form), or CONNECT")
         scheme = scheme or "http"
         try:
-            host, port = _authority(text, 443 if scheme == "https" else 80)
+            host, port = _authority(text, DEFAULT_PORTS[scheme])
         except ValueError as error:
             return self._refusal(scheme, text, 400, f"the target `{text}` {error}")
         decision = self._snapshot.policy.decide(host, port)
         if decision.action is Action.BLOCK:
-            return self._refusal(scheme, text, 403, decision.reason)
+            return self._refusal(scheme, text, 403, decision.text(host, port))
         meta = self.meta.replace(target=(host, port))
         pool = self._generation.upstreams.pool(self._generation.origin(host, port, host if scheme == "https" else None))
-        return Route(pool, meta, scheme, text, observed=decision.action is Action.INTERCEPT)
+        return Route(pool, meta, scheme, format_authority(host, port, scheme), observed=decision.action is Action.INTERCEPT)
 
     def _refusal(self, scheme: str, authority: str, status: int, reason: str) -> Route:
         return Route(None, self.meta, scheme, authority, observed=False, status=status, reason=reason.encode())
@@ -186,7 +197,7 @@ class ClientConnection:
             if not wanted:
                 action = Action.TUNNEL
         if action is Action.BLOCK:
-            raise WireError(decision.reason, side="client", status=403)
+            raise WireError(decision.text(host, port), side="client", status=403)
         if action is Action.TUNNEL:
             await self._tunnel(host, port, ESTABLISHED)
         else:
@@ -220,7 +231,7 @@ class ClientConnection:
         kind, hello = await self._first_inner_bytes(host)
         if kind == "http":
             pool = self._generation.upstreams.pool(self._generation.origin(host, port, None))
-            route = Route(pool, self.meta, "http", host if port == 80 else format_host_port(host, port))
+            route = Route(pool, self.meta, "http", format_authority(host, port, "http"))
             self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
         elif hello is not None:
             await self._intercept_tls(host, port, hello)
@@ -271,7 +282,7 @@ class ClientConnection:
             route = self._refusal("https", format_host_port(host, port), error.status, str(error))
         await self._secure_client(host, name, facts)
         self.meta = self.meta.replace(tls_info=self._tls_info(hello, facts))
-        authority = host if port == 443 else format_host_port(host, port)
+        authority = format_authority(host, port, "https")
         if route is None:
             route = Route(self._generation.upstreams.pool(origin), self.meta, "https", authority)
         else:
@@ -365,7 +376,7 @@ class ClientConnection:
         if self._endpoint.gone:
             return
         self._endpoint.write(own_response(status, text.encode(), close=True))
-        say_goodbye(self._endpoint, self._plane.linger)
+        say_goodbye(self._endpoint, self._plane)
 
     async def _leave(self) -> None:
         """Wait until the connection is gone, for a bounded time."""

@@ -13,6 +13,7 @@ from soth_mitm._dataplane.intake import Intake
 from soth_mitm.addresses import format_host_port
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress
+from soth_mitm.destinations import DestinationMap, parse_redirect
 from soth_mitm.errors import ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Resolver
@@ -69,6 +70,7 @@ class Dialler:
         self._handshake_seconds = config.timeouts.upstream_tls_handshake_ms / 1000
         self._retry = config.upstream.retry_on_failure
         self._retry_seconds = config.upstream.retry_delay_ms / 1000
+        self._elsewhere = DestinationMap(parse_redirect(text) for text in config.upstream.connect_to)
         self._contexts = contexts
         self._resolver = resolver
         self._arena = arena
@@ -101,10 +103,14 @@ class Dialler:
 
     async def _connect(self, origin: Origin) -> UpstreamEndpoint:
         where = format_host_port(origin.host, origin.port)
+        host, port = origin.host, origin.port
+        if (there := self._elsewhere.get(host, port)) is not None:
+            host, port = there
+            where = f"{where} at {format_host_port(host, port)} (upstream.connect_to)"
         try:
             async with asyncio.timeout(self._connect_seconds):
-                found = await self._resolver.addresses(origin.host)
-                addresses = _interleaved([(address, origin.port) for address in found])
+                found = await self._resolver.addresses(host)
+                addresses = _interleaved([(address, port) for address in found])
                 if any(self._is_ours(address) for address in addresses):
                     raise LoopsBackError(
                         f"{where} is this proxy itself; the request would come back here for ever", side="upstream", status=508
@@ -113,7 +119,7 @@ class Dialler:
                     return await self._first_to_answer(addresses)
                 except (OSError, asyncio.CancelledError):
                     # refused or late; the name may have moved
-                    self._resolver.forget(origin.host, found)
+                    self._resolver.forget(host, found)
                     raise
         except TimeoutError:
             raise StageTimeoutError(
@@ -123,7 +129,7 @@ class Dialler:
                 retryable=True,
             ) from None
         except socket.gaierror as error:
-            raise ConnectFailedError(f"cannot resolve {origin.host}: {error.strerror}", side="upstream", retryable=True) from error
+            raise ConnectFailedError(f"cannot resolve {host}: {error.strerror}", side="upstream", retryable=True) from error
         except OSError as error:
             if isinstance(error, WireError):
                 raise

@@ -63,6 +63,10 @@ class Generation:
             (DestinationPattern.parse(pattern), certificate) for pattern, certificate in certificates.items()
         )
 
+    def sign_with(self, leaves: LeafStore) -> None:
+        """Take the leaves of connections whose handshake is still to come from `leaves`."""
+        self._leaves = leaves
+
     def origin(self, host: str, port: int, server_name: str | None) -> Origin:
         """Return the pool key for a target; TLS when `server_name` is given."""
         certificate = self._client_certificates.get(host, port) if server_name is not None else None
