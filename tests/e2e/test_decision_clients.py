@@ -155,6 +155,17 @@ class TestPipelined:
         assert journal.plain_since(mark) == sent([upload])
         assert len(journal.since(mark, "asked")) == 1
 
+    @pytest.mark.parametrize("decide", ["allow", "block"])
+    def test_a_slow_one_is_told_so(self, proxy: ProxyFactory, journal: Journal, tap: Tap, decide: str) -> None:
+        upload = Upload(0, "length", decide)
+        running = proxy(Judge(journal), **{"timeouts.client_head_ms": 200})
+        with warm(running, tap) as client:
+            client.send(upload.wire + b"GET /slo")
+            assert client.read_answer().status == DECISIONS[decide]
+            answer = client.read_answer()
+            assert answer.status == 408 and "timeouts.client_head_ms" in answer.text
+            assert client.read_to_end() == b""
+
     def test_a_block_without_its_body_ends_the_pipeline(self, proxy: ProxyFactory, journal: Journal, tap: Tap) -> None:
         """The body of a refused request is never read as the next request, whatever it looks like."""
         smuggled = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -146,6 +146,8 @@ class TestTargets:
         running = proxy()
         with running.client() as client:
             assert ask(client, target.format(at=f"localhost:{plain_tap.port}"), method="OPTIONS").status == 200
+            answer = ask(client, "*", method="OPTIONS", host=f"localhost:{plain_tap.port}")
+            assert answer.status == 400 and "absolute-form" in answer.text
         assert seen(plain_tap).startswith(f"OPTIONS {path} HTTP/1.1\r\n".encode())
         assert running.handler.requests[0].path == path
 
@@ -165,6 +167,7 @@ class TestTargets:
             ("http://127.1:{port}/", "127.1:{port}", "neither a name nor an IPv4 address in four decimal parts"),
             ("http://0x7f000001:{port}/", "0x7f000001:{port}", "neither a name nor an IPv4 address in four decimal parts"),
             ("http://local%68ost:{port}/", "local%68ost:{port}", "a host that is not a name"),
+            ("http://b\xfccher.example/", "xn--bcher-kva.example", "a byte that is not visible ASCII"),
             ("ftp://{at}/", "{at}", "no http or https URI"),
             ("*", "{at}", "this form of request target does not go with this method"),
             ("/", "{at}", "send the whole URL in the request line"),
