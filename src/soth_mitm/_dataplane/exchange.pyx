@@ -135,6 +135,7 @@ cdef class Exchange(Conversation):
             self.keep = False
             return self.answer(501, b"CONNECT must be the first request of its connection to the proxy", ())
         if self.route.pool is None and not self.route.observed:
+            self.plane.counters.requests_refused += self.route.status == 400
             return self.answer(self.route.status, self.route.reason, ())
         flow.upgrade = head.connection_upgrade and may_switch(head)
         if flow.hooks is None:

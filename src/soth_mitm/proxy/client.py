@@ -71,6 +71,7 @@ class ClientConnection:
         except (ConnectionOver, HandlerFailed):
             self._endpoint.close()
         except WireError as error:
+            self._plane.counters.requests_refused += error.status in (400, 408, 431)
             self._answer(error.status, str(error))
         if self._taken_over is not None:
             await self._over
