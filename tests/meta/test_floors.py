@@ -23,8 +23,8 @@ FLOORS = """
 3  tls: hardening names client_hello fingerprint failures ca ca_files leaf contexts
 3  process: address naming identity linux macos windows attribution
 3  observe:
-4  proxy: tally tasks loops protocols process_lookup calls snapshot dialler upstreams generation listener client service handle
-4  proxy: threaded proxy
+4  proxy: tally tasks loops protocols process_lookup calls snapshot tls_facts dialler upstreams generation listener client_tls client
+4  proxy: service handle threaded proxy
 5  __init__
 5  cli: exits handler_loading request_lines serving commands
 5  __main__

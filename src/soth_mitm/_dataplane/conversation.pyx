@@ -208,7 +208,13 @@ cdef class Conversation(Party):
         return 0
 
     cdef int upstream_gone(self, object error) except -1:
+        cdef object refusal = None
         if self.answering == ANSWERING_HEAD:
+            if self.upstream.pool is not None:
+                refusal = self.upstream.pool.blame(self.upstream, error, False)
+            if refusal is not None:
+                self.fail_upstream(refusal.status, str(refusal).encode())
+                return self.advance()
             if self.may_retry():
                 self.plane.counters.retries += 1
                 self.flow.retried = True

@@ -29,7 +29,7 @@ cdef class Endpoint:
     cdef bint delivering
     cdef bint deaf                     # what comes is thrown away unread, only the peer's FIN counts
     cdef bint fresh                    # plain text in the inbox that the party was not told of
-    cdef object fault                  # what made us abort, for party.lost()
+    cdef readonly object fault         # what made us abort, for party.lost()
     cdef readonly int64_t bytes_in     # plaintext
     cdef readonly int64_t bytes_out
 

@@ -29,6 +29,8 @@ from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, move_reque
 from soth_mitm._dataplane.view cimport View, view_bytes
 from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
 
+from soth_mitm.errors import WireError
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -255,7 +257,10 @@ cdef class Exchange(Conversation):
     cdef int refused(self, object error) except -1:
         if self.over or self.sending != SENDING_CLAIM:
             return 0
-        self.fail_upstream(getattr(error, "status", 502), str(error).encode())
+        if not isinstance(error, WireError):
+            # a hook that had to be asked failed, and handler.recover_from_panics is off
+            return self.cut(error)
+        self.fail_upstream(error.status, str(error).encode())
         return self.advance()
 
     cdef int write_request(self) except -1:

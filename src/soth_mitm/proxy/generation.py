@@ -1,20 +1,19 @@
 """What connections share that were accepted under the same configuration."""
 
-import logging
 from collections.abc import Callable
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
 from soth_mitm.destinations import DestinationMap, DestinationPattern
+from soth_mitm.errors import InvalidConfigError
 from soth_mitm.proxy.dialler import Dialler, Origin
 from soth_mitm.proxy.process_lookup import ProcessLookup
 from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.proxy.upstreams import Upstreams
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
+from soth_mitm.tls.hardening import KEY_LOG, check_key_log, key_log_path
 from soth_mitm.tls.leaf import LeafStore
-
-log = logging.getLogger("soth_mitm.proxy")
 
 
 class Generation:
@@ -43,7 +42,17 @@ class Generation:
             client_certs=tuple(certificates.values()),
         )
         if not upstream.verify_upstream_tls:
-            log.warning("upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic")
+            snapshot.warn_once(
+                "upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic"
+            )
+        try:
+            check_key_log()
+        except OSError as error:
+            raise InvalidConfigError(
+                KEY_LOG, f"{key_log_path()} cannot be written: {error.strerror}; unset it or name another file"
+            ) from error
+        if key_log_path() is not None:
+            snapshot.warn_once(f"{KEY_LOG} is set: the keys of all TLS sessions are written to {key_log_path()}")
         self.snapshot = snapshot
         self.leaves = leaves
         self.attribution = lookup if config.process_attribution.enabled else None

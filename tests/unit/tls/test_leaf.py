@@ -92,11 +92,9 @@ def test_names_are_spelt_canonically(store, client, asked, in_leaf):
     connect(client, store.context_for(asked, alpn=()), str(in_leaf))
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "a..b", "-a.example", "a b", "a\x00b", "*.example.com", "a/b", "x" * 64, LONG_NAME + "e", "ü" * 70]
-)
+@pytest.mark.parametrize("name", ["", ".", "a..b", "a b", "a\x00b", "*.example.com", "a/b", "x" * 64, LONG_NAME + "e", "ü" * 70])
 def test_names_that_no_certificate_can_hold_are_refused(store, name):
-    with pytest.raises(ValueError, match="host name"):
+    with pytest.raises(ValueError, match="^the name .* has (no|a) host"):
         store.context_for(name, alpn=())
     assert store.counters().minted == 0
 
