@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
@@ -60,6 +61,12 @@ class WireClient:
     def send(self, data: bytes) -> None:
         """Send all of `data`."""
         self.socket.sendall(data)
+
+    def send_raw(self, data: bytes) -> None:
+        """Send `data` on the socket itself, past the TLS engine; the connection is good for nothing else then."""
+        raw = socket.socket(fileno=os.dup(self.socket.fileno()))
+        with raw:
+            raw.sendall(data)
 
     def connect(self, target: str) -> Answer:
         """CONNECT to `target` and return the proxy's answer."""

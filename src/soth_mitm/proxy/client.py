@@ -34,7 +34,8 @@ ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 # Enough to tell CONNECT from everything else
 METHOD_BYTES = len(b"CONNECT ")
 TLS_RECORD, SOCKS4, SOCKS5 = 0x16, 4, 5
-NOT_HTTP = (b"\x16", b"\x04", b"\x05")
+TLS_HANDSHAKE = b"\x16"
+NOT_HTTP = (TLS_HANDSHAKE, b"\x04", b"\x05")
 
 
 class ClientConnection:
@@ -243,12 +244,16 @@ class ClientConnection:
                     if hello is not NEED_MORE:
                         return "tls", hello
         except TimeoutError as error:
-            if data:
-                await tls.failed(error, shown=False)
-                raise ConnectionOver from None
-            return "other", None
+            if data[:1] != TLS_HANDSHAKE:
+                return "other", None
+            await tls.failed(error, shown=False)
+            raise ConnectionOver from None
         except MalformedHello as error:
             await tls.refuse_hello(error, error.alert)
+        except ConnectionOver:
+            if data[:1] == TLS_HANDSHAKE:
+                await tls.failed(ConnectionResetError("the client closed the connection in the middle of its ClientHello"), shown=False)
+            raise
 
     # --- TLS
 
