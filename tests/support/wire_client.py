@@ -73,9 +73,9 @@ class WireClient:
         self.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
         return self.read_answer("CONNECT")
 
-    def start_tls(self, context: ssl.SSLContext, name: str = "localhost") -> None:
-        """Do the client's handshake."""
-        self.socket = context.wrap_socket(self.socket, server_hostname=name, suppress_ragged_eofs=False)
+    def start_tls(self, context: ssl.SSLContext, name: str | None = "localhost", session: ssl.SSLSession | None = None) -> None:
+        """Do the client's handshake; `name` None asks for no name."""
+        self.socket = context.wrap_socket(self.socket, server_hostname=name, suppress_ragged_eofs=False, session=session)
 
     def request(self, target: str, host: str, method: str = "GET", body: bytes | None = None, extra: str = "") -> Answer:
         """Send a request, framed by Content-Length when it has a body, and read the answer."""

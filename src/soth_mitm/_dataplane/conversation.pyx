@@ -223,7 +223,7 @@ cdef class Conversation(Party):
                 self.sending = SENDING_CLAIM
                 self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
                 return self.flow.route.pool.claim_new(self)
-            self.fail_upstream(502, b"the upstream closed the connection before it answered")
+            self.fail_upstream(502, f"{self.flow.route.pool.origin} closed the connection before it answered".encode())
             return self.advance()
         if self.answering == ANSWERING_RELAY:
             self.plane.counters.upstream_errors += 1

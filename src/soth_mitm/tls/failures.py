@@ -69,6 +69,7 @@ _EOF_REASONS = frozenset({"UNEXPECTED_EOF_WHILE_READING"})
 _NO_TRUSTED_CA = "no CA that is trusted here stands behind it; upstream.ca_bundle_path names further ones"
 _NOT_TLS = "what the upstream speaks there is not TLS"
 _NO_VERSION = "the upstream offers no TLS version from tls.min_version on"
+_NOT_OURS = "it does not accept our client certificate (upstream.client_cert_path)"
 _ADVICE_BY_CODE = {
     2: _NO_TRUSTED_CA,
     18: _NO_TRUSTED_CA,
@@ -87,6 +88,10 @@ _ADVICE_BY_REASON = {
     "TLSV1_ALERT_PROTOCOL_VERSION": _NO_VERSION,
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "no cipher suite in common, or it wants a client certificate (upstream.client_cert_path)",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate (upstream.client_cert_path)",
+    **dict.fromkeys(_REFUSALS, _NOT_OURS),
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": _NOT_OURS,
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": _NOT_OURS,
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": _NOT_OURS,
     "BAD_SIGNATURE": "the upstream does not hold the key of its certificate",
     "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "the upstream renegotiates insecurely (it does not know RFC 5746)",
 }
