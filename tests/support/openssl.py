@@ -18,10 +18,15 @@ class OpenSsl:
     """One running `openssl`; what it prints, errors included, is collected."""
 
     def __init__(self, *arguments: object) -> None:
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is not installed")
+        if shutil.which("openssl") is None or shutil.which("stdbuf") is None:
+            pytest.skip("openssl or stdbuf is not installed")
+        # what it prints when it has obeyed a command it would otherwise keep to itself
         self._process = subprocess.Popen(
-            ["openssl", *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+            ["stdbuf", "-o0", "openssl", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
         )
         self._output = b""
         self._ended = False
