@@ -251,6 +251,8 @@ cdef class Exchange(Conversation):
         if self.over or self.sending != SENDING_CLAIM:
             return connection.pool.give_back(connection)
         self.upstream = connection
+        if connection.facts is not self.flow.route.facts:
+            self.flow.route.met(connection.facts)
         self.write_request()
         return self.advance()
 

@@ -25,7 +25,7 @@ from soth_mitm.proxy.dialler import Origin
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.snapshot import LINGER_SECONDS
-from soth_mitm.proxy.tls_facts import UpstreamFacts
+from soth_mitm.proxy.tls_facts import UpstreamFacts, with_upstream
 from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
 
 log = logging.getLogger("soth_mitm.proxy")
@@ -162,7 +162,7 @@ class ClientConnection:
             return self._refusal(scheme, text, 403, decision.reason)
         meta = self.meta.replace(target=(host, port))
         pool = self._generation.upstreams.pool(self._generation.origin(host, port, host if scheme == "https" else None))
-        return Route(pool, meta, scheme, text, observed=decision.action is Action.INTERCEPT)
+        return Route(pool, meta, scheme, text, observed=decision.action is Action.INTERCEPT, on_facts=with_upstream)
 
     def _refusal(self, scheme: str, authority: str, status: int, reason: str) -> Route:
         return Route(None, self.meta, scheme, authority, observed=False, status=status, reason=reason.encode())
@@ -282,7 +282,9 @@ class ClientConnection:
             # the handler hears of the request all the same
             route = Route(None, self.meta, "https", authority, status=failure.status, reason=str(failure).encode())
         else:
-            route = Route(self._generation.upstreams.pool(origin), self.meta, "https", authority)
+            # what is remembered of the origin holds until a request has a connection
+            meta = with_upstream(self.meta, facts)
+            route = Route(self._generation.upstreams.pool(origin), meta, "https", authority, facts=facts, on_facts=with_upstream)
         self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
 
     async def _reach(self, origin: Origin) -> UpstreamFacts | None:

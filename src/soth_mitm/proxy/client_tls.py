@@ -40,7 +40,7 @@ class ClientTls:
         self._bytes_then: tuple[int, int] | None = None
 
     async def secure(self, name: str, hello: ClientHello, facts: UpstreamFacts | None) -> TlsInfo:
-        """Complete the handshake that began with `hello`, as `name`; return what it showed.
+        """Complete the handshake that began with `hello`, as `name` and what else the upstream's certificate names; return what it showed.
 
         Raises `GoodbyeSaid` or `ConnectionOver` when it fails.
         """
@@ -65,7 +65,7 @@ class ClientTls:
             await self.failed(error, shown=True)
             raise ConnectionOver from None
         assert self._endpoint.tls is not None
-        info = tls_info(hello, self._endpoint.tls.ssl_object, facts, fingerprint=snapshot.config.tls.capture_fingerprint)
+        info = tls_info(hello, self._endpoint.tls.ssl_object, fingerprint=snapshot.config.tls.capture_fingerprint)
         self._generation.tally.client_handshakes += 1
         self._generation.tally.client_resumed += bool(info.resumed)
         self._bytes_then = (self._endpoint.bytes_in, self._endpoint.bytes_out)

@@ -5,7 +5,9 @@ import ssl
 from dataclasses import dataclass
 from typing import cast
 
-from soth_mitm.connection import TlsInfo
+import msgspec
+
+from soth_mitm.connection import ConnectionMeta, TlsInfo
 from soth_mitm.tls.client_hello import ClientHello
 from soth_mitm.tls.fingerprint import ja3, ja4
 
@@ -39,8 +41,8 @@ def upstream_facts(engine: ssl.SSLObject) -> UpstreamFacts:
     )
 
 
-def tls_info(hello: ClientHello, engine: ssl.SSLObject, facts: UpstreamFacts | None, *, fingerprint: bool) -> TlsInfo:
-    """Return what the client's hello and the finished handshake of `engine`, our server side, showed, with the upstream's `facts`."""
+def tls_info(hello: ClientHello, engine: ssl.SSLObject, *, fingerprint: bool) -> TlsInfo:
+    """Return what the client's hello and the finished handshake of `engine`, our server side, showed."""
     cipher = engine.cipher()
     return TlsInfo(
         sni=hello.sni,
@@ -50,9 +52,17 @@ def tls_info(hello: ClientHello, engine: ssl.SSLObject, facts: UpstreamFacts | N
         resumed=engine.session_reused,
         ja3=ja3(hello)[1] if fingerprint else None,
         ja4=ja4(hello) if fingerprint else None,
+    )
+
+
+def with_upstream(meta: ConnectionMeta, facts: UpstreamFacts | None) -> ConnectionMeta:
+    """Return `meta` with the facts of the upstream connection that is used now."""
+    known = msgspec.structs.replace(
+        meta.tls_info or TlsInfo(),
         upstream_version=facts.version if facts else None,
         upstream_cipher=facts.cipher if facts else None,
         upstream_proto=facts.alpn if facts else None,
         upstream_resumed=facts.resumed if facts else None,
         upstream_certificate_sha256=facts.certificate_sha256 if facts else None,
     )
+    return meta.replace(tls_info=known)

@@ -81,14 +81,20 @@ class Upstreams:
             facts = await future
         finally:
             lease.close()
-        self._remember(origin, facts)
+        if origin not in self._refusals:
+            self._remember(origin, facts)
         return facts
 
-    def _remember(self, origin: Origin, facts: UpstreamFacts | None) -> None:
+    def _remember(self, origin: Origin, facts: UpstreamFacts | None) -> UpstreamFacts | None:
+        """Keep the facts; return the object to use in their place, which is the same for connections of which the same is known."""
+        known = self._facts.get(origin)
+        if known is not None and known[1] == facts:
+            facts = known[1]
         self._facts[origin] = (time.monotonic(), facts)
         self._facts.move_to_end(origin)
         if len(self._facts) > MAX_ORIGINS:
             self._facts.popitem(last=False)
+        return facts
 
     def _begin_dial(self, pool: OriginPool) -> None:
         self._begin(self._dial(pool), f"soth-mitm dial {pool.origin}")
@@ -113,7 +119,7 @@ class Upstreams:
         except asyncio.CancelledError:
             pool.failed(WireError("the proxy is shutting down", side="upstream", status=503))
             raise
-        self._remember(pool.origin, upstream.facts)
+        upstream.facts = self._remember(pool.origin, upstream.facts)
         pool.connected(upstream)
 
     async def _reported(self, origin: Origin, error: WireError) -> WireError | HandlerFailed:
