@@ -1,6 +1,5 @@
 """TLS with one client: our handshake, the alerts that we send, and what its failures mean."""
 
-import asyncio
 import logging
 import ssl
 from typing import NoReturn
@@ -46,14 +45,12 @@ class ClientTls:
         """
         snapshot = self._generation.snapshot
         try:
-            context = self._generation.leaves.context_for(
-                name, alpn=("http/1.1",), min_version=snapshot.config.tls.min_version, mirror=facts.names if facts else ()
-            )
+            context = await self._generation.leaf_context(name, ("http/1.1",), facts.names if facts else ())
         except (OSError, ValueError) as error:
             log.error("no certificate for %s: %s", name, error)
             await self.refuse_hello(error, ALERT_INTERNAL_ERROR)
         try:
-            async with asyncio.timeout(snapshot.config.timeouts.client_tls_handshake_ms / 1000):
+            with self._intake.within(snapshot.client_tls_handshake):
                 self._endpoint.start_tls(context, True)
                 while not self._intake.is_secured:
                     if self._intake.tls_error is not None:
@@ -75,7 +72,7 @@ class ClientTls:
         """Send a fatal alert in place of a handshake; raises `GoodbyeSaid`."""
         # in a record of the version that every client understands
         self._endpoint.write(bytes((0x15, 3, 1, 0, 2, 2, alert)))
-        say_goodbye(self._endpoint, self._generation.snapshot.plane.linger)
+        say_goodbye(self._endpoint, self._generation.snapshot.plane)
         await self.failed(error, shown=False)
         raise GoodbyeSaid
 
@@ -103,6 +100,7 @@ class ClientTls:
             return
         if isinstance(self._endpoint.fault, ssl.SSLError):
             await self.failed(self._endpoint.fault, shown=True)
-        else:
+        elif self._endpoint.told_end or self._endpoint.fault is not None:
+            # it left, and was not left by us for its silence
             self._generation.tally.client_abandoned += 1
             log.info("the client for %s left after the TLS handshake without a request, as programs do that pin certificates", self._host)

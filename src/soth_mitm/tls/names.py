@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 from soth_mitm.addresses import normalise_host
@@ -9,6 +10,7 @@ from soth_mitm.addresses import normalise_host
 HostName = str | ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_name(name: str, *, wildcard: bool = False) -> HostName:
     """Return the canonical form of a host name or an IP address (brackets and zone are taken off an IPv6 one).
 

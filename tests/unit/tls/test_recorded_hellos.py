@@ -8,6 +8,17 @@ import pytest
 
 from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, parse_client_hello, sniff
 from soth_mitm.tls.fingerprint import is_grease, ja3, ja4
+from support.hellos import (
+    alpn,
+    groups,
+    handshake,
+    hello_body,
+    point_formats,
+    records,
+    server_name,
+    signature_algorithms,
+    supported_versions,
+)
 from support.source import ROOT
 
 CORPUS = ROOT / "tests" / "corpus" / "hellos"
@@ -103,20 +114,19 @@ CHROME_143_JA3 = (
 
 
 def test_published_fingerprints_of_a_post_quantum_browser() -> None:
-    _, ciphers, extensions, groups, formats = ([int(value) for value in part.split("-")] for part in CHROME_143_JA3.split(","))
-    hello = ClientHello(
-        legacy_version=0x0303,
-        versions=(0xDADA, 0x0304, 0x0303),
-        sni="a.example",
-        alpn=BOTH,
-        ciphers=(0x2A2A, *ciphers),
-        extensions=(0x7A7A, *extensions, 0xFAFA),
-        groups=(0x0A0A, *groups),
-        point_formats=tuple(formats),
-        signature_algorithms=(0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601),
-        has_ech=True,
-        session_id_length=32,
-        raw_length=0,
+    _, ciphers, extensions, offered, formats = ([int(value) for value in part.split("-")] for part in CHROME_143_JA3.split(","))
+    known = dict(
+        (
+            server_name(b"a.example"),
+            alpn(b"h2", b"http/1.1"),
+            groups(0x0A0A, *offered),
+            point_formats(*formats),
+            signature_algorithms(0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601),
+            supported_versions(0xDADA, 0x0304, 0x0303),
+        )
     )
+    listed = [(code, known.get(code, b"")) for code in (0x7A7A, *extensions, 0xFAFA)]
+    hello = parse_client_hello(records(handshake(hello_body(ciphers=[0x2A2A, *ciphers], extensions=listed))))
+    assert isinstance(hello, ClientHello) and hello.has_ech
     assert ja3(hello) == (CHROME_143_JA3, "98487aa16281980e7d1120d399efb6a4")
     assert ja4(hello) == "t13d1516h2_8daaf6152771_d8a2da3f94cd"
