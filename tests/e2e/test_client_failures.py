@@ -97,6 +97,7 @@ class TestRefused:
             (46, "unknown_ca", True),
             (48, "unknown_ca", True),
             (45, "cert_validation", False),
+            (49, "handshake", True),
             (40, "handshake", False),
             (80, "handshake", False),
         ],
@@ -226,11 +227,11 @@ class TestHellos:
             "SSLv2",
         ],
     )
-    @pytest.mark.parametrize("more", [b"", b"x" * 300_000], ids=["alone", "and more"])
-    def test_malformed_ones_get_an_alert(self, proxy: ProxyFactory, origin: Origin, data: bytes, alert: int, more: bytes) -> None:
+    def test_malformed_ones_get_an_alert(self, proxy: ProxyFactory, origin: Origin, data: bytes, alert: int) -> None:
         running = proxy()
         with running.tunnel(origin.port) as client:
-            client.send(data + more)
+            # what nobody reads any more does not keep the alert from arriving
+            client.send(data + b"x" * 300_000)
             client.end_writing()
             assert read_alert(client) == alert
         error = client_failure(running)

@@ -39,8 +39,6 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "Node": (("node", "refuse.js", *TO_URL, "unknown"), "eof_or_reset"),
     "Node, pinned": (("node", "refuse.js", *TO_URL, "pinned"), "eof_or_reset"),
     "urllib": (python("urllib"), "unknown_ca"),
-    "requests": (python("requests"), "unknown_ca"),
-    "httpx": (python("httpx"), "unknown_ca"),
     "aiohttp": (python("aiohttp"), "eof_or_reset"),
     "aiohttp, pinned": (python("aiohttp pinned"), LEFT),
     "urllib3, pinned": (python("urllib3 pinned"), LEFT),

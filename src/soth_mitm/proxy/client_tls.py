@@ -12,7 +12,7 @@ from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.tls_facts import UpstreamFacts, tls_info
 from soth_mitm.tls.client_hello import ClientHello
-from soth_mitm.tls.failures import classify, describe, refuses_certificate
+from soth_mitm.tls.failures import FailureClass, classify, describe, refuses_certificate
 
 log = logging.getLogger("soth_mitm.proxy")
 
@@ -89,7 +89,8 @@ class ClientTls:
             side="client",
             reason=reason,
             detail=detail,
-            certificate_refused=refuses_certificate(error, shown=shown),
+            # some programs (Java's HttpClient, Node) leave without a word
+            certificate_refused=refuses_certificate(error) or (shown and reason is FailureClass.EOF_OR_RESET),
         )
         failure.__cause__ = error
         await self._generation.snapshot.calls.tls_failed(self._host, failure)

@@ -34,10 +34,11 @@ _UNKNOWN_CA_CODES = frozenset({2, 18, 19, 20, 21, 27})
 
 _ALERT_UNKNOWN_CA = "TLSV1_ALERT_UNKNOWN_CA"
 
-# Alerts with which clients refuse a certificate whose CA they do not know, or which is not the one they pin: OpenSSL and NSS
-# say unknown_ca, Go and GnuTLS bad_certificate, Java and BoringSSL certificate_unknown (docs/tls.md has the table). Our leaves
-# are fresh and for the right name, so that there is little else to object to.
-_REFUSALS = frozenset({_ALERT_UNKNOWN_CA, "SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"})
+# Clients' words for a CA that they do not know: OpenSSL and NSS say unknown_ca, Go and GnuTLS bad_certificate, Java and BoringSSL
+# certificate_unknown (docs/tls.md has the table). Our leaves are fresh and for the right name: there is little else to object to.
+_UNKNOWN_CA_ALERTS = frozenset({_ALERT_UNKNOWN_CA, "SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"})
+# And for one that is not the one they pin: any of these; rustls has a word of its own.
+_REFUSALS = _UNKNOWN_CA_ALERTS | {"TLSV1_ALERT_ACCESS_DENIED"}
 
 _CERTIFICATE_REASONS = frozenset(
     {
@@ -88,7 +89,7 @@ _ADVICE_BY_REASON = {
     "TLSV1_ALERT_PROTOCOL_VERSION": _NO_VERSION,
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "no cipher suite in common, or it wants a client certificate (upstream.client_cert_path)",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate (upstream.client_cert_path)",
-    **dict.fromkeys(_REFUSALS, _NOT_OURS),
+    **dict.fromkeys(_UNKNOWN_CA_ALERTS, _NOT_OURS),
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": _NOT_OURS,
     "SSLV3_ALERT_CERTIFICATE_REVOKED": _NOT_OURS,
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": _NOT_OURS,
@@ -122,15 +123,9 @@ def classify(exc: BaseException, side: Side) -> FailureClass:
     return FailureClass.OTHER
 
 
-def refuses_certificate(exc: BaseException, *, shown: bool) -> bool:
-    """Tell whether a client failed as those do that do not accept our certificate: do not know its CA, or pin another one.
-
-    They send one of three alerts. Some (Java's HttpClient, Node) close the connection without a word: once the certificate was
-    `shown` to them that counts too, although a client that lost its patience looks the same.
-    """
-    if isinstance(exc, ssl.SSLError) and _reason(exc) in _REFUSALS:
-        return True
-    return shown and classify(exc, "client") is FailureClass.EOF_OR_RESET
+def refuses_certificate(exc: BaseException) -> bool:
+    """Tell whether `exc` is a client's alert that says it does not trust our certificate, or not this one."""
+    return isinstance(exc, ssl.SSLError) and _reason(exc) in _REFUSALS
 
 
 def describe(exc: BaseException) -> str:
@@ -163,7 +158,7 @@ def _reason(exc: ssl.SSLError) -> str | None:
 
 
 def _classify_reason(reason: str | None, side: Side) -> FailureClass:
-    if reason == _ALERT_UNKNOWN_CA or (side == "client" and reason in _REFUSALS):
+    if reason == _ALERT_UNKNOWN_CA or (side == "client" and reason in _UNKNOWN_CA_ALERTS):
         return FailureClass.UNKNOWN_CA
     if reason in _CERTIFICATE_REASONS:
         return FailureClass.CERT_VALIDATION

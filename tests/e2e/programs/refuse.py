@@ -5,8 +5,6 @@ import sys
 import urllib.request
 
 import aiohttp
-import httpx
-import requests
 import urllib3
 
 proxy, target, ca, how = sys.argv[1:]
@@ -21,15 +19,13 @@ async def with_aiohttp(pin: bool) -> None:
 
 ways = {
     "urllib": lambda: urllib.request.build_opener(urllib.request.ProxyHandler({"https": proxy})).open(target),
-    "requests": lambda: requests.get(target, proxies={"https": proxy}, timeout=20),
-    "httpx": lambda: httpx.get(target, proxy=proxy),
     "aiohttp": lambda: asyncio.run(with_aiohttp(False)),
     "aiohttp pinned": lambda: asyncio.run(with_aiohttp(True)),
     "urllib3 pinned": lambda: urllib3.ProxyManager(proxy, ca_certs=ca, assert_fingerprint=PINNED, retries=False).request("GET", target),
 }
 try:
     ways[how]()
-except (OSError, httpx.TransportError, aiohttp.ClientError, urllib3.exceptions.HTTPError) as refused:
+except (OSError, aiohttp.ClientError, urllib3.exceptions.HTTPError) as refused:
     sys.stdout.write(f"{refused}\n")
 else:
     sys.exit(1)
