@@ -247,7 +247,13 @@ cdef class Conversation(Party):
         return 0
 
     cdef int upstream_gone(self, object error) except -1:
+        cdef object refusal = None
         if self.answering == ANSWERING_HEAD:
+            if self.upstream.pool is not None:
+                refusal = self.upstream.pool.blame(self.upstream, error, False)
+            if refusal is not None:
+                self.fail_upstream(refusal.status, str(refusal).encode())
+                return self.advance()
             if self.may_retry():
                 self.plane.counters.retries += 1
                 self.flow.retried = True
@@ -256,7 +262,7 @@ cdef class Conversation(Party):
                 self.sending = SENDING_CLAIM
                 self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
                 return self.flow.route.pool.claim_new(self)
-            self.fail_upstream(502, b"the upstream closed the connection before it answered")
+            self.fail_upstream(502, f"{self.flow.route.pool.origin} closed the connection before it answered".encode())
             return self.advance()
         if self.answering == ANSWERING_RELAY:
             self.plane.counters.upstream_errors += 1

@@ -30,6 +30,8 @@ from soth_mitm._dataplane.upgrade cimport may_switch, was_offered
 from soth_mitm._dataplane.view cimport view_bytes
 from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
 
+from soth_mitm.errors import WireError
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -254,13 +256,18 @@ cdef class Exchange(Conversation):
         if self.over or self.sending != SENDING_CLAIM:
             return connection.pool.give_back(connection)
         self.upstream = connection
+        if connection.facts is not self.flow.route.facts:
+            self.flow.route.met(connection.facts)
         self.write_request()
         return self.advance()
 
     cdef int refused(self, object error) except -1:
         if self.over or self.sending != SENDING_CLAIM:
             return 0
-        self.fail_upstream(getattr(error, "status", 502), str(error).encode())
+        if not isinstance(error, WireError):
+            # a hook that had to be asked failed, and handler.recover_from_panics is off
+            return self.cut(error)
+        self.fail_upstream(error.status, str(error).encode())
         return self.advance()
 
     cdef int write_request(self) except -1:
