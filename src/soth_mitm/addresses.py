@@ -3,6 +3,7 @@
 Nothing here resolves a name. What cannot be read raises `ValueError` with the reason, worded to follow the text at fault.
 """
 
+import functools
 import re
 import unicodedata
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
@@ -55,6 +56,7 @@ def parse_port(text: str, *, lowest: int = 1) -> int:
     return port
 
 
+@functools.lru_cache(maxsize=4096)
 def normalise_host(host: str) -> str:
     """Return the one spelling of `host` that policies, pools and certificates compare.
 

@@ -13,7 +13,6 @@ from typing import Self
 
 import pytest
 
-from soth_mitm.proxy import client as proxy_client
 from soth_mitm.proxy import snapshot
 from support.certs import TestCA
 from support.leaks import DescriptorWatch, open_descriptors, what_remains
@@ -90,7 +89,6 @@ class TlsPeer:
 def quick_goodbyes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the proxy wait only this long for last bytes to move."""
     monkeypatch.setattr(snapshot, "LINGER_SECONDS", GOODBYE)
-    monkeypatch.setattr(proxy_client, "LINGER_SECONDS", GOODBYE, raising=False)
 
 
 @pytest.fixture
@@ -185,6 +183,10 @@ class TestPeersThatReadNothing:
     def test_an_upstream_holds_no_connection_open(self, proxy: ProxyFactory, listening: socket.socket) -> None:
         """The client is gone, and what it sent lies in our buffer."""
         running = proxy(**NOTHING_LISTED, **{"timeouts.tunnel_idle_ms": 50, "timeouts.body_idle_ms": 50})
+        with running.client():
+            # the first one opens what is kept, such as a socket to ask the system about processes
+            running.handler.wait("on_connection_open")
+        running.handler.wait("on_connection_close")
         watch = DescriptorWatch()
         client = running.tunnel(listening.getsockname()[1])
         accepted, _ = listening.accept()
@@ -194,7 +196,7 @@ class TestPeersThatReadNothing:
             with pytest.raises(OSError):
                 client.send(bytes(64 << 20))
             client.close()
-            running.handler.wait("on_connection_close")
+            running.handler.wait("on_connection_close", 2)
             left = what_remains(lambda: {number: name for number, name in watch.added().items() if number != accepted.fileno()})
             assert not left, left
 

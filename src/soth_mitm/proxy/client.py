@@ -23,7 +23,6 @@ from soth_mitm.proxy.calls import HandlerFailed
 from soth_mitm.proxy.dialler import Origin, UpstreamFacts
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.protocols import ClientEndpoint
-from soth_mitm.proxy.snapshot import LINGER_SECONDS
 from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
 from soth_mitm.tls.failures import classify, describe
 from soth_mitm.tls.fingerprint import ja3, ja4
@@ -46,9 +45,10 @@ class ClientConnection:
 
     def __init__(self, generation: Generation, endpoint: ClientEndpoint, intake: Intake, family: SocketFamily) -> None:
         self.generation = self._generation = generation
-        self._config = generation.snapshot.config
-        self._calls = generation.snapshot.calls
-        self._plane = generation.snapshot.plane
+        self._snapshot = generation.snapshot
+        self._config = self._snapshot.config
+        self._calls = self._snapshot.calls
+        self._plane = self._snapshot.plane
         self._endpoint = endpoint
         self._intake = intake
         self._taken_over: Exchange | Tunnel | None = None
@@ -101,7 +101,7 @@ class ClientConnection:
         lookup = self._generation.attribution
         if lookup is None:
             return
-        info = await lookup.find(self._endpoint, self.meta.socket_family)
+        info = lookup.recall(self.meta.socket_family) or await lookup.find(self._endpoint, self.meta.socket_family)
         if info is not None:
             self.meta = self.meta.replace(process_info=info)
 
@@ -111,12 +111,12 @@ class ClientConnection:
         limit = self._config.max_http_head_bytes
         parsed = None
         try:
-            async with asyncio.timeout(self._config.timeouts.client_idle_ms / 1000):
+            with self._intake.within(self._snapshot.client_idle):
                 data = await self._read_more(0)
         except TimeoutError:
             raise ConnectionOver from None
         try:
-            async with asyncio.timeout(self._config.timeouts.client_head_ms / 1000):
+            with self._intake.within(self._snapshot.client_head):
                 while len(data) < METHOD_BYTES and b"\n" not in data and data[:1] not in NOT_HTTP:
                     data = await self._read_more(len(data))
                 if not data.startswith(b"CONNECT "):
@@ -160,7 +160,7 @@ class ClientConnection:
             host, port = _authority(text, 443 if scheme == "https" else 80)
         except ValueError as error:
             return self._refusal(scheme, text, 400, f"the target `{text}` {error}")
-        decision = self._generation.snapshot.policy.decide(host, port)
+        decision = self._snapshot.policy.decide(host, port)
         if decision.action is Action.BLOCK:
             return self._refusal(scheme, text, 403, decision.reason)
         meta = self.meta.replace(target=(host, port))
@@ -178,7 +178,7 @@ class ClientConnection:
         except ValueError as error:
             raise WireError(f"the target `{head.target}` {error}", side="client", status=400) from None
         self.meta = self.meta.replace(target=(host, port))
-        decision = self._generation.snapshot.policy.decide(host, port)
+        decision = self._snapshot.policy.decide(host, port)
         action = decision.action
         if action is Action.INTERCEPT:
             wanted = await self._calls.should_intercept(host, self.meta.process_info)
@@ -231,7 +231,7 @@ class ClientConnection:
         """What the client begins with inside the CONNECT, and its whole ClientHello when that is TLS. Silence is "other"."""
         data = b""
         try:
-            async with asyncio.timeout(self._config.timeouts.client_tls_handshake_ms / 1000):
+            with self._intake.within(self._snapshot.client_tls_handshake):
                 while True:
                     data = await self._read_more(len(data))
                     kind = sniff(data)
@@ -279,7 +279,10 @@ class ClientConnection:
 
     async def _reach(self, origin: Origin) -> UpstreamFacts | None:
         """Reach `origin` for as long as the client is there to wait; the dial itself goes on, for the pool."""
-        reaching = asyncio.ensure_future(self._generation.upstreams.reach(origin))
+        upstreams = self._generation.upstreams
+        if upstreams.is_known(origin):
+            return await upstreams.reach(origin)
+        reaching = asyncio.ensure_future(upstreams.reach(origin))
         try:
             while not reaching.done():
                 if self._intake.over:
@@ -291,10 +294,8 @@ class ClientConnection:
 
     async def _secure_client(self, host: str, name: str, facts: UpstreamFacts | None) -> None:
         try:
-            context = self._generation.leaves.context_for(
-                name, alpn=("http/1.1",), min_version=self._config.tls.min_version, mirror=facts.names if facts else ()
-            )
-            async with asyncio.timeout(self._config.timeouts.client_tls_handshake_ms / 1000):
+            context = await self._generation.leaf_context(name, ("http/1.1",), facts.names if facts else ())
+            with self._intake.within(self._snapshot.client_tls_handshake):
                 self._endpoint.start_tls(context, True)
                 while not self._intake.is_secured:
                     if self._intake.tls_error is not None:
@@ -363,7 +364,7 @@ class ClientConnection:
     async def _leave(self) -> None:
         """Wait until the connection is gone, for a bounded time."""
         try:
-            async with asyncio.timeout(2 * LINGER_SECONDS):
+            with self._intake.within(self._snapshot.client_end):
                 while not self._endpoint.gone:
                     await self._intake.changed()
         except TimeoutError:

@@ -1,7 +1,11 @@
 """What connections share that were accepted under the same configuration."""
 
+import asyncio
+import functools
 import logging
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
@@ -24,6 +28,7 @@ class Generation:
         self,
         snapshot: Snapshot,
         leaves: LeafStore,
+        minting: Executor,
         lookup: ProcessLookup,
         arena: Arena,
         tally: Tally,
@@ -45,7 +50,8 @@ class Generation:
         if not upstream.verify_upstream_tls:
             log.warning("upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic")
         self.snapshot = snapshot
-        self.leaves = leaves
+        self._leaves = leaves
+        self._minting = minting
         self.attribution = lookup if config.process_attribution.enabled else None
         self.dialler = Dialler(config, contexts, arena, tally, is_ours)
         self.upstreams = Upstreams(snapshot, self.dialler)
@@ -59,6 +65,18 @@ class Generation:
         """Return the pool key for a target; TLS when `server_name` is given."""
         certificate = self._client_certificates.get(host, port) if server_name is not None else None
         return Origin(host, port, server_name, certificate)
+
+    async def leaf_context(self, name: str, alpn: tuple[str, ...], mirror: Sequence[str]) -> ssl.SSLContext:
+        """Return the server-side context for `name`. A new leaf is minted in a thread: it takes a millisecond.
+
+        Raises what `LeafStore.context_for` raises.
+        """
+        min_version = self.snapshot.config.tls.min_version
+        ready = self._leaves.ready_context(name, alpn=alpn, min_version=min_version)
+        if ready is not None:
+            return ready
+        mint = functools.partial(self._leaves.context_for, name, alpn=alpn, min_version=min_version, mirror=mirror)
+        return await asyncio.get_running_loop().run_in_executor(self._minting, mint)
 
     def is_ours_by_name(self, host: str, port: int) -> bool:
         """Tell whether a target is one of our listening addresses, as far as can be told without resolving it."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -66,6 +67,8 @@ class Service:
         self._idle.set()
         self._draining = False
         self._leaves = self._leaf_store(config)
+        # one thread: many new names at a time are not to take the interpreter from the traffic
+        self._minting = ThreadPoolExecutor(1, thread_name_prefix="soth-mitm leaf")
         self._generations = [self._generation(config)]
 
     def _leaf_store(self, config: MitmConfig) -> LeafStore:
@@ -73,7 +76,7 @@ class Service:
 
     def _generation(self, config: MitmConfig) -> Generation:
         snapshot = Snapshot(config, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._logged)
-        return Generation(snapshot, self._leaves, self._lookup, self.arena, self._tally, self._listener.is_ours)
+        return Generation(snapshot, self._leaves, self._minting, self._lookup, self.arena, self._tally, self._listener.is_ours)
 
     @property
     def config(self) -> MitmConfig:
@@ -193,6 +196,7 @@ class Service:
         for generation in self._generations:
             await generation.close()
         self._lookup.close()
+        self._minting.shutdown(wait=False, cancel_futures=True)
 
     # --- figures
 

@@ -56,14 +56,18 @@ class Upstreams:
                 if len(self._pools) <= MAX_ORIGINS:
                     return
 
+    def is_known(self, origin: Origin) -> bool:
+        """Tell whether `origin` was reached lately, so that `reach` returns without waiting."""
+        known = self._facts.get(origin)
+        return known is not None and time.monotonic() - known[0] < FACTS_SECONDS
+
     async def reach(self, origin: Origin) -> UpstreamFacts | None:
         """Make sure that `origin` can be reached and return its TLS facts; they are remembered for some minutes.
 
         Raises what `Dialler.dial` raises.
         """
-        known = self._facts.get(origin)
-        if known is not None and time.monotonic() - known[0] < FACTS_SECONDS:
-            return known[1]
+        if self.is_known(origin):
+            return self._facts[origin][1]
         future: asyncio.Future[UpstreamFacts | None] = asyncio.get_running_loop().create_future()
         lease = Lease(self.pool(origin), future)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 
@@ -12,6 +13,7 @@ MAX_NAME_BYTES = 253
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_name(name: str, *, wildcard: bool = False) -> HostName:
     """Return the canonical form of a host name or an IP address (brackets and zone are taken off an IPv6 one).
 
