@@ -126,7 +126,7 @@ def read_late(client: WireClient) -> bytes:
 class TestLateReaders:
     """What they read last lies with the proxy, whose other side has ended long ago."""
 
-    SIZE = 60_000
+    SIZE = 20_000
 
     def test_of_the_last_bytes_of_a_tunnel(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
         def send(connection: ScriptedConnection) -> None:
