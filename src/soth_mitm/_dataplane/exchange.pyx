@@ -104,6 +104,9 @@ cdef class Exchange(Conversation):
         cdef Head head
         if size == 0:
             return self.leave() if self.client.told_end else 0
+        if self.client.blocked or self.unsettled >= self.plane.queue_limit:
+            # who does not read his answers gets no more of them, and a handler that is behind is shown no more
+            return self.client.hold()
         head = Head()
         used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, &self.scanned)
         if used == HEAD_MORE:

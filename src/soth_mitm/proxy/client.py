@@ -119,7 +119,7 @@ class ClientConnection:
         limit = self._config.max_http_head_bytes
         parsed = None
         try:
-            async with asyncio.timeout(self._config.timeouts.client_idle_ms / 1000):
+            with self._intake.within(self._snapshot.client_idle):
                 data = await self._read_more(0)
         except TimeoutError:
             raise ConnectionOver from None
