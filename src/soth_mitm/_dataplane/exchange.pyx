@@ -6,9 +6,7 @@ hook's answer, a connection from the pool) changes a state and calls `advance`, 
 
 cimport cython
 
-from soth_mitm._dataplane.body cimport (
-    BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response,
-)
+from soth_mitm._dataplane.body cimport BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_DOWNLOAD, LATE_HEAD, LATE_IDLE,
     LATE_RESPONSE, LATE_UPLOAD, SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
@@ -16,10 +14,8 @@ from soth_mitm._dataplane.conversation cimport (
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.fields cimport too_large_text
 from soth_mitm._dataplane.flow cimport Copy, Flow, Route
-from soth_mitm._dataplane.head cimport (
-    HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text, parse_request_head,
-    parse_response_head,
-)
+from soth_mitm._dataplane.head cimport HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head
+from soth_mitm._dataplane.head cimport head_error_text, parse_request_head, parse_response_head
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
 from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
