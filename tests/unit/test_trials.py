@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 import uuid
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.policy import Policy
-from soth_mitm.proxy.learning import PROMPT_SECONDS, Learning
+from soth_mitm.proxy.learning import PROMPT_SECONDS, Learning, Trial
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.tls.bypass import TlsBypasses
-from soth_mitm.tls.failures import refuses_certificate
 
 LOCAL = TcpV4(("127.0.0.1", 8080), ("127.0.0.1", 50000))
 REMOTE = TcpV4(("10.0.0.1", 8080), ("10.0.0.2", 50000))
@@ -41,29 +38,37 @@ class Client:
             setattr(config.tls, key, value)
         return config, Policy(config)
 
-    def endpoint(self, **facts: Any) -> Any:
-        engine = SimpleNamespace(session_reused=facts.get("resumed", False))
-        return SimpleNamespace(tls=SimpleNamespace(ssl_object=engine), bytes_in=100, bytes_out=50)
+    def endpoint(self, *, resumed: bool = False) -> Any:
+        return SimpleNamespace(tls=SimpleNamespace(ssl_object=SimpleNamespace(session_reused=resumed)), bytes_in=100)
 
-    def meta(self, info: ProcessInfo | None = AGENT, family: SocketFamily = LOCAL) -> ConnectionMeta:
-        return ConnectionMeta(uuid.uuid4(), family, info, target=("api.test", 443))
+    def begin(self, info: ProcessInfo | None = AGENT, family: SocketFamily = LOCAL, name: str = "api.test") -> Trial | None:
+        return self.learning.begin(ConnectionMeta(uuid.uuid4(), family, info, target=("api.test", 443)), name)
 
-    def refuse(self, info: ProcessInfo | None = AGENT, family: SocketFamily = LOCAL, sni: str | None = None) -> None:
-        trial = self.learning.begin(self.meta(info, family), sni)
-        assert not trial.is_tunnelled
-        trial.failed(self.endpoint(), ConnectionResetError())
+    def trial(self, info: ProcessInfo | None = AGENT, family: SocketFamily = LOCAL, name: str = "api.test") -> Trial:
+        trial = self.begin(info, family, name)
+        assert trial is not None, "tunnelled"
+        return trial
 
-    def is_tunnelled(self, info: ProcessInfo | None = AGENT, family: SocketFamily = LOCAL, sni: str | None = None) -> bool:
-        return self.learning.begin(self.meta(info, family), sni).is_tunnelled
+    def refuse(self, info: ProcessInfo | None = AGENT, family: SocketFamily = LOCAL, name: str = "api.test") -> None:
+        self.trial(info, family, name).refused(self.endpoint(), silently=False)
 
-    def depart(self, after: float, *, bytes_in: int = 0, bytes_out: int = 0, resumed: bool = False, by_us: bool = False) -> None:
+    def is_tunnelled(self, info: ProcessInfo | None = AGENT, family: SocketFamily = LOCAL, name: str = "api.test") -> bool:
+        return self.begin(info, family, name) is None
+
+    def depart(self, after: float, *, resumed: bool = False) -> None:
         endpoint = self.endpoint(resumed=resumed)
-        trial = self.learning.begin(self.meta(), None)
-        trial.secured(cast(Endpoint, endpoint))
+        trial = self.trial()
+        trial.secured(endpoint)
         self.seconds += after
-        endpoint.bytes_in += bytes_in
-        endpoint.bytes_out += bytes_out
-        trial.ended(by_us=by_us)
+        trial.ended()
+        trial.left(endpoint)
+
+    def succeed(self) -> None:
+        endpoint = self.endpoint()
+        trial = self.trial()
+        trial.secured(endpoint)
+        endpoint.bytes_in += 1
+        trial.ended()
 
 
 class TestIdentity:
@@ -121,59 +126,70 @@ class TestIdentity:
         assert client.learning.bypasses() == []
         assert client.tally.client_refusals == 5
 
-    @pytest.mark.parametrize("sni", ["a..b", "127.1", "1:2:3"])
-    def test_a_name_that_is_none_is_not_learnt(self, sni: str) -> None:
-        client = Client()
-        for _ in range(5):
-            client.refuse(sni=sni)
-        assert not client.is_tunnelled(sni=sni)
-
 
 class TestDepartures:
     @pytest.mark.parametrize(
-        ("facts", "refused"),
-        [
-            ({"after": 0.0}, True),
-            ({"after": PROMPT_SECONDS}, True),
-            ({"after": PROMPT_SECONDS + 0.1}, False),
-            ({"after": 0.0, "bytes_in": 1}, False),
-            ({"after": 0.0, "bytes_out": 1}, False),
-            ({"after": 0.0, "resumed": True}, False),
-            ({"after": 0.0, "by_us": True}, False),
-        ],
-        ids=["at once", "soon", "later", "after a request", "after an answer of ours", "resumed", "by us"],
+        ("after", "resumed", "refused"),
+        [(0.0, False, True), (PROMPT_SECONDS, False, True), (PROMPT_SECONDS + 0.1, False, False), (0.0, True, False)],
+        ids=["at once", "soon", "later", "resumed"],
     )
-    def test_after_the_handshake(self, facts: dict[str, Any], refused: bool) -> None:
+    def test_after_the_handshake(self, after: float, resumed: bool, refused: bool) -> None:
         client = Client()
         for _ in range(2):
-            client.depart(**facts)
+            client.depart(after, resumed=resumed)
         assert client.tally.client_refusals == 2 * refused
         assert client.is_tunnelled() is refused
 
-    @pytest.mark.parametrize("facts", ["no engine yet", "resumed"])
-    def test_before_our_certificate_was_seen(self, facts: str) -> None:
+    def test_inside_the_handshake_of_a_resumed_session(self) -> None:
         client = Client()
-        endpoint = client.endpoint(resumed=facts == "resumed")
-        if facts == "no engine yet":
-            endpoint.tls = None
         for _ in range(3):
-            client.learning.begin(client.meta(), None).failed(endpoint, ConnectionResetError())
+            client.trial().refused(client.endpoint(resumed=True), silently=True)
         assert client.tally.client_refusals == 0
+
+    def test_a_request_in_between(self) -> None:
+        client = Client()
+        for _ in range(3):
+            client.refuse()
+            client.succeed()
+        assert not client.is_tunnelled()
+
+    def test_a_request_on_a_connection_that_is_still_open(self) -> None:
+        client = Client()
+        endpoint = client.endpoint()
+        open_one = client.trial()
+        open_one.secured(endpoint)
+        client.refuse()
+        endpoint.bytes_in += 1
+        client.refuse()
+        client.depart(0.0)
+        assert not client.is_tunnelled()
+        open_one.ended()
+        client.refuse()
+        client.refuse()
+        assert client.is_tunnelled()
 
     def test_nothing_is_kept_of_connections_that_ended(self) -> None:
         client = Client()
-        client.depart(5.0, bytes_in=10)
+        client.succeed()
         client.depart(0.0)
-        assert client.learning._carrying == {}
+        assert client.learning._trials == {}
+
+    def test_nothing_is_learnt_while_the_proxy_shuts_down(self) -> None:
+        client = Client()
+        client.refuse()
+        client.learning.end()
+        client.refuse()
+        client.depart(0.0)
+        assert (client.tally.client_refusals, client.learning.bypasses()) == (1, [])
 
 
 class TestConfiguration:
     def test_it_is_the_latest_one_that_counts(self) -> None:
         client = Client(bypass_after_failures=3)
         client.refuse()
-        trial = client.learning.begin(client.meta(), None)
+        trial = client.trial()
         client.learning.configure(*Client.configured(must_intercept=["api.test:443"]))
-        trial.failed(client.endpoint(), ConnectionResetError())
+        trial.refused(client.endpoint(), silently=False)
         assert client.learning.bypasses() == []
         client.learning.configure(*Client.configured())
         client.refuse()
@@ -193,24 +209,3 @@ class TestConfiguration:
         assert client.is_tunnelled()
         client.seconds += 0.1
         assert not client.is_tunnelled()
-
-
-@pytest.mark.parametrize(
-    ("reason", "refused"),
-    [
-        ("TLSV1_ALERT_UNKNOWN_CA", True),
-        ("SSLV3_ALERT_BAD_CERTIFICATE", True),
-        ("SSLV3_ALERT_CERTIFICATE_UNKNOWN", True),
-        ("TLSV1_ALERT_ACCESS_DENIED", True),
-        ("SSLV3_ALERT_CERTIFICATE_EXPIRED", False),
-        ("SSLV3_ALERT_HANDSHAKE_FAILURE", False),
-        ("TLSV1_ALERT_USER_CANCELLED", False),
-        ("NO_SHARED_CIPHER", False),
-        (None, False),
-    ],
-)
-def test_alerts(reason: str | None, refused: bool) -> None:
-    error = ssl.SSLError()
-    error.reason = reason  # type: ignore[assignment]
-    assert refuses_certificate(error) is refused
-    assert not refuses_certificate(OSError())

@@ -1,8 +1,4 @@
-"""Learning from clients that refuse our certificate: tunnel them for a while instead of breaking them.
-
-A client refuses when, having seen our certificate, it says so in an alert, or leaves without a reason: inside the handshake, or right after
-it without a byte of a request. Node.js, curl, OkHttp and whatever else compares pins itself say nothing at all.
-"""
+"""Learning from clients that refuse our certificate: tunnel them for a while instead of breaking them (docs/tls.md)."""
 
 import logging
 
@@ -15,12 +11,11 @@ from soth_mitm.process.naming import file_name
 from soth_mitm.proxy.process_lookup import is_local
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.tls.bypass import Limits, Pair, TlsBypass, TlsBypasses
-from soth_mitm.tls.failures import FailureClass, classify, refuses_certificate
 
 log = logging.getLogger("soth_mitm.proxy")
 
-# A connection that was opened ahead of need is kept for longer than this before it is given up.
-PROMPT_SECONDS = 1.0
+# A program that compares a pin itself leaves within milliseconds of the handshake; a connection that was opened ahead of need is kept.
+PROMPT_SECONDS = 0.5
 
 
 class Learning:
@@ -29,7 +24,8 @@ class Learning:
     def __init__(self, config: MitmConfig, policy: Policy, tally: Tally, bypasses: TlsBypasses | None = None) -> None:
         self._tally = tally
         self._bypasses = TlsBypasses() if bypasses is None else bypasses
-        self._carrying: dict[Pair, set[Trial]] = {}
+        self._trials: dict[Pair, set[Trial]] = {}
+        self._ended = False
         self.clock = self._bypasses.clock
         self.configure(config, policy)
 
@@ -41,30 +37,41 @@ class Learning:
         self._policy = policy
         self._bypasses.forget(lambda pair: not self._may_learn(pair))
 
+    def end(self) -> None:
+        """Learn no more: the proxy is being shut down, and connections end for that reason."""
+        self._ended = True
+        self._trials.clear()
+
     def _may_learn(self, pair: Pair) -> bool:
-        if not self._enabled:
+        if not self._enabled or self._ended:
             return False
         return not any(self._policy.must_intercept(name, pair.port) for name in {pair.host, pair.server_name})
 
-    def begin(self, meta: ConnectionMeta, sni: str | None) -> "Trial":
-        """A client wants TLS with the target of `meta`, under the name `sni`: tunnel it, or see how it takes our certificate."""
-        pair = _pair(meta, sni)
-        if pair is not None and not self._may_learn(pair):
-            pair = None
-        trial = Trial(self, pair, is_tunnelled=pair is not None and self._bypasses.take(pair))
-        self._tally.bypassed_connections += trial.is_tunnelled
-        return trial
+    # --- connections
 
-    def secured(self, trial: "Trial", pair: Pair) -> None:
+    def begin(self, meta: ConnectionMeta, name: str) -> "Trial | None":
+        """A client asks the target of `meta` for TLS as `name`: None to tunnel it, else watch how it takes our certificate."""
+        pair = _pair(meta, name)
+        if pair is None or not self._may_learn(pair):
+            return Trial(self, None)
+        if self._bypasses.take(pair):
+            self._tally.bypassed_connections += 1
+            return None
+        return Trial(self, pair)
+
+    def watch(self, trial: "Trial", pair: Pair) -> None:
         """A client has finished its handshake with us."""
-        self._carrying.setdefault(pair, set()).add(trial)
+        if not self._ended:
+            self._trials.setdefault(pair, set()).add(trial)
 
-    def over(self, trial: "Trial", pair: Pair) -> None:
-        """The connection of a client that had finished its handshake is over."""
-        trials = self._carrying[pair]
+    def unwatch(self, trial: "Trial", pair: Pair) -> None:
+        """The connection of such a client is over."""
+        trials = self._trials.get(pair)
+        if trials is None:
+            return
         trials.discard(trial)
         if not trials:
-            del self._carrying[pair]
+            del self._trials[pair]
 
     def accepted(self, pair: Pair) -> None:
         """A client sent a request under our certificate."""
@@ -72,24 +79,31 @@ class Learning:
 
     def refused(self, pair: Pair | None, began: float, *, silently: bool) -> None:
         """A client refused our certificate in a handshake that began at `began`."""
+        if self._ended:
+            return
         self._tally.client_refusals += 1
         if pair is None or not self._may_learn(pair):
             return
-        if any(trial.carries_requests for trial in self._carrying.get(pair, ())):
+        if any(trial.carries_requests for trial in self._trials.get(pair, ())):
             self._bypasses.accepted(pair)
         opened = self._bypasses.refused(pair, began, self._limits, silently=silently)
         if opened is not None:
             self._tally.bypasses_opened += 1
-            target = format_host_port(pair.host, pair.port)
-            log.warning(
-                "%s has refused our certificate for %s %d times: its TLS there is tunnelled, unread, for the next %g s. To keep "
-                'intercepting, add "%s" to interception.must_intercept, or set tls.learn_bypass = false',
-                pair.process,
-                target if pair.server_name == pair.host else f"{pair.server_name} at {target}",
-                opened.failures,
-                self._limits.ttl,
-                target,
-            )
+            self._report(opened)
+
+    def _report(self, opened: TlsBypass) -> None:
+        target = format_host_port(opened.host, opened.port)
+        log.warning(
+            "%s has refused our certificate for %s %d times: its TLS there is tunnelled, unread, for the next %g s. To keep "
+            'intercepting, add "%s" to interception.must_intercept, or set tls.learn_bypass = false',
+            opened.process,
+            target if opened.server_name == opened.host else f"{opened.server_name} at {target}",
+            opened.failures,
+            self._limits.ttl,
+            target,
+        )
+
+    # --- what users ask
 
     def bypasses(self) -> list[TlsBypass]:
         """Return the bypasses in force."""
@@ -99,7 +113,7 @@ class Learning:
         """Return how many bypasses are in force."""
         return len(self._bypasses)
 
-    def clear(self, host: str | None, process: str | None) -> int:
+    def clear(self, host: str | None = None, process: str | None = None) -> int:
         """Forget the pairs of a host, of a process, of both, or all; return how many bypasses that ended."""
         name = None if host is None else normalise_host(host)
         return self._bypasses.forget(lambda pair: name in (None, pair.host) and process in (None, pair.process))
@@ -108,66 +122,57 @@ class Learning:
 class Trial:
     """How one client takes our certificate. Without a pair nothing is learnt, only counted."""
 
-    __slots__ = ("_bytes_in", "_bytes_out", "_endpoint", "_learning", "_pair", "_began", "_secured_at", "is_tunnelled")
+    __slots__ = ("_began", "_bytes_in", "_endpoint", "_learning", "_pair", "_secured_at")
 
-    def __init__(self, learning: Learning, pair: Pair | None, *, is_tunnelled: bool) -> None:
+    def __init__(self, learning: Learning, pair: Pair | None) -> None:
         self._learning = learning
         self._pair = pair
         self._began = learning.clock()
         self._endpoint: Endpoint | None = None
-        self._secured_at = 0.0
-        self._bytes_in = self._bytes_out = 0
-        self.is_tunnelled = is_tunnelled
+        self._secured_at = self._began
+        self._bytes_in = 0
 
-    def failed(self, endpoint: Endpoint, error: Exception) -> None:
-        """The handshake ended in `error`."""
-        if endpoint.tls is None or endpoint.tls.ssl_object.session_reused:
-            # it has not seen our certificate
-            return
-        silently = classify(error, "client") is FailureClass.EOF_OR_RESET
-        if silently or refuses_certificate(error):
+    def refused(self, endpoint: Endpoint, *, silently: bool) -> None:
+        """The client refused: it said so in an alert, or left `silently` after our answer, in which our certificate was."""
+        if not (silently and _resumed(endpoint)):
             self._learning.refused(self._pair, self._began, silently=silently)
 
     def secured(self, endpoint: Endpoint) -> None:
         """The handshake is done; what comes over `endpoint` from now on is requests."""
         self._endpoint = endpoint
         self._secured_at = self._learning.clock()
-        self._bytes_in, self._bytes_out = endpoint.bytes_in, endpoint.bytes_out
+        self._bytes_in = endpoint.bytes_in
         if self._pair is not None:
-            self._learning.secured(self, self._pair)
+            self._learning.watch(self, self._pair)
 
     @property
     def carries_requests(self) -> bool:
         """Whether a byte of a request has come since the handshake."""
         return self._endpoint is not None and self._endpoint.bytes_in > self._bytes_in
 
-    def ended(self, *, by_us: bool) -> None:
-        """The connection is over; `by_us`, because the proxy is being shut down."""
-        endpoint = self._endpoint
-        if endpoint is None or endpoint.tls is None:
-            return
+    def ended(self) -> None:
+        """The connection is over."""
         if self._pair is not None:
-            self._learning.over(self, self._pair)
+            self._learning.unwatch(self, self._pair)
             if self.carries_requests:
                 self._learning.accepted(self._pair)
-        # what we sent would be an answer of ours, such as the 408
-        untouched = not self.carries_requests and endpoint.bytes_out == self._bytes_out
-        resumed = endpoint.tls.ssl_object.session_reused
-        if untouched and not by_us and not resumed and self._learning.clock() - self._secured_at <= PROMPT_SECONDS:
-            log.info("a client closed its connection right after it had seen our certificate, without a request and without a reason")
-            self._learning.refused(self._pair, self._began, silently=True)
+
+    def left(self, endpoint: Endpoint) -> None:
+        """The client left after the handshake, without a request and without having been answered anything."""
+        if self._learning.clock() - self._secured_at <= PROMPT_SECONDS:
+            self.refused(endpoint, silently=True)
 
 
-def _pair(meta: ConnectionMeta, sni: str | None) -> Pair | None:
+def _resumed(endpoint: Endpoint) -> bool:
+    """A resumed session shows no certificate."""
+    return endpoint.tls is not None and bool(endpoint.tls.ssl_object.session_reused)
+
+
+def _pair(meta: ConnectionMeta, name: str) -> Pair | None:
     process = _identity(meta)
     if process is None or meta.target is None:
         return None
-    host, port = meta.target
-    try:
-        return Pair(host, port, host if sni is None else normalise_host(sni), process)
-    except ValueError:
-        # no name that a pattern could speak of
-        return None
+    return Pair(*meta.target, name, process)
 
 
 def _identity(meta: ConnectionMeta) -> str | None:
