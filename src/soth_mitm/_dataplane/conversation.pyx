@@ -98,7 +98,7 @@ cdef class Conversation(Party):
         upstream = self.pin.take()
         if upstream is None:
             self.keep = False
-            self.fail_upstream(502, b"the upstream closed the connection that this client had authenticated on")
+            self.fail_upstream(502, f"{self.pin.pool.origin} closed the connection that this client had authenticated on".encode())
         else:
             self.granted(upstream)
         return 1
