@@ -49,7 +49,8 @@ VERBS = {
 }
 NAMES = {letter: name for name, letter in VERBS.items()}
 LETTERS = "".join(NAMES)
-MANY = 3000
+# Bytes of an operation that says much
+MANY = 20_000
 
 
 class Operation(NamedTuple):

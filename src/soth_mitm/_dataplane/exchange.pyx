@@ -180,7 +180,8 @@ cdef class Exchange(Conversation):
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if flow.request_body.payload_total > self.plane.body_limit and self.plane.reject_overflow:
             return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
-        if moved == MOVED_ALL or flow.request_body.payload_total >= self.plane.body_limit:
+        # a chunked body of exactly the limit is not over yet, and may be complete
+        if moved == MOVED_ALL or flow.request_body.payload_total > self.plane.body_limit:
             return self.decide()
         return 0
 
