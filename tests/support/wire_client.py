@@ -7,6 +7,7 @@ import ssl
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -45,6 +46,20 @@ class WireClient:
         self.socket: socket.socket = socket.create_connection((host, port), TIMEOUT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
+
+    @classmethod
+    def to_unix(cls, path: Path) -> Self:
+        """Return a client of a Unix socket."""
+        client = cls.__new__(cls)
+        client.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.socket.settimeout(TIMEOUT)
+        try:
+            client.socket.connect(str(path))
+        except OSError:
+            client.socket.close()
+            raise
+        client._buffer = b""
+        return client
 
     def __enter__(self) -> Self:
         return self

@@ -29,6 +29,7 @@ cdef enum:
     BLOCK_SIZE = 65536         # what one read buffer holds before it has to grow
     SCRATCH_SIZE = 262144      # what one read of ciphertext takes at most
     SPARE_BLOCKS = 64          # returned blocks kept for the next connection
+    LEADING_CRLF = 2           # may stand before a request head and is not counted by the limit of heads (RFC 9112 section 2.2)
 
 
 # Borrowed memory, lent to a C function that wants a Python buffer (recv, SSL_read, SSL_write). Only for callees that are done with it when

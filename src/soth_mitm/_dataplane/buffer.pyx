@@ -37,7 +37,7 @@ cdef class Arena:
     """The memory of one loop. `max_buffer` bounds what one message head, chunk line or trailer section may take."""
 
     def __cinit__(self, Py_ssize_t max_buffer=BLOCK_SIZE):
-        self.max_buffer = max(max_buffer, BLOCK_SIZE)
+        self.max_buffer = max(max_buffer + LEADING_CRLF, BLOCK_SIZE)
         self.scratch = <char*>malloc(SCRATCH_SIZE)
         if self.scratch == NULL:
             raise MemoryError()
@@ -58,7 +58,7 @@ cdef class Arena:
     def allow_buffer(self, Py_ssize_t max_buffer):
         """Raise the bound of one buffer; a configuration that was reloaded may need more than the first one."""
         self.check_thread()
-        self.max_buffer = max(self.max_buffer, max_buffer)
+        self.max_buffer = max(self.max_buffer, max_buffer + LEADING_CRLF)
 
     cdef char* take_block(self, Py_ssize_t size) except NULL:
         cdef char* block

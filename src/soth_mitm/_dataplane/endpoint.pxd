@@ -50,7 +50,8 @@ cdef class Endpoint:
 
     # Ending
     cdef int finish(self) except -1            # orderly: close_notify, flush, close
-    cdef int fail(self, object error) except -1    # now: what is queued is lost
+    cdef int fail(self, object error) except -1    # now: what is queued is lost, and with an error the peer can tell
+    cdef int reset_on_close(self) except -1
 
     # TLS
     cdef int step_handshake(self) except -1

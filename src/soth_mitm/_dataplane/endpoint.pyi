@@ -5,6 +5,8 @@ from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.party import Party
 from soth_mitm._dataplane.tls_pump import TlsPump
 
+LINGER: bytes
+
 class Endpoint:
     def __new__(cls, arena: Arena, party: Party) -> Endpoint: ...
     def connection_made(self, transport: Any) -> None: ...

@@ -48,13 +48,14 @@ cdef class Flow(Party):
     cdef Head request
     cdef Body request_body
     cdef Copy wire                     # the body as received, collected before the decision; None: nothing
-    cdef Copy payload                  # its content when the framing differs from it (chunked), or in monitor mode; None: not copied
+    cdef Copy payload                  # its content when the framing differs from it (chunked), or when it is not collected; None: not copied
     cdef bytes request_trailers
     cdef RawRequest shown              # what the handler sees of it
     cdef bint upgrade                  # asks for another protocol on this connection
     cdef bint continued                # we answered Expect: 100-continue ourselves
     cdef bint retried
-    cdef bint asked                    # on_request was called
+    cdef bint bounded                  # a body over the limit is refused, also while it is streamed on
+    cdef bint ask_later                # monitor mode: on_request is still to be called
 
     # response
     cdef Head response
@@ -82,7 +83,7 @@ cdef class Flow(Party):
     cdef int keep_request(self, const char* data, Py_ssize_t length) except -1
     cdef int keep_payload(self, View payload) except -1
     cdef RawRequest show_request(self)
-    cdef int ask_afterwards(self) except -1    # monitor mode
+    cdef int ask_afterwards(self) except -1    # monitor mode: before every other hook of the flow, and once
     cdef int ignored(self, object decision) except -1
     cdef int begin_response(self, Head head) except -1
     cdef int tell_head(self) except -1

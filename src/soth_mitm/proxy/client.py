@@ -7,7 +7,10 @@ when `_converse` or `_tunnel` starts it.
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
+from typing import TypeVar
 
+from soth_mitm._dataplane.body import BodyReader
 from soth_mitm._dataplane.exchange import Exchange
 from soth_mitm._dataplane.flow import Route
 from soth_mitm._dataplane.head import Head
@@ -15,12 +18,12 @@ from soth_mitm._dataplane.intake import Intake
 from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.relay import Tunnel
 from soth_mitm._dataplane.writer import own_response
-from soth_mitm.addresses import format_host_port, normalise_host, parse_target, split_host_port
+from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_target, split_host_port
 from soth_mitm.connection import ConnectionMeta, SocketFamily, TlsInfo
 from soth_mitm.errors import TlsFailedError, WireError
 from soth_mitm.policy import Action
 from soth_mitm.proxy.calls import HandlerFailed
-from soth_mitm.proxy.dialler import Origin, UpstreamFacts
+from soth_mitm.proxy.dialler import Origin, UpstreamFacts, abandon
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
@@ -28,6 +31,8 @@ from soth_mitm.tls.failures import classify, describe
 from soth_mitm.tls.fingerprint import ja3, ja4
 
 log = logging.getLogger("soth_mitm.proxy")
+
+T = TypeVar("T")
 
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 # Enough to tell CONNECT from everything else
@@ -69,6 +74,9 @@ class ClientConnection:
             self._answer(error.status, str(error))
         if self._taken_over is not None:
             await self._over
+            # the last bytes of a tunnel have their own bound
+            while not self._endpoint.gone:
+                await self._intake.changed()
         await self._leave()
 
     async def report_end(self) -> None:
@@ -107,21 +115,28 @@ class ClientConnection:
     async def _first_head(self) -> None:
         limit = self._config.max_http_head_bytes
         parsed = None
-        data = b""
+        try:
+            async with asyncio.timeout(self._config.timeouts.client_idle_ms / 1000):
+                data = await self._read_more(0)
+        except TimeoutError:
+            raise ConnectionOver from None
         try:
             with self._intake.within(self._snapshot.client_head):
-                while len(data) < METHOD_BYTES and b"\n" not in data and data[:1] not in NOT_HTTP:
+                start = data
+                while len(start) < METHOD_BYTES and b"\n" not in start and data[:1] not in NOT_HTTP:
                     data = await self._read_more(len(data))
-                if not data.startswith(b"CONNECT "):
+                    # an empty line before the first request line is allowed (RFC 9112 section 2.2)
+                    start = data.removeprefix(b"\r\n")
+                if not start.startswith(b"CONNECT "):
                     self._forward(data[0])
                     return
                 while (parsed := Head.parse_request(data, limit)) is None:
                     data = await self._read_more(len(data))
         except TimeoutError:
-            if not data:
-                raise ConnectionOver from None
             raise WireError("the request head did not arrive in time (timeouts.client_head_ms)", side="client", status=408) from None
         head, used = parsed
+        # refuses a CONNECT that announces content
+        BodyReader.of_request(head)
         self._intake.consume(used)
         await self._connect_request(head)
 
@@ -152,15 +167,15 @@ class ClientConnection:
             return self._refusal("http", text, 400, "this is a proxy: send the whole URL in the request line (absolute-form), or CONNECT")
         scheme = scheme or "http"
         try:
-            host, port = _authority(text, 443 if scheme == "https" else 80)
+            host, port = _authority(text, DEFAULT_PORTS[scheme])
         except ValueError as error:
             return self._refusal(scheme, text, 400, f"the target `{text}` {error}")
         decision = self._snapshot.policy.decide(host, port)
         if decision.action is Action.BLOCK:
-            return self._refusal(scheme, text, 403, decision.reason)
+            return self._refusal(scheme, text, 403, decision.text(host, port))
         meta = self.meta.replace(target=(host, port))
         pool = self._generation.upstreams.pool(self._generation.origin(host, port, host if scheme == "https" else None))
-        return Route(pool, meta, scheme, text, observed=decision.action is Action.INTERCEPT)
+        return Route(pool, meta, scheme, format_authority(host, port, scheme), observed=decision.action is Action.INTERCEPT)
 
     def _refusal(self, scheme: str, authority: str, status: int, reason: str) -> Route:
         return Route(None, self.meta, scheme, authority, observed=False, status=status, reason=reason.encode())
@@ -182,17 +197,20 @@ class ClientConnection:
             if not wanted:
                 action = Action.TUNNEL
         if action is Action.BLOCK:
-            raise WireError(decision.reason, side="client", status=403)
+            raise WireError(decision.text(host, port), side="client", status=403)
         if action is Action.TUNNEL:
             await self._tunnel(host, port, ESTABLISHED)
         else:
             await self._intercept(host, port)
 
     async def _tunnel(self, host: str, port: int, greeting: bytes) -> None:
-        upstream = await self._generation.dialler.dial(Origin(host, port))
-        if self._intake.over and not self._intake.peek():
-            upstream.abort()
-            raise ConnectionOver
+        dial = asyncio.ensure_future(self._generation.dialler.dial(Origin(host, port)))
+        try:
+            # who has sent something and then ended its direction may be waiting for the answer
+            upstream = await self._wait_for(dial, lambda: self._intake.over and not self._intake.peek())
+        except (ConnectionOver, asyncio.CancelledError):
+            abandon(dial)
+            raise
         if greeting:
             self._endpoint.write(greeting)
         tunnel = Tunnel(self._plane, self._endpoint, upstream, self._tunnel_ended)
@@ -213,7 +231,7 @@ class ClientConnection:
         kind, hello = await self._first_inner_bytes(host)
         if kind == "http":
             pool = self._generation.upstreams.pool(self._generation.origin(host, port, None))
-            route = Route(pool, self.meta, "http", host if port == 80 else format_host_port(host, port))
+            route = Route(pool, self.meta, "http", format_authority(host, port, "http"))
             self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
         elif hello is not None:
             await self._intercept_tls(host, port, hello)
@@ -264,7 +282,7 @@ class ClientConnection:
             route = self._refusal("https", format_host_port(host, port), error.status, str(error))
         await self._secure_client(host, name, facts)
         self.meta = self.meta.replace(tls_info=self._tls_info(hello, facts))
-        authority = host if port == 443 else format_host_port(host, port)
+        authority = format_authority(host, port, "https")
         if route is None:
             route = Route(self._generation.upstreams.pool(origin), self.meta, "https", authority)
         else:
@@ -279,13 +297,17 @@ class ClientConnection:
             return await upstreams.reach(origin)
         reaching = asyncio.ensure_future(upstreams.reach(origin))
         try:
-            while not reaching.done():
-                if self._intake.over:
-                    raise ConnectionOver
-                await asyncio.wait((reaching, self._intake.changed()), return_when=asyncio.FIRST_COMPLETED)
-            return reaching.result()
+            return await self._wait_for(reaching, lambda: self._intake.over)
         finally:
             reaching.cancel()
+
+    async def _wait_for(self, dial: asyncio.Task[T], left: Callable[[], bool]) -> T:
+        """Return what `dial` returns; `ConnectionOver` when the client has `left`, for whom alone it is done."""
+        while not dial.done() and not left():
+            await asyncio.wait((dial, self._intake.changed()), return_when=asyncio.FIRST_COMPLETED)
+        if left():
+            raise ConnectionOver
+        return dial.result()
 
     async def _secure_client(self, host: str, name: str, facts: UpstreamFacts | None) -> None:
         try:
@@ -354,7 +376,7 @@ class ClientConnection:
         if self._endpoint.gone:
             return
         self._endpoint.write(own_response(status, text.encode(), close=True))
-        say_goodbye(self._endpoint, self._plane.linger)
+        say_goodbye(self._endpoint, self._plane)
 
     async def _leave(self) -> None:
         """Wait until the connection is gone, for a bounded time."""

@@ -13,8 +13,10 @@ from soth_mitm._dataplane.intake import Intake
 from soth_mitm.addresses import format_host_port
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress
+from soth_mitm.destinations import DestinationMap, parse_redirect
 from soth_mitm.errors import ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
 from soth_mitm.proxy.protocols import UpstreamEndpoint
+from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
 from soth_mitm.tls.failures import classify, describe
@@ -56,13 +58,21 @@ class Dialler:
     """Connects to upstreams for one configuration. `is_ours` tells the addresses that we listen on ourselves."""
 
     def __init__(
-        self, config: MitmConfig, contexts: UpstreamContexts, arena: Arena, tally: Tally, is_ours: Callable[[SocketAddress], bool]
+        self,
+        config: MitmConfig,
+        contexts: UpstreamContexts,
+        resolver: Resolver,
+        arena: Arena,
+        tally: Tally,
+        is_ours: Callable[[SocketAddress], bool],
     ) -> None:
         self._connect_seconds = config.upstream.connect_timeout_ms / 1000
         self._handshake_seconds = config.timeouts.upstream_tls_handshake_ms / 1000
         self._retry = config.upstream.retry_on_failure
         self._retry_seconds = config.upstream.retry_delay_ms / 1000
+        self._elsewhere = DestinationMap(parse_redirect(text) for text in config.upstream.connect_to)
         self._contexts = contexts
+        self._resolver = resolver
         self._arena = arena
         self._tally = tally
         self._is_ours = is_ours
@@ -92,17 +102,25 @@ class Dialler:
             return await self._connect(origin)
 
     async def _connect(self, origin: Origin) -> UpstreamEndpoint:
-        loop = asyncio.get_running_loop()
         where = format_host_port(origin.host, origin.port)
+        host, port = origin.host, origin.port
+        if (there := self._elsewhere.get(host, port)) is not None:
+            host, port = there
+            where = f"{where} at {format_host_port(host, port)} (upstream.connect_to)"
         try:
             async with asyncio.timeout(self._connect_seconds):
-                found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-                addresses = _interleaved([(str(info[4][0]), int(info[4][1])) for info in found])
+                found = await self._resolver.addresses(host)
+                addresses = _interleaved([(address, port) for address in found])
                 if any(self._is_ours(address) for address in addresses):
                     raise LoopsBackError(
                         f"{where} is this proxy itself; the request would come back here for ever", side="upstream", status=508
                     )
-                return await self._first_to_answer(addresses)
+                try:
+                    return await self._first_to_answer(addresses)
+                except (OSError, asyncio.CancelledError):
+                    # refused or late; the name may have moved
+                    self._resolver.forget(host, found)
+                    raise
         except TimeoutError:
             raise StageTimeoutError(
                 f"connecting to {where} took longer than {self._connect_seconds:g} s (upstream.connect_timeout_ms)",
@@ -111,7 +129,7 @@ class Dialler:
                 retryable=True,
             ) from None
         except socket.gaierror as error:
-            raise ConnectFailedError(f"cannot resolve {origin.host}: {error.strerror}", side="upstream", retryable=True) from error
+            raise ConnectFailedError(f"cannot resolve {host}: {error.strerror}", side="upstream", retryable=True) from error
         except OSError as error:
             if isinstance(error, WireError):
                 raise
@@ -127,18 +145,17 @@ class Dialler:
             while waiting or attempts:
                 if waiting:
                     attempts.add(loop.create_task(self._connect_to(waiting.pop(0))))
-                done, attempts = await asyncio.wait(
-                    attempts, timeout=STAGGER_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, _ = await asyncio.wait(attempts, timeout=STAGGER_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED)
                 for attempt in done:
+                    attempts.discard(attempt)
                     failure = attempt.exception()
                     if failure is None:
                         return attempt.result()
                     failures.append(failure)
         finally:
+            # two may have been answered in the same moment
             for attempt in attempts:
-                attempt.cancel()
-                attempt.add_done_callback(_drop_late_connection)
+                abandon(attempt)
         raise failures[0]
 
     async def _connect_to(self, address: SocketAddress) -> UpstreamEndpoint:
@@ -205,6 +222,12 @@ def _interleaved(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
     for index in range(max(len(first), len(second))):
         mixed += first[index : index + 1] + second[index : index + 1]
     return mixed
+
+
+def abandon(attempt: asyncio.Task[UpstreamEndpoint]) -> None:
+    """Cancel an attempt that nobody waits for any more, and cut the connection that it may have made all the same."""
+    attempt.cancel()
+    attempt.add_done_callback(_drop_late_connection)
 
 
 def _drop_late_connection(attempt: asyncio.Task[UpstreamEndpoint]) -> None:

@@ -12,6 +12,7 @@ from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
 from soth_mitm.destinations import DestinationMap, DestinationPattern
 from soth_mitm.proxy.dialler import Dialler, Origin
 from soth_mitm.proxy.process_lookup import ProcessLookup
+from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.proxy.upstreams import Upstreams
@@ -53,13 +54,18 @@ class Generation:
         self._leaves = leaves
         self._minting = minting
         self.attribution = lookup if config.process_attribution.enabled else None
-        self.dialler = Dialler(config, contexts, arena, tally, is_ours)
+        self._resolver = Resolver(upstream.dns_cache_ms / 1000, tally)
+        self.dialler = Dialler(config, contexts, self._resolver, arena, tally, is_ours)
         self.upstreams = Upstreams(snapshot, self.dialler)
         self.tally = tally
         self._is_ours = is_ours
         self._client_certificates = DestinationMap(
             (DestinationPattern.parse(pattern), certificate) for pattern, certificate in certificates.items()
         )
+
+    def sign_with(self, leaves: LeafStore) -> None:
+        """Take the leaves of connections whose handshake is still to come from `leaves`."""
+        self._leaves = leaves
 
     def origin(self, host: str, port: int, server_name: str | None) -> Origin:
         """Return the pool key for a target; TLS when `server_name` is given."""
@@ -88,6 +94,7 @@ class Generation:
         return isinstance(family, UnixDomain)
 
     async def close(self) -> None:
-        """End dials, idle connections and timers. When no client connection uses this any more."""
+        """End dials, look-ups, idle connections and timers. When no client connection uses this any more."""
         await self.upstreams.close()
+        await self._resolver.close()
         await self.snapshot.close()

@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections import OrderedDict
 from typing import cast
+from weakref import WeakValueDictionary
 
 from soth_mitm._dataplane.intake import Lease
 from soth_mitm._dataplane.pool import OriginPool, Upstream
+from soth_mitm.config_sections import ConnectionPoolConfig
 from soth_mitm.errors import WireError
 from soth_mitm.proxy.dialler import Dialler, Origin, UpstreamFacts
 from soth_mitm.proxy.protocols import UpstreamEndpoint
@@ -17,20 +19,27 @@ FACTS_SECONDS = 300.0
 
 
 class Upstreams:
-    """All upstream connections of one proxy under one configuration."""
+    """All upstream connections of one proxy under one configuration.
+
+    Another configuration has other pools: verification, CAs and client certificates are rules of the connections in them, and no request
+    goes over a connection that was made under others than its own.
+    """
 
     def __init__(self, snapshot: Snapshot, dialler: Dialler) -> None:
         self._snapshot = snapshot
         self._dialler = dialler
-        self._pools: OrderedDict[Origin, OriginPool] = OrderedDict()
+        self._connection_pool = snapshot.config.connection_pool
+        self._kept: OrderedDict[Origin, OriginPool] = OrderedDict()
+        # those besides that a client connection or an upstream connection still holds
+        self._alive: WeakValueDictionary[Origin, OriginPool] = WeakValueDictionary()
         self._facts: OrderedDict[Origin, tuple[float, UpstreamFacts | None]] = OrderedDict()
         self._dials: set[asyncio.Task[None]] = set()
 
     def pool(self, origin: Origin) -> OriginPool:
         """Return the pool of `origin`; made when it is first asked for, and dropped when unused and in the way of another."""
-        pool = self._pools.get(origin)
+        pool = self._alive.get(origin)
         if pool is None:
-            connection_pool = self._snapshot.config.connection_pool
+            connection_pool = self._connection_pool
             pool = OriginPool(
                 origin,
                 self._begin_dial,
@@ -41,19 +50,19 @@ class Upstreams:
                 max_idle=connection_pool.max_idle_per_host,
             )
             pool.on_first_return = lambda upstream: self._dialler.keep_session(cast(UpstreamEndpoint, upstream), origin)
-            self._pools[origin] = pool
-            self._forget_unused()
-        else:
-            self._pools.move_to_end(origin)
+            self._alive[origin] = pool
+        self._kept[origin] = pool
+        self._kept.move_to_end(origin)
+        self._forget_unused()
         return pool
 
     def _forget_unused(self) -> None:
-        if len(self._pools) <= MAX_ORIGINS:
+        if len(self._kept) <= MAX_ORIGINS:
             return
-        for origin, pool in list(self._pools.items()):
+        for origin, pool in list(self._kept.items()):
             if pool.open == 0 and pool.waiting_count == 0:
-                del self._pools[origin]
-                if len(self._pools) <= MAX_ORIGINS:
+                del self._kept[origin]
+                if len(self._kept) <= MAX_ORIGINS:
                     return
 
     def is_known(self, origin: Origin) -> bool:
@@ -101,10 +110,16 @@ class Upstreams:
         self._remember(pool.origin, upstream.facts)
         pool.connected(upstream)
 
+    def limit(self, connection_pool: ConnectionPoolConfig) -> None:
+        """Obey the numbers of another configuration, which has taken over, from now on."""
+        self._connection_pool = connection_pool
+        for pool in list(self._alive.values()):
+            pool.limit(connection_pool.max_connections_per_host, connection_pool.max_idle_per_host)
+
     def retire(self) -> None:
-        """Close what is idle now, and the rest as it comes back: another configuration has taken over, or the proxy ends."""
-        for pool in self._pools.values():
-            pool.close_idle()
+        """Close what is idle now, and the rest as it comes back: the proxy ends, or nobody is left to use it."""
+        for pool in list(self._alive.values()):
+            pool.limit(pool.max_open, 0)
 
     async def close(self) -> None:
         """End the dials under way and close what is idle. When no client connection is left."""
@@ -116,5 +131,5 @@ class Upstreams:
 
     def counts(self) -> tuple[int, int]:
         """Return how many upstream connections are open and how many of them are idle."""
-        pools = self._pools.values()
+        pools = list(self._alive.values())
         return sum(pool.open for pool in pools), sum(pool.idle_count for pool in pools)
