@@ -179,6 +179,33 @@ class TestResponseHead:
             client.send(b"later")
             assert client.read_answer().status == 200
 
+    def test_its_time_begins_when_what_was_collected_has_left(self, proxy: ProxyFactory, server: Origin) -> None:
+        """The upstream takes the body late; that it has not answered before is no wonder."""
+        go_on = threading.Event()
+
+        def hang(connection: ScriptedConnection, request: Request) -> None:
+            assert connection.receive() == b""
+
+        def take_late(connection: ScriptedConnection, request: Request) -> None:
+            connection.wait(go_on)
+            connection.read_body()
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        server.script(hang, "/hang")
+        server.script(take_late, "/up")
+        running = proxy(**self.KEYS)
+        with connected(running, server) as client:
+            # more than all buffers hold
+            body = bytes(24 << 20)
+            client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            server.wait_heads(1)
+            for _ in range(2):
+                with connected(running, server) as other:
+                    assert other.request("/hang", "localhost").status == 504
+            go_on.set()
+            assert client.read_answer().body == b"ok"
+        assert server.requests[0].length == len(body)
+
 
 class TestClaim:
     def test_a_connection_that_does_not_become_free(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
