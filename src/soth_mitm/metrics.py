@@ -69,6 +69,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them that resumed a session."""
     tls_client_failure_count: int = 0
     """Failed handshakes with clients."""
+    tls_client_abandoned_count: int = 0
+    """Clients that left after the handshake without a request: those that pin certificates, and browsers that connect ahead of need."""
     tls_upstream_handshake_count: int = 0
     """Completed handshakes with upstreams."""
     tls_upstream_resumed_count: int = 0

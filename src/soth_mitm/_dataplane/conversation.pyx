@@ -206,7 +206,13 @@ cdef class Conversation(Party):
 
     cdef int settled(self, object flow) except -1:
         self.unsettled -= 1
+        if self.sending == SENDING_HEAD and self.client.held and not self.over:
+            return self.next_head()
         return self.check_end()
+
+    cdef int next_head(self) except -1:
+        self.client.release()
+        return self.advance()
 
     cdef int check_end(self) except -1:
         if self.over and self.client.gone and self.unsettled == 0 and not self.told_end:
@@ -247,7 +253,13 @@ cdef class Conversation(Party):
         return 0
 
     cdef int upstream_gone(self, object error) except -1:
+        cdef object refusal = None
         if self.answering == ANSWERING_HEAD:
+            if self.upstream.pool is not None:
+                refusal = self.upstream.pool.blame(self.upstream, error, False)
+            if refusal is not None:
+                self.fail_upstream(refusal.status, str(refusal).encode())
+                return self.advance()
             if self.may_retry():
                 self.plane.counters.retries += 1
                 self.flow.retried = True
@@ -256,7 +268,7 @@ cdef class Conversation(Party):
                 self.sending = SENDING_CLAIM
                 self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
                 return self.flow.route.pool.claim_new(self)
-            self.fail_upstream(502, b"the upstream closed the connection before it answered")
+            self.fail_upstream(502, f"{self.flow.route.pool.origin} closed the connection before it answered".encode())
             return self.advance()
         if self.answering == ANSWERING_RELAY:
             self.plane.counters.upstream_errors += 1
@@ -283,6 +295,8 @@ cdef class Conversation(Party):
                     self.upstream.hold()
                 else:
                     self.go_on()
+            elif now and self.sending == SENDING_HEAD:
+                return self.next_head()
         elif endpoint is self.upstream and self.sending == SENDING_RELAY:
             if now:
                 self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)

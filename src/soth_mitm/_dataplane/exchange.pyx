@@ -6,9 +6,7 @@ hook's answer, a connection from the pool) changes a state and calls `advance`, 
 
 cimport cython
 
-from soth_mitm._dataplane.body cimport (
-    BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response,
-)
+from soth_mitm._dataplane.body cimport BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_DOWNLOAD, LATE_HEAD, LATE_IDLE,
     LATE_RESPONSE, LATE_UPLOAD, SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
@@ -16,10 +14,8 @@ from soth_mitm._dataplane.conversation cimport (
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.fields cimport too_large_text
 from soth_mitm._dataplane.flow cimport Copy, Flow, Route
-from soth_mitm._dataplane.head cimport (
-    HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text, parse_request_head,
-    parse_response_head,
-)
+from soth_mitm._dataplane.head cimport HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head
+from soth_mitm._dataplane.head cimport head_error_text, parse_request_head, parse_response_head
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
 from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
@@ -29,6 +25,8 @@ from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER
 from soth_mitm._dataplane.upgrade cimport may_switch, was_offered
 from soth_mitm._dataplane.view cimport view_bytes
 from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
+
+from soth_mitm.errors import WireError
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -102,6 +100,9 @@ cdef class Exchange(Conversation):
         cdef Head head
         if size == 0:
             return self.leave() if self.client.told_end else 0
+        if self.client.blocked or self.unsettled >= self.plane.queue_limit:
+            # who does not read his answers gets no more of them, and a handler that is behind is shown no more
+            return self.client.hold()
         head = Head()
         used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, &self.scanned)
         if used == HEAD_MORE:
@@ -135,6 +136,7 @@ cdef class Exchange(Conversation):
             self.keep = False
             return self.answer(501, b"CONNECT must be the first request of its connection to the proxy", ())
         if self.route.pool is None and not self.route.observed:
+            self.plane.counters.requests_refused += self.route.status == 400
             return self.answer(self.route.status, self.route.reason, ())
         flow.upgrade = head.connection_upgrade and may_switch(head)
         if flow.hooks is None:
@@ -253,13 +255,18 @@ cdef class Exchange(Conversation):
         if self.over or self.sending != SENDING_CLAIM:
             return connection.pool.give_back(connection)
         self.upstream = connection
+        if connection.facts is not self.flow.route.facts:
+            self.flow.route.met(connection.facts)
         self.write_request()
         return self.advance()
 
     cdef int refused(self, object error) except -1:
         if self.over or self.sending != SENDING_CLAIM:
             return 0
-        self.fail_upstream(getattr(error, "status", 502), str(error).encode())
+        if not isinstance(error, WireError):
+            # a hook that had to be asked failed, and handler.recover_from_panics is off
+            return self.cut(error)
+        self.fail_upstream(error.status, str(error).encode())
         return self.advance()
 
     cdef int write_request(self) except -1:

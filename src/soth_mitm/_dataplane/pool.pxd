@@ -35,6 +35,7 @@ cdef class OriginPool:
     cdef readonly DeadlineQueue idle_deadline
     cdef readonly DeadlineQueue surplus_deadline
     cdef public object on_first_return  # called with a connection that comes back from its first request, or None
+    cdef public object on_refusal      # on_refusal(error, idle) -> WireError: TLS failed after the handshake, before the first byte
     cdef Counters counters
     cdef list idle                     # Upstream, the most recently used last
     cdef object waiting                # deque of Party
@@ -51,6 +52,10 @@ cdef class OriginPool:
     cdef int give_back(self, Upstream upstream) except -1
     # It is gone or of no more use
     cdef int forget(self, Upstream upstream) except -1
+    # What to tell of a connection that `error` ended: a WireError if the upstream refused it in TLS, else None
+    cdef object blame(self, Upstream upstream, object error, bint idle)
+    # Its TLS session is good for the next one
+    cdef int keep_session(self, Upstream upstream) except -1
     cdef int retire(self, Upstream upstream) except -1     # the same, and close it in order
     cdef Upstream take_idle(self)
     cdef int dial_for_waiting(self) except -1

@@ -6,6 +6,7 @@ from soth_mitm._dataplane.deadline import DeadlineQueue
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm._dataplane.party import Party
 from soth_mitm._dataplane.plane import Counters
+from soth_mitm.errors import WireError
 
 class Upstream(Endpoint):
     def __new__(cls, arena: Arena, party: Party) -> Upstream: ...
@@ -20,6 +21,7 @@ class Parked(Party):
 @final
 class OriginPool:
     on_first_return: Callable[[Upstream], object] | None
+    on_refusal: Callable[[Exception, bool], WireError] | None
     def __new__(
         cls,
         origin: Any,

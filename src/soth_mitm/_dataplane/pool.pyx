@@ -1,5 +1,6 @@
-"""Upstream connections of one origin. Checking out an idle one is a list pop; dialling is the control plane's."""
+"""Upstream connections of one origin. Checking out an idle one is a list pop and a look at its socket; dialling is the control plane's."""
 
+import ssl
 from collections import deque
 
 cimport cython
@@ -19,6 +20,8 @@ cdef extern from "liveness.h" nogil:
         SOTH_READ_NOTHING
 
     Py_ssize_t soth_read_now(intptr_t socket, char* p, size_t n) noexcept
+
+SSL_ERROR = ssl.SSLError
 
 
 # not final: proxy/ adds asyncio.BufferedProtocol
@@ -72,6 +75,8 @@ cdef class Parked(Party):
 
     cdef int lost(self, object endpoint, object error) except -1:
         self.deadline.clear()
+        if error is not None and self.upstream.pool is not None:
+            self.upstream.pool.blame(self.upstream, error, True)
         return 0
 
     cdef int late(self, int stage) except -1:
@@ -127,9 +132,7 @@ cdef class OriginPool:
         return 0
 
     cdef int give_back(self, Upstream upstream) except -1:
-        if not upstream.seen_back and upstream.bytes_in and self.on_first_return is not None:
-            upstream.seen_back = True
-            self.on_first_return(upstream)
+        self.keep_session(upstream)
         if upstream.gone or upstream.closing or upstream.told_end or self.open > self.max_open:
             return self.retire(upstream)
         # what was not read of the last response, because its client was slow, may be more than that response
@@ -152,12 +155,25 @@ cdef class OriginPool:
     cdef int forget(self, Upstream upstream) except -1:
         if upstream.pool is None:
             return 0
+        self.keep_session(upstream)
         upstream.pool = None
         upstream.parked.deadline.clear()
         if upstream in self.idle:
             self.idle.remove(upstream)
         self.open -= 1
         return self.dial_for_waiting()
+
+    cdef int keep_session(self, Upstream upstream) except -1:
+        if not upstream.seen_back and upstream.bytes_in and self.on_first_return is not None:
+            upstream.seen_back = True
+            self.on_first_return(upstream)
+        return 0
+
+    cdef object blame(self, Upstream upstream, object error, bint idle):
+        # With TLS 1.3 the handshake is over for us before the upstream has seen our certificate, or that we have none
+        if self.on_refusal is None or upstream.bytes_in or not isinstance(error, SSL_ERROR):
+            return None
+        return self.on_refusal(error, idle)
 
     cdef int retire(self, Upstream upstream) except -1:
         self.forget(upstream)
@@ -170,6 +186,7 @@ cdef class OriginPool:
             upstream.parked.deadline.clear()
             if upstream.is_live():
                 return upstream
+            self.blame(upstream, upstream.fault, True)
             self.counters.pool_stale += 1
             self.retire(upstream)
         return None
@@ -192,14 +209,17 @@ cdef class OriginPool:
     def connected(self, Upstream upstream not None):
         """A dialled connection is ready for its first request."""
         upstream.arena.check_thread()
+        cdef object refusal = None
         upstream.parked = Parked(upstream)
         upstream.party = upstream.parked
         # held since its handshake
         upstream.release()
         if upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size():
             # the next one would do the same
+            refusal = self.blame(upstream, upstream.fault, False)
             upstream.abort()
-            self.failed(WireError(f"{self.origin} closed the connection, or spoke, before it was asked", side="upstream", status=502))
+            self.failed(refusal or WireError(f"{self.origin} closed the connection, or spoke, before it was asked", side="upstream",
+                                             status=502))
             return
         upstream.socket = upstream.transport.get_extra_info("socket").fileno()
         self.dialling -= 1

@@ -1,12 +1,9 @@
 """Reaching an upstream: names to addresses off the loop, the first address that answers, TLS when wanted."""
 
 import asyncio
-import hashlib
 import socket
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.intake import Intake
@@ -18,8 +15,9 @@ from soth_mitm.errors import ConnectFailedError, StageTimeoutError, TlsFailedErr
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.tally import Tally
+from soth_mitm.proxy.tls_facts import upstream_facts
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
-from soth_mitm.tls.failures import classify, describe
+from soth_mitm.tls.failures import advise, classify, describe
 
 # RFC 8305 section 5 recommends 250 ms between attempts
 STAGGER_SECONDS = 0.25
@@ -36,18 +34,6 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{'https' if self.server_name else 'http'}://{format_host_port(self.host, self.port)}"
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamFacts:
-    """What a TLS handshake with an upstream showed."""
-
-    version: str | None
-    cipher: str | None
-    alpn: str | None
-    resumed: bool
-    certificate_sha256: str | None
-    names: tuple[str, ...]
 
 
 class LoopsBackError(ConnectFailedError):
@@ -168,12 +154,12 @@ class Dialler:
     async def _secure(self, endpoint: UpstreamEndpoint, origin: Origin) -> None:
         loop = asyncio.get_running_loop()
         assert origin.server_name is not None
-        context = self._contexts.context(("http/1.1",), origin.client_cert)
-        sessions = self._contexts.sessions
         intake = Intake(loop)
         intake.attach(endpoint)
-        session = sessions.get(origin.server_name, origin.port, context)
+        session = None
         try:
+            context = self._contexts.context(("http/1.1",), origin.client_cert)
+            session = self._contexts.sessions.get(origin.server_name, origin.port, context)
             async with asyncio.timeout(self._handshake_seconds):
                 endpoint.start_tls(context, False, origin.server_name, session)
                 while not intake.is_secured:
@@ -185,24 +171,38 @@ class Dialler:
         except (TimeoutError, OSError, ValueError) as error:
             endpoint.abort()
             if session is not None:
-                sessions.discard(origin.server_name, origin.port, context)
-            self._tally.upstream_tls_failures += 1
-            late = isinstance(error, TimeoutError)
-            detail = f"no answer within {self._handshake_seconds:g} s (timeouts.upstream_tls_handshake_ms)" if late else describe(error)
-            raise TlsFailedError(
-                f"the TLS handshake with {format_host_port(origin.host, origin.port)} failed: {detail}",
-                side="upstream",
-                reason=classify(error, "upstream"),
-                detail=detail,
-                status=504 if late else 502,
-            ) from error
+                self._contexts.sessions.discard(origin.server_name, origin.port, context)
+            raise self._tls_failed(origin, error) from error
         except asyncio.CancelledError:
             endpoint.abort()
             raise
         assert endpoint.tls is not None
-        facts = endpoint.facts = _facts(endpoint.tls.ssl_object)
+        facts = endpoint.facts = upstream_facts(endpoint.tls.ssl_object)
         self._tally.upstream_handshakes += 1
         self._tally.upstream_resumed += facts.resumed
+
+    def refused(self, origin: Origin, error: Exception) -> TlsFailedError:
+        """Count `error`, in which a connection to `origin` ended after its handshake and before anything else came; return what to tell."""
+        self._tally.dial_errors += 1
+        failure = self._tls_failed(origin, error)
+        failure.__cause__ = error
+        return failure
+
+    def _tls_failed(self, origin: Origin, error: Exception) -> TlsFailedError:
+        self._tally.upstream_tls_failures += 1
+        late = isinstance(error, TimeoutError)
+        detail = f"no answer within {self._handshake_seconds:g} s (timeouts.upstream_tls_handshake_ms)" if late else describe(error)
+        where = format_host_port(origin.host, origin.port)
+        if origin.server_name != origin.host:
+            where = f"{origin.server_name} at {where}"
+        advice = advise(error)
+        return TlsFailedError(
+            f"the TLS handshake with {where} failed: {detail}" + (f"; {advice}" if advice else ""),
+            side="upstream",
+            reason=classify(error, "upstream"),
+            detail=detail,
+            status=504 if late else 502,
+        )
 
     def keep_session(self, endpoint: UpstreamEndpoint, origin: Origin) -> None:
         """Remember the TLS session of a connection that has received data, for the next handshake with that origin."""
@@ -233,19 +233,3 @@ def abandon(attempt: asyncio.Task[UpstreamEndpoint]) -> None:
 def _drop_late_connection(attempt: asyncio.Task[UpstreamEndpoint]) -> None:
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().abort()
-
-
-def _facts(engine: ssl.SSLObject) -> UpstreamFacts:
-    der = engine.getpeercert(binary_form=True)
-    # empty when the certificate was not verified, and then its names are nobody's business
-    certificate = engine.getpeercert() or {}
-    names = cast(tuple[tuple[str, str], ...], certificate.get("subjectAltName", ()))
-    cipher = engine.cipher()
-    return UpstreamFacts(
-        version=engine.version(),
-        cipher=cipher[0] if cipher else None,
-        alpn=engine.selected_alpn_protocol(),
-        resumed=bool(engine.session_reused),
-        certificate_sha256=hashlib.sha256(der).hexdigest() if der else None,
-        names=tuple(value for kind, value in names if kind in ("DNS", "IP Address")),
-    )

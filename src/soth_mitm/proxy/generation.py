@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import logging
 import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -10,6 +9,7 @@ from concurrent.futures import Executor
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
 from soth_mitm.destinations import DestinationMap, DestinationPattern
+from soth_mitm.errors import InvalidConfigError
 from soth_mitm.proxy.dialler import Dialler, Origin
 from soth_mitm.proxy.process_lookup import ProcessLookup
 from soth_mitm.proxy.resolver import Resolver
@@ -17,9 +17,8 @@ from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.proxy.upstreams import Upstreams
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
+from soth_mitm.tls.hardening import KEY_LOG, check_key_log, key_log_path
 from soth_mitm.tls.leaf import LeafStore
-
-log = logging.getLogger("soth_mitm.proxy")
 
 
 class Generation:
@@ -49,7 +48,17 @@ class Generation:
             client_certs=tuple(certificates.values()),
         )
         if not upstream.verify_upstream_tls:
-            log.warning("upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic")
+            snapshot.warn_once(
+                "upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic"
+            )
+        try:
+            check_key_log()
+        except OSError as error:
+            raise InvalidConfigError(
+                KEY_LOG, f"{key_log_path()} cannot be written: {error.strerror}; unset it or name another file"
+            ) from error
+        if key_log_path() is not None:
+            snapshot.warn_once(f"{KEY_LOG} is set: the keys of all TLS sessions are written to {key_log_path()}")
         self.snapshot = snapshot
         self._leaves = leaves
         self._minting = minting

@@ -249,6 +249,7 @@ class Service:
             tls_client_handshake_count=tally.client_handshakes,
             tls_client_resumed_count=tally.client_resumed,
             tls_client_failure_count=tally.client_tls_failures,
+            tls_client_abandoned_count=tally.client_abandoned,
             tls_upstream_handshake_count=tally.upstream_handshakes,
             tls_upstream_resumed_count=tally.upstream_resumed,
             tls_upstream_failure_count=tally.upstream_tls_failures,

@@ -16,6 +16,7 @@ class Tally:
     client_handshakes: int = 0
     client_resumed: int = 0
     client_tls_failures: int = 0
+    client_abandoned: int = 0
     upstream_handshakes: int = 0
     upstream_resumed: int = 0
     upstream_tls_failures: int = 0

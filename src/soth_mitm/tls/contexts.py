@@ -28,6 +28,9 @@ _BUNDLES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
+# Forward secrecy, nothing signed with SHA-1 in it, and security level 2: RSA keys from 2048 bits on, no certificate signed with SHA-1.
+# Python's own default where it was built with one; a distribution's may be lower.
+_CIPHERS = "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
 _MAX_ROOT_FILE_BYTES = 8 << 20
 # How a combined bundle of ours begins. SSL_CERT_FILE names one where `soth-mitm ca env` was used, and our own CA is no root of the system.
 BUNDLE_MARK = "# soth-mitm combined bundle"
@@ -138,6 +141,7 @@ class UpstreamContexts:
     def _build(self, alpn: tuple[str, ...], client_cert: ClientCertificate | None) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         harden(context, self._min_version)
+        context.set_ciphers(_CIPHERS)
         if self._verify:
             context.hostname_checks_common_name = False  # RFC 9525 section 2: the SAN only, as in browsers
             # A bundle may name an intermediate or a server's own certificate as the anchor. VERIFY_X509_STRICT stays off: it
