@@ -202,7 +202,7 @@ def check_clients(scene: ExchangeScene) -> None:
     assert sum(pool.waiting_count for pool in scene.all_pools) <= present, "a connection is waited for by nobody"
     for client in scene.clients:
         answered = len(finals(client.responses)) >= len(client.requests.messages) and client.responses.at_boundary
-        if client.transport.ended and answered and client.requests.at_boundary:
+        if client.transport.ended and answered:
             assert client.transport.closing, "a client that said its last word and was answered is kept"
 
 
@@ -262,6 +262,11 @@ def check_answers(client: Peer, answered: list[Message]) -> None:
     if messages and not stream.fault and not cut:
         assert not stream.rest, "a head that was begun"
         assert messages[-1].complete or messages[-1].body.kind == "until_close", "a cut that looks like an end"
+    for request, message in zip(client.requests.messages, messages, strict=False):
+        assert request.head.facts["keeps_alive"] or message is messages[-1], "a request behind the last one was answered"
+    unanswered = len(messages) < sum(message.complete for message in client.requests.messages)
+    if messages and unanswered and not stream.fault and not cut:
+        assert not messages[-1].head.facts["keeps_alive"], "the last answer does not say that it is the last"
     for message in messages:
         head = message.head
         assert (b"Content-Type", b"text/plain; charset=utf-8") in head.fields or any(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -75,7 +76,7 @@ class FakeTransport:
         self._protocol = protocol
         self._on_write = on_write
         self._on_read = on_read
-        self._incoming = bytearray()
+        self._incoming: deque[bytes] = deque()
         self._fin = False
         self._paused = False
         self._peer_reads = True
@@ -147,8 +148,8 @@ class FakeTransport:
     # --- what the peer does
 
     def peer_sends(self, data: bytes) -> None:
-        if not self._fin:
-            self._incoming += data
+        if data and not (self._fin or self.reset or self.lost):
+            self._incoming.append(data)
             self.socket.show(bool(self._incoming), self._fin)
 
     def peer_ends(self) -> None:
@@ -178,13 +179,16 @@ class FakeTransport:
         if self.closing or self._paused or self.ended:
             return False
         if self._incoming:
+            # one read takes what came at once
+            data = self._incoming.popleft()
             window = memoryview(self._protocol.get_buffer(-1))
-            count = min(len(window), len(self._incoming))
+            count = min(len(window), len(data))
             assert count > 0, "a buffer without room"
-            data = bytes(self._incoming[:count])
-            window[:count] = data
+            window[:count] = data[:count]
             window.release()
-            del self._incoming[:count]
+            if data[count:]:
+                self._incoming.appendleft(data[count:])
+            data = data[:count]
             self.socket.show(bool(self._incoming), self._fin)
             self._on_read(data)
             self._protocol.buffer_updated(count)

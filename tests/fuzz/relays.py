@@ -117,9 +117,11 @@ def relay(settings: bytes, answers: list[bytes], text: bytes, cut: tuple[int, in
     check_permits(scene)
     check_end(scene)
     sent = [(peer.heard, peer.transport.aborted) for peer in scene.upstreams if isinstance(peer, RecordingUpstream)]
-    # of a request that turns out to be malformed more or less may have been sent before the connection is cut
-    upstreams = [(cut_short(peer) if aborted else heard) for peer, (heard, aborted) in zip(scene.upstreams, sent, strict=True)]
-    return client.heard, upstreams, told(scene)
+    # of a request that turns out to be malformed behind what is decided on, more or less may have been shown and sent before it is cut
+    upstreams = [cut_short(peer) if aborted else heard for peer, (heard, aborted) in zip(scene.upstreams, sent, strict=True)]
+    all_said = request_stream(scene.plane.head_limit)
+    all_said.feed(text)
+    return client.heard, [heard for heard in upstreams if heard], all_said.fault or told(scene)
 
 
 def cut_short(peer: Peer) -> object:
