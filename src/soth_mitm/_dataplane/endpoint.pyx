@@ -70,7 +70,9 @@ cdef class Endpoint:
         self.inbox.drop()
         self.outbox.drop()
         try:
-            self.party.lost(self, error if self.fault is None else self.fault)
+            if self.fault is None:
+                self.fault = error
+            self.party.lost(self, self.fault)
         finally:
             self.party = Party()
             self.transport = None

@@ -32,14 +32,22 @@ cdef class Route:
     """Where requests go. `pool` is None for a refusal, which is answered `status` and `reason`."""
 
     def __cinit__(self, OriginPool pool, meta, str scheme not None, str authority not None, *, bint observed=True, int status=0,
-                  bytes reason=b""):
+                  bytes reason=b"", facts=None, on_facts=None):
         self.pool = pool
         self.meta = meta
+        self.facts = facts
+        self.on_facts = on_facts
         self.scheme = scheme
         self.authority = authority
         self.observed = observed
         self.status = status
         self.reason = reason
+
+    cdef int met(self, object facts) except -1:
+        self.facts = facts
+        if self.on_facts is not None and self.observed:
+            self.meta = self.on_facts(self.meta, facts)
+        return 0
 
 
 @cython.final
@@ -110,6 +118,10 @@ cdef class Flow(Party):
             if len(body) > self.plane.body_limit:
                 body = body[:self.plane.body_limit]
                 truncated = True
+            elif len(body) == self.plane.body_limit < self.request.content_length:
+                truncated = True
+        # what comes from now on is nobody's
+        self.payload = None
         self.shown = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, body,
                                  self.plane.body_limit)
         self.shown.trailer_block = self.request_trailers
@@ -118,11 +130,16 @@ cdef class Flow(Party):
         return self.shown
 
     cdef int ask_afterwards(self) except -1:
+        if not self.ask_later:
+            return 0
+        self.ask_later = False
         self.show_request()
         return self.push(self.hooks.on_request, self.shown, None)
 
     cdef int ignored(self, object decision) except -1:
-        if isinstance(decision, self.plane.decision_type) and decision.is_block:
+        if not isinstance(decision, self.plane.decision_type):
+            self.hooks.misjudged(decision)
+        elif decision.is_block:
             self.plane.counters.blocks_ignored += 1
             self.plane.on_ignored_block(self.shown)
         return 0
@@ -151,6 +168,7 @@ cdef class Flow(Party):
 
     cdef int tell_head(self) except -1:
         if self.streaming and self.hooks.on_response is not None:
+            self.ask_afterwards()
             self.push(self.hooks.on_response, self.show_response(b""), None)
         return 0
 
@@ -192,6 +210,7 @@ cdef class Flow(Party):
             self.plane.counters.framing_errors += self.framer.error_count
             self.framer = None
         elif self.copy is not None and whole:
+            self.ask_afterwards()
             self.push(self.hooks.on_response, self.show_response(self.copy.joined()), None)
         self.copy = None
         return 0
@@ -202,6 +221,7 @@ cdef class Flow(Party):
         self.ended = True
         self.plane.counters.active_flows -= 1
         note(LEDGER_FLOW, -1)
+        self.ask_afterwards()
         if self.streaming and self.hooks.on_stream_end is not None:
             self.push(self.hooks.on_stream_end, self.route.meta.connection_id, self.id)
         return self.settle()
@@ -224,6 +244,7 @@ cdef class Flow(Party):
         self.frames = []
         for chunk in frames:
             chunk.connection_id = self.route.meta.connection_id
+            chunk.connection_meta = self.route.meta
             chunk.flow_id = self.id
             chunk.direction = "to_client"
             chunk.sequence = self.sequence

@@ -23,6 +23,8 @@ cdef class Counters:
     cdef public int64_t pool_hits
     cdef public int64_t pool_misses
     cdef public int64_t pool_waits
+    cdef public int64_t pool_stale
+    cdef public int64_t pool_pins
     cdef public int64_t upgrades
     cdef public int64_t tunnels
     cdef public int64_t dropped_chunks

@@ -86,6 +86,12 @@ class Snapshot:
             queue = self._deadlines[milliseconds] = DeadlineQueue(self._loop.call_later, milliseconds / 1000)
         return queue
 
+    def warn_once(self, message: str) -> None:
+        """Log a warning that a proxy gives once in its life, however often it is reloaded."""
+        if message not in self._logged:
+            self._logged.add(message)
+            log.warning("%s", message)
+
     def _block_ignored(self, request: RawRequest) -> None:
         if "block ignored" in self._logged:
             return
