@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from soth_mitm import HandlerDecision, InterceptHandler, RawRequest, StreamChunk
+from soth_mitm import HandlerDecision, InterceptHandler, RawRequest, ShutdownTimeoutError, StreamChunk
 from support.origin import Origin, Request, ScriptedConnection
 from support.origin_answers import pattern
 from support.recording import Recording
@@ -345,3 +345,26 @@ class TestDecisions:
             answer = client.read_answer()
             assert answer.status == 502 and "handler.failure_policy" in answer.text
         assert server.requests == []
+
+
+class TestDrain:
+    def test_a_flow_that_does_not_end(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy(**{"timeouts.drain_ms": SHORT})
+        with running.tunnel(plain_origin.port) as client:
+            client.send(GET.replace(b"/bytes/3", b"/sse/1000000/1"))
+            client.read_until(b"data: ")
+            with pytest.raises(ShutdownTimeoutError) as caught:
+                running.handle.shutdown()
+            assert (caught.value.aborted, caught.value.timeout) == (1, SHORT / 1000)
+            with pytest.raises(OSError):
+                client.read_to_end()
+        assert running.handler.names[-2:] == ["on_stream_end", "on_connection_close"]
+
+    def test_a_flow_that_ends(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy(**{"timeouts.drain_ms": 10_000})
+        with running.tunnel(plain_origin.port) as client:
+            client.send(GET.replace(b"/bytes/3", b"/sse/100/1"))
+            client.read_until(b"data: ")
+            running.handle.shutdown()
+            client.read_until(b"0\r\n\r\n")
+            assert client.read_to_end() == b""
