@@ -210,7 +210,7 @@ class FlowRuntimeConfig(Struct, kw_only=True):
     dispatch_queue_capacity: Annotated[
         int | None,
         count(
-            "Stream chunks that may wait for the handler per flow.",
+            "Stream chunks that may wait for the handler per flow, and flows that may wait for it per connection.",
             unset="connections per host times destinations, within 128..1024",
             example=256,
         ),

@@ -13,7 +13,6 @@ from typing import Self
 
 import pytest
 
-from soth_mitm.proxy import client as proxy_client
 from soth_mitm.proxy import snapshot
 from support.certs import TestCA
 from support.leaks import DescriptorWatch, open_descriptors, what_remains
@@ -90,7 +89,6 @@ class TlsPeer:
 def quick_goodbyes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the proxy wait only this long for last bytes to move."""
     monkeypatch.setattr(snapshot, "LINGER_SECONDS", GOODBYE)
-    monkeypatch.setattr(proxy_client, "LINGER_SECONDS", GOODBYE, raising=False)
 
 
 @pytest.fixture
@@ -128,7 +126,7 @@ def read_late(client: WireClient) -> bytes:
 class TestLateReaders:
     """What they read last lies with the proxy, whose other side has ended long ago."""
 
-    SIZE = 60_000
+    SIZE = 20_000
 
     def test_of_the_last_bytes_of_a_tunnel(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
         def send(connection: ScriptedConnection) -> None:
@@ -185,9 +183,9 @@ class TestPeersThatReadNothing:
     def test_an_upstream_holds_no_connection_open(self, proxy: ProxyFactory, listening: socket.socket) -> None:
         """The client is gone, and what it sent lies in our buffer."""
         running = proxy(**NOTHING_LISTED, **{"timeouts.tunnel_idle_ms": 50, "timeouts.body_idle_ms": 50})
-        # what is opened once is open after the first connection
-        running.tunnel(listening.getsockname()[1]).close()
-        listening.accept()[0].close()
+        with running.client():
+            # the first one opens what is kept, such as a socket to ask the system about processes
+            running.handler.wait("on_connection_open")
         running.handler.wait("on_connection_close")
         watch = DescriptorWatch()
         client = running.tunnel(listening.getsockname()[1])

@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +100,7 @@ def thirds(data: bytes) -> list[bytes]:
 
 
 FEEDS = [whole, single_bytes, thirds]
+Feed = Callable[[bytes], list[bytes]]
 
 
 @dataclass
@@ -180,19 +181,22 @@ def read_refusal(client: WireClient, sample: Sample) -> None:
 @pytest.mark.parametrize("feed", FEEDS)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sample", REFUSED, ids=lambda sample: sample.name)
-def test_refused(scene: Scene, sample: Sample, way: str, feed: type[list[bytes]]) -> None:
-    mark = scene.journal.mark()
+def test_refused(scene: Scene, sample: Sample, way: str, feed: Feed) -> None:
+    mark, before = scene.journal.mark(), scene.running.metrics()
     with scene.client(way) as client:
         for piece in feed(addressed(sample.blocks["request"].data, way, scene.authority(way))):
             client.send(piece)
         read_refusal(client, sample)
     scene.assert_silence(mark)
     assert scene.journal.since(mark, "asked") == []
+    after = scene.running.metrics()
+    assert after.refused_request_count - before.refused_request_count == (refusal(sample)[1] != CUT)
+    assert after.allowed_request_count == before.allowed_request_count
 
 
 @pytest.mark.parametrize("feed", FEEDS)
 @pytest.mark.parametrize(("sample", "way"), ACCEPTED)
-def test_accepted(scene: Scene, sample: Sample, way: str, feed: type[list[bytes]]) -> None:
+def test_accepted(scene: Scene, sample: Sample, way: str, feed: Feed) -> None:
     data = addressed(sample.blocks["request"].data, way, scene.authority(way))
     left = len(sample.verdict.get("left", "").encode().decode("unicode_escape"))
     data = data[: len(data) - left]
@@ -237,7 +241,7 @@ def breaks_in_its_body(sample: Sample) -> bool:
 
 @pytest.mark.parametrize("feed", FEEDS)
 @pytest.mark.parametrize("sample", [sample for sample in REFUSED if breaks_in_its_body(sample)], ids=lambda sample: sample.name)
-def test_refused_while_it_streams(streaming: Scene, sample: Sample, feed: type[list[bytes]]) -> None:
+def test_refused_while_it_streams(streaming: Scene, sample: Sample, feed: Feed) -> None:
     """What comes before the fault may have gone on; nothing of the fault has, and the upstream never sees an end."""
     data = sample.blocks["request"].data
     mark = streaming.journal.mark()

@@ -50,9 +50,9 @@ def tap(journal: Journal, origin_ca: TestCA) -> Iterator[Tap]:
 
 
 @pytest.fixture
-def plain_tap(journal: Journal) -> Iterator[Tap]:
-    """The same without TLS."""
-    with Tap(journal) as running:
+def plain_tap() -> Iterator[Tap]:
+    """The same without TLS, with a journal of its own."""
+    with Tap(Journal()) as running:
         yield running
 
 

@@ -125,7 +125,7 @@ class TestPipelined:
         journal.wait_plain(mark, sent(uploads) + b"GET /last HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert [entry.value.headers["x-decide"] for entry in journal.since(mark, "asked")[:-1]] == [upload.decide for upload in uploads]
 
-    def test_in_monitor_mode(self, proxy: ProxyFactory, journal: Journal, tap: Tap) -> None:
+    def test_in_monitor_mode(self, proxy: ProxyFactory, journal: Journal, tap: Tap, caplog: pytest.LogCaptureFixture) -> None:
         """The next request is served while the handler thinks about the one before."""
         uploads = [Upload(5, "chunked", decide) for decide in ("suspend", "block", "suspend-block", "raise", "allow")]
         running = proxy(Judge(journal), intercept_mode="monitor")
@@ -138,6 +138,7 @@ class TestPipelined:
             running.handler.release()
             journal.wait(mark, "shown", len(uploads))
         assert running.metrics().ignored_block_count == 2
+        assert sum("intercept_mode is monitor" in record.getMessage() for record in caplog.records) == 1
 
     @pytest.mark.parametrize("first", ["allow", "block", "suspend", "suspend-block"])
     def test_a_malformed_one_is_refused_in_its_turn(self, proxy: ProxyFactory, journal: Journal, tap: Tap, first: str) -> None:
@@ -153,6 +154,17 @@ class TestPipelined:
             assert client.read_to_end() == b""
         assert journal.plain_since(mark) == sent([upload])
         assert len(journal.since(mark, "asked")) == 1
+
+    @pytest.mark.parametrize("decide", ["allow", "block"])
+    def test_a_slow_one_is_told_so(self, proxy: ProxyFactory, journal: Journal, tap: Tap, decide: str) -> None:
+        upload = Upload(0, "length", decide)
+        running = proxy(Judge(journal), **{"timeouts.client_head_ms": 200})
+        with warm(running, tap) as client:
+            client.send(upload.wire + b"GET /slo")
+            assert client.read_answer().status == DECISIONS[decide]
+            answer = client.read_answer()
+            assert answer.status == 408 and "timeouts.client_head_ms" in answer.text
+            assert client.read_to_end() == b""
 
     def test_a_block_without_its_body_ends_the_pipeline(self, proxy: ProxyFactory, journal: Journal, tap: Tap) -> None:
         """The body of a refused request is never read as the next request, whatever it looks like."""

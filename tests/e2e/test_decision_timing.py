@@ -133,6 +133,17 @@ class TestEnforce:
         assert upstream.client.read_to_end() == b""
         upstream.assert_silence()
 
+    def test_a_client_that_leaves_while_it_is_decided_on(self, case: Case) -> None:
+        """An ALLOW that comes too late sends nothing."""
+        upstream = case()
+        upstream.send(head("Content-Length: 5\r\n", "suspend") + b"hello")
+        upstream.asked()
+        upstream.client.reset()
+        upstream.running.wait_idle("active_flows")
+        upstream.judge.release()
+        upstream.running.wait_idle()
+        upstream.assert_silence()
+
     def test_the_rest_of_an_upload_that_was_answered_early_arrives(self, case: Case, tap: Tap) -> None:
         """At once, not with the next request on that connection."""
         tap.at_head = lambda connection, head: connection.send(OK)

@@ -61,13 +61,12 @@ class Running:
     def metrics(self) -> ProxyMetrics:
         return self.handle.metrics()
 
-    def wait_idle(self) -> None:
-        """Wait until no connection and no request is left."""
+    def wait_idle(self, *names: str) -> None:
+        """Wait until no connection and no request is left; or, by the names of their metrics, nothing else that is counted."""
 
         def active() -> dict[str, int]:
-            metrics = self.metrics()
-            counts = {"active_connections": metrics.active_connections, "active_flows": metrics.active_flows}
-            return {name: count for name, count in counts.items() if count}
+            metrics = self.metrics().as_dict()
+            return {name: int(metrics[name]) for name in names or ("active_connections", "active_flows") if metrics[name]}
 
         left = what_remains(active)
         assert not left, left

@@ -83,4 +83,5 @@ cdef class Conversation(Party):
     cdef int leave(self) except -1             # close the client's connection in order, and stop
     cdef int check_end(self) except -1
     cdef int may_retry(self) except -1
+    cdef int next_head(self) except -1         # go on with a client that was held between two requests
     cdef int go_on(self) except -1             # read on from an upstream that was held

@@ -206,7 +206,13 @@ cdef class Conversation(Party):
 
     cdef int settled(self, object flow) except -1:
         self.unsettled -= 1
+        if self.sending == SENDING_HEAD and self.client.held and not self.over:
+            return self.next_head()
         return self.check_end()
+
+    cdef int next_head(self) except -1:
+        self.client.release()
+        return self.advance()
 
     cdef int check_end(self) except -1:
         if self.over and self.client.gone and self.unsettled == 0 and not self.told_end:
@@ -289,6 +295,8 @@ cdef class Conversation(Party):
                     self.upstream.hold()
                 else:
                     self.go_on()
+            elif now and self.sending == SENDING_HEAD:
+                return self.next_head()
         elif endpoint is self.upstream and self.sending == SENDING_RELAY:
             if now:
                 self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)

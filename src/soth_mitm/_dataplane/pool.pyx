@@ -1,4 +1,4 @@
-"""Upstream connections of one origin. Checking out an idle one is a list pop; dialling is the control plane's."""
+"""Upstream connections of one origin. Checking out an idle one is a list pop and a look at its socket; dialling is the control plane's."""
 
 import ssl
 from collections import deque

@@ -78,6 +78,7 @@ class ClientConnection:
         except GoodbyeSaid:
             pass
         except WireError as error:
+            self._plane.counters.requests_refused += error.status in (400, 408, 431)
             self._answer(error.status, str(error))
         await self._leave()
 
@@ -118,7 +119,7 @@ class ClientConnection:
         limit = self._config.max_http_head_bytes
         parsed = None
         try:
-            async with asyncio.timeout(self._config.timeouts.client_idle_ms / 1000):
+            with self._intake.within(self._snapshot.client_idle):
                 data = await self._read_more(0)
         except TimeoutError:
             raise ConnectionOver from None

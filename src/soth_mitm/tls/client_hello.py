@@ -27,6 +27,7 @@ _RECORD_HANDSHAKE = 0x16
 _CLIENT_HELLO = 1
 
 _HTTP_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_SNIFFED = 64
 _HTTP_TARGETS = (b"/", b"* ", b"http://", b"https://")
 
 Sniffed = Literal["tls", "http", "ssh", "sslv2", "other"]
@@ -57,12 +58,18 @@ def sniff(first_bytes: bytes | bytearray | memoryview) -> Sniffed | Literal[Need
     2. A handshake record of any 3.x version: TLS.
     3. A two-byte SSLv2 header, message type 1 and a version: an SSLv2-style hello.
     4. ``SSH-``: SSH (RFC 4253 section 4.2).
-    5. A method token, a space, and a target in origin, asterisk or absolute form, or any target of CONNECT: HTTP.
-    6. Everything else.
+    5. A method token, blanks, and a target in origin, asterisk or absolute form, or any target of CONNECT: HTTP.
+    6. The same behind empty lines: HTTP. Servers pass over them, so a request that begins so must not pass unseen.
+    7. Everything else.
     """
-    data = bytes(first_bytes[:64])
+    data = bytes(first_bytes[:_SNIFFED])
     if not data:
         return NEED_MORE
+    if data[0] in b"\r\n":
+        begun = bytes(first_bytes).lstrip(b"\r\n")
+        if len(first_bytes) - len(begun) >= _SNIFFED:
+            return "http"
+        return _sniff_http(begun[:_SNIFFED]) if begun else NEED_MORE
     if data[0] == _RECORD_HANDSHAKE:
         return NEED_MORE if len(data) < 2 else "tls" if data[1] == 3 else "other"
     if data[0] & 0x80:
@@ -89,10 +96,13 @@ def _sniff_http(data: bytes) -> Sniffed | Literal[NeedMore.NEED_MORE]:
     rest = data[token.end() :]
     if not rest:
         return NEED_MORE if token.end() < 32 else "other"
-    if not rest.startswith(b" "):
+    target = rest.lstrip(b" \t")[:8].lower()
+    if rest[0] not in b" \t":
         return "other"
-    target = rest[1:9].lower()
-    if token.group() == b"CONNECT" and target:
+    if not target:
+        # strict parsing refuses more than one blank, and says so
+        return NEED_MORE if len(data) < _SNIFFED else "http"
+    if token.group() == b"CONNECT":
         return "http"
     if target.startswith(_HTTP_TARGETS):
         return "http"

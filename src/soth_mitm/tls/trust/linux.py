@@ -126,19 +126,19 @@ class LinuxStore:
 
     def uninstall(self, anchor: x509.Certificate) -> bool:
         """Take `anchor`, and nothing else, away again; False if it was not there."""
-        if not self._is_ours(anchor):
-            if self.is_trusted(anchor):
-                raise CaOperationError(f"the certificate is in {self._bundle}, but not by {self._file}: somebody else put it there")
+        ours = self._is_ours(anchor)
+        if not ours and not self.is_trusted(anchor):
             return False
-        remedy = f"sudo rm {shlex.quote(str(self._file))} && {self._refresh_as_root()}"
-        try:
-            self._file.unlink()
-        except OSError as error:
-            raise _not_writable(self._file, error, remedy) from error
-        self._refresh(remedy)
+        if ours:
+            try:
+                self._file.unlink()
+            except OSError as error:
+                raise _not_writable(self._file, error, self._commands_to_uninstall()) from error
+        # also where the file is gone: an uninstallation before this one may not have come to its end
+        self._refresh(self._commands_to_uninstall())
         self._tell_hook()
         if self.is_trusted(anchor):
-            raise CaOperationError(f"{self._file} was removed, but the certificate is still in {self._bundle}: another file has it too")
+            raise CaOperationError(f"the certificate is still in {self._bundle}: a file other than {self._file} has it too")
         return True
 
     def _is_ours(self, anchor: x509.Certificate) -> bool:
@@ -153,11 +153,18 @@ class LinuxStore:
     def _refresh(self, remedy: str) -> None:
         self._checked(self._layout.refresh, "", remedy)
 
-    def _tell_hook(self) -> None:
+    @property
+    def _hook(self) -> Path | None:
         hook = self._root / self._layout.forget_hook
-        if self._layout.forget_hook and hook.is_file() and hook.stat().st_mode & stat.S_IXUSR:
-            link = self._root / self._layout.linked_as / f"{FILE_NAME}.pem"
-            self._checked((str(hook),), f"-{link}\n", f"echo {shlex.quote(f'-{link}')} | sudo {shlex.quote(str(hook))}")
+        return hook if self._layout.forget_hook and hook.is_file() and hook.stat().st_mode & stat.S_IXUSR else None
+
+    @property
+    def _link(self) -> str:
+        return str(self._root / self._layout.linked_as / f"{FILE_NAME}.pem")
+
+    def _tell_hook(self) -> None:
+        if self._hook is not None:
+            self._checked((str(self._hook),), f"-{self._link}\n", self._commands_to_uninstall())
 
     def _checked(self, argv: Sequence[str], stdin: str, remedy: str) -> None:
         output = self._run(argv, stdin)
@@ -172,6 +179,10 @@ class LinuxStore:
 
     def _refresh_as_root(self) -> str:
         return f"sudo {shlex.join(self._layout.refresh)}"
+
+    def _commands_to_uninstall(self) -> str:
+        commands = f"sudo rm -f {shlex.quote(str(self._file))} && {self._refresh_as_root()}"
+        return commands if self._hook is None else f"{commands} && echo -{shlex.quote(self._link)} | sudo {shlex.quote(str(self._hook))}"
 
 
 def _not_writable(file: Path, error: Exception, remedy: str) -> CaError:

@@ -100,11 +100,21 @@ def test_trust_that_somebody_else_gave_is_not_taken(system: System, anchor: x509
     (system.anchors / f"by-hand{system.layout.suffix}").write_bytes(to_pem([anchor]))
     system.refresh((), "")
     assert system.store.is_trusted(anchor)
-    with pytest.raises(CaOperationError, match="somebody else put it there"):
-        system.store.uninstall(anchor)
-    assert system.store.install(anchor)
-    with pytest.raises(CaOperationError, match="another file has it too"):
-        system.store.uninstall(anchor)
+    for installed in (False, True):
+        assert not installed or system.store.install(anchor)
+        with pytest.raises(CaOperationError, match="a file other than .* has it too"):
+            system.store.uninstall(anchor)
+        assert system.store.is_trusted(anchor)
+
+
+def test_an_uninstallation_that_broke_off_is_completed(debian: System, anchor: x509.Certificate) -> None:
+    debian.store.install(anchor)
+    broken = LinuxStore(RecordedTool([(DEBIAN.refresh, Output(1, stderr="no space left"))]), debian.root)
+    with pytest.raises(CaOperationError, match="no space left"):
+        broken.uninstall(anchor)
+    assert debian.store.is_trusted(anchor)
+    assert debian.store.uninstall(anchor)
+    assert not debian.store.is_trusted(anchor)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +159,7 @@ def test_without_the_right_the_commands_are_said(
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(CaPermissionError) as caught:
         store.uninstall(anchor)
-    assert str(caught.value).endswith(f"run: sudo rm {file} && sudo update-ca-certificates --fresh")
+    assert str(caught.value).endswith(f"run: sudo rm -f {file} && sudo update-ca-certificates --fresh")
     assert store.is_trusted(anchor)
 
 
@@ -170,7 +180,7 @@ def test_files_that_may_not_be_read(
         act(debian.store, anchor)
 
 
-def test_java_on_debian_is_told_of_the_removal(debian: System, anchor: x509.Certificate) -> None:
+def test_java_on_debian_is_told_of_the_removal(debian: System, anchor: x509.Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     hook = debian.root / "etc/ca-certificates/update.d/jks-keystore"
     hook.parent.mkdir(parents=True)
     hook.write_text("")
@@ -184,6 +194,11 @@ def test_java_on_debian_is_told_of_the_removal(debian: System, anchor: x509.Cert
     store = LinuxStore(RecordedTool([((str(hook),), listen), (DEBIAN.refresh, debian.refresh)]), debian.root)
     store.install(anchor)
     assert told == []
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(CaPermissionError) as caught:
+        store.uninstall(anchor)
+    assert str(caught.value).endswith(f" && echo -{debian.root}/etc/ssl/certs/soth-mitm-local-ca.pem | sudo {hook}")
+    monkeypatch.undo()
     store.uninstall(anchor)
     assert told == [f"-{debian.root}/etc/ssl/certs/soth-mitm-local-ca.pem\n"]
 
