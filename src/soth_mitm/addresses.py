@@ -10,6 +10,8 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 # What a resolver accepts as a name, after lower-casing: labels of 63, underscores included because service records use them.
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+# The address of "all interfaces" is none that a client can connect to.
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _LABEL_DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
 _JOINERS = "\u200c\u200d"
 _MAX_NAME = 253

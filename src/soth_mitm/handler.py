@@ -59,7 +59,8 @@ class InterceptHandler:
         """A TLS handshake failed.
 
         When: after a handshake with the client or with the upstream failed.
-        Gets: the host of the target, and the error with its `side`, its class in `reason`, and the library's words in `detail`.
+        Gets: the host of the target, and the error with its `side`, its class in `reason`, and the library's words in `detail`;
+        `certificate_refused` says that a client did not accept our certificate, as far as can be told.
         Deadline: `handler.request_timeout_ms`. Failure: counted.
         """
 

@@ -2,6 +2,28 @@
 
 from libc.stdint cimport int64_t
 
+# Under AddressSanitizer nothing but what is in a buffer may be read there; elsewhere these are nothing
+cdef extern from *:
+    """
+    #if defined(__SANITIZE_ADDRESS__)
+    #define SOTH_ASAN
+    #elif defined(__has_feature)
+    #if __has_feature(address_sanitizer)
+    #define SOTH_ASAN
+    #endif
+    #endif
+    #ifdef SOTH_ASAN
+    #include <sanitizer/asan_interface.h>
+    #define soth_hide(p, n) __asan_poison_memory_region((p), (size_t)(n))
+    #define soth_show(p, n) __asan_unpoison_memory_region((p), (size_t)(n))
+    #else
+    #define soth_hide(p, n) ((void)0)
+    #define soth_show(p, n) ((void)0)
+    #endif
+    """
+    void soth_hide(const void* p, Py_ssize_t n) noexcept nogil
+    void soth_show(const void* p, Py_ssize_t n) noexcept nogil
+
 
 cdef enum:
     BLOCK_SIZE = 65536         # what one read buffer holds before it has to grow
@@ -45,7 +67,7 @@ cdef class Buffer:
     # filling
     cdef Py_ssize_t room(self) noexcept
     cdef int reserve(self, Py_ssize_t wanted) except -1    # at least `wanted` bytes of room: moves, then grows
-    cdef char* tail(self) noexcept
+    cdef char* tail(self) noexcept                         # for writing `room()` bytes; commit() follows
     cdef void commit(self, Py_ssize_t count) noexcept
     cdef int append(self, const char* data, Py_ssize_t length) except -1
 

@@ -9,7 +9,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 
-from soth_mitm._dataplane.ledger cimport LEDGER_BLOCK, note
+from soth_mitm._dataplane.ledger cimport LEDGER, LEDGER_BLOCK, note
 
 
 @cython.final
@@ -76,7 +76,9 @@ cdef class Arena:
     cdef void give_block(self, char* block, Py_ssize_t size) noexcept:
         self.lent -= size
         note(LEDGER_BLOCK, -1)
-        if size == BLOCK_SIZE and self.spare_count < SPARE_BLOCKS:
+        soth_show(block, size)
+        # in debug builds each block goes back at once, so that a sanitizer sees who still looks at it
+        if not LEDGER and size == BLOCK_SIZE and self.spare_count < SPARE_BLOCKS:
             self.spare[self.spare_count] = block
             self.spare_count += 1
         else:
@@ -108,6 +110,7 @@ cdef class Buffer:
             self.base = self.arena.take_block(size)
             self.capacity = size
             return 0
+        soth_show(self.base, self.capacity)
         if self.capacity - used >= wanted:
             memmove(self.base, self.base + self.start, used)
         else:
@@ -124,15 +127,17 @@ cdef class Buffer:
         return 0
 
     cdef char* tail(self) noexcept:
+        soth_show(self.base + self.end, self.capacity - self.end)
         return self.base + self.end
 
     cdef void commit(self, Py_ssize_t count) noexcept:
         self.end += count
+        soth_hide(self.base + self.end, self.capacity - self.end)
 
     cdef int append(self, const char* data, Py_ssize_t length) except -1:
         self.reserve(length)
-        memcpy(self.base + self.end, data, length)
-        self.end += length
+        memcpy(self.tail(), data, length)
+        self.commit(length)
         return 0
 
     cdef const char* data(self) noexcept:
@@ -143,6 +148,7 @@ cdef class Buffer:
 
     cdef void consume(self, Py_ssize_t count) noexcept:
         self.start += count
+        soth_hide(self.base, self.start)
         if self.start == self.end:
             self.drop()
 

@@ -25,11 +25,11 @@ cdef class Endpoint:
     cdef readonly bint closing
     cdef readonly bint gone            # connection_lost came
     cdef bint eof                      # the peer's FIN came
-    cdef bint told_end                 # party.ended() was called
+    cdef readonly bint told_end        # party.ended() was called
     cdef bint delivering
     cdef bint deaf                     # what comes is thrown away unread, only the peer's FIN counts
     cdef bint fresh                    # plain text in the inbox that the party was not told of
-    cdef object fault                  # what made us abort, for party.lost()
+    cdef readonly object fault         # what ended it before its time, for party.lost()
     cdef readonly int64_t bytes_in     # plaintext
     cdef readonly int64_t bytes_out
 
@@ -50,7 +50,8 @@ cdef class Endpoint:
 
     # Ending
     cdef int finish(self) except -1            # orderly: close_notify, flush, close
-    cdef int fail(self, object error) except -1    # now: what is queued is lost
+    cdef int fail(self, object error) except -1    # now: what is queued is lost, and with an error the peer can tell
+    cdef int reset_on_close(self) except -1
 
     # TLS
     cdef int step_handshake(self) except -1

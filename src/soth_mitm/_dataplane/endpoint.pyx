@@ -1,6 +1,9 @@
 """One socket of the proxy: reads into an arena, runs TLS when asked to, tells its party, gathers writes, keeps back-pressure."""
 
+import os
+import socket
 import ssl
+import struct
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
@@ -10,6 +13,7 @@ from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.tls_pump cimport TlsPump
 
 SSL_ERROR = ssl.SSLError
+LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 # not final: the pool's connection derives from it, and proxy/ adds asyncio.BufferedProtocol, which the loops ask for by type
@@ -66,7 +70,9 @@ cdef class Endpoint:
         self.inbox.drop()
         self.outbox.drop()
         try:
-            self.party.lost(self, error if self.fault is None else self.fault)
+            if self.fault is None:
+                self.fault = error
+            self.party.lost(self, self.fault)
         finally:
             self.party = Party()
             self.transport = None
@@ -213,11 +219,23 @@ cdef class Endpoint:
         if self.gone:
             return 0
         self.fault = error
-        if not self.closing and self.tls is not None:
+        if self.tls is None:
+            if error is not None:
+                self.reset_on_close()
+        elif not self.closing:
             # the alert that tells the peer why, if the engine made one
             self.flush()
         self.closing = True
         self.transport.abort()
+        return 0
+
+    cdef int reset_on_close(self) except -1:
+        # without TLS a FIN would tell the peer that it has got everything
+        try:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+        except OSError:
+            # the connection is gone already, which some systems say here
+            pass
         return 0
 
     def close(self):

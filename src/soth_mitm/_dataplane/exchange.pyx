@@ -6,9 +6,7 @@ hook's answer, a connection from the pool) changes a state and calls `advance`, 
 
 cimport cython
 
-from soth_mitm._dataplane.body cimport (
-    BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response,
-)
+from soth_mitm._dataplane.body cimport BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_DOWNLOAD, LATE_HEAD, LATE_IDLE,
     LATE_RESPONSE, LATE_UPLOAD, SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
@@ -16,19 +14,19 @@ from soth_mitm._dataplane.conversation cimport (
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.fields cimport too_large_text
 from soth_mitm._dataplane.flow cimport Copy, Flow, Route
-from soth_mitm._dataplane.head cimport (
-    FIELD_UPGRADE, HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text,
-    parse_request_head, parse_response_head,
-)
+from soth_mitm._dataplane.head cimport HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head
+from soth_mitm._dataplane.head cimport head_error_text, parse_request_head, parse_response_head
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
 from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
-from soth_mitm._dataplane.scan cimport soth_equals_lower
 from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, move_request, move_response
-from soth_mitm._dataplane.view cimport View, view_bytes
+from soth_mitm._dataplane.upgrade cimport may_switch, was_offered
+from soth_mitm._dataplane.view cimport view_bytes
 from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
+
+from soth_mitm.errors import WireError
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -55,7 +53,7 @@ cdef class Exchange(Conversation):
         if self.over:
             # drained or aborted before it began
             return
-        self.client_deadline.set(self.plane.client_head, LATE_HEAD)
+        self.next_request()
         self.advance()
         if self.client.told_end and not self.over:
             self.ended(self.client, True)
@@ -102,6 +100,9 @@ cdef class Exchange(Conversation):
         cdef Head head
         if size == 0:
             return self.leave() if self.client.told_end else 0
+        if self.client.blocked or self.unsettled >= self.plane.queue_limit:
+            # who does not read his answers gets no more of them, and a handler that is behind is shown no more
+            return self.client.hold()
         head = Head()
         used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, &self.scanned)
         if used == HEAD_MORE:
@@ -122,9 +123,8 @@ cdef class Exchange(Conversation):
 
     cdef int open_flow(self, Head head) except -1:
         cdef Flow flow
-        cdef int index
         cdef bint at_head
-        cdef View value
+        self.answering = ANSWERING_NONE
         self.keep = head.keeps_alive() and not self.plane.draining
         self.find_route(head)
         flow = self.flow = Flow(self.plane, self, self.route, head)
@@ -138,10 +138,7 @@ cdef class Exchange(Conversation):
         if self.route.pool is None and not self.route.observed:
             self.plane.counters.requests_refused += self.route.status == 400
             return self.answer(self.route.status, self.route.reason, ())
-        index = head.find_known(FIELD_UPGRADE)
-        if index >= 0 and head.connection_upgrade:
-            value = head.span(head.fields[index].value, head.fields[index].value_len)
-            flow.upgrade = value.len == 9 and soth_equals_lower(value.ptr, b"websocket", 9)
+        flow.upgrade = head.connection_upgrade and may_switch(head)
         if flow.hooks is None:
             return self.forward()
         at_head = flow.request_body.state == BODY_DONE or not self.plane.buffer_requests or flow.conversational()
@@ -248,6 +245,8 @@ cdef class Exchange(Conversation):
             self.keep = False
             return self.fail_upstream(self.route.status, self.route.reason)
         self.sending = SENDING_CLAIM
+        if self.pin is not None and self.use_pin():
+            return 0
         self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
         return self.route.pool.claim(self)
 
@@ -256,13 +255,18 @@ cdef class Exchange(Conversation):
         if self.over or self.sending != SENDING_CLAIM:
             return connection.pool.give_back(connection)
         self.upstream = connection
+        if connection.facts is not self.flow.route.facts:
+            self.flow.route.met(connection.facts)
         self.write_request()
         return self.advance()
 
     cdef int refused(self, object error) except -1:
         if self.over or self.sending != SENDING_CLAIM:
             return 0
-        self.fail_upstream(getattr(error, "status", 502), str(error).encode())
+        if not isinstance(error, WireError):
+            # a hook that had to be asked failed, and handler.recover_from_panics is off
+            return self.cut(error)
+        self.fail_upstream(error.status, str(error).encode())
         return self.advance()
 
     cdef int write_request(self) except -1:
@@ -274,6 +278,9 @@ cdef class Exchange(Conversation):
             for piece in flow.wire.pieces:
                 self.upstream.send_bytes(piece)
             self.plane.counters.bytes_to_upstreams += flow.wire.size
+        if flow.request_body.state != BODY_DONE:
+            # the rest streams on and is not kept, so these alone are not the request
+            flow.wire = None
         self.upstream_scanned = 0
         self.upstream_bytes_before = self.upstream.bytes_in
         self.answering = ANSWERING_HEAD
@@ -290,7 +297,7 @@ cdef class Exchange(Conversation):
                 return 0
         self.upstream_deadline.clear()
         self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
-        return self.client.release()
+        return 0
 
     cdef int relay_request(self) except -1:
         cdef int moved = move_request(self.flow, self.client, self.upstream)
@@ -300,10 +307,9 @@ cdef class Exchange(Conversation):
             return self.reject()
         if moved == MOVED_ALL:
             return self.request_sent()
-        if self.upstream.blocked:
-            self.client.hold()
         self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
-        return 0
+        # not before its buffer is empty: one that is full holds it back by itself
+        return self.client.hold() if self.upstream.blocked else self.client.release()
 
     cdef int request_sent(self) except -1:
         self.sending = SENDING_SENT
@@ -356,7 +362,9 @@ cdef class Exchange(Conversation):
         cdef int index
         if body_of_response(&flow.response_body, head, flow.request.method, flow.request.minor, self.plane.head_limit) < 0:
             return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
-        if flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining:
+        if (flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining
+                or ((self.is_pinned() or self.sending != SENDING_SENT) and not head.keeps_alive())):
+            # the last: what is left of the upload will have nowhere to go
             self.keep = False
         if self.plane.strip_alt_svc and flow.hooks is not None:
             index = head.find(b"alt-svc", 7)
@@ -381,8 +389,8 @@ cdef class Exchange(Conversation):
     cdef int switch_protocols(self, Head head) except -1:
         cdef Flow flow = self.flow
         cdef Upstream upstream = self.upstream
-        if not flow.upgrade or self.sending != SENDING_SENT:
-            return self.fail_upstream(502, b"the upstream switched protocols without being asked to")
+        if not flow.upgrade or self.sending != SENDING_SENT or not was_offered(flow.request, head):
+            return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
         self.plane.counters.upgrades += 1
         flow.begin_response(head)
         self.client.send_bytes(response_head_bytes(head, False, False, True))
@@ -423,7 +431,7 @@ cdef class Exchange(Conversation):
         if self.sending != SENDING_SENT and (self.upstream is None or self.upstream.told_end or self.upstream.gone):
             # an early response, and nobody left to send the rest of the request to
             self.drop_upstream()
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             self.flow.end_response(True)
             return self.stop()
         self.flow.end_response(True)

@@ -18,12 +18,16 @@ from soth_mitm._dataplane.view cimport View
 # Where the requests of a connection (or, on the proxy port, of one authority) go, and whether the handler sees them
 cdef class Route:
     cdef readonly OriginPool pool      # None: refused
-    cdef readonly object meta          # ConnectionMeta
+    cdef readonly object meta          # ConnectionMeta, with the facts of the upstream connection used last
+    cdef readonly object facts         # Upstream.facts of that connection
+    cdef readonly object on_facts      # on_facts(meta, facts) -> meta, or None: nobody wants to know
     cdef readonly str scheme
     cdef readonly str authority
     cdef readonly bint observed
     cdef readonly int status           # of the refusal
     cdef readonly bytes reason
+
+    cdef int met(self, object facts) except -1     # requests now go over a connection of which that is known
 
 
 # Pieces of a body, up to a bound

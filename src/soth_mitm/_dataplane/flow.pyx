@@ -32,14 +32,22 @@ cdef class Route:
     """Where requests go. `pool` is None for a refusal, which is answered `status` and `reason`."""
 
     def __cinit__(self, OriginPool pool, meta, str scheme not None, str authority not None, *, bint observed=True, int status=0,
-                  bytes reason=b""):
+                  bytes reason=b"", facts=None, on_facts=None):
         self.pool = pool
         self.meta = meta
+        self.facts = facts
+        self.on_facts = on_facts
         self.scheme = scheme
         self.authority = authority
         self.observed = observed
         self.status = status
         self.reason = reason
+
+    cdef int met(self, object facts) except -1:
+        self.facts = facts
+        if self.on_facts is not None and self.observed:
+            self.meta = self.on_facts(self.meta, facts)
+        return 0
 
 
 @cython.final
@@ -236,6 +244,7 @@ cdef class Flow(Party):
         self.frames = []
         for chunk in frames:
             chunk.connection_id = self.route.meta.connection_id
+            chunk.connection_meta = self.route.meta
             chunk.flow_id = self.id
             chunk.direction = "to_client"
             chunk.sequence = self.sequence

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import logging
 import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -10,15 +9,16 @@ from concurrent.futures import Executor
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
 from soth_mitm.destinations import DestinationMap, DestinationPattern
+from soth_mitm.errors import InvalidConfigError
 from soth_mitm.proxy.dialler import Dialler, Origin
 from soth_mitm.proxy.process_lookup import ProcessLookup
+from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.proxy.upstreams import Upstreams
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
+from soth_mitm.tls.hardening import KEY_LOG, check_key_log, key_log_path
 from soth_mitm.tls.leaf import LeafStore
-
-log = logging.getLogger("soth_mitm.proxy")
 
 
 class Generation:
@@ -48,18 +48,33 @@ class Generation:
             client_certs=tuple(certificates.values()),
         )
         if not upstream.verify_upstream_tls:
-            log.warning("upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic")
+            snapshot.warn_once(
+                "upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic"
+            )
+        try:
+            check_key_log()
+        except OSError as error:
+            raise InvalidConfigError(
+                KEY_LOG, f"{key_log_path()} cannot be written: {error.strerror}; unset it or name another file"
+            ) from error
+        if key_log_path() is not None:
+            snapshot.warn_once(f"{KEY_LOG} is set: the keys of all TLS sessions are written to {key_log_path()}")
         self.snapshot = snapshot
         self._leaves = leaves
         self._minting = minting
         self.attribution = lookup if config.process_attribution.enabled else None
-        self.dialler = Dialler(config, contexts, arena, tally, is_ours)
+        self._resolver = Resolver(upstream.dns_cache_ms / 1000, tally)
+        self.dialler = Dialler(config, contexts, self._resolver, arena, tally, is_ours)
         self.upstreams = Upstreams(snapshot, self.dialler)
         self.tally = tally
         self._is_ours = is_ours
         self._client_certificates = DestinationMap(
             (DestinationPattern.parse(pattern), certificate) for pattern, certificate in certificates.items()
         )
+
+    def sign_with(self, leaves: LeafStore) -> None:
+        """Take the leaves of connections whose handshake is still to come from `leaves`."""
+        self._leaves = leaves
 
     def origin(self, host: str, port: int, server_name: str | None) -> Origin:
         """Return the pool key for a target; TLS when `server_name` is given."""
@@ -88,6 +103,7 @@ class Generation:
         return isinstance(family, UnixDomain)
 
     async def close(self) -> None:
-        """End dials, idle connections and timers. When no client connection uses this any more."""
+        """End dials, look-ups, idle connections and timers. When no client connection uses this any more."""
         await self.upstreams.close()
+        await self._resolver.close()
         await self.snapshot.close()

@@ -94,11 +94,9 @@ def test_names_are_spelt_canonically(store, client, asked, in_leaf):
     connect(client, store.context_for(asked, alpn=()), str(in_leaf))
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "a..b", "-a.example", "a b", "a\x00b", "*.example.com", "a/b", "x" * 64, LONG_NAME + "e", "ü" * 70]
-)
+@pytest.mark.parametrize("name", ["", ".", "a..b", "a b", "a\x00b", "*.example.com", "a/b", "x" * 64, LONG_NAME + "e", "ü" * 70])
 def test_names_that_no_certificate_can_hold_are_refused(store, name):
-    with pytest.raises(ValueError, match="host name"):
+    with pytest.raises(ValueError, match="^the name .* has (no|a) host"):
         store.context_for(name, alpn=())
     assert store.counters().minted == 0
 
@@ -315,7 +313,7 @@ def test_a_ready_context_is_the_one_that_was_minted_and_nothing_is_minted_for_it
     assert store.ready_context("a.example", alpn=("h2",)) is None
     assert store.ready_context("a.example", alpn=("http/1.1",), min_version="tls1.3") is None
     assert store.counters() == LeafCounters(minted=1, hits=1, misses=1, evictions=0)
-    with pytest.raises(ValueError, match="host name"):
+    with pytest.raises(ValueError, match="a host that is not a name"):
         store.ready_context("a b", alpn=())
 
 
