@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from soth_mitm import HandlerDecision, InterceptHandler, RawRequest, StreamChunk
+from soth_mitm import HandlerDecision, InterceptHandler, RawRequest, ShutdownTimeoutError, StreamChunk
 from support.origin import Origin, Request, ScriptedConnection
 from support.origin_answers import pattern
 from support.recording import Recording
@@ -179,6 +179,33 @@ class TestResponseHead:
             client.send(b"later")
             assert client.read_answer().status == 200
 
+    def test_its_time_begins_when_what_was_collected_has_left(self, proxy: ProxyFactory, server: Origin) -> None:
+        """The upstream takes the body late; that it has not answered before is no wonder."""
+        go_on = threading.Event()
+
+        def hang(connection: ScriptedConnection, request: Request) -> None:
+            assert connection.receive() == b""
+
+        def take_late(connection: ScriptedConnection, request: Request) -> None:
+            connection.wait(go_on)
+            connection.read_body()
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        server.script(hang, "/hang")
+        server.script(take_late, "/up")
+        running = proxy(**self.KEYS)
+        with connected(running, server) as client:
+            # more than all buffers hold
+            body = bytes(24 << 20)
+            client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            server.wait_heads(1)
+            for _ in range(2):
+                with connected(running, server) as other:
+                    assert other.request("/hang", "localhost").status == 504
+            go_on.set()
+            assert client.read_answer().body == b"ok"
+        assert server.requests[0].length == len(body)
+
 
 class TestClaim:
     def test_a_connection_that_does_not_become_free(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
@@ -318,3 +345,26 @@ class TestDecisions:
             answer = client.read_answer()
             assert answer.status == 502 and "handler.failure_policy" in answer.text
         assert server.requests == []
+
+
+class TestDrain:
+    def test_a_flow_that_does_not_end(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy(**{"timeouts.drain_ms": SHORT})
+        with running.tunnel(plain_origin.port) as client:
+            client.send(GET.replace(b"/bytes/3", b"/sse/1000000/1"))
+            client.read_until(b"data: ")
+            with pytest.raises(ShutdownTimeoutError) as caught:
+                running.handle.shutdown()
+            assert (caught.value.aborted, caught.value.timeout) == (1, SHORT / 1000)
+            with pytest.raises(OSError):
+                client.read_to_end()
+        assert running.handler.names[-2:] == ["on_stream_end", "on_connection_close"]
+
+    def test_a_flow_that_ends(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy(**{"timeouts.drain_ms": 10_000})
+        with running.tunnel(plain_origin.port) as client:
+            client.send(GET.replace(b"/bytes/3", b"/sse/100/1"))
+            client.read_until(b"data: ")
+            running.handle.shutdown()
+            client.read_until(b"0\r\n\r\n")
+            assert client.read_to_end() == b""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from soth_mitm import HandlerDecision, RawRequest
+from soth_mitm.proxy import upstreams
 from support.bad_upstreams import CERTIFICATE_FAULTS, FAULTS, HOST, BadUpstream, Fault, asks_for_certificate, long_chain
 from support.certs import TestCA, self_signed
 from support.origin import Origin
@@ -112,6 +113,17 @@ class TestRefusedAfterTheHandshake:
             assert "client_cert_path" in ask(running, upstream.port).text
             assert upstream.connections == 2
         assert running.metrics().tls_upstream_failure_count == len(running.handler.of("on_tls_failure")) == 2
+
+    def test_an_old_refusal_is_not_told_to_anybody(self, proxy: ProxyFactory, origin_ca: TestCA, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(upstreams, "REFUSAL_SECONDS", 0.0)
+        running = proxy()
+        with BadUpstream(TITLES["client certificate required, TLS 1.3"], origin_ca) as upstream:
+            for number in range(20):
+                with running.secured(upstream.port) as client:
+                    running.handler.wait("on_tls_failure", 2 * number + 1)
+                    # the next one is refused while the request is written, and the reset behind the alert may be there before it was read
+                    assert "client_cert_path" in client.request("/x", HOST).text
+                assert upstream.connections == len(running.handler.wait("on_tls_failure", 2 * number + 2)) == 2 * number + 2
 
     def test_while_the_request_is_under_way(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
         asked = threading.Event()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from soth_mitm import InterceptHandler
-from support.origin import Origin
+from support.origin import Origin, Request, ScriptedConnection
 from support.origin_answers import pattern
 from support.programs import CLIENTS, DIGEST, needed, run
 from support.recording import Recording
@@ -38,6 +38,7 @@ EXPECTED: dict[str, Any] = {
     "early": "</style.css>; rel=preload",
     "expected": DIGEST,
     "continued": True,
+    "switched": "ready\nping",
     "parallel": 40,
     "pipelined": 100,
     "fetched": sha256(77),
@@ -56,12 +57,19 @@ def reported(done: subprocess.CompletedProcess[bytes]) -> Any:
     return json.loads(done.stdout)
 
 
+def switch(connection: ScriptedConnection, request: Request) -> None:
+    """Speak something else than HTTP: first, and then the same as the client."""
+    connection.send(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nready\n")
+    connection.send(connection.receive_exactly(4))
+    connection.close()
+
+
 def check_origin(running: Running, origin: Origin) -> None:
     """Check that the handler saw each request that the origin got."""
     served = running.handler.wait("on_request", len(origin.requests) + 1)
     over_tls = sorted(request.path for request in served if request.scheme == "https")
     assert over_tls == sorted(request.target for request in origin.requests)
-    assert all(request.get("upgrade") is None for request in origin.requests)
+    assert all(request.get("upgrade") is None for request in origin.requests if request.target != "/attach")
 
 
 @pytest.fixture(params=[*HANDLERS, "unseen"])
@@ -83,6 +91,7 @@ def go_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_go(go_client: Path, running: Running, origin: Origin, plain_origin: Origin) -> None:
     """net/http, and a client that pipelines."""
+    origin.script(switch, "/attach")
     done = run(go_client, running.url, running.ca_path, origin.url(""), plain_origin.url(""), timeout=PATIENCE)
     assert reported(done) == expected("fetched")
     if isinstance(running.handler, Recording):
@@ -91,6 +100,7 @@ def test_go(go_client: Path, running: Running, origin: Origin, plain_origin: Ori
 
 def test_node(running: Running, origin: Origin, plain_origin: Origin) -> None:
     """http, https and tls, as they come with Node."""
+    origin.script(switch, "/attach")
     script = CLIENTS / "node.js"
     done = run(needed("node"), script, running.url, running.ca_path, origin.url(""), plain_origin.url(""), timeout=PATIENCE)
     assert reported(done) == expected("pipelined", "fetched")
@@ -109,7 +119,7 @@ def test_undici(running: Running, origin: Origin, plain_origin: Origin) -> None:
     origin.script(lambda connection, request: connection.send(hints), "/hints")
     arguments = (CLIENTS / "node.js", running.url, running.ca_path, origin.url(""), plain_origin.url(""), "undici")
     done = run(node, *arguments, environment=environment, timeout=PATIENCE)
-    assert reported(done) == expected("trailed", "expected", "continued", "pipelined")
+    assert reported(done) == expected("trailed", "expected", "continued", "switched", "pipelined")
 
 
 def test_java(proxy: ProxyFactory, origin: Origin, plain_origin: Origin, tmp_path: Path) -> None:
@@ -123,6 +133,6 @@ def test_java(proxy: ProxyFactory, origin: Origin, plain_origin: Origin, tmp_pat
     trust = (f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStorePassword=changeit")
     program = (CLIENTS / "JavaClient.java", str(running.port), origin.url(""), plain_origin.url(""))
     done = run(java, *trust, *program, timeout=PATIENCE)
-    assert reported(done) == expected("trailer", "trailed", "early", "continued", "pipelined", "fetched")
+    assert reported(done) == expected("trailer", "trailed", "early", "continued", "switched", "pipelined", "fetched")
     check_origin(running, origin)
     assert all(request.get("upgrade") is None and request.get("http2-settings") is None for request in plain_origin.requests)

@@ -110,7 +110,7 @@ class TestNotSentAgain:
         """Send a request for `/x`; it is answered 502 after having reached the origin `times`, and the client may go on."""
         client.send(request)
         answer = client.read_answer()
-        assert (answer.status, answer.text.strip()) == (502, "the upstream closed the connection before it answered")
+        assert answer.status == 502 and answer.text.strip().endswith("closed the connection before it answered")
         assert len(fickle.seen("/x")) == times
         metrics = running.metrics()
         assert (metrics.retry_count, metrics.upstream_error_count) == (times - 1, 1)

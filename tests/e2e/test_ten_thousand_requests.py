@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import socket
 import ssl
 import threading
@@ -58,6 +59,7 @@ class NumberedOrigin:
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.received: dict[int, str] = {}
+        self.in_pieces = False
         self._context = context
         self._listener = socket.create_server((HOST, 0))
         self.port = self._listener.getsockname()[1]
@@ -88,7 +90,18 @@ class NumberedOrigin:
                     request = client.message()
                     number = int(request.partition(b"?")[0].rpartition(b"/")[2])
                     self.received[number] = digest(request)
-                    sock.sendall(exchange(number).response)
+                    for piece in pieces(exchange(number).response, number) if self.in_pieces else (exchange(number).response,):
+                        sock.sendall(piece)
+
+
+def pieces(data: bytes, seed: int) -> Iterator[bytes]:
+    """Cut a message where nobody would: heads and framing into a few bytes each, long bodies into more."""
+    choice = random.Random(seed)
+    start = 0
+    while start < len(data):
+        size = choice.choice((1, 2, 5, 17, 100)) if start < 1000 or len(data) - start < 200 else choice.randrange(1, 30_000)
+        yield data[start : start + size]
+        start += size
 
 
 def digest(data: bytes) -> str:
@@ -172,3 +185,23 @@ def test_through_the_proxy(numbered_origin: NumberedOrigin, proxy: ProxyFactory)
     assert (metrics.total_flows, metrics.relayed_response_count, metrics.cut_response_count) == (REQUESTS, REQUESTS, 0)
     # the yardstick again: one connection of the client, one to the origin
     assert (metrics.total_connections, metrics.pool_miss_count) == (1, 1)
+
+
+def test_in_pieces(numbered_origin: NumberedOrigin, proxy: ProxyFactory) -> None:
+    """However the bytes of both sides are cut, each piece a TLS record of its own, the messages are the same."""
+    count = 300
+    numbered_origin.in_pieces = True
+    handler = Comparing()
+    running = proxy(handler)
+    with RawReader(running.secured(numbered_origin.port).socket) as client:
+        for number in range(count):
+            item = exchange(number)
+            for piece in pieces(item.request, -number):
+                client.send(piece)
+            assert client.message(bodiless=item.method == "HEAD") == stripped(item.response), number
+    assert [numbered_origin.received[number] for number in range(count)] == [
+        digest(stripped(exchange(number).request)) for number in range(count)
+    ]
+    running.wait_idle()
+    assert handler.requests == handler.responses == list(range(count))
+    assert handler.differing == []

@@ -54,6 +54,8 @@ WORDS = tuple(
     b"Content-Type: application/x-ndjson\r\n",
     b"Content-Type: application/grpc\r\n",
     b"Content-Encoding: gzip\r\n",
+    b"Authorization: NTLM x\r\n",
+    b"WWW-Authenticate: Negotiate\r\n",
     b"Expect: 100-continue\r\n",
     b"Connection: close\r\n",
     b"Connection: upgrade\r\nUpgrade: websocket\r\n",
@@ -76,7 +78,9 @@ class ExchangeClient(Client):
         self.responses = response_stream(self.requests)
         self.endpoint.connection_made(self.transport)
         intake.attach(self.endpoint)
-        meta = ConnectionMeta(UUID(int=len(scene.clients) + 1), FAMILY)
+        self._handler = scene.handler
+        self._id = UUID(int=len(scene.clients) + 1)
+        meta = ConnectionMeta(self._id, FAMILY)
         self._exchange = Exchange(scene.plane, self.endpoint, self._ended, **scene.routing(meta))
         self._exchange.start()
 
@@ -95,6 +99,7 @@ class ExchangeClient(Client):
 
     def _ended(self) -> None:
         self.ends += 1
+        assert self._handler.all_returned(self._id), "the end is told before every hook has returned"
 
 
 class ExchangeScene(Scene):
@@ -142,8 +147,12 @@ class ExchangeScene(Scene):
         return endpoint
 
     def _connect(self) -> Peer:
+        return self.attach(Upstream)
+
+    def attach(self, kind: type[Peer]) -> Peer:
+        """Connect an upstream."""
         intake = Intake(self.loop)
-        peer = Upstream(self.loop, UpstreamEndpoint(self.arena, intake))
+        peer = kind(self.loop, UpstreamEndpoint(self.arena, intake))
         peer.endpoint.connection_made(peer.transport)
         intake.attach(peer.endpoint)
         return peer
@@ -181,9 +190,20 @@ def run(data: bytes) -> None:
             if not operation.same_turn:
                 # else a hook that is cancelled does not know it yet
                 check_permits(scene)
+                check_clients(scene)
         scene.wind_down()
     check_permits(scene)
     check_end(scene)
+
+
+def check_clients(scene: ExchangeScene) -> None:
+    """Who has left is not waited with, and who has nothing more to come is not kept."""
+    present = sum(not client.transport.lost for client in scene.clients)
+    assert sum(pool.waiting_count for pool in scene.all_pools) <= present, "a connection is waited for by nobody"
+    for client in scene.clients:
+        answered = len(finals(client.responses)) >= len(client.requests.messages) and client.responses.at_boundary
+        if client.transport.ended and answered:
+            assert client.transport.closing, "a client that said its last word and was answered is kept"
 
 
 def check_permits(scene: ExchangeScene) -> None:
@@ -238,9 +258,15 @@ def check_answers(client: Peer, answered: list[Message]) -> None:
     assert len(messages) <= len(client.requests.messages) + 1, "an answer without a question"
     assert all(message.head.facts["keeps_alive"] for message in messages[:-1]), "more on a connection that was to close"
     assert all(message.complete for message in messages[:-1])
-    if messages and not stream.fault and not (transport.aborted or transport.reset):
+    cut = transport.reset or (transport.aborted and transport.socket.resets)
+    if messages and not stream.fault and not cut:
         assert not stream.rest, "a head that was begun"
         assert messages[-1].complete or messages[-1].body.kind == "until_close", "a cut that looks like an end"
+    for request, message in zip(client.requests.messages, messages, strict=False):
+        assert request.head.facts["keeps_alive"] or message is messages[-1], "a request behind the last one was answered"
+    unanswered = len(messages) < sum(message.complete for message in client.requests.messages)
+    if messages and unanswered and not stream.fault and not cut:
+        assert not messages[-1].head.facts["keeps_alive"], "the last answer does not say that it is the last"
     for message in messages:
         head = message.head
         assert (b"Content-Type", b"text/plain; charset=utf-8") in head.fields or any(

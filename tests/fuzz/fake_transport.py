@@ -5,6 +5,9 @@ It behaves as the loops' transports do, and asserts what they only warn of.
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +15,49 @@ from fuzz.fake_loop import FakeLoop
 
 # Written and not read by the peer; beyond it the protocol is told to pause
 HIGH_WATER = 64
+
+
+class FakeSocket:
+    """What the code under test asks a transport's socket for: an option, and a descriptor to look whether something waits unseen.
+
+    That takes a real one, on which there is a byte, or the end, whenever the loop has not seen something yet.
+    """
+
+    def __init__(self) -> None:
+        self._pair: tuple[socket.socket, socket.socket] | None = None
+        self._byte = self._ended = False
+        self.resets = False
+
+    def setsockopt(self, level: int, name: int, value: bytes) -> None:
+        assert (level, name) == (socket.SOL_SOCKET, socket.SO_LINGER)
+        self.resets = True
+
+    def fileno(self) -> int:
+        if self._pair is None:
+            self._pair = socket.socketpair()
+            self._pair[0].setblocking(False)
+        return self._pair[0].fileno()
+
+    def show(self, waiting: bool, ended: bool) -> None:
+        """Let the descriptor show what waits."""
+        if self._pair is None:
+            return
+        ours, theirs = self._pair
+        if waiting and not self._byte:
+            theirs.send(b"x")
+        elif self._byte and not waiting:
+            with contextlib.suppress(BlockingIOError):
+                # whoever looked may have taken it
+                ours.recv(1)
+        self._byte = waiting
+        if ended and not self._ended:
+            theirs.shutdown(socket.SHUT_WR)
+            self._ended = True
+
+    def close(self) -> None:
+        for end in self._pair or ():
+            end.close()
+        self._pair = None
 
 
 class FakeTransport:
@@ -24,12 +70,13 @@ class FakeTransport:
         self.lost = False  # the protocol was told that the connection is gone
         self.ended = False  # the protocol was told that the peer sends no more
         self.eof_written = False
-        self.extra: dict[str, object] = {}
+        self.socket = FakeSocket()
+        self.extra: dict[str, object] = {"socket": self.socket}
         self._loop = loop
         self._protocol = protocol
         self._on_write = on_write
         self._on_read = on_read
-        self._incoming = bytearray()
+        self._incoming: deque[bytes] = deque()
         self._fin = False
         self._paused = False
         self._peer_reads = True
@@ -95,20 +142,24 @@ class FakeTransport:
 
     def _lose(self, error: Exception | None) -> None:
         self.lost = True
+        self.socket.close()
         self._protocol.connection_lost(error)
 
     # --- what the peer does
 
     def peer_sends(self, data: bytes) -> None:
-        if not self._fin:
-            self._incoming += data
+        if data and not (self._fin or self.reset or self.lost):
+            self._incoming.append(data)
+            self.socket.show(bool(self._incoming), self._fin)
 
     def peer_ends(self) -> None:
         self._fin = True
+        self.socket.show(bool(self._incoming), self._fin)
 
     def peer_resets(self) -> None:
         if not self._ending:
             self.reset = self.closing = True
+            self.socket.show(False, True)
             self._end(ConnectionResetError("reset by the peer"))
 
     def peer_stops_reading(self) -> None:
@@ -128,13 +179,17 @@ class FakeTransport:
         if self.closing or self._paused or self.ended:
             return False
         if self._incoming:
+            # one read takes what came at once
+            data = self._incoming.popleft()
             window = memoryview(self._protocol.get_buffer(-1))
-            count = min(len(window), len(self._incoming))
+            count = min(len(window), len(data))
             assert count > 0, "a buffer without room"
-            data = bytes(self._incoming[:count])
-            window[:count] = data
+            window[:count] = data[:count]
             window.release()
-            del self._incoming[:count]
+            if data[count:]:
+                self._incoming.appendleft(data[count:])
+            data = data[:count]
+            self.socket.show(bool(self._incoming), self._fin)
             self._on_read(data)
             self._protocol.buffer_updated(count)
             return True

@@ -1,4 +1,4 @@
-"""The first bytes of a TLS client: a verdict once given stays, whatever follows; what is parsed can be fingerprinted.
+"""The first bytes of a TLS client: a verdict once given stays, whatever follows; what is parsed is what a plain reader finds.
 
 Input: two bytes that cut the rest, then the client's bytes.
 """
@@ -55,8 +55,57 @@ def same_fault(earlier: object, later: object) -> bool:
     return isinstance(earlier, str) and isinstance(later, str)
 
 
+class Reader:
+    """Reads numbers and vectors, as plainly as can be: whatever is not there is a ValueError."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def take(self, count: int) -> bytes:
+        if count > len(self.data):
+            raise ValueError("past the end")
+        taken, self.data = self.data[:count], self.data[count:]
+        return taken
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size))
+
+    def vector(self, size: int) -> Reader:
+        return Reader(self.take(self.number(size)))
+
+
+def read_plainly(text: bytes) -> tuple[int, list[int], list[int], bytes | None]:
+    """Read version, suites, extensions and name of the hello in these records; ValueError where that cannot be."""
+    records, message = Reader(text), b""
+    while len(message) < 4 or len(message) < 4 + int.from_bytes(message[1:4]):
+        records.take(3)
+        message += records.vector(2).data
+    body = Reader(message[4 : 4 + int.from_bytes(message[1:4])])
+    version = body.number(2)
+    body.take(32)
+    body.vector(1)
+    listed = body.vector(2)
+    suites = [listed.number(2) for _ in range(len(listed.data) // 2)]
+    body.vector(1)
+    codes, name = [], None
+    extensions = body.vector(2) if body.data else Reader(b"")
+    if body.data:
+        raise ValueError("more behind the extensions")
+    while extensions.data:
+        codes.append(extensions.number(2))
+        content = extensions.vector(2)
+        if codes[-1] == 0:
+            names = content.vector(2)
+            if names.number(1) == 0:
+                name = names.vector(2).data
+    return version, suites, codes, name
+
+
 def check(hello: ClientHello, text: bytes) -> None:
     """What is said of a hello holds."""
+    version, suites, codes, name = read_plainly(text[: hello.raw_length])
+    assert (hello.legacy_version, list(hello.ciphers), list(hello.extensions)) == (version, suites, codes)
+    assert hello.sni == ((name or b"").decode("ascii").lower().removesuffix(".") or None)
     assert 0 < hello.raw_length <= len(text)
     assert parsed(text[: hello.raw_length]) == hello
     assert parsed(text[: hello.raw_length - 1]) is NEED_MORE

@@ -1,15 +1,14 @@
 """What happens in one input of the exchange targets, as bytes for the fuzzer and as text for people.
 
 Bytes: a segment of settings, then operations, separated by 0xFF; an operation is its verb, a digit for whom it is about, and its data. A
-verb with bit 0x80 set happens within the same turn of the loop as the next one. Text: a line each, with Python's escapes::
+verb with bit 0x80 set happens within the same turn of the loop as the next one; what an upstream then does is not seen before the turn is
+over. Text: a line each, with Python's escapes, ``+`` before the verb for bit 0x80::
 
     settings 00 07 0f
     client 0 GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n
     upstream 0 HTTP/1.1 204 No Content\\r\\n\\r\\n
     +client_ends 0
     upstream_ends 0
-
-``+`` before the verb stands for bit 0x80.
 """
 
 from __future__ import annotations
@@ -49,7 +48,8 @@ VERBS = {
 }
 NAMES = {letter: name for name, letter in VERBS.items()}
 LETTERS = "".join(NAMES)
-MANY = 3000
+# Bytes of an operation that says much
+MANY = 20_000
 
 
 class Operation(NamedTuple):

@@ -130,7 +130,7 @@ class ProxyScene(Scene):
     def new_client(self) -> Client:
         client = ProxyClient(self.loop, self._factory())
         local: Any = "/run/proxy.sock" if self._more & UNIX else ("127.0.0.1", 8080)
-        client.transport.extra = {"sockname": local, "peername": ("127.0.0.1", 50000 + len(self.clients))}
+        client.transport.extra |= {"sockname": local, "peername": ("127.0.0.1", 50000 + len(self.clients))}
         client.endpoint.connection_made(client.transport)
         return client
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from fuzz.exchanges import ExchangeScene
 from fuzz.fake_transport import FakeTransport
-from fuzz.operations import MANY, Operation, from_text, parse
+from fuzz.operations import Operation, from_text, parse
 from soth_mitm._dataplane import ledger
 from soth_mitm._dataplane.intake import Intake
 from soth_mitm._dataplane.relay import Tunnel
@@ -24,6 +24,8 @@ from support.samples import read_samples
 WE_ARE_CLIENT, OLD_VERSION, HANDSHAKE_FIRST = 1, 2, 4
 NAME = "localhost"
 MOST_OPERATIONS = 60
+# More than one read buffer holds
+MANY = 70_000
 
 
 @functools.cache

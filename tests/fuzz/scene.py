@@ -20,6 +20,7 @@ from soth_mitm.config_schema import Kind, specs
 MOST_CLIENTS = 3
 MOST_OPERATIONS = 200
 MOST_TIMERS = 400
+MOST_MESSAGES = 8
 # Milliseconds. It is over when the next line runs, and more than nought, which means other things here and there
 NO_TIME = 1e-6
 
@@ -155,6 +156,9 @@ class Scene:
         if side == "client" or (side == "upstream" and self.upstreams):
             peer: Peer = self.client(number) if side == "client" else self.upstreams[number % len(self.upstreams)]
             self._act_as(peer, action, data)
+            # what an upstream does in the same turn is not seen by the loop until the turn is over
+            if side == "client" or not same_turn:
+                peer.transport.pump()
         elif verb in ("connect", "refuse") and self._dials:
             self._answer_dial(self._dials[number % len(self._dials)], verb == "connect", number)
         elif verb == "answer":
@@ -176,7 +180,7 @@ class Scene:
         transport = peer.transport
         match action:
             case "" | "many":
-                transport.peer_sends(data * (1 + MANY // len(data)) if action and data else data)
+                transport.peer_sends(repeated(data) if action and data else data)
             case "ends":
                 transport.peer_ends()
             case "resets":
@@ -185,7 +189,6 @@ class Scene:
                 transport.peer_stops_reading()
             case "reads":
                 transport.peer_reads()
-        transport.pump()
 
     @property
     def peers(self) -> list[Peer]:
@@ -218,6 +221,11 @@ class Scene:
         self.close()
         for peer in self.peers:
             assert peer.transport.lost, "a connection was left open"
+
+
+def repeated(data: bytes) -> bytes:
+    """Return much of the same; of messages only a few, since each takes its time."""
+    return data * (MOST_MESSAGES if b"HTTP/1" in data else 1 + MANY // len(data))
 
 
 def settings_of(data: bytes) -> tuple[dict[str, object], tuple[str, ...], int, int]:

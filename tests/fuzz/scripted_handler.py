@@ -13,12 +13,16 @@ from soth_mitm.errors import TlsFailedError
 
 HOOKS = ("on_request", "on_response", "on_stream_chunk", "on_stream_end")
 BLOCK = HandlerDecision.block(403, "no\n", [("X-Why", "because")])
+NOBODY = UUID(int=0)
 # How a hook behaves; the first one is what happens unless an operation says otherwise
 BEHAVIOURS = ("return", "plain", "wait", "block", "raise", "nonsense", "cancelled", "cancel itself", "yield", "future", "raise later")
 
 
 class ScriptedHandler:
-    """Has the methods `names`. `asked` holds each request with its outcome, empty while there is none; `told` everything else in order."""
+    """Has the methods `names`. `asked` holds each request with its outcome, empty while there is none; `told` everything else in order.
+
+    `running` are the tasks of hooks that have not returned, by connection.
+    """
 
     def __init__(self, loop: FakeLoop, names: tuple[str, ...]) -> None:
         self.names = names
@@ -26,6 +30,7 @@ class ScriptedHandler:
         self.behaviour = dict.fromkeys(names, BEHAVIOURS[0])
         self.asked: list[tuple[RawRequest, list[str]]] = []
         self.told: list[tuple[str, int, Any]] = []
+        self.running: dict[UUID, set[asyncio.Task[Any]]] = {}
         self._loop = loop
         methods: dict[str, Callable[..., object]] = {
             "on_request": self._on_request,
@@ -45,6 +50,10 @@ class ScriptedHandler:
         if self.names:
             self.behaviour[self.names[number % len(self.names)]] = BEHAVIOURS[data[0] % len(BEHAVIOURS)] if data else BEHAVIOURS[0]
 
+    def all_returned(self, connection_id: UUID) -> bool:
+        """Tell whether every hook of a connection has returned, or is not waited for any longer."""
+        return all(task.cancelling() for task in self.running.get(connection_id, ()))
+
     def answer(self, number: int, data: bytes) -> None:
         """Let one of the hooks that wait go on."""
         if self.waiting:
@@ -59,22 +68,22 @@ class ScriptedHandler:
         self.asked.append((request, outcome))
         assert request.body is not None and request.headers.raw is not None and request.url and repr(request)
         assert request.trailers is not None and request.body_truncated <= (not request.body_complete)
-        return self._outcome("on_request", HandlerDecision.ALLOW, outcome)
+        return self._outcome("on_request", request.connection_meta.connection_id, HandlerDecision.ALLOW, outcome)
 
     def _on_response(self, response: RawResponse) -> object:
         self.told.append(("on_response", response.flow_id, response))
         assert response.body is not None and response.headers is not None and response.trailers is not None and repr(response)
-        return self._outcome("on_response", None, [])
+        return self._outcome("on_response", response.connection_meta.connection_id, None, [])
 
     def _on_stream_chunk(self, chunk: StreamChunk) -> object:
         self.told.append(("on_stream_chunk", chunk.flow_id, chunk))
-        return self._outcome("on_stream_chunk", None, [])
+        return self._outcome("on_stream_chunk", chunk.connection_id, None, [])
 
     def _on_stream_end(self, connection_id: UUID, flow_id: int) -> object:
         self.told.append(("on_stream_end", flow_id, connection_id))
-        return self._outcome("on_stream_end", None, [])
+        return self._outcome("on_stream_end", connection_id, None, [])
 
-    def _outcome(self, hook: str, answer: object, outcome: list[str]) -> object:
+    def _outcome(self, hook: str, connection_id: UUID, answer: object, outcome: list[str]) -> object:
         kind = self.behaviour[hook]
         if kind == "plain":
             outcome.append("allowed")
@@ -84,9 +93,13 @@ class ScriptedHandler:
             future = self._loop.create_future()
             future.set_result(answer)
             return future
-        return self._run(kind, answer, outcome)
+        return self._run(kind, connection_id, answer, outcome)
 
-    async def _run(self, kind: str, answer: object, outcome: list[str]) -> object:
+    async def _run(self, kind: str, connection_id: UUID, answer: object, outcome: list[str]) -> object:
+        task = asyncio.current_task()
+        assert task is not None
+        running = self.running.setdefault(connection_id, set())
+        running.add(task)
         try:
             if kind == "wait":
                 future: asyncio.Future[str] = self._loop.create_future()
@@ -96,6 +109,8 @@ class ScriptedHandler:
         except BaseException:
             outcome.append("failed")
             raise
+        finally:
+            running.discard(task)
         outcome.append("blocked" if result is BLOCK else "allowed" if result is HandlerDecision.ALLOW else "failed")
         return result
 
@@ -132,22 +147,23 @@ class ConnectionHandler(ScriptedHandler):
 
     def on_connection_open(self, meta: ConnectionMeta) -> object:
         self.opened.append(meta.connection_id)
-        return self._as_request(None)
+        return self._as_request(meta.connection_id, None)
 
     def should_intercept_tls(self, host: str, process_info: object) -> object:
-        return self._as_request(not host.startswith("b"))
+        return self._as_request(NOBODY, not host.startswith("b"))
 
     def on_tls_failure(self, host: str, error: TlsFailedError) -> object:
         assert host and error.side and error.reason and str(error)
-        return self._as_request(None)
+        return self._as_request(NOBODY, None)
 
     def on_connection_close(self, connection_id: UUID) -> object:
         assert connection_id not in self.closed, "the end of a connection is told twice"
+        assert self.all_returned(connection_id), "the end of a connection is told before its hooks have returned"
         self.closed.append(connection_id)
-        return self._as_request(None)
+        return self._as_request(connection_id, None)
 
-    def _as_request(self, answer: object) -> object:
+    def _as_request(self, connection_id: UUID, answer: object) -> object:
         if "on_request" not in self.names or self.behaviour["on_request"] in ("cancelled", "cancel itself"):
             # these are called in the task of the connection, which would be what is cancelled
             return answer
-        return self._outcome("on_request", answer, [])
+        return self._outcome("on_request", connection_id, answer, [])

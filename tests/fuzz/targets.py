@@ -38,6 +38,7 @@ TARGETS = {
         Target("bodies", 2048),
         Target("framing", 1024),
         Target("exchanges", 2048),
+        Target("relays", 2048),
         Target("pumps", 1024),
         Target("proxies", 2048),
         Target("hellos", 2048, ("soth_mitm.tls.client_hello", "soth_mitm.tls.fingerprint", "soth_mitm.tls.names")),

@@ -66,6 +66,7 @@ class BadUpstream:
         self.requests: list[bytes] = []
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._secured: list[socket.socket] = []
 
     def __enter__(self) -> Self:
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -78,7 +79,12 @@ class BadUpstream:
         self._over.set()
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
-        for thread in (self._accepting, *self._threads):
+        self._accepting.join()
+        for sock in self._secured:
+            # a server that waits for the next request would wait for a client that keeps the connection
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
             thread.join()
 
     def _accept(self) -> None:
@@ -101,6 +107,7 @@ class BadUpstream:
                 self._wire(sock, self._over)
                 return
             with self._context.wrap_socket(sock, server_side=True) as secured:
+                self._secured.append(secured)
                 while request := secured.recv(65536):
                     self.requests.append(request)
                     secured.sendall(_ANSWER)

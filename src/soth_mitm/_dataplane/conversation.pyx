@@ -98,7 +98,7 @@ cdef class Conversation(Party):
         upstream = self.pin.take()
         if upstream is None:
             self.keep = False
-            self.fail_upstream(502, b"the upstream closed the connection that this client had authenticated on")
+            self.fail_upstream(502, f"{self.pin.pool.origin} closed the connection that this client had authenticated on".encode())
         else:
             self.granted(upstream)
         return 1
@@ -303,6 +303,12 @@ cdef class Conversation(Party):
                 self.client.release()
             else:
                 self.client.hold()
+        elif endpoint is self.upstream and self.sending == SENDING_SENT and self.answering == ANSWERING_HEAD:
+            # the answer's time begins when the last of the request has left
+            if now:
+                self.upstream_deadline.set(self.plane.response_head, LATE_RESPONSE)
+            else:
+                self.upstream_deadline.set(self.plane.body_idle, LATE_UPLOAD)
         return 0
 
     cdef int go_on(self) except -1:

@@ -9,7 +9,7 @@ cimport cython
 from soth_mitm._dataplane.body cimport BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_DOWNLOAD, LATE_HEAD, LATE_IDLE,
-    LATE_RESPONSE, LATE_UPLOAD, SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
+    LATE_UPLOAD, SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
 )
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.fields cimport too_large_text
@@ -316,7 +316,7 @@ cdef class Exchange(Conversation):
         self.again = True
         self.client_deadline.clear()
         if self.answering == ANSWERING_HEAD:
-            self.upstream_deadline.set(self.plane.response_head, LATE_RESPONSE)
+            self.writable(self.upstream, not self.upstream.blocked)
         if self.flow.ask_later:
             self.upstream.flush()
             self.flow.ask_afterwards()
@@ -354,6 +354,7 @@ cdef class Exchange(Conversation):
             if self.flow.request.minor == 1 and not (head.status == 100 and self.flow.continued):
                 interim = response_head_bytes(head, False, False, False)
                 self.client.send_bytes(interim)
+                self.plane.counters.bytes_to_clients += len(interim)
                 self.client.flush()
 
     cdef int begin_response(self, Head head) except -1:

@@ -52,7 +52,7 @@ cdef class Flow(Party):
     cdef Head request
     cdef Body request_body
     cdef Copy wire                     # the body as received, collected before the decision; None: nothing
-    cdef Copy payload                  # its content when the framing differs from it (chunked), or when it is not collected; None: not copied
+    cdef Copy payload                  # its content when that is not what `wire` holds (chunked), or nothing is collected; or None
     cdef bytes request_trailers
     cdef RawRequest shown              # what the handler sees of it
     cdef bint upgrade                  # asks for another protocol on this connection

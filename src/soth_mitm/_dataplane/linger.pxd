@@ -9,7 +9,7 @@ from soth_mitm._dataplane.plane cimport Plane
 # Send what is queued and close; a peer that takes nothing of it for the plane's `body_idle` is cut
 cdef int close_in_order(Endpoint endpoint, Plane plane) except -1
 
-# The same for a peer that is still sending: half-close, throw its bytes away until it closes too (RFC 9112 section 9.6), for `linger` at most
+# The same for a peer that is still sending: half-close, throw its bytes away until it closes too (RFC 9112 section 9.6); `linger` at most
 cdef int close_while_sending(Endpoint endpoint, Plane plane) except -1
 
 

@@ -17,6 +17,7 @@ cdef class Upstream(Endpoint):
     cdef public object facts           # what the control plane knows of it: TLS version, certificate digest, ...
 
     # May it carry another request? To be asked while nobody uses it, right before one is sent
+    cdef int hear_last_words(self) except -1       # the alert that may lie unread in the socket of a broken connection
     cdef int is_live(self) except -1
 
 

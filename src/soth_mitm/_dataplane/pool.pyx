@@ -51,7 +51,22 @@ cdef class Upstream(Endpoint):
             self.buffer_updated(count)
         return False
 
+    cdef int hear_last_words(self) except -1:
+        cdef Py_ssize_t count = soth_read_now(self.socket, self.arena.scratch, SCRATCH_SIZE)
+        if count <= 0:
+            return 0
+        self.inbox.reserve(SCRATCH_SIZE)
+        try:
+            self.tls.feed(self.arena.scratch, count)
+            self.tls.read_into(self.inbox)
+        except SSL_ERROR as error:
+            self.fault = error
+        return 0
+
     def connection_lost(self, error):
+        if isinstance(error, OSError) and not self.closing and self.tls is not None and self.socket and not self.bytes_in:
+            # who refuses us by an alert and closes on what we had sent resets the connection, and our write meets that first
+            self.hear_last_words()
         Endpoint.connection_lost(self, error)
         if self.pool is not None:
             self.pool.forget(self)
@@ -212,6 +227,7 @@ cdef class OriginPool:
         cdef object refusal = None
         upstream.parked = Parked(upstream)
         upstream.party = upstream.parked
+        upstream.socket = upstream.transport.get_extra_info("socket").fileno()
         # held since its handshake
         upstream.release()
         if upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size():
@@ -221,7 +237,6 @@ cdef class OriginPool:
             self.failed(refusal or WireError(f"{self.origin} closed the connection, or spoke, before it was asked", side="upstream",
                                              status=502))
             return
-        upstream.socket = upstream.transport.get_extra_info("socket").fileno()
         self.dialling -= 1
         upstream.pool = self
         self.give_back(upstream)

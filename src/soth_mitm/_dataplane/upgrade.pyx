@@ -48,7 +48,7 @@ cdef bint _passes_the_policy(View name) noexcept nogil:
 
 
 cdef int _protocols(Head head, View* names) noexcept:
-    """Fill in the names of all protocols that `head` lists, at most MAX_PROTOCOLS; how many, or -1 when there are more or one is malformed."""
+    """Fill in the names of the protocols that `head` lists; how many, or -1 when they are over MAX_PROTOCOLS or one is malformed."""
     cdef View rest, name
     cdef int i, step, count = 0
     for i in range(head.count):

@@ -50,7 +50,9 @@ class ClientCertificate:
 class SessionCache:
     """TLS sessions for resumption, a bounded LRU; may be used from many threads.
 
-    A session is good for the context and the name it was made with only: resuming verifies neither chain nor name again.
+    A session is good for the context and the name it was made with only: resuming verifies neither chain nor name again. It is
+    given to as many handshakes as ask for it, at the same time too. RFC 8446 appendix C.4 would have each used once, so that nobody can
+    follow a client from one network to another; a proxy does not move, and parallel connections would have none.
     Give `get`'s answer to `wrap_bio(session=...)`. Call `put` with ``sslobject.session`` after the first application data
     was read, not right after the handshake: with TLS 1.3 the tickets come behind it, and before them there is nothing to
     resume (`put` then keeps what it has).

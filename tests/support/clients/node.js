@@ -80,6 +80,11 @@ async function withHttps() {
   const headers = { ...length, Expect: "100-continue" };
   const onContinue = (request) => { got.continued = true; request.end(body); };
   got.expected = JSON.parse((await ask("PUT", "/echo", { headers, on: { continue: onContinue } })).data).body_sha256;
+  const attach = https.request(`${origin}/attach`, { method: "POST", headers: { Connection: "Upgrade", Upgrade: "tcp" }, agent });
+  attach.end();
+  const [, stream, first] = await once(attach, "upgrade");
+  stream.write("ping");
+  got.switched = Buffer.concat([first, await collect(stream)]).toString();
   const counts = Array.from({ length: 40 }, (_, i) => i * 100);
   const answers = await Promise.all(counts.map((count) => ask("GET", `/bytes/${count}`)));
   got.parallel = answers.filter(({ data }, i) => data.length === counts[i]).length;

@@ -137,6 +137,7 @@ func main() {
 	_, data = c.do(request)
 	got["expected"], got["continued"] = field(data, "body_sha256"), continued
 
+	got["switched"] = c.switched()
 	got["parallel"] = c.parallel()
 	got["pipelined"] = c.pipelined()
 
@@ -170,6 +171,27 @@ func (c *client) parallel() int {
 	}
 	group.Wait()
 	return right
+}
+
+// switched asks for another protocol and returns what the origin says in it.
+func (c *client) switched() string {
+	request, err := http.NewRequest("POST", c.origin+"/attach", nil)
+	check(err)
+	request.Header.Set("Connection", "Upgrade")
+	request.Header.Set("Upgrade", "tcp")
+	// not by the client, whose deadline hides the stream
+	response, err := c.Transport.RoundTrip(request)
+	check(err)
+	if response.StatusCode != 101 {
+		return response.Status
+	}
+	stream := response.Body.(io.ReadWriteCloser)
+	defer stream.Close()
+	_, err = stream.Write([]byte("ping"))
+	check(err)
+	said, err := io.ReadAll(stream)
+	check(err)
+	return string(said)
 }
 
 // pipelined writes 100 requests while it reads their answers, and tells how many came in order.
