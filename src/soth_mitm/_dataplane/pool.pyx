@@ -227,7 +227,8 @@ cdef class OriginPool:
         cdef object refusal = None
         upstream.parked = Parked(upstream)
         upstream.party = upstream.parked
-        upstream.socket = upstream.transport.get_extra_info("socket").fileno()
+        if not upstream.gone:
+            upstream.socket = upstream.transport.get_extra_info("socket").fileno()
         # held since its handshake
         upstream.release()
         if upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size():

@@ -1,0 +1,54 @@
+"""The pool and a dial whose connection is not what it was when it was made."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import pytest
+
+from soth_mitm._dataplane.buffer import Arena
+from soth_mitm._dataplane.deadline import DeadlineQueue
+from soth_mitm._dataplane.intake import Intake, Lease
+from soth_mitm._dataplane.plane import Counters
+from soth_mitm._dataplane.pool import OriginPool, Upstream
+from soth_mitm.errors import WireError
+
+pytestmark = pytest.mark.anyio
+
+
+class Wire:
+    """A transport that goes nowhere."""
+
+    def write(self, data: bytes) -> None:
+        raise AssertionError("nothing is to be written")
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError("reset"), ssl.SSLError("an alert")])
+async def test_a_connection_that_was_lost_before_the_pool_had_it(error: Exception | None) -> None:
+    loop = asyncio.get_running_loop()
+    idle = DeadlineQueue(loop.call_later, 60.0)
+    told: list[Exception] = []
+
+    def refuse(reason: Exception, was_idle: bool) -> WireError:
+        told.append(reason)
+        return WireError("refused in TLS", side="upstream")
+
+    dialled: list[OriginPool] = []
+    pool = OriginPool("an origin", dialled.append, Counters(), idle, idle, max_open=1, max_idle=1)
+    pool.on_refusal = refuse
+    future: asyncio.Future[object] = loop.create_future()
+    lease = Lease(pool, future)
+    assert dialled == [pool] and (pool.open, pool.dialling) == (1, 1)
+    intake = Intake(loop)
+    upstream = Upstream(Arena(4096), intake)
+    upstream.connection_made(Wire())
+    intake.attach(upstream)
+    upstream.connection_lost(error)
+    pool.connected(upstream)
+    with pytest.raises(WireError, match="refused in TLS" if isinstance(error, ssl.SSLError) else "closed the connection, or spoke"):
+        await future
+    assert told == ([error] if isinstance(error, ssl.SSLError) else [])
+    assert (pool.open, pool.dialling, pool.idle_count) == (0, 0, 0)
+    lease.close()
+    idle.close()
