@@ -1,10 +1,11 @@
 # The memory of one loop. Blocks are handed out and come back; nothing else of the data plane allocates for bytes on their way.
 
-from libc.stdint cimport int64_t
+from soth_mitm._dataplane.budget cimport Budget
 
 
 cdef enum:
     BLOCK_SIZE = 65536         # what one read buffer holds before it has to grow
+    LEAST_BLOCK = 1024         # what one holds that waits, with little in it
     SCRATCH_SIZE = 262144      # what one read of ciphertext takes at most
     SPARE_BLOCKS = 64          # returned blocks kept for the next connection
 
@@ -23,7 +24,7 @@ cdef class Arena:
     cdef Window window
     cdef char* scratch
     cdef readonly Py_ssize_t max_buffer    # what a read buffer may grow to
-    cdef readonly int64_t lent             # bytes in blocks that are out
+    cdef readonly Budget budget            # counts the blocks that are out
     cdef int spare_count
     cdef char* spare[SPARE_BLOCKS]
 
@@ -47,9 +48,12 @@ cdef class Buffer:
     cdef char* tail(self) noexcept
     cdef void commit(self, Py_ssize_t count) noexcept
     cdef int append(self, const char* data, Py_ssize_t length) except -1
+    cdef int keep(self, const char* data, Py_ssize_t length) except -1     # the same, for what is to stay for some time
+    cdef int change_block(self, Py_ssize_t size) except -1     # to one of `size`, into which the bytes fit
 
     # reading
     cdef const char* data(self) noexcept
     cdef Py_ssize_t size(self) noexcept
     cdef void consume(self, Py_ssize_t count) noexcept     # gives the block back when nothing is left
     cdef void drop(self) noexcept
+    cdef int shrink(self) except -1                        # to a block that suits what is left, which is to stay for some time

@@ -4,7 +4,7 @@ from soth_mitm._dataplane.body cimport BODY_DONE, BODY_NONE, BODY_UNTIL_CLOSE, b
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.flow cimport Flow
-from soth_mitm._dataplane.head cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE
+from soth_mitm._dataplane.head cimport METHOD_HEAD
 from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.plane cimport Plane
@@ -73,14 +73,13 @@ cdef class Conversation(Party):
     cdef int may_retry(self) except -1:
         # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
         cdef Flow flow = self.flow
-        cdef int method = flow.request.method
         if flow.retried or not self.plane.retry or self.upstream.served < 2:
             return False
         if self.upstream.bytes_in != self.upstream_bytes_before:
             return False
         if flow.request_body.state != BODY_DONE or (flow.request_body.kind != BODY_NONE and flow.wire is None):
             return False
-        return method in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE)
+        return flow.is_repeatable()
 
     # --- ends
 
@@ -100,6 +99,7 @@ cdef class Conversation(Party):
                     pool.forget(upstream)
                 close_in_order(upstream, self.plane.linger)
         self.flow = None
+        self.is_paced = False
         self.answering = ANSWERING_NONE
         self.sending = SENDING_HEAD
         if self.keep:
@@ -222,6 +222,9 @@ cdef class Conversation(Party):
         if self.answering == ANSWERING_RELAY:
             self.plane.counters.upstream_errors += 1
             return self.cut(error)
+        if self.sending == SENDING_RELAY and self.flow.request_body.state == BODY_DONE:
+            self.send_no_more()
+            return self.advance()
         if self.sending == SENDING_RELAY:
             # the response is complete; what is left of the request has nowhere to go
             self.drop_upstream()
@@ -245,20 +248,47 @@ cdef class Conversation(Party):
                 else:
                     self.upstream.release()
         elif endpoint is self.upstream and self.sending == SENDING_RELAY:
-            if now:
+            if not now:
+                return self.client.hold()
+            if self.flow.wire is not None:
+                # what was collected goes first
+                self.advance()
+            if not self.over and self.sending == SENDING_RELAY and not self.upstream.blocked and not self.is_paced:
                 self.client.release()
-            else:
-                self.client.hold()
         return 0
 
     cdef int paced(self, bint hold) except -1:
+        if self.over or self.flow is None:
+            return 0
         self.is_paced = hold
+        if self.sending == SENDING_COLLECT or (self.sending == SENDING_RELAY and self.flow.payload is not None):
+            if hold:
+                self.client.hold()
+            elif self.sending == SENDING_COLLECT or not self.upstream.blocked:
+                self.client.release()
         if self.upstream is not None:
             if hold:
                 self.upstream.hold()
             elif not self.client.blocked:
                 self.upstream.release()
         return 0
+
+    cdef int go_on(self) except -1:
+        self.is_paced = False
+        self.flow.wait_no_more()
+        # which tells us what happened meanwhile
+        self.client.release()
+        return self.over
+
+    cdef int await_upload(self) except -1:
+        cdef bint said = self.answering == ANSWERING_DONE and self.flow.request_body.state == BODY_DONE
+        # a client that has said everything and has its answer does not wait for long until the upstream has heard all of it
+        return self.client_deadline.set(self.plane.linger if said else self.plane.body_idle, LATE_UPLOAD)
+
+    cdef int send_no_more(self) except -1:
+        self.client_deadline.clear()
+        self.sending = SENDING_SENT
+        return self.drop_upstream()
 
     cdef int broken(self, object error) except -1:
         return self.cut(error)
@@ -273,7 +303,17 @@ cdef class Conversation(Party):
         elif stage == LATE_HEAD:
             self.refuse(408, b"the request head did not arrive in time (timeouts.client_head_ms)")
         elif stage == LATE_UPLOAD:
-            self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
+            if self.is_paced:
+                # the client waits for us
+                return self.await_upload()
+            if self.answering == ANSWERING_DONE and self.flow.request_body.state == BODY_DONE:
+                # it has answered, and takes no more of what was collected
+                self.send_no_more()
+            elif self.upstream is not None and self.upstream.blocked:
+                self.plane.counters.upstream_timeouts += 1
+                self.answer(504, b"the upstream stopped reading the request body (timeouts.body_idle_ms)", ())
+            else:
+                self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
         elif stage == LATE_CLAIM:
             self.flow.route.pool.withdraw(self)
             self.plane.counters.upstream_timeouts += 1
@@ -282,6 +322,9 @@ cdef class Conversation(Party):
             self.plane.counters.upstream_timeouts += 1
             self.answer(504, b"the upstream did not answer in time (upstream.timeout_ms)", ())
         else:
+            if stage == LATE_DOWNLOAD and (self.is_paced or self.client.blocked):
+                # the upstream waits for us; a client that takes nothing has its own deadline
+                return self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
             if stage == LATE_DOWNLOAD:
                 self.plane.counters.upstream_timeouts += 1
             return self.cut(TimeoutError("the body stopped moving (timeouts.body_idle_ms)"))

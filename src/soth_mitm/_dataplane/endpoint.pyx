@@ -10,6 +10,8 @@ from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.tls_pump cimport TlsPump
 
 SSL_ERROR = ssl.SSLError
+# asyncio's own writelines() copies, and in some releases forgets to tell that its buffer is full (gh-127655)
+GATHERING_LOOPS = ("uvloop", "winloop")
 
 
 # not final: the pool's connection derives from it, and proxy/ adds asyncio.BufferedProtocol, which the loops ask for by type
@@ -27,13 +29,18 @@ cdef class Endpoint:
     def connection_made(self, transport):
         self.transport = transport
         self.write_out = transport.write
+        if type(transport).__module__.startswith(GATHERING_LOOPS):
+            self.write_all = transport.writelines
+        # what waits in the transport is on our account: the other side is not read from while anything does
+        transport.set_write_buffer_limits(0)
         note(LEDGER_ENDPOINT, 1)
 
     def get_buffer(self, sizehint):
         if self.tls is not None:
-            return self.arena.window.over(self.arena.scratch, SCRATCH_SIZE)
-        self.inbox.reserve(BLOCK_SIZE if self.inbox.size() == 0 else 4096)
-        return self.arena.window.over(self.inbox.tail(), self.inbox.room())
+            return self.arena.window.over(self.arena.scratch, self.arena.budget.window(SCRATCH_SIZE))
+        if self.inbox.base == NULL or self.inbox.room() < 4096:
+            self.inbox.reserve(4096)
+        return self.arena.window.over(self.inbox.tail(), self.arena.budget.window(self.inbox.room()))
 
     def buffer_updated(self, Py_ssize_t count):
         if self.gone or self.deaf:
@@ -42,12 +49,22 @@ cdef class Endpoint:
             self.inbox.commit(count)
             self.bytes_in += count
             self.fresh = True
-        else:
-            self.tls.feed(self.arena.scratch, count)
-        self.deliver()
+            self.deliver()
+            return
+        self.tls.feed(self.arena.scratch, count)
+        try:
+            self.deliver()
+        finally:
+            if self.gone or self.deaf:
+                self.tls.forget()
+            else:
+                self.tls.keep()
 
     def eof_received(self):
         self.eof = True
+        if self.inbox.size() == 0:
+            # lent to the read that found the end
+            self.inbox.drop()
         self.deliver()
         return True
 
@@ -57,6 +74,7 @@ cdef class Endpoint:
 
     def resume_writing(self):
         self.blocked = False
+        self.count_unsent(-self.unsent)
         self.party.writable(self, True)
 
     def connection_lost(self, error):
@@ -65,12 +83,17 @@ cdef class Endpoint:
         note(LEDGER_ENDPOINT, -1)
         self.inbox.drop()
         self.outbox.drop()
+        self.count_unsent(-self.unsent)
+        self.count_undecrypted(0)
+        if self.tls is not None:
+            self.tls.forget()
         try:
             self.party.lost(self, error if self.fault is None else self.fault)
         finally:
             self.party = Party()
             self.transport = None
             self.write_out = None
+            self.write_all = None
 
     # --- reading
 
@@ -105,7 +128,6 @@ cdef class Endpoint:
                     if not self.step_handshake():
                         return 0
                     continue
-                self.inbox.reserve(BLOCK_SIZE if self.inbox.size() == 0 else 16384)
                 count = self.tls.read_into(self.inbox)
                 if count == 0:
                     break
@@ -118,8 +140,11 @@ cdef class Endpoint:
             return 0
         if self.inbox.size() == 0:
             self.inbox.drop()
-        if not self.gone and self.tls.outgoing.pending:
-            self.flush()
+        if not self.gone:
+            # between reads there is at most a part of a record in the engine, unless we stopped before it was empty
+            self.count_undecrypted(<Py_ssize_t>self.tls.incoming.pending if self.held else self.tls.partial)
+            if self.tls.outgoing.pending:
+                self.flush()
         return 0
 
     cdef int tell_end(self) except -1:
@@ -167,12 +192,28 @@ cdef class Endpoint:
     cdef int put(self, const char* data, Py_ssize_t length) except -1:
         if self.tls is None:
             self.write_out(PyBytes_FromStringAndSize(data, length))
+            if self.blocked:
+                self.count_unsent(length)
         else:
             self.tls.write(data, length)
         return 0
 
+    cdef void count_unsent(self, Py_ssize_t length) noexcept:
+        self.unsent += length
+        if length > 0:
+            self.arena.budget.take(length)
+        elif length < 0:
+            self.arena.budget.give(-length)
+
+    cdef void count_undecrypted(self, Py_ssize_t length) noexcept:
+        if length > self.undecrypted:
+            self.arena.budget.take(length - self.undecrypted)
+        elif length < self.undecrypted:
+            self.arena.budget.give(self.undecrypted - length)
+        self.undecrypted = length
+
     cdef int flush(self) except -1:
-        cdef bytes ciphertext
+        cdef object ciphertext
         if self.closing:
             return 0
         if self.outbox.size():
@@ -180,8 +221,19 @@ cdef class Endpoint:
             self.outbox.drop()
         if self.tls is not None:
             ciphertext = self.tls.take()
-            if ciphertext is not None:
+            if ciphertext is None:
+                return 0
+            if type(ciphertext) is bytes:
                 self.write_out(ciphertext)
+                if self.blocked:
+                    self.count_unsent(PyBytes_GET_SIZE(ciphertext))
+            else:
+                if self.write_all is None:
+                    self.write_out(b"".join(ciphertext))
+                else:
+                    self.write_all(ciphertext)
+                if self.blocked:
+                    self.count_unsent(sum(map(len, ciphertext)))
         return 0
 
     cdef int flush_last(self) except -1:
@@ -249,7 +301,8 @@ cdef class Endpoint:
         self.arena.check_thread()
         self.tls = TlsPump(self.arena, context, server_side, server_hostname, session)
         if self.inbox.size():
-            self.tls.feed(<char*>self.inbox.data(), self.inbox.size())
+            self.tls.feed(self.inbox.data(), self.inbox.size())
+            self.tls.keep()
             self.bytes_in -= self.inbox.size()
             self.inbox.drop()
         self.fresh = False

@@ -25,6 +25,8 @@ cdef int close_while_sending(Endpoint endpoint, DeadlineQueue queue) except -1:
     # the TLS engine refuses to read what came before it had said goodbye, and that is no reason to cut the connection
     endpoint.deaf = True
     endpoint.inbox.drop()
+    if endpoint.tls is not None:
+        endpoint.tls.forget()
     endpoint.end_writing()
     return endpoint.release()
 
