@@ -1,12 +1,13 @@
 """Build the extension modules of ``soth_mitm._dataplane``.
 
 One list of modules, found from the tree; one dict of directives, so that no ``.pyx`` header can drift from it. The generated C goes
-below ``build`` and never into ``src``. Three switches come from the environment and change what is compiled, nothing else does; each
+below ``build`` and never into ``src``. Four switches come from the environment and change what is compiled, nothing else does; each
 combination has a build directory of its own, since neither Cython nor setuptools would notice that another one is asked for:
 
 ``SOTH_MITM_DEBUG=1``     bounds checks, assertions and the debug ledger, no optimisation
 ``SOTH_MITM_SANITIZE=1``  AddressSanitizer and UBSan (run with the sanitizer runtime preloaded, see tests/README.md)
 ``SOTH_MITM_COVERAGE=1``  line tracing for coverage.py
+``SOTH_MITM_FUZZ=1``      counters for libFuzzer, with clang only (scripts/fuzz)
 """
 
 import os
@@ -26,9 +27,10 @@ def switch(name: str) -> bool:
     return os.environ.get(f"SOTH_MITM_{name}", "") not in ("", "0")
 
 
-DEBUG, SANITIZE, COVERAGE = switch("DEBUG"), switch("SANITIZE"), switch("COVERAGE")
+DEBUG, SANITIZE, COVERAGE, FUZZ = switch("DEBUG"), switch("SANITIZE"), switch("COVERAGE"), switch("FUZZ")
 
-VARIANT = "-".join(name for name, on in (("debug", DEBUG), ("sanitize", SANITIZE), ("coverage", COVERAGE)) if on) or "release"
+SWITCHES = (("debug", DEBUG), ("sanitize", SANITIZE), ("coverage", COVERAGE), ("fuzz", FUZZ))
+VARIANT = "-".join(name for name, on in SWITCHES if on) or "release"
 JOBS = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
 
 DIRECTIVES = {
@@ -54,6 +56,10 @@ def compiler_arguments() -> tuple[list[str], list[str]]:
         flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
         compile_args += flags
         link_args += flags
+    if FUZZ:
+        # some optimisation: unlike a debugger, a fuzzer has to be fast
+        compile_args += ["-fsanitize=fuzzer-no-link", "-O1", "-g"]
+        link_args += ["-fsanitize=fuzzer-no-link"]
     return compile_args, link_args
 
 

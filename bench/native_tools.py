@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ class NativeToolError(RuntimeError):
 
 def build(out: Path = DEFAULT_OUT) -> Path:
     """Compile what is older than its source into ``out`` and return that directory."""
-    for tool in ("make", os.environ.get("CC", "cc")):
+    for tool in ("make", shlex.split(os.environ.get("CC", "cc"))[0]):
         if shutil.which(tool) is None:
             wanted = "a C compiler, make and the OpenSSL headers (Debian: build-essential libssl-dev)"
             raise NativeToolError(f"{tool} is missing; install {wanted}")

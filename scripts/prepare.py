@@ -1,7 +1,7 @@
 """Make a virtual environment that holds this package as users get it: built into a wheel and installed, never the tree itself.
 
-Work is done only as far as something changed. Each combination of the switches of `setup.py` (SOTH_MITM_DEBUG, _SANITIZE, _COVERAGE) is
-a variant with an environment `.venv[-variant]`, a wheel in `build/wheel/<variant>` and objects in `build/<variant>` of its own. Progress
+Work is done only as far as something changed. Each combination of the switches of `setup.py` (SOTH_MITM_DEBUG, _SANITIZE, _COVERAGE, _FUZZ)
+is a variant with an environment `.venv[-variant]`, a wheel in `build/wheel/<variant>` and objects in `build/<variant>` of its own. Progress
 goes to standard error, a line per step; the path of the environment's Python is all that goes to standard output.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SWITCHES = ("DEBUG", "SANITIZE", "COVERAGE")
+SWITCHES = ("DEBUG", "SANITIZE", "COVERAGE", "FUZZ")
 COMPILER_VARIABLES = ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "ARCHFLAGS")
 
 
@@ -161,8 +161,8 @@ def build_wheel(python: Path, variant: str, project: dict[str, object]) -> tuple
     return next(wheels.glob("*.whl")), fingerprint
 
 
-def prepare(variant: str) -> Path:
-    """Bring the environment of `variant` up to date and return its Python."""
+def prepare(variant: str, extra: str = "test") -> Path:
+    """Bring the environment of `variant` up to date, with the optional requirements `extra`, and return its Python."""
     directory = environment_directory(variant)
     python = make_environment(directory)
     installed = Stamp(directory)
@@ -179,9 +179,9 @@ def prepare(variant: str) -> Path:
         require(f"install {wheel.name.split('-cp')[0]}", [*pip_install, "--force-reinstall", "--no-deps", wheel])
         installed.note("wheel", fingerprint)
 
-    needs = json.dumps([project["project"]["dependencies"], project["project"]["optional-dependencies"]])
+    needs = json.dumps([extra, project["project"]["dependencies"], project["project"]["optional-dependencies"]])
     if not installed.holds("needs", digest([needs])):
-        require("install what running and testing need", [*pip_install, f"{wheel}[test]"])
+        require(f"install what running and {extra}ing need", [*pip_install, f"{wheel}[{extra}]"])
         installed.note("needs", digest([needs]))
     return python
 

@@ -91,6 +91,7 @@ def run(connections: tuple[socket.socket, socket.socket], rounds: int) -> None:
     ends = [(connection.getsockname(), connection.getpeername()) for connection in connections]
     attribution = ProcessAttribution()
     system = linux.LinuxProcesses()
+    kernel = linux.SockDiag()
     local, remote = ends[0]
     info = attribution.lookup(local, remote)
     if info is None:
@@ -99,6 +100,7 @@ def run(connections: tuple[socket.socket, socket.socket], rounds: int) -> None:
 
     def forget() -> None:
         nonlocal attribution
+        attribution.close()
         attribution = ProcessAttribution()
 
     def read_table() -> None:
@@ -106,7 +108,7 @@ def run(connections: tuple[socket.socket, socket.socket], rounds: int) -> None:
             linux.find_in_table(file.read(), remote, local, mapped=False)
 
     print(f"{'microseconds':58} {'median':>9} {'p95':>9}")
-    measure("socket by sock_diag", rounds, lambda: linux.ask_sock_diag(remote, local))
+    measure("socket by sock_diag", rounds, lambda: kernel.ask(remote, local))
     measure("socket by /proc/net/tcp", rounds, read_table)
     measure("start token", rounds, lambda: system.start_token(pid))
     measure("describe", rounds, lambda: system.describe(pid))
@@ -114,6 +116,7 @@ def run(connections: tuple[socket.socket, socket.socket], rounds: int) -> None:
     attribution.lookup(local, remote)
     measure("lookup, known process, same descriptor", rounds, lambda: attribution.lookup(local, remote))
     measure("two lookups, known process, another descriptor each time", rounds, lambda: [attribution.lookup(*end) for end in ends])
+    measure("recall of a known process", rounds, lambda: attribution.recall(local, remote))
     measure("lookup of a client that is not here", rounds, lambda: attribution.lookup(local, ("192.0.2.1", 9)))
 
 

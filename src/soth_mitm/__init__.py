@@ -33,8 +33,12 @@ from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.proxy.proxy import MitmProxy, MitmProxyBuilder
 from soth_mitm.proxy.threaded import ThreadedHandle
+from soth_mitm.tls.bundle import TrustFiles, write_trust_files
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
 from soth_mitm.tls.ca_files import load_ca_from_files
+from soth_mitm.tls.ca_formats import load_ca_from_pkcs12
+from soth_mitm.tls.environment import client_environment
+from soth_mitm.tls.trust.stores import TrustReport, ca_trust_status, install_ca_system_trust, is_ca_trusted, uninstall_ca_system_trust
 
 __version__ = _version("soth-mitm")
 
@@ -71,10 +75,19 @@ __all__ = [
     "ThreadedHandle",
     "TlsFailedError",
     "TlsInfo",
+    "TrustFiles",
+    "TrustReport",
     "UnixDomain",
     "WireError",
+    "ca_trust_status",
+    "client_environment",
     "generate_ca",
+    "install_ca_system_trust",
+    "is_ca_trusted",
     "load_ca",
     "load_ca_from_files",
+    "load_ca_from_pkcs12",
     "new_event_loop",
+    "uninstall_ca_system_trust",
+    "write_trust_files",
 ]

@@ -3,15 +3,19 @@
 Nothing here resolves a name. What cannot be read raises `ValueError` with the reason, worded to follow the text at fault.
 """
 
+import functools
 import re
 import unicodedata
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 # What a resolver accepts as a name, after lower-casing: labels of 63, underscores included because service records use them.
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+# The address of "all interfaces" is none that a client can connect to.
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _LABEL_DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
 _JOINERS = "\u200c\u200d"
 _MAX_NAME = 253
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def split_host_port(text: str) -> tuple[str, str]:
@@ -55,6 +59,7 @@ def parse_port(text: str, *, lowest: int = 1) -> int:
     return port
 
 
+@functools.lru_cache(maxsize=4096)
 def normalise_host(host: str) -> str:
     """Return the one spelling of `host` that policies, pools and certificates compare.
 
@@ -103,6 +108,11 @@ def parse_bind_address(text: str) -> tuple[str, int]:
 def format_host_port(host: str, port: int | str) -> str:
     """Return `host:port` with brackets where the host is an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def format_authority(host: str, port: int, scheme: str) -> str:
+    """Return the authority of a URL, without the port where that is the scheme's own."""
+    return format_host_port(host, port) if port != DEFAULT_PORTS[scheme] else f"[{host}]" if ":" in host else host
 
 
 def _normalise_ipv6(text: str) -> str:

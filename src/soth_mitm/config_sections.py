@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Struct, field
 
 from soth_mitm.config_schema import Key
-from soth_mitm.destinations import DestinationPattern
+from soth_mitm.destinations import DestinationPattern, parse_redirect
 
 KIB, MIB = 1024, 1024 * 1024
 # Where nothing else sets an upper bound: what counters and timers of 32 bits hold, and a size that no machine has.
@@ -104,8 +104,22 @@ class UpstreamConfig(Struct, kw_only=True):
 
     timeout_ms: Annotated[int, milliseconds("From the end of a request to the head of its response; later is a 504.")] = 30_000
     connect_timeout_ms: Annotated[int, milliseconds("For name resolution and the TCP connection; later is a 504.")] = 10_000
-    retry_on_failure: Annotated[bool, Key("Connect a second time if the first attempt fails, before the client is told.")] = True
+    retry_on_failure: Annotated[
+        bool,
+        Key(
+            "Connect a second time if the first attempt fails, before the client is told; and send a request once more whose kept "
+            "connection closed before a byte of the answer, if that is safe."
+        ),
+    ] = True
     retry_delay_ms: Annotated[int, milliseconds("How long to wait before that second attempt.", minimum=0)] = 200
+    dns_cache_ms: Annotated[
+        int,
+        Key(
+            "How long the addresses of a name are remembered; 0 asks each time. Forgotten at once if none of them can be connected to.",
+            0,
+            3_600_000,
+        ),
+    ] = 30_000
     verify_upstream_tls: Annotated[
         bool, Key("Verify the upstream's certificate; `false` trusts whoever answers and is for test networks only.")
     ] = True
@@ -117,6 +131,14 @@ class UpstreamConfig(Struct, kw_only=True):
             example="/etc/soth-mitm/internal-cas.pem",
         ),
     ] = None
+    connect_to: Annotated[
+        list[str],
+        Key(
+            "Connect elsewhere for a destination: `PATTERN=HOST:PORT`. The name that is asked for and verified stays the target's.",
+            check=parse_redirect,
+            example=["api.example.com:443=127.0.0.1:8443"],
+        ),
+    ] = field(default_factory=list)
     client_cert_path: Annotated[
         dict[str, Path | str],
         Key(
@@ -158,14 +180,14 @@ class BodyConfig(Struct, kw_only=True):
         int, Key("The longest body that is collected, and the longest that is decoded, for the handler.", 1, MAX_BYTES)
     ] = 32 * MIB
     buffer_request_bodies: Annotated[
-        bool, Key("Collect a request's body before `on_request` decides; `false` decides on the head and streams the body.")
+        bool, Key("Collect a request's body for the handler; `false` decides on the head, streams the body and keeps no copy of it.")
     ] = True
     buffer_timeout_ms: Annotated[
         int, milliseconds("A request body that is not complete by then is decided on as it is, and the rest streamed.")
     ] = 10_000
     overflow: Annotated[
         Literal["stream", "reject"],
-        Key("A request body over `max_size_bytes`: decide on its first part and stream the rest, or answer 413."),
+        Key("A collected request body over `max_size_bytes`: decide on its first part and stream the rest, or answer 413."),
     ] = "stream"
 
 
@@ -188,7 +210,7 @@ class FlowRuntimeConfig(Struct, kw_only=True):
     dispatch_queue_capacity: Annotated[
         int | None,
         count(
-            "Stream chunks that may wait for the handler per flow.",
+            "Stream chunks that may wait for the handler per flow, and flows that may wait for it per connection.",
             unset="connections per host times destinations, within 128..1024",
             example=256,
         ),

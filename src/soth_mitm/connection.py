@@ -62,7 +62,11 @@ SocketFamily = TcpV4 | TcpV6 | UnixDomain
 
 
 class TlsInfo(msgspec.Struct, frozen=True, gc=False):
-    """TLS facts of the client's side and, with the prefix `upstream_`, of the upstream's. Observed, never inferred; None is unknown."""
+    """TLS facts of the client's side and, with the prefix `upstream_`, of the upstream's. Observed, never inferred; None is unknown.
+
+    The upstream's are those of the connection that carries the request; where that is not chosen yet, as in `on_request`, those of the
+    latest handshake with the same origin.
+    """
 
     sni: str | None = None
     """Server name that the client asked for."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from soth_mitm.addresses import format_host_port, normalise_host, parse_port, split_host_port
+from soth_mitm.addresses import format_host_port, normalise_host, parse_port, parse_target, split_host_port
 
 T = TypeVar("T")
 
@@ -76,6 +76,14 @@ class DestinationMap(Generic[T]):
             assert match.lastindex is not None
             return self._glob_values[match.lastindex - 1]
         return None
+
+
+def parse_redirect(text: str) -> tuple[DestinationPattern, tuple[str, int]]:
+    """Read `PATTERN=HOST:PORT`: which destinations, and where to connect instead; `ValueError` says what is wrong with it."""
+    pattern, equals, there = text.partition("=")
+    if not equals:
+        raise ValueError("has no `=`; write `api.example.com:443=127.0.0.1:8443`")
+    return DestinationPattern.parse(pattern), parse_target(there.strip())
 
 
 def _normalise_glob(host: str) -> str:

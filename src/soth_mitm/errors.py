@@ -83,9 +83,13 @@ class StageTimeoutError(WireError, TimeoutError):
 
 
 class TlsFailedError(WireError):
-    """A TLS handshake failed. `reason` is one of the failure classes of SPEC section 4, `detail` the library's own words."""
+    """A TLS handshake failed. `reason` is one of the failure classes of SPEC section 4, `detail` the library's own words.
 
-    def __init__(self, message: str, *, side: Side, reason: str, detail: str, status: int = 502) -> None:
+    `certificate_refused`: the client failed as those do that do not know our CA or pin another certificate. Never true of an upstream.
+    """
+
+    def __init__(self, message: str, *, side: Side, reason: str, detail: str, status: int = 502, certificate_refused: bool = False) -> None:
         super().__init__(message, side=side, status=status)
         self.reason = reason
         self.detail = detail
+        self.certificate_refused = certificate_refused

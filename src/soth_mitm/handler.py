@@ -59,7 +59,8 @@ class InterceptHandler:
         """A TLS handshake failed.
 
         When: after a handshake with the client or with the upstream failed.
-        Gets: the host of the target, and the error with its `side`, its class in `reason`, and the library's words in `detail`.
+        Gets: the host of the target, and the error with its `side`, its class in `reason`, and the library's words in `detail`;
+        `certificate_refused` says that a client did not accept our certificate, as far as can be told.
         Deadline: `handler.request_timeout_ms`. Failure: counted.
         """
 
@@ -68,7 +69,8 @@ class InterceptHandler:
 
         When: for every request of every protocol, before anything of it reaches the upstream. With `intercept_mode = "monitor"`: after
         the request was forwarded, and a block is counted but not applied.
-        Gets: the request, with its body if `body.buffer_request_bodies` is set; `body_complete` and `body_truncated` say how much of it.
+        Gets: the request, with its body if `body.buffer_request_bodies` is set and the body is no conversation (gRPC, NDJSON);
+        `body_complete` and `body_truncated` say how much of it.
         Returns: `HandlerDecision.ALLOW` to forward it, `HandlerDecision.block(status, body)` to answer it.
         Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `allow` forwards, `block` answers 502. Any other value
         that is returned counts as an exception.
@@ -80,7 +82,8 @@ class InterceptHandler:
 
         When: once per request that got a final response: with its whole body, or, where the response is a stream (SSE, NDJSON, gRPC,
         WebSocket), at its head and before its first chunk. The client does not wait for this.
-        Gets: the response; `streaming` tells the two cases apart.
+        Gets: the response; `streaming` tells the two cases apart. Its `request` is the object that `on_request` was given. Without an
+        `on_request` it is made for this call, with the same part of the body that `on_request` would have been given.
         Deadline: `handler.response_timeout_ms`. Failure: counted; the response is not touched.
         """
 

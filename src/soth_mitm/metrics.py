@@ -69,6 +69,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them that resumed a session."""
     tls_client_failure_count: int = 0
     """Failed handshakes with clients."""
+    tls_client_abandoned_count: int = 0
+    """Clients that left after the handshake without a request: those that pin certificates, and browsers that connect ahead of need."""
     tls_upstream_handshake_count: int = 0
     """Completed handshakes with upstreams."""
     tls_upstream_resumed_count: int = 0
@@ -83,6 +85,14 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Upstream connections dialled."""
     pool_wait_count: int = 0
     """Requests that waited because `connection_pool.max_connections_per_host` was reached."""
+    pool_stale_count: int = 0
+    """Kept upstream connections that were about to be used again, and had ended or had spoken unasked."""
+    pool_pin_count: int = 0
+    """Upstream connections reserved for the one client that authenticated on them (NTLM, Negotiate)."""
+    dns_lookup_count: int = 0
+    """Names that the system was asked for."""
+    dns_cache_hit_count: int = 0
+    """Dials to a name whose addresses were remembered."""
     upstream_connections: int = 0
     """Upstream connections now."""
     idle_upstream_connections: int = 0

@@ -3,7 +3,7 @@
 import enum
 from typing import NamedTuple
 
-from soth_mitm.addresses import normalise_host
+from soth_mitm.addresses import format_host_port, normalise_host
 from soth_mitm.config import MitmConfig
 from soth_mitm.destinations import DestinationMap, DestinationPattern
 
@@ -17,10 +17,17 @@ class Action(enum.Enum):
 
 
 class Decision(NamedTuple):
-    """What the policy says of a target, and why; the reason is the body of a 403 and an attribute of events."""
+    """What the policy says of a target, and why; the reason is an attribute of events."""
 
     action: Action
     reason: str
+
+    def text(self, host: str, port: int) -> str:
+        """Return the reason for people: the body of a 403, which says what to change."""
+        return (
+            f"{self.reason}: {format_host_port(host, port)} is not listed in interception.destinations, and "
+            "interception.passthrough_unlisted is false"
+        )
 
 
 _LISTED = Decision(Action.INTERCEPT, "interception_scope_match")

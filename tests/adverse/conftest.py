@@ -1,5 +1,5 @@
 """The proxy, origins and clients of the end-to-end tests."""
 
-from e2e.conftest import make_config, origin, origin_ca, plain_origin, proxy
+from e2e.conftest import journal, make_config, origin, origin_ca, plain_origin, plain_tap, proxy, tap
 
-__all__ = ["make_config", "origin", "origin_ca", "plain_origin", "proxy"]
+__all__ = ["journal", "make_config", "origin", "origin_ca", "plain_origin", "plain_tap", "proxy", "tap"]

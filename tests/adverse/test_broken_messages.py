@@ -3,6 +3,8 @@
 import socket
 import threading
 
+import pytest
+
 from support.origin import Origin, Request, ScriptedConnection
 from support.recording import Recording
 from support.running import ProxyFactory
@@ -95,3 +97,24 @@ def test_upstream_that_leaves_between_connect_and_handshake(proxy: ProxyFactory)
                 assert client.request("/", "localhost").status == 502
             assert len(running.handler.wait("on_tls_failure", number + 1, timeout=5)) == number + 1
         leaving.join()
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /x HTTP/1.1\r\nHost : localhost\r\n\r\n", 400),
+        (b"GET /x HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 9000, 431),
+        (b"GET /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    ],
+)
+def test_a_later_request_that_is_refused_is_answered(proxy: ProxyFactory, plain_origin: Origin, head: bytes, status: int) -> None:
+    """As the first one is: what was answered before does not count."""
+    running = proxy(Recording(), max_http_head_bytes=8192)
+    with running.tunnel(plain_origin.port) as client:
+        client.send(b"GET /bytes/3 HTTP/1.1\r\nHost: localhost\r\n\r\n" + head)
+        assert client.read_answer().status == 200
+        answer = client.read_answer()
+        assert (answer.status, answer.get("connection")) == (status, "close")
+        assert client.read_to_end() == b""
+    running.wait_idle()
+    assert running.metrics().cut_response_count == 0

@@ -97,9 +97,10 @@ def test_last_bytes_of_a_switched_protocol_arrive_however_it_ends(
     def script(connection: ScriptedConnection, request: Request) -> None:
         connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         assert connection.receive_exactly(5) == b"hello"
+        below = connection.connection.writer.get_extra_info("socket")
         connection.send(bytes(100_000) + b"bye")
         # FIN below the TLS layer
-        connection.connection.writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        below.shutdown(socket.SHUT_WR)
 
     server.script(script, "/ws")
     running = proxy(Recording())

@@ -194,3 +194,32 @@ def test_what_is_consumed_is_what_was_fed(data: bytes) -> None:
             assert head == CHUNKED
         assert taken <= len(data)
         assert body.payload_total == len(content)
+
+
+def test_chunk_extensions_may_be_long_but_not_all_the_time() -> None:
+    """Who sends kilobytes of extensions around each byte of content makes everybody on the way carry many times the content."""
+    line = b"1;%b\r\nx\r\n" % (b"e" * 4000)
+    outcome, _ = read_message([CHUNKED + line * 4], REQUEST)
+    assert (outcome.refused, outcome.content) == ("", b"xxxx")
+    outcome, _ = read_message([CHUNKED + line * 5], REQUEST)
+    assert (outcome.refused, outcome.content) == ("400 the chunk extensions together are far longer than the content", b"xxxx")
+
+
+def test_the_excess_of_chunk_extensions_does_not_depend_on_the_reads() -> None:
+    line = b"1;%b\r\nx\r\n" % (b"e" * 1000)
+    whole, _ = read_message([CHUNKED + line * 20], REQUEST)
+    apart, _ = read_message([bytes((byte,)) for byte in CHUNKED + line * 20], REQUEST)
+    assert whole == apart
+    assert whole.refused
+
+
+def test_signatures_of_chunks_are_no_excess() -> None:
+    """As object stores have them: 85 bytes for a chunk of some kilobytes."""
+    line = b"2000;chunk-signature=%b\r\n%b\r\n" % (b"f" * 64, bytes(8192))
+    outcome, _ = read_message([CHUNKED + line * 500 + b"0\r\n\r\n"], REQUEST)
+    assert outcome.complete
+
+
+def test_single_bytes_in_chunks_are_no_excess() -> None:
+    outcome, _ = read_message([CHUNKED + b"1;a=b\r\nx\r\n" * 10_000 + b"0\r\n\r\n"], REQUEST)
+    assert outcome.complete

@@ -64,7 +64,7 @@ def reading(name: str, block: Block) -> Reading:
 def test_sample(sample: Sample) -> None:
     name = "request" if "request" in sample.blocks else "response"
     found = facts(*read_every_way(sample.blocks[name].data, reading(name, sample.blocks[name])))
-    expected = dict(line.partition(": ")[::2] for line in sample.blocks["verdict"].text.replace(":\n", ": \n").splitlines())
+    expected = sample.verdict
     assert set(expected) & {"refused", "complete"}, "a verdict says `refused` or `complete`"
     expected = {"refused": "", "left": ""} | expected
     assert {key: found.get(key, "(no head)") for key in expected} == expected

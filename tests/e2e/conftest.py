@@ -12,7 +12,8 @@ from soth_mitm import MitmConfig, MitmProxyBuilder
 from support.certs import TestCA
 from support.origin import Origin
 from support.recording import Recording
-from support.running import HOST, ProxyFactory, Running
+from support.running import HOST, ProxyFactory, Running, configure
+from support.tap import Journal, Tap
 
 
 @pytest.fixture(scope="session")
@@ -36,22 +37,31 @@ def plain_origin() -> Iterator[Origin]:
 
 
 @pytest.fixture
+def journal() -> Journal:
+    """What reached the `tap`, and what the handler was asked."""
+    return Journal()
+
+
+@pytest.fixture
+def tap(journal: Journal, origin_ca: TestCA) -> Iterator[Tap]:
+    """An HTTPS origin that journals every byte as it comes."""
+    with Tap(journal, origin_ca.server_context(HOST, "127.0.0.1")) as running:
+        yield running
+
+
+@pytest.fixture
+def plain_tap() -> Iterator[Tap]:
+    """The same without TLS, with a journal of its own."""
+    with Tap(Journal()) as running:
+        yield running
+
+
+@pytest.fixture
 def make_config(origin_ca: TestCA, tmp_path: Path) -> Callable[..., MitmConfig]:
     """Make configurations: `destinations`, and dotted keys with their values."""
 
     def make(destinations: tuple[str, ...] = ("localhost:*", "127.0.0.1:*"), **keys: object) -> MitmConfig:
-        roots = tmp_path / "origin-roots.pem"
-        roots.write_bytes(origin_ca.cert_pem)
-        config = MitmConfig(bind="127.0.0.1:0")
-        config.interception.destinations.extend(destinations)
-        config.upstream.ca_bundle_path = str(roots)
-        config.upstream.retry_delay_ms = 0
-        config.tls.ca_cert_path = str(tmp_path / "ca.pem")
-        config.tls.ca_key_path = str(tmp_path / "ca-key.pem")
-        for key, value in keys.items():
-            section, _, name = key.rpartition(".")
-            setattr(getattr(config, section) if section else config, name, value)
-        return config
+        return configure(tmp_path, origin_ca, destinations, **keys)
 
     return make
 

@@ -1,15 +1,13 @@
-"""Programs that people use, through the proxy, to a real TLS server: what they get, what the handler saw, what the origin saw."""
+"""Libraries that people use, through the proxy, to a real TLS server: what they get, what the handler saw, what the origin saw."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import shutil
 import ssl
-import subprocess
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -17,99 +15,16 @@ import httpx
 import pytest
 import requests
 
-from soth_mitm import HandlerDecision
 from support.origin import Origin
 from support.origin_answers import pattern
-from support.recording import Recording
-from support.running import ProxyFactory, Running
+from support.programs import BODY, DIGEST, agree, body_pieces, needed, run
+from support.running import ProxyFactory
 
-BODY = pattern(200_000)
-DIGEST = hashlib.sha256(BODY).hexdigest()
 # pyenv's shims are found too, but run only what was made the default
 STRICT_PYTHONS = [
     *map(str, Path.home().glob(".pyenv/versions/3.1[34].*/bin/python")),
     *(path for path in map(shutil.which, ("python3.13", "python3.14")) if path and "shims" not in path),
 ]
-
-
-def run(*command: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([str(word) for word in command], input=stdin, capture_output=True, timeout=30, check=False)
-
-
-def curl(running: Running, *arguments: str | Path, stdin: bytes = b"") -> bytes:
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
-    done = run("curl", "-q", "-sS", "--max-time", "25", "--proxy", running.url, "--cacert", running.ca_path, *arguments, stdin=stdin)
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
-
-
-def body_pieces() -> Iterator[bytes]:
-    for start in range(0, len(BODY), 30_000):
-        yield BODY[start : start + 30_000]
-
-
-def agree(running: Running, origin: Origin, method: str, body: bytes) -> None:
-    """Check that the last request was the same for the handler and for the origin."""
-    seen, received = running.handler.requests[-1], origin.requests[-1]
-    assert (seen.method, seen.path, seen.body) == (method, received.target, body)
-    assert (received.method, bytes(received.body)) == (method, body)
-    kept = [(name, value) for name, value in received.headers if name.lower() not in ("connection", "transfer-encoding")]
-    assert all(value in seen.headers.get_all(name) for name, value in kept)
-    assert seen.scheme == "https"
-    assert seen.authority == f"localhost:{origin.port}"
-    assert seen.connection_meta.tls_info.sni == "localhost"
-
-
-class TestCurl:
-    @pytest.mark.parametrize("version", ["--http1.1", "--http1.0"])
-    def test_get(self, proxy: ProxyFactory, origin: Origin, version: str) -> None:
-        running = proxy()
-        assert curl(running, version, origin.url("/bytes/100000")) == pattern(100_000)
-        agree(running, origin, "GET", b"")
-        (response,) = running.handler.wait("on_response")
-        assert (response.status, response.body) == (200, pattern(100_000))
-
-    def test_post_of_a_form(self, proxy: ProxyFactory, origin: Origin) -> None:
-        running = proxy()
-        answer = json.loads(curl(running, "-d", "a=b&c=d", origin.url("/form")))
-        assert answer["body_length"] == 7
-        agree(running, origin, "POST", b"a=b&c=d")
-
-    @pytest.mark.parametrize("version", ["--http1.1", "--http1.0"])
-    def test_upload_of_a_file(self, proxy: ProxyFactory, origin: Origin, tmp_path: Path, version: str) -> None:
-        running = proxy()
-        (tmp_path / "upload").write_bytes(BODY)
-        answer = json.loads(curl(running, version, "-T", tmp_path / "upload", origin.url("/upload")))
-        assert answer["body_sha256"] == DIGEST
-        agree(running, origin, "PUT", BODY)
-
-    def test_upload_of_unknown_length_is_chunked(self, proxy: ProxyFactory, origin: Origin) -> None:
-        running = proxy()
-        answer = json.loads(curl(running, "-T", "-", origin.url("/upload"), stdin=BODY))
-        assert answer["body_sha256"] == DIGEST
-        assert origin.requests[0].get("transfer-encoding") == "chunked"
-        agree(running, origin, "PUT", BODY)
-
-    def test_urls_one_after_another_share_a_connection(self, proxy: ProxyFactory, origin: Origin) -> None:
-        running = proxy()
-        urls = [origin.url(f"/bytes/{count}") for count in (1, 20, 300)]
-        assert curl(running, *urls) == pattern(1) + pattern(20) + pattern(300)
-        assert [request.path for request in running.handler.requests] == ["/bytes/1", "/bytes/20", "/bytes/300"]
-        running.handler.wait("on_connection_close")
-        assert len(running.handler.of("on_connection_open")) == 1
-        assert len(origin.connections) == 1
-
-    def test_head(self, proxy: ProxyFactory, origin: Origin) -> None:
-        assert b"Content-Length: 5000" in curl(proxy(), "-I", origin.url("/bytes/5000"))
-
-    def test_plain_http_by_absolute_form(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
-        running = proxy()
-        assert curl(running, plain_origin.url("/bytes/9")) == pattern(9)
-        assert plain_origin.requests[0].target == "/bytes/9"
-
-    def test_no_certificate_error_for_an_ip_address(self, proxy: ProxyFactory, origin: Origin) -> None:
-        assert curl(proxy(), f"https://127.0.0.1:{origin.port}/bytes/9") == pattern(9)
 
 
 class TestLibraries:
@@ -183,8 +98,7 @@ class TestLibraries:
 
 class TestStrictVerification:
     def test_openssl_s_client(self, proxy: ProxyFactory, origin: Origin) -> None:
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is not installed")
+        needed("openssl")
         running = proxy()
         done = run(
             *("openssl", "s_client", "-x509_strict", "-verify_return_error", "-verify_hostname", "localhost", "-servername", "localhost"),
@@ -214,10 +128,3 @@ class TestStrictVerification:
         with running.tunnel(origin.port) as client:
             client.start_tls(context)
             assert client.request("/bytes/3", "localhost").body == pattern(3)
-
-
-def test_a_blocked_request_is_readable_by_a_real_client(proxy: ProxyFactory, origin: Origin) -> None:
-    running = proxy(Recording(lambda request: HandlerDecision.block(451, "not today\n", {"x-why": "law"})))
-    out = curl(running, "-i", "--suppress-connect-headers", origin.url("/secret"))
-    assert out.startswith(b"HTTP/1.1 451 ") and out.endswith(b"not today\n") and b"x-why: law" in out
-    assert origin.requests == []

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -150,6 +151,22 @@ class TestShutdown:
         assert len(running.handler.of("on_connection_close")) == 2
         metrics = running.metrics()
         assert (metrics.active_connections, metrics.active_flows, metrics.upstream_connections) == (0, 0, 0)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems answer more connections than the backlog has room for")
+    def test_a_dial_under_way_is_cut_with_its_client(self, proxy: ProxyFactory) -> None:
+        running = proxy(destinations=("example.test:1",))
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+            socket.create_connection(full.getsockname()),
+            running.client() as client,
+        ):
+            target = f"127.0.0.1:{full.getsockname()[1]}"
+            client.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+            running.handler.wait("on_connection_open")
+            with pytest.raises(ShutdownTimeoutError) as caught:
+                running.handle.shutdown(0.05)
+            assert caught.value.aborted == 1
+        assert len(running.handler.of("on_connection_close")) == 1
 
     def test_a_second_call_does_nothing(self, proxy: ProxyFactory) -> None:
         running = proxy()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from soth_mitm import BindError, CaMaterialError, CaPermissionError, MitmConfig, MitmProxyBuilder
-from support.certs import TestCA, self_signed
+from support.certs import TestCA
 from support.origin import Origin, ScriptedConnection
 from support.origin_answers import pattern
 from support.running import HOST, ProxyFactory, Running
@@ -132,55 +132,6 @@ class TestUpstream:
         still_works(running, origin)
         running.wait_idle()
         assert running.metrics().cut_response_count == 1
-
-
-class TestBadCertificates:
-    @pytest.mark.parametrize(
-        ("kind", "words", "reason"),
-        [
-            ("expired", "expired", "cert_validation"),
-            ("not yet valid", "not yet valid", "cert_validation"),
-            ("self-signed", "self-signed", "unknown_ca"),
-            ("other CA", "unable to get local issuer certificate", "unknown_ca"),
-            ("other host", "not valid for 'localhost'", "cert_validation"),
-        ],
-    )
-    def test_the_client_reads_why(self, proxy: ProxyFactory, origin: Origin, origin_ca: TestCA, kind: str, words: str, reason: str) -> None:
-        pair = {
-            "expired": lambda: origin_ca.issue_expired(HOST),
-            "not yet valid": lambda: origin_ca.issue_not_yet_valid(HOST),
-            "self-signed": lambda: self_signed(HOST),
-            "other CA": lambda: TestCA("Stranger").issue(HOST),
-            "other host": lambda: origin_ca.issue("elsewhere.test"),
-        }[kind]()
-        running = proxy()
-        with Origin(origin_ca.server_context(HOST, pair=pair), host=HOST) as bad:
-            answer = https(running, bad.port)
-            assert answer.status == 502
-            assert f"localhost:{bad.port}" in answer.text and words in answer.text.lower().replace("self signed", "self-signed")
-            assert bad.requests == []
-        ((host, error),) = running.handler.wait("on_tls_failure")
-        assert (host, error.side, error.reason) == ("localhost", "upstream", reason)
-        assert running.metrics().tls_upstream_failure_count == 1
-        still_works(running, origin)
-
-    def test_not_verified_when_told_so(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
-        running = proxy(**{"upstream.verify_upstream_tls": False})
-        with Origin(origin_ca.server_context(HOST, pair=self_signed(HOST)), host=HOST) as bad:
-            still_works(running, bad)
-
-    def test_an_upstream_that_speaks_no_tls(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
-        def answer_in_the_clear(connection: ScriptedConnection) -> None:
-            connection.receive()
-            connection.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-            connection.close()
-
-        plain_origin.script_connections(answer_in_the_clear)
-        running = proxy()
-        answer = https(running, plain_origin.port)
-        assert answer.status == 502 and "TLS handshake" in answer.text
-        ((_, error),) = running.handler.wait("on_tls_failure")
-        assert error.side == "upstream"
 
 
 class TestClient:

@@ -125,6 +125,17 @@ def test_in_thread(origin: Origin, config: MitmConfig) -> None:
     assert example("in_thread").fetch_through_proxy(url, config) == [(url, 200)]
 
 
+def test_run_program(config: MitmConfig, tmp_path: Path) -> None:
+    ca = TestCA()
+    (tmp_path / "roots.pem").write_bytes(ca.cert_pem)
+    fetch_it = "import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=20).read()"
+    with Origin(ca.server_context("api.example.com")) as origin:
+        config.interception.destinations.append("api.example.com:443")
+        config.upstream.connect_to = [f"api.example.com:443=127.0.0.1:{origin.port}"]
+        url = "https://api.example.com/bytes/5"
+        assert asyncio.run(example("run_program").run_program(config, sys.executable, "-c", fetch_it, url)) == [url]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the demo's scripts are for POSIX shells")
 def test_demo_plays_to_its_end() -> None:
     done = subprocess.run([sys.executable, ROOT / "scripts/run_demo.py"], capture_output=True, text=True, timeout=60, check=False)

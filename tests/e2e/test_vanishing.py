@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -213,6 +214,45 @@ class TestClients:
             running.handler.wait("on_connection_close", timeout=5)
             accepted.close()
         nothing_is_left(running, watch, 1)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems answer more connections than the backlog has room for")
+    @pytest.mark.parametrize("secure", [False, True], ids=["tunnel", "intercepted"])
+    def test_vanish_while_the_upstream_is_being_connected_to(self, proxy: ProxyFactory, leave: Leave, secure: bool) -> None:
+        watch = DescriptorWatch()
+        running = proxy(destinations=("127.0.0.1:*" if secure else "example.test:1",))
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
+            target = f"127.0.0.1:{full.getsockname()[1]}"
+            client = running.client()
+            client.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+            if secure:
+                assert client.read_answer("CONNECT").status == 200
+                client.send(client_hello(running.client_context()))
+            else:
+                running.handler.wait("on_connection_open")
+                # as far as the dial
+                running.metrics()
+            leave(client)
+            # long before upstream.connect_timeout_ms
+            running.handler.wait("on_connection_close", timeout=5)
+        nothing_is_left(running, watch, 1)
+
+    def test_half_closing_before_a_tunnel_stands_is_no_farewell(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        """Who has sent something and then ended its direction waits for the answer."""
+
+        def answer(connection: ScriptedConnection) -> None:
+            assert connection.receive_exactly(4) == b"ping"
+            assert connection.receive() == b""
+            connection.send(b"pong")
+            connection.close()
+
+        plain_origin.script_connections(answer)
+        running = proxy(destinations=("example.test:1",))
+        with running.client() as client:
+            target = f"{HOST}:{plain_origin.port}"
+            client.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\nping".encode())
+            client.end_writing()
+            assert client.read_answer("CONNECT").status == 200
+            assert client.read_to_end() == b"pong"
 
     def test_vanish_from_a_tunnel(self, proxy: ProxyFactory, plain_origin: Origin, leave: Leave) -> None:
         def listen(connection: ScriptedConnection) -> None:

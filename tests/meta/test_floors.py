@@ -17,16 +17,20 @@ from support.source import ROOT, line_of, module_name, named, package_files, wit
 FLOORS = """
 1  errors
 1  _dataplane: ledger party budget view scan fields target buffer head headers body writer decode messages frames sse ndjson grpc streams
-1  _dataplane: deadline tls_pump endpoint linger hooks plane pool relay intake flow transfer conversation exchange
+1  _dataplane: upgrade client_hello fingerprint holders
+1  _dataplane: deadline tls_pump endpoint hooks plane linger pool pin relay intake flow transfer conversation exchange
 2  addresses destinations connection decision config_schema config_sections config_loading config config_derived config_later
 2  config_reference policy handler metrics
-3  tls: hardening names client_hello fingerprint failures ca ca_files leaf contexts
+3  tls: hardening names client_hello fingerprint failures safe_files ca ca_files ca_rotation ca_formats leaf contexts
+3  tls.trust: command linux macos windows nss stores
+3  tls: bundle environment
 3  process: address naming identity linux macos windows attribution
 3  observe:
-4  proxy: tally tasks loops protocols process_lookup calls snapshot dialler upstreams generation listener client service handle
-4  proxy: threaded proxy
+4  proxy: tally tasks loops protocols process_lookup calls snapshot resolver tls_facts dialler upstreams generation listener
+4  proxy: client_tls client service handle threaded proxy
 5  __init__
-5  cli: exits handler_loading request_lines serving commands
+5  doctor: origin programs children examination
+5  cli: exits configured shells handler_loading request_lines serving ca_commands trust_commands doctor_command commands
 5  __main__
 """
 
@@ -56,7 +60,7 @@ class Import(NamedTuple):
 
 def places(table: str) -> dict[str, Place]:
     """Read the table, which lists the floors from the ground up."""
-    rows = [re.fullmatch(r"(\d)\s+(?:(\w+):)?(.*)", row.strip()) for row in table.splitlines() if row.strip()]
+    rows = [re.fullmatch(r"(\d)\s+(?:([\w.]+):)?(.*)", row.strip()) for row in table.splitlines() if row.strip()]
     order: list[tuple[str, int]] = []
     for index, row in enumerate(rows):
         assert row is not None, "a row of FLOORS is `floor [folder:] module module ...`"

@@ -37,18 +37,31 @@ class PemFiles:
 
 
 class TestCA:
-    """A root certificate with its key; `issue` signs server certificates, `intermediate` another CA below it."""
+    """A root certificate with its key; `issue` signs server certificates, `intermediate` another CA below it.
+
+    `permitted` and `excluded` are name constraints (one DNS name); without `is_ca` it signs all the same, but may not.
+    """
 
     __test__ = False  # not a test class, whatever its name says
 
-    def __init__(self, common_name: str = "Test Root", *, key: PrivateKey | None = None, parent: TestCA | None = None) -> None:
+    def __init__(
+        self,
+        common_name: str = "Test Root",
+        *,
+        key: PrivateKey | None = None,
+        parent: TestCA | None = None,
+        is_ca: bool = True,
+        path_length: int | None = None,
+        permitted: str | None = None,
+        excluded: str | None = None,
+    ) -> None:
         self.key: PrivateKey = key or new_key()
         self.parent = parent
         issuer_name = parent.certificate.subject if parent else _name(common_name)
         issuer_key = parent.key if parent else self.key
         now = datetime.datetime.now(datetime.UTC)
         identifier = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
-        self.certificate = (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(_name(common_name))
             .issuer_name(issuer_name)
@@ -56,12 +69,15 @@ class TestCA:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
             .not_valid_after(now + 30 * DAY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(_key_usage(sign_certificates=True), critical=True)
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=path_length), critical=True)
+            .add_extension(_key_usage(sign_certificates=is_ca), critical=True)
             .add_extension(identifier, critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
-            .sign(issuer_key, hashes.SHA256())
         )
+        if permitted or excluded:
+            constraints = [[x509.DNSName(name)] if name else None for name in (permitted, excluded)]
+            builder = builder.add_extension(x509.NameConstraints(*constraints), critical=True)
+        self.certificate = builder.sign(issuer_key, hashes.SHA256())
 
     @property
     def root(self) -> TestCA:
@@ -88,13 +104,18 @@ class TestCA:
         ends: datetime.timedelta = 20 * DAY,
         usages: Sequence[ObjectIdentifier] = (ExtendedKeyUsageOID.SERVER_AUTH,),
         digest: Digest | None = None,
+        dns_names: Sequence[str] = (),
+        common_name: str | None = None,
     ) -> tuple[bytes, bytes]:
         """Return the certificate (with the intermediates behind it) for host names and IP addresses, and its key, as PEM.
 
-        `starts` and `ends` count from now. Without `key` all certificates share one, which is quick to have.
+        `starts` and `ends` count from now. `dns_names` are never taken for addresses; with nothing but a `common_name` there are no
+        alternative names. Without `key` all certificates share one, which is quick to have.
         """
         leaf_key = key or _shared_key()
-        certificate = self._sign(names, leaf_key, starts, ends, usages, digest or hashes.SHA256())
+        alternatives = [*map(_general_name, names), *map(_dns_name, dns_names)]
+        subject = (common_name or [*names, *dns_names][0]).partition("\0")[0][:64]
+        certificate = self._sign(subject, alternatives, leaf_key, (starts, ends), usages, digest or hashes.SHA256())
         chain = _cert_pem(certificate)
         authority: TestCA = self
         while authority.parent is not None:
@@ -142,29 +163,30 @@ class TestCA:
 
     def _sign(
         self,
-        names: Sequence[str],
+        subject: str,
+        alternatives: Sequence[x509.GeneralName],
         key: PrivateKey,
-        starts: datetime.timedelta,
-        ends: datetime.timedelta,
+        validity: tuple[datetime.timedelta, datetime.timedelta],
         usages: Sequence[ObjectIdentifier],
         digest: Digest,
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
-        return (
+        builder = (
             x509.CertificateBuilder()
-            .subject_name(_name(names[0][:64]))
+            .subject_name(_name(subject))
             .issuer_name(self.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now + starts)
-            .not_valid_after(now + ends)
-            .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+            .not_valid_before(now + validity[0])
+            .not_valid_after(now + validity[1])
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .add_extension(_key_usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            .sign(self.key, digest)
         )
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        return builder.sign(self.key, digest)
 
 
 def self_signed(*names: str) -> tuple[bytes, bytes]:
@@ -218,7 +240,11 @@ def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(name)
+        return _dns_name(name)
+
+
+def _dns_name(name: str) -> x509.DNSName:
+    return x509.DNSName(name)
 
 
 def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:

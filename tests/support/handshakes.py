@@ -5,6 +5,12 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from support.hellos import vector
+
 
 @dataclass
 class TlsPair:
@@ -78,6 +84,20 @@ def client_hello_bytes(context: ssl.SSLContext, name: str | None) -> bytes:
     except ssl.SSLWantReadError:
         return outgoing.read()
     raise AssertionError("a client cannot be done before the server has answered")
+
+
+def first_record(secret: bytes, kind: int, data: bytes) -> bytes:
+    """Return the first record of one side after a TLS 1.3 handshake, under its traffic secret, with AES-256-GCM (RFC 8446 section 5.2)."""
+    key, iv = (_expand(secret, label, length) for label, length in ((b"key", 32), (b"iv", 12)))
+    inner = data + bytes([kind])
+    header = b"\x17\x03\x03" + vector(bytes(len(inner) + 16), 2)[:2]
+    return header + AESGCM(key).encrypt(iv, inner, header)
+
+
+def _expand(secret: bytes, label: bytes, length: int) -> bytes:
+    """HKDF-Expand-Label of RFC 8446 section 7.1, for suites with SHA-384."""
+    info = length.to_bytes(2) + vector(b"tls13 " + label, 1) + vector(b"", 1)
+    return HKDFExpand(hashes.SHA384(), length, info).derive(secret)
 
 
 def _progress(pair: TlsPair) -> tuple[int, int]:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from soth_mitm import MitmConfig
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.proxy.threaded import ThreadedHandle
+from support.certs import TestCA
 from support.leaks import what_remains
 from support.wire_client import WireClient
 
@@ -59,16 +61,31 @@ class Running:
     def metrics(self) -> ProxyMetrics:
         return self.handle.metrics()
 
-    def wait_idle(self) -> None:
-        """Wait until no connection and no request is left."""
+    def wait_idle(self, *names: str) -> None:
+        """Wait until no connection and no request is left; or, by the names of their metrics, nothing else that is counted."""
 
         def active() -> dict[str, int]:
-            metrics = self.metrics()
-            counts = {"active_connections": metrics.active_connections, "active_flows": metrics.active_flows}
-            return {name: count for name, count in counts.items() if count}
+            metrics = self.metrics().as_dict()
+            return {name: int(metrics[name]) for name in names or ("active_connections", "active_flows") if metrics[name]}
 
         left = what_remains(active)
         assert not left, left
+
+
+def configure(folder: Path, origin_ca: TestCA, destinations: tuple[str, ...] = ("localhost:*",), **keys: object) -> MitmConfig:
+    """Return a configuration that trusts `origin_ca` and keeps its files in `folder`; `keys` are dotted names with their values."""
+    roots = folder / "origin-roots.pem"
+    roots.write_bytes(origin_ca.cert_pem)
+    config = MitmConfig(bind="127.0.0.1:0")
+    config.interception.destinations.extend(destinations)
+    config.upstream.ca_bundle_path = str(roots)
+    config.upstream.retry_delay_ms = 0
+    config.tls.ca_cert_path = str(folder / "ca.pem")
+    config.tls.ca_key_path = str(folder / "ca-key.pem")
+    for key, value in keys.items():
+        section, _, name = key.rpartition(".")
+        setattr(getattr(config, section) if section else config, name, value)
+    return config
 
 
 ProxyFactory = Callable[..., Running]

@@ -34,6 +34,11 @@ class Sample:
     name: str
     blocks: dict[str, Block] = field(default_factory=dict)
 
+    @property
+    def verdict(self) -> dict[str, str]:
+        """The facts of the verdict block, by name."""
+        return dict(line.partition(": ")[::2] for line in self.blocks["verdict"].text.replace(":\n", ": \n").splitlines())
+
 
 def read_samples(folder: str) -> list[Sample]:
     """Return the samples of every Markdown file in a folder of the corpus, in the order of file names."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -46,6 +48,20 @@ class WireClient:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
 
+    @classmethod
+    def to_unix(cls, path: Path) -> Self:
+        """Return a client of a Unix socket."""
+        client = cls.__new__(cls)
+        client.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.socket.settimeout(TIMEOUT)
+        try:
+            client.socket.connect(str(path))
+        except OSError:
+            client.socket.close()
+            raise
+        client._buffer = b""
+        return client
+
     def __enter__(self) -> Self:
         return self
 
@@ -61,14 +77,20 @@ class WireClient:
         """Send all of `data`."""
         self.socket.sendall(data)
 
+    def send_raw(self, data: bytes) -> None:
+        """Send `data` on the socket itself, past the TLS engine; the connection is good for nothing else then."""
+        raw = socket.socket(fileno=os.dup(self.socket.fileno()))
+        with raw:
+            raw.sendall(data)
+
     def connect(self, target: str) -> Answer:
         """CONNECT to `target` and return the proxy's answer."""
         self.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
         return self.read_answer("CONNECT")
 
-    def start_tls(self, context: ssl.SSLContext, name: str = "localhost") -> None:
-        """Do the client's handshake."""
-        self.socket = context.wrap_socket(self.socket, server_hostname=name, suppress_ragged_eofs=False)
+    def start_tls(self, context: ssl.SSLContext, name: str | None = "localhost", session: ssl.SSLSession | None = None) -> None:
+        """Do the client's handshake; `name` None asks for no name."""
+        self.socket = context.wrap_socket(self.socket, server_hostname=name, suppress_ragged_eofs=False, session=session)
 
     def request(self, target: str, host: str, method: str = "GET", body: bytes | None = None, extra: str = "") -> Answer:
         """Send a request, framed by Content-Length when it has a body, and read the answer."""

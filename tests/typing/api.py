@@ -2,6 +2,17 @@
 
 from uuid import UUID
 
+from soth_mitm import (
+    CertificateAuthority,
+    MitmProxyHandle,
+    TrustReport,
+    client_environment,
+    install_ca_system_trust,
+    is_ca_trusted,
+    load_ca_from_pkcs12,
+    uninstall_ca_system_trust,
+    write_trust_files,
+)
 from soth_mitm._dataplane.messages import RawRequest, RawResponse, StreamChunk
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
@@ -77,6 +88,15 @@ def configure() -> MitmConfig:
     config.intercept_mode = "monitor"
     config.validate()
     return config
+
+
+async def trust(handle: MitmProxyHandle, ca: CertificateAuthority) -> dict[str, str]:
+    reports: list[TrustReport] = install_ca_system_trust(ca, browsers=False)
+    if is_ca_trusted(ca) and reports[0].error is None:
+        uninstall_ca_system_trust(ca)
+    await handle.rotate_ca(load_ca_from_pkcs12(b"", "password"))
+    environment = client_environment(write_trust_files(ca, "ca.pem"), "http://127.0.0.1:8080", direct=["localhost"])
+    return environment | await handle.client_environment({"NO_PROXY": "localhost"})
 
 
 def decide(policy: Policy) -> bool:

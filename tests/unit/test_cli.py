@@ -1,6 +1,5 @@
 """The command line: what each command prints, how it fails, how it ends."""
 
-import json
 import os
 import signal
 import socket
@@ -85,34 +84,9 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
 # --- ca
 
 
-def test_print_path_makes_the_ca_once(tmp_path: Path) -> None:
-    first, second = call("ca", "--print-path"), call("ca", "--print-path")
-    path = Path(first.stdout.strip())
-    assert path == tmp_path / "state/soth-mitm-ca.pem"
-    assert path.read_bytes().startswith(b"-----BEGIN CERTIFICATE-----")
-    assert (first.stderr, second.stderr) == (f"a CA was made: {path}\n", "")
-
-
-def test_export_writes_the_certificate_only() -> None:
-    Path("mine.pem").write_bytes(b"precious")
-    refused = call("ca", "--export", "mine.pem")
-    assert (refused.exit_code, Path("mine.pem").read_bytes()) == (23, b"precious")
-    assert "--force" in refused.output
-    assert call("ca", "--export", "mine.pem", "--force").exit_code == 0
-    exported = Path("mine.pem").read_bytes()
-    assert exported == Path(call("ca", "--print-path").stdout.strip()).read_bytes()
-    assert b"PRIVATE" not in exported
-
-
-def test_ca_follows_the_configuration(tmp_path: Path) -> None:
-    paths = {"ca_cert_path": tmp_path / "a/c.pem", "ca_key_path": tmp_path / "a/k.pem"}
-    Path("x.toml").write_text("\n".join(["[tls]", *(f"{key} = {json.dumps(str(path))}" for key, path in paths.items())]))
-    assert call("ca", "--print-path", "--config", "x.toml").stdout == f"{tmp_path / 'a/c.pem'}\n"
-
-
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
 def test_a_key_that_others_can_read() -> None:
-    path = Path(call("ca", "--print-path").stdout.strip())
+    path = Path(call("ca", "path").stdout.strip())
     path.with_name("soth-mitm-ca-key.pem").chmod(0o644)
     result = call("run", "--bind", "127.0.0.1:0", "--destination", "a.example:443")
     assert result.exit_code == 22
@@ -181,12 +155,13 @@ def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int, Path]
     with subprocess.Popen([*RUN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            said = [process.stdout.readline() for _ in range(4)]
+            said = [process.stdout.readline() for _ in range(5)]
             if not all(said):
                 pytest.fail(f"it ended: {process.communicate()}")
             port = int(said[0].rstrip().rpartition(":")[2])
             ca = Path(said[2].split(maxsplit=1)[1].strip())
             assert f"curl -x http://127.0.0.1:{port} --cacert {ca} https://" in said[3]
+            assert f'eval "$(soth-mitm ca env --proxy http://127.0.0.1:{port}' in said[4]
             yield process, port, ca
         finally:
             if process.poll() is None:

@@ -1,12 +1,13 @@
 """Destination patterns, against a matcher that is too simple to be wrong."""
 
+import re
 import string
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soth_mitm.destinations import DestinationMap, DestinationPattern
+from soth_mitm.destinations import DestinationMap, DestinationPattern, parse_redirect
 
 HOSTS = st.text(alphabet="ab.", min_size=1, max_size=8).filter(lambda host: ".." not in host and host[0] != "." and host[-1] != ".")
 GLOBS = st.text(alphabet="ab.*", min_size=1, max_size=8).filter(lambda host: ".." not in host and host[0] != "." and host[-1] != ".")
@@ -139,3 +140,24 @@ def test_first_of_two_equal_patterns_stands() -> None:
     ]
     table = DestinationMap(entries)
     assert [table.get("a", 1), table.get("b", 9), table.get("c", 1), table.get("d", 1)] == [1, 3, 5, None]
+
+
+def test_redirects_are_a_pattern_and_a_place() -> None:
+    pattern, there = parse_redirect(" *.Example.com:* = [::1]:8443 ")
+    assert (str(pattern), there) == ("*.example.com:*", ("::1", 8443))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a.example:443", "has no `=`; write `api.example.com:443=127.0.0.1:8443`"),
+        ("a.example=b.example:1", "has no port"),
+        ("a.example:443=b.example", "has no port"),
+        ("a.example:443=*.example:1", "not a name"),
+        ("a.example:443=b.example:0", "not within 1..65535"),
+        ("a.example:443=", "is empty"),
+    ],
+)
+def test_redirects_that_say_too_little_are_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        parse_redirect(text)

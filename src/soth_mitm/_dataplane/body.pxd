@@ -28,6 +28,8 @@ cdef enum BodyState:
 
 cdef enum:
     MAX_CHUNK_LINE = 4096  # a chunk-size line with its extensions, CRLF included
+    CHUNK_ALLOWANCE = 16   # of each such line, and twice its chunk's size: the rest of it counts as excess
+    MAX_EXCESS = 16384     # of all chunks of a body together
 
 
 cdef struct Body:
@@ -36,6 +38,7 @@ cdef struct Body:
     uint16_t error         # set in BODY_FAILED; body_error_text() words it
     int64_t remaining      # of the length, or of the current chunk; in BODY_TRAILERS how far the section was scanned
     int64_t payload_total  # content bytes reported so far, framing excluded
+    int64_t excess         # chunk-size lines beyond their allowance
     Py_ssize_t trailer_limit   # bytes of the trailer section, its final CRLF included
 
 

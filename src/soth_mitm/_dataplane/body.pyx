@@ -31,6 +31,7 @@ cdef enum BodyError:
     ERROR_CHUNK_SIZE = ERROR_FIELDS_END
     ERROR_CHUNK_RANGE
     ERROR_CHUNK_LINE
+    ERROR_CHUNK_EXCESS
     ERROR_CHUNK_END
     ERROR_TRAILERS_LONG
     ERROR_TRAILER_COUNT
@@ -45,6 +46,7 @@ cdef str body_error_text(int error):
         ERROR_CHUNK_SIZE: "a chunk does not begin with its size in hexadecimal digits",
         ERROR_CHUNK_RANGE: "a chunk size is too large a number",
         ERROR_CHUNK_LINE: f"a chunk-size line is longer than {MAX_CHUNK_LINE} bytes",
+        ERROR_CHUNK_EXCESS: "the chunk extensions together are far longer than the content",
         ERROR_CHUNK_END: "a chunk's data is not followed by CRLF",
         ERROR_TRAILERS_LONG: "the trailer section is too long",
         ERROR_TRAILER_COUNT: f"the trailer section has more than {MAX_FIELDS} fields",
@@ -62,6 +64,7 @@ cdef void _begin(Body* body, int kind, int64_t length, Py_ssize_t trailer_limit)
     body.error = 0
     body.remaining = length
     body.payload_total = 0
+    body.excess = 0
     body.trailer_limit = trailer_limit
     if kind == BODY_NONE or (kind == BODY_LENGTH and length == 0):
         body.state = BODY_DONE
@@ -120,6 +123,12 @@ cdef Py_ssize_t _size_line(Body* body, const char* data, Py_ssize_t length) noex
         return -ERROR_CHUNK_RANGE if size == SOTH_NUMBER_OVERFLOW else -ERROR_CHUNK_SIZE
     if digits < end and data[digits] != c";":
         return -ERROR_CHUNK_SIZE
+    # a line may be long, but small chunks with long lines would make us keep or move many times the content
+    body.excess += <int64_t>end + 2 - CHUNK_ALLOWANCE - 2 * min(size, <int64_t>MAX_EXCESS)
+    if body.excess < 0:
+        body.excess = 0
+    elif body.excess > MAX_EXCESS:
+        return -ERROR_CHUNK_EXCESS
     body.remaining = size
     body.state = BODY_DATA if size else BODY_TRAILERS
     return end + 2

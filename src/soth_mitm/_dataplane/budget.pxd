@@ -30,9 +30,13 @@ cdef class Budget:
         if self.waiting and self.held < self.resume_below:
             self.wake_soon()
 
+    # Is it time to hold no more than is needed to go on?
+    cdef inline bint is_short(self) noexcept:
+        return self.held >= self.small_from
+
     # What a read that usually takes `usual` bytes may take now
     cdef inline Py_ssize_t window(self, Py_ssize_t usual) noexcept:
-        if self.held < self.small_from:
+        if not self.is_short():
             return usual
         return min(usual, <Py_ssize_t>SMALL_READ if self.held < self.limit else <Py_ssize_t>SMALLEST_READ)
 

@@ -10,7 +10,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 
 from soth_mitm._dataplane.budget cimport Budget
-from soth_mitm._dataplane.ledger cimport LEDGER_BLOCK, note
+from soth_mitm._dataplane.ledger cimport LEDGER, LEDGER_BLOCK, note
 
 
 @cython.final
@@ -39,7 +39,7 @@ cdef class Arena:
 
     def __cinit__(self, Py_ssize_t max_buffer=BLOCK_SIZE, Budget budget=None):
         self.budget = Budget() if budget is None else budget
-        self.max_buffer = max(max_buffer, BLOCK_SIZE)
+        self.max_buffer = max(max_buffer + LEADING_CRLF, BLOCK_SIZE)
         self.scratch = <char*>malloc(SCRATCH_SIZE)
         if self.scratch == NULL:
             raise MemoryError()
@@ -48,6 +48,7 @@ cdef class Arena:
 
     def __dealloc__(self):
         free(self.scratch)
+        free(self.fresh)
         while self.spare_count:
             self.spare_count -= 1
             free(self.spare[self.spare_count])
@@ -60,17 +61,25 @@ cdef class Arena:
     def allow_buffer(self, Py_ssize_t max_buffer):
         """Raise the bound of one buffer; a configuration that was reloaded may need more than the first one."""
         self.check_thread()
-        self.max_buffer = max(self.max_buffer, max_buffer)
+        self.max_buffer = max(self.max_buffer, max_buffer + LEADING_CRLF)
 
-    cdef char* take_block(self, Py_ssize_t size) except NULL:
+    cdef char* find_block(self, Py_ssize_t size) except NULL:
         cdef char* block
         if size == BLOCK_SIZE and self.spare_count:
             self.spare_count -= 1
-            block = self.spare[self.spare_count]
-        else:
-            block = <char*>malloc(size)
-            if block == NULL:
-                raise MemoryError()
+            return self.spare[self.spare_count]
+        block = <char*>malloc(size)
+        if block == NULL:
+            raise MemoryError()
+        return block
+
+    cdef char* fresh_block(self) except NULL:
+        if self.fresh == NULL:
+            self.fresh = self.find_block(BLOCK_SIZE)
+        return self.fresh
+
+    cdef char* take_block(self, Py_ssize_t size) except NULL:
+        cdef char* block = self.find_block(size)
         self.budget.take(size)
         note(LEDGER_BLOCK, 1)
         return block
@@ -78,7 +87,9 @@ cdef class Arena:
     cdef void give_block(self, char* block, Py_ssize_t size) noexcept:
         self.budget.give(size)
         note(LEDGER_BLOCK, -1)
-        if size == BLOCK_SIZE and self.spare_count < SPARE_BLOCKS:
+        soth_show(block, size)
+        # in debug builds each block goes back at once, so that a sanitizer sees who still looks at it
+        if not LEDGER and size == BLOCK_SIZE and self.spare_count < SPARE_BLOCKS:
             self.spare[self.spare_count] = block
             self.spare_count += 1
         else:
@@ -95,6 +106,14 @@ cdef class Buffer:
     def __dealloc__(self):
         self.drop()
 
+    cdef int adopt_fresh(self) except -1:
+        self.base = self.arena.fresh
+        self.capacity = BLOCK_SIZE
+        self.arena.fresh = NULL
+        self.arena.budget.take(BLOCK_SIZE)
+        note(LEDGER_BLOCK, 1)
+        return 0
+
     cdef Py_ssize_t room(self) noexcept:
         return self.capacity - self.end
 
@@ -109,6 +128,7 @@ cdef class Buffer:
             self.base = self.arena.take_block(size)
             self.capacity = size
             return 0
+        soth_show(self.base, self.capacity)
         if self.capacity - used >= wanted:
             memmove(self.base, self.base + self.start, used)
         else:
@@ -139,15 +159,17 @@ cdef class Buffer:
         return 0
 
     cdef char* tail(self) noexcept:
+        soth_show(self.base + self.end, self.capacity - self.end)
         return self.base + self.end
 
     cdef void commit(self, Py_ssize_t count) noexcept:
         self.end += count
+        soth_hide(self.base + self.end, self.capacity - self.end)
 
     cdef int append(self, const char* data, Py_ssize_t length) except -1:
         self.reserve(length)
-        memcpy(self.base + self.end, data, length)
-        self.end += length
+        memcpy(self.tail(), data, length)
+        self.commit(length)
         return 0
 
     cdef int keep(self, const char* data, Py_ssize_t length) except -1:
@@ -164,6 +186,7 @@ cdef class Buffer:
 
     cdef void consume(self, Py_ssize_t count) noexcept:
         self.start += count
+        soth_hide(self.base, self.start)
         if self.start == self.end:
             self.drop()
 

@@ -6,6 +6,7 @@ from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.flow cimport Flow
 from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.pin cimport Pin
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
@@ -43,6 +44,7 @@ cdef class Conversation(Party):
     cdef Plane plane
     cdef Endpoint client
     cdef Upstream upstream             # of the current flow, from its grant to its end
+    cdef Pin pin                       # an upstream connection that only this client uses; None: none
     cdef object on_end                 # called once: the connection is gone and every hook has returned
     cdef Tunnel tunnel                 # after 101
 
@@ -67,13 +69,18 @@ cdef class Conversation(Party):
     cdef int upstream_gone(self, object error) except -1
     cdef int next_request(self) except -1      # the flow has ended and the connection goes on
 
-    cdef int go_on(self) except -1             # no longer paced; 1: that was the end of the connection
+    cdef bint has_enough(self) noexcept        # whether the client is not to be read from now
+    cdef int end_wait(self) except -1          # of a request that is decided on as it is; 1: the connection has ended meanwhile
     cdef int await_upload(self) except -1      # set the deadline of what is left of the request
     cdef int send_no_more(self) except -1      # the upstream does not want the rest of what was collected
 
     cdef int answer(self, int status, bytes text, object headers) except -1    # ours; or cut, when a response has begun
     cdef int refuse(self, int status, bytes text) except -1                    # the same, counted as the client's fault
+    cdef int reject(self) except -1                                            # a body over body.max_size_bytes
     cdef int fail_upstream(self, int status, bytes text) except -1             # the same, counted as the upstream's
+    cdef bint is_pinned(self) noexcept         # the current flow's upstream is the pinned one
+    cdef int use_pin(self) except -1           # 1: the current request goes over the pinned connection, or could not
+    cdef int part_with(self, Upstream upstream, Flow flow) except -1   # the flow has ended on it
     cdef int end_flow(self) except -1
     cdef int cut(self, object error) except -1
     cdef int drop_upstream(self) except -1
@@ -81,3 +88,5 @@ cdef class Conversation(Party):
     cdef int leave(self) except -1             # close the client's connection in order, and stop
     cdef int check_end(self) except -1
     cdef int may_retry(self) except -1
+    cdef int next_head(self) except -1         # go on with a client that was held between two requests
+    cdef int go_on(self) except -1             # read on from an upstream that was held

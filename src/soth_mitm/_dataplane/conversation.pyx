@@ -7,6 +7,7 @@ from soth_mitm._dataplane.flow cimport Flow
 from soth_mitm._dataplane.head cimport METHOD_HEAD
 from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
 from soth_mitm._dataplane.party cimport Party
+from soth_mitm._dataplane.pin cimport Pin, authenticates_connection
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport OriginPool, Upstream
 from soth_mitm._dataplane.writer cimport own_response_bytes
@@ -47,14 +48,14 @@ cdef class Conversation(Party):
         cdef bint unread = flow is None or flow.request_body.state != BODY_DONE
         if self.answered:
             return self.cut(ConnectionAbortedError("failed after the response had begun"))
-        if unread or self.plane.draining:
+        if unread or self.plane.draining or flow.request.minor == 0 or self.is_pinned():
             self.keep = False
         out = own_response_bytes(status, text, headers, not self.keep, flow is not None and flow.request.method == METHOD_HEAD)
         self.client.send_bytes(out)
         self.plane.counters.bytes_to_clients += len(out)
         self.drop_upstream()
         if unread:
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             return self.stop()
         self.client.flush()
         self.answered = True
@@ -66,6 +67,9 @@ cdef class Conversation(Party):
         self.plane.counters.requests_refused += 1
         return self.answer(status, text, ())
 
+    cdef int reject(self) except -1:
+        return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
+
     cdef int fail_upstream(self, int status, bytes text) except -1:
         self.plane.counters.upstream_errors += 1
         return self.answer(status, text, ())
@@ -73,7 +77,7 @@ cdef class Conversation(Party):
     cdef int may_retry(self) except -1:
         # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
         cdef Flow flow = self.flow
-        if flow.retried or not self.plane.retry or self.upstream.served < 2:
+        if flow.retried or not self.plane.retry or self.upstream.served < 2 or self.is_pinned():
             return False
         if self.upstream.bytes_in != self.upstream_bytes_before:
             return False
@@ -83,23 +87,50 @@ cdef class Conversation(Party):
 
     # --- ends
 
+    cdef bint is_pinned(self) noexcept:
+        return self.pin is not None and self.upstream is self.pin.upstream
+
+    cdef int use_pin(self) except -1:
+        cdef Upstream upstream
+        if self.pin.pool is not self.flow.route.pool:
+            return 0
+        upstream = self.pin.take()
+        if upstream is None:
+            self.keep = False
+            self.fail_upstream(502, b"the upstream closed the connection that this client had authenticated on")
+        else:
+            self.granted(upstream)
+        return 1
+
+    cdef int part_with(self, Upstream upstream, Flow flow) except -1:
+        cdef OriginPool pool = upstream.pool
+        cdef bint pinned = self.pin is not None and self.pin.upstream is upstream
+        if (pool is None or flow.request.minor == 0 or not flow.response.keeps_alive() or upstream.inbox.size()
+                or flow.response_body.kind == BODY_UNTIL_CLOSE):
+            if pool is not None:
+                pool.forget(upstream)
+            # whom the server knew by it is not to go on as if it still did
+            self.keep = self.keep and not pinned
+            return close_in_order(upstream, self.plane)
+        if not pinned and authenticates_connection(flow.request, flow.response):
+            if self.pin is not None:
+                self.pin.close()
+            self.pin = Pin(self, upstream)
+            self.plane.counters.pool_pins += 1
+            pinned = True
+        return self.pin.park() if pinned else pool.give_back(upstream)
+
     cdef int end_flow(self) except -1:
         cdef Flow flow = self.flow
         cdef Upstream upstream = self.upstream
-        cdef OriginPool pool
         self.upstream = None
         self.upstream_deadline.clear()
         if upstream is not None:
-            pool = upstream.pool
-            if (pool is not None and flow.request.minor == 1 and flow.response.keeps_alive() and not upstream.inbox.size()
-                    and flow.response_body.kind != BODY_UNTIL_CLOSE):
-                pool.give_back(upstream)
-            else:
-                if pool is not None:
-                    pool.forget(upstream)
-                close_in_order(upstream, self.plane.linger)
+            self.part_with(upstream, flow)
         self.flow = None
         self.is_paced = False
+        # a head that is malformed or late is answered, whatever came before it
+        self.answered = False
         self.answering = ANSWERING_NONE
         self.sending = SENDING_HEAD
         if self.keep:
@@ -108,12 +139,12 @@ cdef class Conversation(Party):
         flow.end()
         if self.client.inbox.size():
             # closing on unread requests would reset the connection, and the client might lose the answer
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             return self.stop()
         return self.leave()
 
     cdef int leave(self) except -1:
-        close_in_order(self.client, self.plane.linger)
+        close_in_order(self.client, self.plane)
         return self.stop()
 
     cdef int advance(self) except -1:
@@ -160,6 +191,9 @@ cdef class Conversation(Party):
             self.drop_upstream()
             flow.end_response(False)
             flow.end()
+        if self.pin is not None:
+            self.pin.close()
+            self.pin = None
         return 0
 
     def tunnel_ended(self):
@@ -172,7 +206,13 @@ cdef class Conversation(Party):
 
     cdef int settled(self, object flow) except -1:
         self.unsettled -= 1
+        if self.sending == SENDING_HEAD and self.client.held and not self.over:
+            return self.next_head()
         return self.check_end()
+
+    cdef int next_head(self) except -1:
+        self.client.release()
+        return self.advance()
 
     cdef int check_end(self) except -1:
         if self.over and self.client.gone and self.unsettled == 0 and not self.told_end:
@@ -205,10 +245,21 @@ cdef class Conversation(Party):
             return self.check_end()
         if endpoint is self.upstream:
             return self.upstream_gone(error or ConnectionResetError("the upstream closed the connection"))
+        if self.pin is not None and endpoint is self.pin.upstream and not self.over:
+            # whom the server knew by it is not to go on as if it still did
+            self.keep = False
+            if self.flow is None:
+                return self.leave()
         return 0
 
     cdef int upstream_gone(self, object error) except -1:
+        cdef object refusal = None
         if self.answering == ANSWERING_HEAD:
+            if self.upstream.pool is not None:
+                refusal = self.upstream.pool.blame(self.upstream, error, False)
+            if refusal is not None:
+                self.fail_upstream(refusal.status, str(refusal).encode())
+                return self.advance()
             if self.may_retry():
                 self.plane.counters.retries += 1
                 self.flow.retried = True
@@ -217,7 +268,7 @@ cdef class Conversation(Party):
                 self.sending = SENDING_CLAIM
                 self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
                 return self.flow.route.pool.claim_new(self)
-            self.fail_upstream(502, b"the upstream closed the connection before it answered")
+            self.fail_upstream(502, f"{self.flow.route.pool.origin} closed the connection before it answered".encode())
             return self.advance()
         if self.answering == ANSWERING_RELAY:
             self.plane.counters.upstream_errors += 1
@@ -228,7 +279,7 @@ cdef class Conversation(Party):
         if self.sending == SENDING_RELAY:
             # the response is complete; what is left of the request has nowhere to go
             self.drop_upstream()
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             return self.stop()
         return self.drop_upstream()
 
@@ -246,34 +297,49 @@ cdef class Conversation(Party):
                 if not now or self.is_paced:
                     self.upstream.hold()
                 else:
-                    self.upstream.release()
+                    self.go_on()
+            elif now and self.sending == SENDING_HEAD:
+                return self.next_head()
         elif endpoint is self.upstream and self.sending == SENDING_RELAY:
             if not now:
                 return self.client.hold()
+            self.await_upload()
             if self.flow.wire is not None:
                 # what was collected goes first
                 self.advance()
-            if not self.over and self.sending == SENDING_RELAY and not self.upstream.blocked and not self.is_paced:
+            if not self.over and self.sending == SENDING_RELAY and not self.has_enough():
                 self.client.release()
         return 0
+
+    cdef int go_on(self) except -1:
+        # the time in which we held it back is not its own
+        if self.answering == ANSWERING_RELAY:
+            self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
+        return self.upstream.release()
 
     cdef int paced(self, bint hold) except -1:
         if self.over or self.flow is None:
             return 0
         self.is_paced = hold
-        if self.sending == SENDING_COLLECT or (self.sending == SENDING_RELAY and self.flow.payload is not None):
-            if hold:
+        if self.sending in (SENDING_COLLECT, SENDING_RELAY):
+            if self.has_enough():
                 self.client.hold()
-            elif self.sending == SENDING_COLLECT or not self.upstream.blocked:
+            else:
                 self.client.release()
         if self.upstream is not None:
             if hold:
                 self.upstream.hold()
             elif not self.client.blocked:
-                self.upstream.release()
+                self.go_on()
         return 0
 
-    cdef int go_on(self) except -1:
+    cdef bint has_enough(self) noexcept:
+        # of the request, for now: a handler that is behind with the response does not hold back the upload
+        if self.sending == SENDING_COLLECT:
+            return self.is_paced
+        return (self.upstream is not None and self.upstream.blocked) or (self.is_paced and self.flow.payload is not None)
+
+    cdef int end_wait(self) except -1:
         self.is_paced = False
         self.flow.wait_no_more()
         # which tells us what happened meanwhile
@@ -302,18 +368,17 @@ cdef class Conversation(Party):
             self.decide()
         elif stage == LATE_HEAD:
             self.refuse(408, b"the request head did not arrive in time (timeouts.client_head_ms)")
+        elif stage == LATE_UPLOAD and self.answering == ANSWERING_DONE and self.flow.request_body.state == BODY_DONE:
+            # the upstream has answered, and takes no more of what was collected
+            self.send_no_more()
+        elif stage == LATE_UPLOAD and self.upstream is not None and self.upstream.blocked:
+            self.plane.counters.upstream_timeouts += 1
+            self.answer(504, b"the upstream stopped taking the request body (timeouts.body_idle_ms)", ())
+        elif stage == LATE_UPLOAD and self.has_enough():
+            # the client waits for us
+            return self.await_upload()
         elif stage == LATE_UPLOAD:
-            if self.is_paced:
-                # the client waits for us
-                return self.await_upload()
-            if self.answering == ANSWERING_DONE and self.flow.request_body.state == BODY_DONE:
-                # it has answered, and takes no more of what was collected
-                self.send_no_more()
-            elif self.upstream is not None and self.upstream.blocked:
-                self.plane.counters.upstream_timeouts += 1
-                self.answer(504, b"the upstream stopped reading the request body (timeouts.body_idle_ms)", ())
-            else:
-                self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
+            self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
         elif stage == LATE_CLAIM:
             self.flow.route.pool.withdraw(self)
             self.plane.counters.upstream_timeouts += 1
@@ -321,10 +386,10 @@ cdef class Conversation(Party):
         elif stage == LATE_RESPONSE:
             self.plane.counters.upstream_timeouts += 1
             self.answer(504, b"the upstream did not answer in time (upstream.timeout_ms)", ())
+        elif stage == LATE_DOWNLOAD and self.upstream is not None and self.upstream.held:
+            # whoever holds it back, a client that does not read or a handler that is behind, has a deadline of its own
+            return 0
         else:
-            if stage == LATE_DOWNLOAD and (self.is_paced or self.client.blocked):
-                # the upstream waits for us; a client that takes nothing has its own deadline
-                return self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
             if stage == LATE_DOWNLOAD:
                 self.plane.counters.upstream_timeouts += 1
             return self.cut(TimeoutError("the body stopped moving (timeouts.body_idle_ms)"))

@@ -82,7 +82,13 @@ cdef class DeadlineQueue:
                 self.arm(self.head.at - monotonic())
 
     def close(self):
-        """Forget the loop's timer. For the end of the loop's service, when no owner is left."""
+        """Let every time that still runs be over now, since nobody would call `expire` any more: for the end of what the queue served."""
+        cdef Deadline due
+        while self.head is not None:
+            due = self.head
+            due.clear()
+            # one that sees progress asks for more time, once: after that there is none
+            due.owner.late(due.stage)
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

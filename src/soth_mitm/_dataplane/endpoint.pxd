@@ -22,17 +22,18 @@ cdef class Endpoint:
     cdef object write_all              # transport.writelines, or None
 
     cdef readonly bint held            # reading is paused, by us
-    cdef readonly bint blocked         # the transport could not write all of what it was given
+    cdef bint is_behind                # the transport could not write all of what it was given
     cdef Py_ssize_t unsent             # bytes of what it was given since: counted by the budget
+    cdef readonly bint blocked         # they are so many that it should get no more
     cdef Py_ssize_t undecrypted        # ciphertext in the TLS engine: counted by the budget
     cdef readonly bint closing
     cdef readonly bint gone            # connection_lost came
     cdef bint eof                      # the peer's FIN came
-    cdef bint told_end                 # party.ended() was called
+    cdef readonly bint told_end        # party.ended() was called
     cdef bint delivering
     cdef bint deaf                     # what comes is thrown away unread, only the peer's FIN counts
     cdef bint fresh                    # plain text in the inbox that the party was not told of
-    cdef object fault                  # what made us abort, for party.lost()
+    cdef readonly object fault         # what ended it before its time, for party.lost()
     cdef readonly int64_t bytes_in     # plaintext
     cdef readonly int64_t bytes_out
 
@@ -48,14 +49,15 @@ cdef class Endpoint:
     cdef int send_bytes(self, bytes data) except -1
     cdef int flush(self) except -1
     cdef int put(self, const char* data, Py_ssize_t length) except -1
-    cdef void count_unsent(self, Py_ssize_t length) noexcept
+    cdef int count_unsent(self, Py_ssize_t length) except -1
     cdef void count_undecrypted(self, Py_ssize_t length) noexcept
     cdef int flush_last(self) except -1        # and close_notify
     cdef int end_writing(self) except -1       # half-close, after close_notify
 
     # Ending
     cdef int finish(self) except -1            # orderly: close_notify, flush, close
-    cdef int fail(self, object error) except -1    # now: what is queued is lost
+    cdef int fail(self, object error) except -1    # now: what is queued is lost, and with an error the peer can tell
+    cdef int reset_on_close(self) except -1
 
     # TLS
     cdef int step_handshake(self) except -1

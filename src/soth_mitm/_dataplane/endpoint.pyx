@@ -1,6 +1,9 @@
 """One socket of the proxy: reads into an arena, runs TLS when asked to, tells its party, gathers writes, keeps back-pressure."""
 
+import os
+import socket
 import ssl
+import struct
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
@@ -12,6 +15,7 @@ from soth_mitm._dataplane.tls_pump cimport TlsPump
 SSL_ERROR = ssl.SSLError
 # asyncio's own writelines() copies, and in some releases forgets to tell that its buffer is full (gh-127655)
 GATHERING_LOOPS = ("uvloop", "winloop")
+LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 # not final: the pool's connection derives from it, and proxy/ adds asyncio.BufferedProtocol, which the loops ask for by type
@@ -31,21 +35,24 @@ cdef class Endpoint:
         self.write_out = transport.write
         if type(transport).__module__.startswith(GATHERING_LOOPS):
             self.write_all = transport.writelines
-        # what waits in the transport is on our account: the other side is not read from while anything does
+        # we are told of each byte that waits in the transport, and decide ourselves when it is too many
         transport.set_write_buffer_limits(0)
         note(LEDGER_ENDPOINT, 1)
 
     def get_buffer(self, sizehint):
         if self.tls is not None:
             return self.arena.window.over(self.arena.scratch, self.arena.budget.window(SCRATCH_SIZE))
-        if self.inbox.base == NULL or self.inbox.room() < 4096:
-            self.inbox.reserve(4096)
+        if self.inbox.base == NULL:
+            return self.arena.window.over(self.arena.fresh_block(), self.arena.budget.window(BLOCK_SIZE))
+        self.inbox.reserve(4096)
         return self.arena.window.over(self.inbox.tail(), self.arena.budget.window(self.inbox.room()))
 
     def buffer_updated(self, Py_ssize_t count):
         if self.gone or self.deaf:
             return
         if self.tls is None:
+            if self.inbox.base == NULL:
+                self.inbox.adopt_fresh()
             self.inbox.commit(count)
             self.bytes_in += count
             self.fresh = True
@@ -62,20 +69,20 @@ cdef class Endpoint:
 
     def eof_received(self):
         self.eof = True
-        if self.inbox.size() == 0:
-            # lent to the read that found the end
-            self.inbox.drop()
         self.deliver()
         return True
 
     def pause_writing(self):
-        self.blocked = True
-        self.party.writable(self, False)
+        # put() and flush() see how much it is
+        self.is_behind = True
 
     def resume_writing(self):
-        self.blocked = False
-        self.count_unsent(-self.unsent)
-        self.party.writable(self, True)
+        self.is_behind = False
+        self.arena.budget.give(self.unsent)
+        self.unsent = 0
+        if self.blocked:
+            self.blocked = False
+            self.party.writable(self, True)
 
     def connection_lost(self, error):
         self.gone = True
@@ -83,12 +90,15 @@ cdef class Endpoint:
         note(LEDGER_ENDPOINT, -1)
         self.inbox.drop()
         self.outbox.drop()
-        self.count_unsent(-self.unsent)
+        self.arena.budget.give(self.unsent)
+        self.unsent = 0
         self.count_undecrypted(0)
         if self.tls is not None:
             self.tls.forget()
         try:
-            self.party.lost(self, error if self.fault is None else self.fault)
+            if self.fault is None:
+                self.fault = error
+            self.party.lost(self, self.fault)
         finally:
             self.party = Party()
             self.transport = None
@@ -116,8 +126,11 @@ cdef class Endpoint:
                 self.tell_end()
         finally:
             self.delivering = False
-        if self.inbox.size() >= self.arena.max_buffer and not self.held:
-            self.hold()
+        if self.inbox.size():
+            if self.inbox.size() >= self.arena.max_buffer and not self.held:
+                self.hold()
+            if self.arena.budget.is_short():
+                self.inbox.shrink()
         return 0
 
     cdef int deliver_tls(self) except -1:
@@ -192,18 +205,20 @@ cdef class Endpoint:
     cdef int put(self, const char* data, Py_ssize_t length) except -1:
         if self.tls is None:
             self.write_out(PyBytes_FromStringAndSize(data, length))
-            if self.blocked:
+            if self.is_behind:
                 self.count_unsent(length)
         else:
             self.tls.write(data, length)
         return 0
 
-    cdef void count_unsent(self, Py_ssize_t length) noexcept:
+    cdef int count_unsent(self, Py_ssize_t length) except -1:
         self.unsent += length
-        if length > 0:
-            self.arena.budget.take(length)
-        elif length < 0:
-            self.arena.budget.give(-length)
+        self.arena.budget.take(length)
+        # a short answer does not keep its upstream until a slow client has read it; when memory is short it does
+        if not self.blocked and (self.unsent > BLOCK_SIZE or self.arena.budget.is_short()):
+            self.blocked = True
+            return self.party.writable(self, False)
+        return 0
 
     cdef void count_undecrypted(self, Py_ssize_t length) noexcept:
         if length > self.undecrypted:
@@ -225,14 +240,14 @@ cdef class Endpoint:
                 return 0
             if type(ciphertext) is bytes:
                 self.write_out(ciphertext)
-                if self.blocked:
+                if self.is_behind:
                     self.count_unsent(PyBytes_GET_SIZE(ciphertext))
             else:
                 if self.write_all is None:
                     self.write_out(b"".join(ciphertext))
                 else:
                     self.write_all(ciphertext)
-                if self.blocked:
+                if self.is_behind:
                     self.count_unsent(sum(map(len, ciphertext)))
         return 0
 
@@ -265,11 +280,23 @@ cdef class Endpoint:
         if self.gone:
             return 0
         self.fault = error
-        if not self.closing and self.tls is not None:
+        if self.tls is None:
+            if error is not None:
+                self.reset_on_close()
+        elif not self.closing:
             # the alert that tells the peer why, if the engine made one
             self.flush()
         self.closing = True
         self.transport.abort()
+        return 0
+
+    cdef int reset_on_close(self) except -1:
+        # without TLS a FIN would tell the peer that it has got everything
+        try:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+        except OSError:
+            # the connection is gone already, which some systems say here
+            pass
         return 0
 
     def close(self):

@@ -16,6 +16,7 @@ cdef class Exchange(Conversation):
     cdef Route route                   # where requests go; on the proxy port, where the last one went
     cdef object router                 # None: `route` is for all. Else router(scheme, authority) -> Route
     cdef bytes routed                  # the authority that `route` is for
+    cdef object routed_scheme          # and the scheme; None: the request named no URL
     cdef Py_ssize_t scanned            # of the client's inbox, for the next head
     cdef Py_ssize_t upstream_scanned
     cdef bint running

@@ -6,28 +6,27 @@ hook's answer, a connection from the pool) changes a state and calls `advance`, 
 
 cimport cython
 
-from soth_mitm._dataplane.body cimport (
-    BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response,
-)
+from soth_mitm._dataplane.body cimport BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_DOWNLOAD, LATE_HEAD, LATE_IDLE,
     LATE_RESPONSE, SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
 )
 from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.fields cimport too_large_text
 from soth_mitm._dataplane.flow cimport Copy, Flow, Route
-from soth_mitm._dataplane.head cimport (
-    FIELD_UPGRADE, HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text,
-    parse_request_head, parse_response_head,
-)
+from soth_mitm._dataplane.head cimport HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head
+from soth_mitm._dataplane.head cimport head_error_text, parse_request_head, parse_response_head
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
 from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
-from soth_mitm._dataplane.scan cimport soth_equals_lower
-from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, move_request, move_response
-from soth_mitm._dataplane.view cimport View, view_bytes
+from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, move_request, move_response
+from soth_mitm._dataplane.upgrade cimport may_switch, was_offered
+from soth_mitm._dataplane.view cimport view_bytes
 from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
+
+from soth_mitm.errors import WireError
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -54,7 +53,7 @@ cdef class Exchange(Conversation):
         if self.over:
             # drained or aborted before it began
             return
-        self.client_deadline.set(self.plane.client_head, LATE_HEAD)
+        self.next_request()
         self.advance()
         if self.client.told_end and not self.over:
             self.ended(self.client, True)
@@ -101,6 +100,9 @@ cdef class Exchange(Conversation):
         cdef Head head
         if size == 0:
             return self.leave() if self.client.told_end else 0
+        if self.client.blocked or self.unsettled >= self.plane.queue_limit:
+            # who does not read his answers gets no more of them, and a handler that is behind is shown no more
+            return self.client.hold()
         head = Head()
         used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, &self.scanned)
         if used == HEAD_MORE:
@@ -117,14 +119,12 @@ cdef class Exchange(Conversation):
             self.client.inbox.consume(used)
             return self.open_flow(head)
         if used == HEAD_TOO_LARGE:
-            return self.refuse(431, b"the request head is longer than %d bytes (max_http_head_bytes)" % self.plane.head_limit)
+            return self.refuse(431, b"the request head is " + too_large_text(self.plane.head_limit))
         return self.refuse(400, head_error_text(head.error).encode())
 
     cdef int open_flow(self, Head head) except -1:
         cdef Flow flow
-        cdef int index
-        cdef View value
-        self.answered = False
+        cdef bint at_head
         self.answering = ANSWERING_NONE
         self.keep = head.keeps_alive() and not self.plane.draining
         self.find_route(head)
@@ -133,22 +133,26 @@ cdef class Exchange(Conversation):
         if body_of_request(&flow.request_body, head, self.plane.head_limit) < 0:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if head.method == METHOD_CONNECT:
-            return self.answer(501, b"CONNECT is not supported inside this connection", ())
+            # who wants a tunnel takes a new connection
+            self.keep = False
+            return self.answer(501, b"CONNECT must be the first request of its connection to the proxy", ())
         if self.route.pool is None and not self.route.observed:
+            self.plane.counters.requests_refused += self.route.status == 400
             return self.answer(self.route.status, self.route.reason, ())
-        index = head.find_known(FIELD_UPGRADE)
-        if index >= 0 and head.connection_upgrade:
-            value = head.span(head.fields[index].value, head.fields[index].value_len)
-            flow.upgrade = value.len == 9 and soth_equals_lower(value.ptr, b"websocket", 9)
-        if flow.hooks is None or flow.hooks.on_request is None:
+        flow.upgrade = head.connection_upgrade and may_switch(head)
+        if flow.hooks is None:
             return self.forward()
-        if not self.plane.enforce:
-            flow.payload = Copy(self.plane.body_limit)
+        at_head = flow.request_body.state == BODY_DONE or not self.plane.buffer_requests or flow.conversational()
+        if flow.hooks.on_request is None or not self.plane.enforce:
+            flow.ask_later = flow.hooks.on_request is not None
+            if not at_head and (flow.ask_later or flow.hooks.on_response is not None):
+                flow.payload = Copy(self.plane.body_limit)
             return self.forward()
-        if flow.request_body.state == BODY_DONE or not self.plane.buffer_requests or flow.conversational():
+        if at_head:
             return self.decide()
         if self.plane.reject_overflow and head.content_length > self.plane.body_limit:
-            return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
+            return self.reject()
+        flow.bounded = self.plane.reject_overflow
         if head.expect_continue and head.minor == 1:
             flow.continued = True
             self.client.send_bytes(CONTINUE)
@@ -169,19 +173,22 @@ cdef class Exchange(Conversation):
             if head.host >= 0:
                 authority = view_bytes(head.span(head.fields[head.host].value, head.fields[head.host].value_len))
             scheme = None
-        if self.route is None or authority != self.routed or scheme != self.route.scheme:
+        if self.route is None or authority != self.routed or scheme != self.routed_scheme:
             self.routed = authority
+            self.routed_scheme = scheme
             self.route = self.router(scheme, authority)
         return 0
 
     cdef int collect(self) except -1:
         cdef Flow flow = self.flow
+        cdef Py_ssize_t limit = self.plane.body_limit
         cdef int moved = move_request(flow, self.client, None)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
-        if flow.request_body.payload_total > self.plane.body_limit and self.plane.reject_overflow:
-            return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
-        if moved == MOVED_ALL or flow.request_body.payload_total >= self.plane.body_limit:
+        if moved == MOVED_OVER:
+            return self.reject()
+        # a body of unknown length that has just reached the limit may be complete: its end tells
+        if moved == MOVED_ALL or flow.request_body.payload_total > limit - (flow.request.content_length > limit):
             return self.decide()
         return 0
 
@@ -189,9 +196,8 @@ cdef class Exchange(Conversation):
         cdef int outcome
         self.sending = SENDING_DECIDE
         self.client_deadline.clear()
-        if self.is_paced and self.go_on():
+        if self.is_paced and self.end_wait():
             return 0
-        self.flow.asked = True
         self.flow.show_request()
         outcome = self.plane.hooks.run(self.plane.hooks.on_request, self.flow.shown, None, self)
         if outcome == HOOK_PENDING:
@@ -220,9 +226,7 @@ cdef class Exchange(Conversation):
             self.plane.counters.requests_allowed += 1
             return self.forward()
         if not isinstance(decision, self.plane.decision_type):
-            self.plane.hooks.failed(
-                self.plane.hooks.on_request,
-                TypeError(f"must return a HandlerDecision (HandlerDecision.ALLOW or .block(...)), not {decision!r}"))
+            self.plane.hooks.misjudged(decision)
             return self.undecided()
         if not decision.is_block:
             self.plane.counters.requests_allowed += 1
@@ -244,6 +248,8 @@ cdef class Exchange(Conversation):
             self.keep = False
             return self.fail_upstream(self.route.status, self.route.reason)
         self.sending = SENDING_CLAIM
+        if self.pin is not None and self.use_pin():
+            return 0
         self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
         return self.route.pool.claim(self)
 
@@ -252,13 +258,18 @@ cdef class Exchange(Conversation):
         if self.over or self.sending != SENDING_CLAIM:
             return connection.pool.give_back(connection)
         self.upstream = connection
+        if connection.facts is not self.flow.route.facts:
+            self.flow.route.met(connection.facts)
         self.write_request()
         return self.advance()
 
     cdef int refused(self, object error) except -1:
         if self.over or self.sending != SENDING_CLAIM:
             return 0
-        self.fail_upstream(getattr(error, "status", 502), str(error).encode())
+        if not isinstance(error, WireError):
+            # a hook that had to be asked failed, and handler.recover_from_panics is off
+            return self.cut(error)
+        self.fail_upstream(error.status, str(error).encode())
         return self.advance()
 
     cdef int write_request(self) except -1:
@@ -275,20 +286,26 @@ cdef class Exchange(Conversation):
         self.again = True
         if flow.request_body.state == BODY_DONE and flow.wire is None:
             return self.request_sent()
+        if flow.ask_later and flow.payload is None:
+            self.upstream.flush()
+            flow.ask_afterwards()
+            if self.over:
+                return 0
         self.upstream_deadline.clear()
         self.await_upload()
-        return self.client.release()
+        return 0
 
     cdef int relay_request(self) except -1:
         cdef int moved = move_request(self.flow, self.client, self.upstream)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(self.flow.request_body.error).encode())
+        if moved == MOVED_OVER:
+            return self.reject()
         if moved == MOVED_ALL:
             return self.request_sent()
-        if self.upstream.blocked:
-            self.client.hold()
         self.await_upload()
-        return 0
+        # not before its buffer is empty: one that is full holds it back by itself
+        return self.client.hold() if self.has_enough() else self.client.release()
 
     cdef int request_sent(self) except -1:
         self.sending = SENDING_SENT
@@ -296,11 +313,12 @@ cdef class Exchange(Conversation):
         self.client_deadline.clear()
         if self.answering == ANSWERING_HEAD:
             self.upstream_deadline.set(self.plane.response_head, LATE_RESPONSE)
-        if self.flow.payload is not None and not self.flow.asked and not self.plane.enforce:
-            # monitor: asked afterwards, and the answer changes nothing
-            self.flow.asked = True
+        if self.flow.ask_later:
             self.upstream.flush()
             self.flow.ask_afterwards()
+        elif self.answering == ANSWERING_DONE:
+            # the flow ends here, and its upstream connection leaves us
+            self.upstream.flush()
         return 0
 
     # --- the response's way
@@ -319,7 +337,7 @@ cdef class Exchange(Conversation):
             if used == HEAD_MORE:
                 return 0
             if used == HEAD_TOO_LARGE:
-                return self.fail_upstream(502, b"the upstream's response head is longer than max_http_head_bytes")
+                return self.fail_upstream(502, b"the upstream's response head is " + too_large_text(self.plane.head_limit))
             if used == HEAD_MALFORMED:
                 return self.fail_upstream(502, b"the upstream's response is malformed: " + head_error_text(head.error).encode())
             upstream.inbox.consume(used)
@@ -340,7 +358,9 @@ cdef class Exchange(Conversation):
         cdef int index
         if body_of_response(&flow.response_body, head, flow.request.method, flow.request.minor, self.plane.head_limit) < 0:
             return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
-        if flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining:
+        if (flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining
+                or ((self.is_pinned() or self.sending != SENDING_SENT) and not head.keeps_alive())):
+            # the last: what is left of the upload will have nowhere to go
             self.keep = False
         if self.plane.strip_alt_svc and flow.hooks is not None:
             index = head.find(b"alt-svc", 7)
@@ -365,8 +385,8 @@ cdef class Exchange(Conversation):
     cdef int switch_protocols(self, Head head) except -1:
         cdef Flow flow = self.flow
         cdef Upstream upstream = self.upstream
-        if not flow.upgrade or self.sending != SENDING_SENT:
-            return self.fail_upstream(502, b"the upstream switched protocols without being asked to")
+        if not flow.upgrade or self.sending != SENDING_SENT or not was_offered(flow.request, head):
+            return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
         self.plane.counters.upgrades += 1
         flow.begin_response(head)
         self.client.send_bytes(response_head_bytes(head, False, False, True))
@@ -410,7 +430,7 @@ cdef class Exchange(Conversation):
                 self.send_no_more()
                 return self.flow.end_response(True)
             self.drop_upstream()
-            close_while_sending(self.client, self.plane.linger)
+            close_while_sending(self.client, self.plane)
             self.flow.end_response(True)
             return self.stop()
         if self.sending == SENDING_RELAY:

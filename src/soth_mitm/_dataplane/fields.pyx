@@ -181,6 +181,10 @@ cdef inline bint _may_stop(int name) noexcept nogil:
                         FIELD_TRANSFER_ENCODING)
 
 
+cdef bytes too_large_text(Py_ssize_t limit):
+    return b"longer than %d bytes (max_http_head_bytes) or has more than %d fields" % (limit, MAX_FIELDS)
+
+
 cdef str field_error_text(int error):
     if error == ERROR_BARE_LF:
         return "a line ends in LF without CR"

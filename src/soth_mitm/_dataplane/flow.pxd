@@ -18,12 +18,16 @@ from soth_mitm._dataplane.view cimport View
 # Where the requests of a connection (or, on the proxy port, of one authority) go, and whether the handler sees them
 cdef class Route:
     cdef readonly OriginPool pool      # None: refused
-    cdef readonly object meta          # ConnectionMeta
+    cdef readonly object meta          # ConnectionMeta, with the facts of the upstream connection used last
+    cdef readonly object facts         # Upstream.facts of that connection
+    cdef readonly object on_facts      # on_facts(meta, facts) -> meta, or None: nobody wants to know
     cdef readonly str scheme
     cdef readonly str authority
     cdef readonly bint observed
     cdef readonly int status           # of the refusal
     cdef readonly bytes reason
+
+    cdef int met(self, object facts) except -1     # requests now go over a connection of which that is known
 
 
 # The bytes of a body, up to a bound. They grow in place: what is shown in the end was not copied a second time.
@@ -50,13 +54,14 @@ cdef class Flow(Party):
     cdef Head request
     cdef Body request_body
     cdef Copy wire                     # the body as received, collected before the decision; None: nothing
-    cdef Copy payload                  # its content when the framing differs from it (chunked), or in monitor mode; None: not copied
+    cdef Copy payload                  # its content when the framing differs from it (chunked), or when it is not collected; None: not copied
     cdef bytes request_trailers
     cdef RawRequest shown              # what the handler sees of it
     cdef bint upgrade                  # asks for another protocol on this connection
     cdef bint continued                # we answered Expect: 100-continue ourselves
     cdef bint retried
-    cdef bint asked                    # on_request was called
+    cdef bint bounded                  # a body over the limit is refused, also while it is streamed on
+    cdef bint ask_later                # monitor mode: on_request is still to be called
 
     # response
     cdef Head response
@@ -70,6 +75,7 @@ cdef class Flow(Party):
 
     # what is kept for the handler
     cdef Py_ssize_t kept               # bytes of it that the budget counts
+    cdef Py_ssize_t shown_size         # those of them that `shown` has and `wire` has not
     cdef Py_ssize_t framing            # those of them that the framer holds
     cdef bint is_waiting               # for the budget
     cdef bint has_waited               # for long enough: it does not wait again
@@ -91,7 +97,7 @@ cdef class Flow(Party):
     cdef int keep_request(self, const char* data, Py_ssize_t length) except -1
     cdef int keep_payload(self, View payload) except -1
     cdef RawRequest show_request(self)
-    cdef int ask_afterwards(self) except -1    # monitor mode
+    cdef int ask_afterwards(self) except -1    # monitor mode: before every other hook of the flow, and once
     cdef int ignored(self, object decision) except -1
     cdef int begin_response(self, Head head) except -1
     cdef int tell_head(self) except -1

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, final
 
 from soth_mitm._dataplane.head import Head
@@ -17,11 +18,17 @@ class Route:
         observed: bool = ...,
         status: int = ...,
         reason: bytes = ...,
+        facts: Any = ...,
+        on_facts: Callable[[Any, Any], Any] | None = ...,
     ) -> Route: ...
     @property
     def pool(self) -> OriginPool | None: ...
     @property
     def meta(self) -> Any: ...
+    @property
+    def facts(self) -> Any: ...
+    @property
+    def on_facts(self) -> Callable[[Any, Any], Any] | None: ...
     @property
     def scheme(self) -> str: ...
     @property

@@ -40,14 +40,22 @@ cdef class Route:
     """Where requests go. `pool` is None for a refusal, which is answered `status` and `reason`."""
 
     def __cinit__(self, OriginPool pool, meta, str scheme not None, str authority not None, *, bint observed=True, int status=0,
-                  bytes reason=b""):
+                  bytes reason=b"", facts=None, on_facts=None):
         self.pool = pool
         self.meta = meta
+        self.facts = facts
+        self.on_facts = on_facts
         self.scheme = scheme
         self.authority = authority
         self.observed = observed
         self.status = status
         self.reason = reason
+
+    cdef int met(self, object facts) except -1:
+        self.facts = facts
+        if self.on_facts is not None and self.observed:
+            self.meta = self.on_facts(self.meta, facts)
+        return 0
 
 
 @cython.final
@@ -141,6 +149,12 @@ cdef class Flow(Party):
             if len(body) > self.plane.body_limit:
                 body = body[:self.plane.body_limit]
                 truncated = True
+            elif len(body) == self.plane.body_limit < self.request.content_length:
+                truncated = True
+            if source is self.payload:
+                self.shown_size = source.size
+        # what comes from now on is nobody's
+        self.payload = None
         self.shown = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, body,
                                  self.plane.body_limit)
         self.shown.trailer_block = self.request_trailers
@@ -149,11 +163,16 @@ cdef class Flow(Party):
         return self.shown
 
     cdef int ask_afterwards(self) except -1:
+        if not self.ask_later:
+            return 0
+        self.ask_later = False
         self.show_request()
         return self.push(self.hooks.on_request, self.shown, None)
 
     cdef int ignored(self, object decision) except -1:
-        if isinstance(decision, self.plane.decision_type) and decision.is_block:
+        if not isinstance(decision, self.plane.decision_type):
+            self.hooks.misjudged(decision)
+        elif decision.is_block:
             self.plane.counters.blocks_ignored += 1
             self.plane.on_ignored_block(self.shown)
         return 0
@@ -182,8 +201,9 @@ cdef class Flow(Party):
 
     cdef int tell_head(self) except -1:
         if self.streaming and self.hooks.on_response is not None:
+            self.ask_afterwards()
             self.push(self.hooks.on_response, self.show_response(b""), None)
-        if self.kept and self.streaming and self.plane.enforce and self.request_body.state == BODY_DONE:
+        if self.kept and self.streaming and self.plane.enforce and self.request_body.state == BODY_DONE and self.wire is None:
             # a stream may last, and its request is the handler's now
             self.payload = None
             self.shown = None
@@ -236,6 +256,7 @@ cdef class Flow(Party):
             self.framer = None
             self.count_framing()
         elif self.copy is not None and whole:
+            self.ask_afterwards()
             self.push(self.hooks.on_response, self.show_response(self.copy.whole()), None)
         self.copy = None
         return 0
@@ -248,6 +269,7 @@ cdef class Flow(Party):
         self.wait_no_more()
         self.plane.counters.active_flows -= 1
         note(LEDGER_FLOW, -1)
+        self.ask_afterwards()
         if self.streaming and self.hooks.on_stream_end is not None:
             self.push(self.hooks.on_stream_end, self.route.meta.connection_id, self.id)
         return self.settle()
@@ -281,16 +303,14 @@ cdef class Flow(Party):
         if self.wire is None or self.wire.sent < self.wire.size:
             return 0
         size = self.wire.size
-        self.wire = None
         if self.hooks.on_response is None:
             # nobody will be shown the request again
-            if self.payload is not None:
-                size += self.payload.size
-                self.payload = None
+            size += self.shown_size
             self.shown = None
-        elif self.payload is None and self.shown is not None:
+        elif self.shown_size == 0:
             # what is shown is made of the same bytes
-            return 0
+            size = 0
+        self.wire = None
         return self.let_go(size)
 
     cdef int grow(self, bint deciding) except -1:
@@ -334,6 +354,7 @@ cdef class Flow(Party):
         self.frames = []
         for chunk in frames:
             chunk.connection_id = self.route.meta.connection_id
+            chunk.connection_meta = self.route.meta
             chunk.flow_id = self.id
             chunk.direction = "to_client"
             chunk.sequence = self.sequence

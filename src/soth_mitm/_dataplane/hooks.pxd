@@ -55,6 +55,7 @@ cdef class Hooks:
     cdef int run(self, Hook hook, object first, object second, Party waiter) except -1     # an Outcome
     cdef int step(self, Hook hook, object coroutine, Party waiter) except -1
     cdef int failed(self, Hook hook, object error) except -1
+    cdef int misjudged(self, object answer) except -1      # on_request returned something that is no decision
     cdef int overran(self, Hook hook) except -1
 
 

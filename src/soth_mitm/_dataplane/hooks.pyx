@@ -127,6 +127,10 @@ cdef class Hooks:
         self.report(hook.name, error)
         return HOOK_FAILED
 
+    cdef int misjudged(self, object answer) except -1:
+        return self.failed(
+            self.on_request, TypeError(f"must return a HandlerDecision (HandlerDecision.ALLOW or .block(...)), not {answer!r}"))
+
     cdef int overran(self, Hook hook) except -1:
         self.counts.timeouts += 1
         self.report(hook.name, TimeoutError(f"took longer than {hook.deadline.seconds:g} s"))

@@ -1,5 +1,6 @@
 # An endpoint as the control plane sees it, before it is handed to a tunnel, an exchange or a pool.
 
+from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.pool cimport OriginPool
@@ -9,6 +10,8 @@ cdef class Intake(Party):
     cdef object loop
     cdef Endpoint endpoint
     cdef object waiter                 # the future of who waits for something to happen, or None
+    cdef Deadline deadline
+    cdef bint is_late                  # the deadline has passed
     cdef readonly bint over            # no more bytes will come
     cdef readonly object error         # what the connection was lost with
     cdef readonly object tls_error     # what the handshake failed with

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from soth_mitm._dataplane.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.pool cimport OriginPool, Upstream
@@ -25,9 +26,39 @@ cdef class Intake(Party):
             self.over = True
 
     def changed(self):
-        """Return a future that is done when more bytes came, the peer ended, the handshake ended, or the connection is gone."""
+        """Return a future that is done when more bytes came, the peer ended, the handshake ended, or the connection is gone.
+
+        Inside of `within` it ends with TimeoutError when time is up.
+        """
         self.waiter = self.loop.create_future()
-        return self.waiter
+        waiter = self.waiter
+        if self.is_late:
+            self.late(0)
+        return waiter
+
+    def within(self, DeadlineQueue queue not None):
+        """Return a context in which waiting for `changed` ends after the queue's duration, counted from now. One at a time."""
+        self.endpoint.arena.check_thread()
+        self.is_late = False
+        self.deadline = Deadline(self)
+        self.deadline.set(queue, 0)
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        # it names its owner: kept, the two would wait for the garbage collector
+        self.deadline.clear()
+        self.deadline = None
+        self.is_late = False
+
+    cdef int late(self, int stage) except -1:
+        self.is_late = True
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_exception(TimeoutError())
+        self.waiter = None
+        return 0
 
     def peek(self):
         """Return a copy of what lies in the inbox."""

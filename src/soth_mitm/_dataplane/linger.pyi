@@ -1,11 +1,11 @@
 from typing import final
 
-from soth_mitm._dataplane.deadline import DeadlineQueue
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm._dataplane.party import Party
+from soth_mitm._dataplane.plane import Plane
 
-def say_goodbye(endpoint: Endpoint, queue: DeadlineQueue) -> None: ...
+def say_goodbye(endpoint: Endpoint, plane: Plane) -> None: ...
 
 @final
 class Farewell(Party):
-    def __new__(cls, endpoint: Endpoint, queue: DeadlineQueue) -> Farewell: ...
+    def __new__(cls, endpoint: Endpoint, plane: Plane) -> Farewell: ...

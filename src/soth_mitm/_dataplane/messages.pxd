@@ -59,6 +59,7 @@ cdef class StreamChunk:
     cdef readonly object retry         # SSE: int (milliseconds) or None
 
     cdef readonly object connection_id
+    cdef readonly object connection_meta
     cdef readonly int64_t flow_id
     cdef readonly str direction        # "to_client" or "to_upstream"
     cdef readonly int64_t sequence

@@ -120,6 +120,7 @@ class StreamChunk:
         event_id: str | None = None,
         retry: int | None = None,
         connection_id: Any = None,
+        connection_meta: Any = None,
         flow_id: int = 0,
         direction: str = "to_client",
         sequence: int = 0,
@@ -138,6 +139,8 @@ class StreamChunk:
     def retry(self) -> int | None: ...
     @property
     def connection_id(self) -> Any: ...
+    @property
+    def connection_meta(self) -> Any: ...
     @property
     def flow_id(self) -> int: ...
     @property

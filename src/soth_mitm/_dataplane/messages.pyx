@@ -238,13 +238,14 @@ cdef class StreamChunk:
 
     @staticmethod
     def build(bytes payload not None, frame_kind=FrameKind.SSE_DATA, *, bint truncated=False, event_type=None, event_id=None, retry=None,
-              connection_id=None, int64_t flow_id=0, str direction="to_client", int64_t sequence=0):
+              connection_id=None, connection_meta=None, int64_t flow_id=0, str direction="to_client", int64_t sequence=0):
         """Make a chunk, to test a handler with."""
         chunk = new_chunk(payload, FrameKind(frame_kind), truncated)
         chunk.event_type = event_type
         chunk.event_id = event_id
         chunk.retry = retry
         chunk.connection_id = connection_id
+        chunk.connection_meta = connection_meta
         chunk.flow_id = flow_id
         chunk.direction = direction
         chunk.sequence = sequence

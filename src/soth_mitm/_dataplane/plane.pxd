@@ -23,6 +23,8 @@ cdef class Counters:
     cdef public int64_t pool_hits
     cdef public int64_t pool_misses
     cdef public int64_t pool_waits
+    cdef public int64_t pool_stale
+    cdef public int64_t pool_pins
     cdef public int64_t upgrades
     cdef public int64_t tunnels
     cdef public int64_t dropped_chunks
@@ -44,7 +46,7 @@ cdef class Plane:
     # sizes in bytes
     cdef public Py_ssize_t head_limit          # max_http_head_bytes
     cdef public Py_ssize_t body_limit          # body.max_size_bytes: what is collected or copied of one body
-    cdef public Py_ssize_t queue_limit         # flow_runtime.dispatch_queue_capacity: stream chunks that wait for one flow's handler
+    cdef public Py_ssize_t queue_limit         # flow_runtime.dispatch_queue_capacity: chunks of a flow, flows of a connection
 
     # decisions
     cdef public bint enforce                   # intercept_mode

@@ -20,6 +20,8 @@ class Counters:
     pool_hits: int
     pool_misses: int
     pool_waits: int
+    pool_stale: int
+    pool_pins: int
     upgrades: int
     tunnels: int
     dropped_chunks: int

@@ -1,6 +1,6 @@
 # Upstream connections of one origin and one TLS identity: idle ones, open ones, and who waits for one.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, intptr_t
 
 from soth_mitm._dataplane.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.endpoint cimport Endpoint
@@ -13,7 +13,11 @@ cdef class Upstream(Endpoint):
     cdef Parked parked
     cdef readonly int64_t served       # requests it was checked out for
     cdef bint seen_back                # it came back from a request once
+    cdef intptr_t socket               # the system's handle, valid until `closing`
     cdef public object facts           # what the control plane knows of it: TLS version, certificate digest, ...
+
+    # May it carry another request? To be asked while nobody uses it, right before one is sent
+    cdef int is_live(self) except -1
 
 
 # The party of a connection that is idle: anything that happens to it ends it
@@ -23,22 +27,24 @@ cdef class Parked(Party):
 
 
 cdef class OriginPool:
+    cdef object __weakref__
     cdef readonly object origin        # the pool's key, for the dialler and for people
     cdef readonly object dial          # dial(pool): begins a connection; ends in pool.connected() or pool.failed()
-    cdef public Py_ssize_t max_open
-    cdef public Py_ssize_t max_idle
+    cdef readonly Py_ssize_t max_open
+    cdef readonly Py_ssize_t max_idle
     cdef readonly DeadlineQueue idle_deadline
     cdef readonly DeadlineQueue surplus_deadline
     cdef public object on_first_return  # called with a connection that comes back from its first request, or None
+    cdef public object on_refusal      # on_refusal(error, idle) -> WireError: TLS failed after the handshake, before the first byte
     cdef Counters counters
     cdef list idle                     # Upstream, the most recently used last
     cdef object waiting                # deque of Party
     cdef readonly Py_ssize_t open      # being dialled, in use, or idle
     cdef readonly Py_ssize_t dialling
 
-    # A connection for `party`: it is granted() at once from the idle ones, or later, or it is refused()
+    # A connection for `party`: it is granted() at once from the idle ones, or later in its turn, or it is refused()
     cdef int claim(self, Party party) except -1
-    # A new one, or one that another flow gives back: for a retry, after an idle one turned out to be dead
+    # The same, but rather a new one than an idle one: for a retry, after an idle one turned out to be dead
     cdef int claim_new(self, Party party) except -1
     # It waits no more
     cdef int withdraw(self, Party party) except -1
@@ -46,6 +52,11 @@ cdef class OriginPool:
     cdef int give_back(self, Upstream upstream) except -1
     # It is gone or of no more use
     cdef int forget(self, Upstream upstream) except -1
+    # What to tell of a connection that `error` ended: a WireError if the upstream refused it in TLS, else None
+    cdef object blame(self, Upstream upstream, object error, bint idle)
+    # Its TLS session is good for the next one
+    cdef int keep_session(self, Upstream upstream) except -1
+    cdef int retire(self, Upstream upstream) except -1     # the same, and close it in order
     cdef Upstream take_idle(self)
     cdef int dial_for_waiting(self) except -1
     cdef int hand_over(self, Upstream upstream, Party party) except -1

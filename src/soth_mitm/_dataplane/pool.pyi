@@ -6,6 +6,7 @@ from soth_mitm._dataplane.deadline import DeadlineQueue
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm._dataplane.party import Party
 from soth_mitm._dataplane.plane import Counters
+from soth_mitm.errors import WireError
 
 class Upstream(Endpoint):
     def __new__(cls, arena: Arena, party: Party) -> Upstream: ...
@@ -19,9 +20,8 @@ class Parked(Party):
 
 @final
 class OriginPool:
-    max_open: int
-    max_idle: int
     on_first_return: Callable[[Upstream], object] | None
+    on_refusal: Callable[[Exception, bool], WireError] | None
     def __new__(
         cls,
         origin: Any,
@@ -35,7 +35,11 @@ class OriginPool:
     ) -> OriginPool: ...
     def connected(self, upstream: Upstream) -> None: ...
     def failed(self, error: Exception) -> None: ...
-    def close_idle(self) -> None: ...
+    def limit(self, max_open: int, max_idle: int) -> None: ...
+    @property
+    def max_open(self) -> int: ...
+    @property
+    def max_idle(self) -> int: ...
     @property
     def idle_deadline(self) -> DeadlineQueue: ...
     @property

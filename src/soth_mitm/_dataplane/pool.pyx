@@ -1,9 +1,12 @@
-"""Upstream connections of one origin. Checking out an idle one is a list pop; dialling is the control plane's."""
+"""Upstream connections of one origin. Checking out an idle one is a list pop and a look at its socket; dialling is the control plane's."""
 
+import ssl
 from collections import deque
 
 cimport cython
+from libc.stdint cimport intptr_t
 
+from soth_mitm._dataplane.buffer cimport SCRATCH_SIZE
 from soth_mitm._dataplane.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.party cimport Party
@@ -11,10 +14,42 @@ from soth_mitm._dataplane.plane cimport Counters
 
 from soth_mitm.errors import WireError
 
+cdef extern from "liveness.h" nogil:
+    enum:
+        SOTH_READ_ENDED
+        SOTH_READ_NOTHING
+
+    Py_ssize_t soth_read_now(intptr_t socket, char* p, size_t n) noexcept
+
+SSL_ERROR = ssl.SSLError
+
 
 # not final: proxy/ adds asyncio.BufferedProtocol
 cdef class Upstream(Endpoint):
-    """A connection to an origin, which serves one request after another, for any client."""
+    """A connection to an origin, which serves one request after another, for any client.
+
+    Between two requests it must be silent. The loop tells what it has seen, but between its last look and this moment a FIN, a RST or
+    bytes may have come, and a response that was there before its request would be taken for the answer to whichever comes next. So the
+    socket itself is read before each reuse, for the price of one system call. Plain bytes are nobody's, and end the connection. Bytes of
+    TLS may be a session ticket, which many servers send when they like: the engine takes them, and only if it finds data or an end in
+    them, or half a record, of which nobody can tell what it will be, is the connection done for.
+    """
+
+    cdef int is_live(self) except -1:
+        cdef Py_ssize_t count
+        cdef int reads = 0
+        # twice: a FIN may stand behind a ticket; who still sends then has not finished what he is saying
+        while reads < 2:
+            reads += 1
+            if self.gone or self.closing or self.told_end or self.inbox.size() or (self.tls is not None and self.tls.partial):
+                return False
+            count = soth_read_now(self.socket, self.arena.scratch, SCRATCH_SIZE)
+            if count == SOTH_READ_NOTHING:
+                return True
+            if count == SOTH_READ_ENDED or self.tls is None:
+                return False
+            self.buffer_updated(count)
+        return False
 
     def connection_lost(self, error):
         Endpoint.connection_lost(self, error)
@@ -40,6 +75,8 @@ cdef class Parked(Party):
 
     cdef int lost(self, object endpoint, object error) except -1:
         self.deadline.clear()
+        if error is not None and self.upstream.pool is not None:
+            self.upstream.pool.blame(self.upstream, error, True)
         return 0
 
     cdef int late(self, int stage) except -1:
@@ -77,9 +114,15 @@ cdef class OriginPool:
         if upstream is not None:
             self.counters.pool_hits += 1
             return self.hand_over(upstream, party)
-        return self.claim_new(party)
+        self.waiting.append(party)
+        self.dial_for_waiting()
+        if self.dialling < len(self.waiting):
+            self.counters.pool_waits += 1
+        return 0
 
     cdef int claim_new(self, Party party) except -1:
+        if self.open >= self.max_open:
+            return self.claim(party)
         self.waiting.append(party)
         return self.dial_for_waiting()
 
@@ -89,24 +132,21 @@ cdef class OriginPool:
         return 0
 
     cdef int give_back(self, Upstream upstream) except -1:
-        if not upstream.seen_back and upstream.bytes_in and self.on_first_return is not None:
-            upstream.seen_back = True
-            self.on_first_return(upstream)
+        self.keep_session(upstream)
         if upstream.gone or upstream.closing or upstream.told_end or self.open > self.max_open:
-            self.forget(upstream)
-            upstream.finish()
-            return 0
+            return self.retire(upstream)
         # what was not read of the last response, because its client was slow, may be more than that response
         upstream.party = upstream.parked
         upstream.release()
         if upstream.gone or upstream.closing or upstream.told_end:
             return self.forget(upstream)
         if self.waiting:
+            if upstream.served and not upstream.is_live():
+                self.counters.pool_stale += 1
+                return self.retire(upstream)
             return self.hand_over(upstream, <Party>self.waiting.popleft())
         if self.max_idle == 0:
-            self.forget(upstream)
-            upstream.finish()
-            return 0
+            return self.retire(upstream)
         # requests come and go in waves: what is too much between two of them is closed when it stays too much
         upstream.parked.deadline.set(self.idle_deadline if len(self.idle) < self.max_idle else self.surplus_deadline, 0)
         self.idle.append(upstream)
@@ -115,6 +155,7 @@ cdef class OriginPool:
     cdef int forget(self, Upstream upstream) except -1:
         if upstream.pool is None:
             return 0
+        self.keep_session(upstream)
         upstream.pool = None
         upstream.parked.deadline.clear()
         if upstream in self.idle:
@@ -122,15 +163,32 @@ cdef class OriginPool:
         self.open -= 1
         return self.dial_for_waiting()
 
+    cdef int keep_session(self, Upstream upstream) except -1:
+        if not upstream.seen_back and upstream.bytes_in and self.on_first_return is not None:
+            upstream.seen_back = True
+            self.on_first_return(upstream)
+        return 0
+
+    cdef object blame(self, Upstream upstream, object error, bint idle):
+        # With TLS 1.3 the handshake is over for us before the upstream has seen our certificate, or that we have none
+        if self.on_refusal is None or upstream.bytes_in or not isinstance(error, SSL_ERROR):
+            return None
+        return self.on_refusal(error, idle)
+
+    cdef int retire(self, Upstream upstream) except -1:
+        self.forget(upstream)
+        return upstream.finish()
+
     cdef Upstream take_idle(self):
         cdef Upstream upstream
         while self.idle:
             upstream = self.idle.pop()
             upstream.parked.deadline.clear()
-            if not (upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size()):
+            if upstream.is_live():
                 return upstream
-            self.forget(upstream)
-            upstream.finish()
+            self.blame(upstream, upstream.fault, True)
+            self.counters.pool_stale += 1
+            self.retire(upstream)
         return None
 
     cdef int hand_over(self, Upstream upstream, Party party) except -1:
@@ -144,8 +202,6 @@ cdef class OriginPool:
             self.dialling += 1
             self.counters.pool_misses += 1
             self.dial(self)
-        if self.dialling < len(self.waiting):
-            self.counters.pool_waits += 1
         return 0
 
     # --- the control plane's side
@@ -153,15 +209,19 @@ cdef class OriginPool:
     def connected(self, Upstream upstream not None):
         """A dialled connection is ready for its first request."""
         upstream.arena.check_thread()
+        cdef object refusal = None
         upstream.parked = Parked(upstream)
         upstream.party = upstream.parked
         # held since its handshake
         upstream.release()
         if upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size():
             # the next one would do the same
+            refusal = self.blame(upstream, upstream.fault, False)
             upstream.abort()
-            self.failed(WireError(f"{self.origin} closed the connection, or spoke, before it was asked", side="upstream", status=502))
+            self.failed(refusal or WireError(f"{self.origin} closed the connection, or spoke, before it was asked", side="upstream",
+                                             status=502))
             return
+        upstream.socket = upstream.transport.get_extra_info("socket").fileno()
         self.dialling -= 1
         upstream.pool = self
         self.give_back(upstream)
@@ -174,13 +234,13 @@ cdef class OriginPool:
             (<Party>self.waiting.popleft()).refused(error)
         self.dial_for_waiting()
 
-    def close_idle(self):
-        """Close what is idle. Connections in use are closed when they come back, because `max_idle` is 0 from now on."""
-        cdef Upstream upstream
-        self.max_idle = 0
-        for upstream in list(self.idle):
-            self.forget(upstream)
-            upstream.finish()
+    def limit(self, Py_ssize_t max_open, Py_ssize_t max_idle):
+        """Other limits from now on: what is idle beyond them is closed, what is in use when it comes back, and who waits may be served."""
+        self.max_open = max_open
+        self.max_idle = max_idle
+        while self.idle and (len(self.idle) > max_idle or self.open > max_open):
+            self.retire(<Upstream>self.idle[0])
+        self.dial_for_waiting()
 
     @property
     def idle_count(self):

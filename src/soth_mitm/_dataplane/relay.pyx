@@ -4,6 +4,7 @@ cimport cython
 
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.linger cimport close_in_order
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.plane cimport Plane
 
@@ -102,12 +103,11 @@ cdef class Tunnel(Party):
             return 0
         self.over = True
         self.deadline.clear()
+        # first, because it may put somebody else in our place, who is then told when the connection is gone
+        self.on_end()
         for endpoint in (self.client, self.upstream):
-            if endpoint.gone:
-                continue
             if error is None:
-                endpoint.finish()
+                close_in_order(endpoint, self.plane)
             else:
                 endpoint.fail(error)
-        self.on_end()
         return 0

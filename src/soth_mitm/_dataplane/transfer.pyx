@@ -39,6 +39,7 @@ cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1:
     cdef const char* data = source.inbox.data()
     cdef Py_ssize_t size = source.inbox.size(), total = 0, count
     cdef View payload, trailers
+    cdef bint over
     # a copy of the content is kept when the wire's bytes are not the content, and for a handler that is asked afterwards
     cdef bint copying = (body.kind == BODY_CHUNKED) if target is None else flow.payload is not None
     cdef Moved moved
@@ -59,14 +60,19 @@ cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1:
             flow.keep_payload(payload)
         if trailers.len:
             flow.request_trailers = view_bytes(trailers)
+    over = flow.bounded and body.payload_total > flow.plane.body_limit
     if total:
-        if target is None:
+        if over:
+            pass
+        elif target is None:
             flow.keep_request(data, total)
         else:
             target.send(data, total)
             flow.plane.counters.bytes_to_upstreams += total
         flow.plane.counters.bytes_from_clients += total
         source.inbox.consume(total)
+    if over:
+        return MOVED_OVER
     moved = verdict(body)
     if moved == MOVED_SOME and (target is None or copying):
         flow.grow(target is None)

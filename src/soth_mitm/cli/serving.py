@@ -5,33 +5,33 @@ import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from soth_mitm.addresses import format_host_port
+from soth_mitm.addresses import ANY_ADDRESS, format_host_port
+from soth_mitm.cli.configured import ca_paths
 from soth_mitm.cli.request_lines import RequestLines
 from soth_mitm.config import MitmConfig
 from soth_mitm.destinations import DestinationPattern
-from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
+from soth_mitm.errors import CaError, InvalidConfigError, ShutdownTimeoutError
 from soth_mitm.handler import InterceptHandler
 from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.proxy.proxy import MitmProxyBuilder
+from soth_mitm.tls.bundle import trust_files
+from soth_mitm.tls.ca_files import load_ca_from_files
 
 ReadConfig = Callable[[], MitmConfig]
-# The address of "all interfaces" is none that a client can connect to.
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Serving:
     """One run of the command. `read` gives the configuration, at the start and on SIGHUP."""
 
-    def __init__(self, read: ReadConfig, handler: object | None, console: Console, *, quiet: bool, reloadable: bool) -> None:
+    def __init__(self, read: ReadConfig, handler: object | None, console: Console, *, quiet: bool, config_path: str | None) -> None:
         self._read = read
         self._console = console
-        self._reloadable = reloadable
+        self._config_path = config_path
         # with nobody to decide, requests need not be held until their bodies are complete
         self._holds_bodies = handler is not None
         handler = handler if handler is not None else InterceptHandler()
@@ -60,8 +60,9 @@ class Serving:
         for number in (signal.SIGINT, signal.SIGTERM):
             _on_signal(loop, number, lambda number=number: signals.put_nowait(number))  # type: ignore[misc]
         handle = await start()
-        if self._reloadable and sys.platform != "win32":
+        if self._config_path is not None and sys.platform != "win32":
             loop.add_signal_handler(signal.SIGHUP, self._reload_soon, handle)
+        await self._refresh_bundle(handle)
         self._greet(handle)
         await signals.get()
         await self._stop(handle, signals)
@@ -76,6 +77,16 @@ class Serving:
         url = _example_url(config.interception.destinations)
         ca = shlex.quote(str(handle.ca_certificate_path))
         self._say(Text.assemble("try           ", (f"curl -x http://{reachable} --cacert {ca} {url}", "bold")))
+        config_option = "" if self._config_path is None else f" --config {shlex.quote(self._config_path)}"
+        self._say(Text.assemble("or a shell    ", (f'eval "$(soth-mitm ca env --proxy http://{reachable}{config_option})"', "bold")))
+
+    async def _refresh_bundle(self, handle: MitmProxyHandle) -> None:
+        """Bring the combined bundle up to date, if `ca env` or somebody else has made one."""
+        if trust_files(handle.ca_certificate_path).bundle.exists():
+            try:
+                await handle.client_environment()
+            except (CaError, OSError) as error:
+                self._say(Text(f"the combined bundle is not up to date: {error}", style="yellow"))
 
     async def _stop(self, handle: MitmProxyHandle, signals: "asyncio.Queue[int]") -> None:
         metrics = handle.metrics()
@@ -111,6 +122,18 @@ class Serving:
             self._say(Text(f"not reloaded, nothing changed: {error}", style="bold red"))
         else:
             self._say(Text(f"reloaded; changed: {', '.join(before.diff(config)) or 'nothing'}", style="green"))
+        await self._take_new_ca(handle)
+
+    async def _take_new_ca(self, handle: MitmProxyHandle) -> None:
+        """Sign with what `soth-mitm ca rotate` or `import` has put into the CA's files since the start."""
+        paths = ca_paths(handle.current_config())
+        try:
+            ca = await asyncio.to_thread(load_ca_from_files, *paths)
+            if ca.fingerprint != handle.ca.fingerprint:
+                await handle.rotate_ca(ca)
+                self._say(Text(f"new connections get certificates of the CA {ca.fingerprint}", style="green"))
+        except (CaError, OSError) as error:
+            self._say(Text(f"the CA was not read again: {error}", style="bold red"))
 
     def _say(self, line: Text) -> None:
         # a line stays a line, for those who grep
@@ -131,9 +154,3 @@ def _example_url(destinations: list[str]) -> str:
             port = 443 if pattern.port is None else pattern.port
             return f"https://{format_host_port(pattern.host, port).removesuffix(':443')}/"
     return "https://example.com/"
-
-
-def ca_paths(config: MitmConfig, default: tuple[Path, Path]) -> tuple[Path, Path]:
-    """Return where the CA's certificate and key lie under `config`."""
-    tls = config.tls
-    return Path(tls.ca_cert_path or default[0]), Path(tls.ca_key_path or default[1])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 
 _MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
 
+@functools.lru_cache(maxsize=1024)
 def pack_host(host: str) -> bytes:
     """Return `host` in network order: 4 bytes for IPv4 and IPv4-mapped IPv6, 16 for other IPv6 (a `%scope` is left out).
 

@@ -24,6 +24,9 @@ class ProcessSource(Protocol):
     def find_owner(self, local: SocketAddress, remote: SocketAddress) -> int | None:
         """Return the pid that owns the client's end of the connection from `remote` to our `local`."""
 
+    def find_recent_owner(self, local: SocketAddress, remote: SocketAddress) -> tuple[int, str] | None:
+        """Return the pid that owns the client's end, and its start token, if that takes a few system calls; None to have it searched."""
+
     def peer_pid(self, sock: socket.socket) -> int | None:
         """Return the pid that connected a Unix socket."""
 
@@ -32,6 +35,9 @@ class ProcessSource(Protocol):
 
     def describe(self, pid: int) -> ProcessInfo | None:
         """Return who `pid` is now; None if it is gone."""
+
+    def close(self) -> None:
+        """Give back what is kept open."""
 
 
 class AttributionCounters(msgspec.Struct, frozen=True, gc=False):
@@ -60,7 +66,7 @@ class ProcessAttribution:
 
     Which process owns a connection is found anew each time. Who that process is (its executable, its parent) is remembered for up to
     `cache_capacity` processes, the least recently used being forgotten first, for `cache_ttl_s` seconds (None: as long as it lives).
-    That nothing was found is never remembered. Thread-safe; `close` is not needed, nothing is held open.
+    That nothing was found is never remembered. Thread-safe.
     """
 
     def __init__(
@@ -81,6 +87,14 @@ class ProcessAttribution:
         self._entries: OrderedDict[int, _Entry] = OrderedDict()  # the least recently used first
         self._identity_hit = self._miss = self._failure = self._eviction = self._pid_reuse = 0
 
+    def recall(self, local: SocketAddress, remote: SocketAddress) -> ProcessInfo | None:
+        """Return the process at `remote` if it and who it is are known from lately; None, which counts nothing, to have it looked up.
+
+        Takes some ten microseconds and does not wait for anything: it may be called on the loop.
+        """
+        found = self._source.find_recent_owner(local, remote)
+        return None if found is None else self._known(*found)
+
     def lookup(self, local: SocketAddress, remote: SocketAddress) -> ProcessInfo | None:
         """Return the process at `remote` that is connected to our `local`; None rather than a guess.
 
@@ -98,6 +112,10 @@ class ProcessAttribution:
         with self._lock:
             return AttributionCounters(self._identity_hit, self._miss, self._failure, self._eviction, self._pid_reuse)
 
+    def close(self) -> None:
+        """Give back what the source keeps open. After the last look-up."""
+        self._source.close()
+
     def _attribute(self, find: Callable[[], int | None]) -> ProcessInfo | None:
         try:
             pid = find()
@@ -114,12 +132,9 @@ class ProcessAttribution:
         token = self._source.start_token(pid)
         if token is None:
             return None
-        with self._lock:
-            entry = self._entries.get(pid)
-            if entry is not None and entry.start_token == token and entry.expires_at > self._clock():
-                self._entries.move_to_end(pid)
-                self._identity_hit += 1
-                return entry.info
+        info = self._known(pid, token)
+        if info is not None:
+            return info
         info = self._source.describe(pid)
         if info is None or self._source.start_token(pid) != token:
             return None
@@ -127,6 +142,15 @@ class ProcessAttribution:
             self._miss += 1
             self._remember(pid, _Entry(token, info, self._clock() + self._ttl))
         return info
+
+    def _known(self, pid: int, token: str) -> ProcessInfo | None:
+        with self._lock:
+            entry = self._entries.get(pid)
+            if entry is None or entry.start_token != token or entry.expires_at <= self._clock():
+                return None
+            self._entries.move_to_end(pid)
+            self._identity_hit += 1
+            return entry.info
 
     def _remember(self, pid: int, entry: _Entry) -> None:
         known = self._entries.get(pid)
@@ -146,6 +170,10 @@ class UnknownSystem:
         """Return None."""
         return None
 
+    def find_recent_owner(self, local: SocketAddress, remote: SocketAddress) -> tuple[int, str] | None:
+        """Return None."""
+        return None
+
     def peer_pid(self, sock: socket.socket) -> int | None:
         """Return None."""
         return None
@@ -157,6 +185,9 @@ class UnknownSystem:
     def describe(self, pid: int) -> ProcessInfo | None:
         """Return None."""
         return None
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def platform_source() -> ProcessSource:

@@ -1,8 +1,8 @@
 """Linux: from a connection's addresses to the socket's inode (sock_diag, else /proc/net/tcp), from the inode to its owner (/proc/*/fd).
 
 The first step asks the kernel for exactly one socket. The second has no index in the kernel: descriptors must be compared one by one.
-So the processes that owned a connection lately are asked first, starting with the descriptor at which they held it; then those of the
-socket's user, the newest first, because a short-lived client is the usual stranger.
+So the places at which a client's socket was held lately are asked first, then the rest of those processes, then those of the socket's
+user, the newest first, because a short-lived client is the usual stranger.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import socket
 import struct
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from soth_mitm._dataplane.holders import RecentHolders
 from soth_mitm.connection import ProcessInfo, SocketAddress
 from soth_mitm.process.address import interface_of, map_to_v6, pack_host
 from soth_mitm.process.naming import program_name
@@ -34,8 +34,6 @@ _NLMSG_ERROR = 2
 _NO_COOKIE = b"\xff" * 8
 _ALL_STATES = 0xFFFFFFFF
 _TCP_LISTEN = 10
-
-_RECENT_OWNERS = 32
 
 
 class SocketEntry(NamedTuple):
@@ -65,7 +63,7 @@ class DiagUnavailableError(OSError):
 
 
 class LinuxProcesses:
-    """Which process holds a socket, and who that process is. Thread-safe; it keeps nothing open between calls.
+    """Which process holds a socket, and who that process is. Thread-safe; `close` closes the one socket to the kernel that it keeps.
 
     `proc` is where procfs is mounted. What we may not read (other users' processes, unless we are root) is as good as absent.
     """
@@ -73,7 +71,8 @@ class LinuxProcesses:
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
         self._lock = threading.Lock()
-        self._recent: OrderedDict[int, str] = OrderedDict()  # pid -> descriptor it last held, the latest at the end
+        self._recent = RecentHolders(os.fsencode(proc))
+        self._diag = SockDiag()
         self._diag_usable = True
         self._diag_proved = False
 
@@ -88,18 +87,34 @@ class LinuxProcesses:
             return None
         link = f"socket:[{entry.inode}]"
         with self._lock:
-            recent = [Holding(*item) for item in reversed(self._recent.items())]
-        pids = [holding.pid for holding in recent]
-        holding = self._probe(recent, link) or self._first_holding(pids, link) or self._search(pids, link, entry.uid)
+            found = self._recent.find(entry.inode)
+            pids = self._recent.pids()
+        if found is not None:
+            return found[0]
+        holding = self._first_holding(pids, link) or self._search(pids, link, entry.uid)
         if holding is None:
             return None
         pid = self._opener(holding, link)
         with self._lock:
-            self._recent[pid] = holding.descriptor
-            self._recent.move_to_end(pid)
-            if len(self._recent) > _RECENT_OWNERS:
-                self._recent.popitem(last=False)
+            self._recent.note(pid, int(holding.descriptor))
         return pid
+
+    def find_recent_owner(self, local: SocketAddress, remote: SocketAddress) -> tuple[int, str] | None:
+        """Return pid and start token of the owner, if it is one of those found lately; within some ten microseconds, without a search."""
+        if not self._diag_proved:
+            return None
+        try:
+            entry = self._diag.ask(remote, local)
+        except DiagUnavailableError:
+            return None
+        if entry is None or entry.inode == 0:
+            return None
+        with self._lock:
+            return self._recent.find(entry.inode)
+
+    def close(self) -> None:
+        """Close the socket to the kernel."""
+        self._diag.close()
 
     def peer_pid(self, sock: socket.socket) -> int | None:
         """Return the process that connected a Unix socket, None if it lives in a pid namespace that we cannot see."""
@@ -134,7 +149,7 @@ class LinuxProcesses:
     def _client_socket(self, client: SocketAddress, peer: SocketAddress) -> SocketEntry | None:
         if self._diag_usable:
             try:
-                entry = ask_sock_diag(client, peer)
+                entry = self._diag.ask(client, peer)
             except DiagUnavailableError:
                 self._diag_usable = False
             else:
@@ -148,9 +163,6 @@ class LinuxProcesses:
             if entry is not None:
                 return entry
         return None
-
-    def _probe(self, recent: Iterable[Holding], link: str) -> Holding | None:
-        return next((holding for holding in recent if self._link(f"{holding.pid}/fd/{holding.descriptor}") == link), None)
 
     def _search(self, searched: Iterable[int], link: str, uid: int) -> Holding | None:
         """Search the processes of the socket's user, then, if we are root, the others: a process may have changed its user since."""
@@ -266,18 +278,46 @@ def parse_diag_answer(answer: bytes) -> SocketEntry | None:
     return SocketEntry(inode, uid)
 
 
-def ask_sock_diag(client: SocketAddress, peer: SocketAddress) -> SocketEntry | None:
-    """Ask the kernel for the socket of `client`'s end; None if there is none here. Raises DiagUnavailableError."""
-    if sys.platform != "linux":
-        raise DiagUnavailableError(errno.ENOTSUP, "sock_diag exists on Linux only")
-    request = diag_request(client, peer)
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-            netlink.sendto(request, (0, 0))
-            answer = netlink.recv(4096)
-    except OSError as error:
-        raise DiagUnavailableError(error.errno, f"sock_diag cannot be asked: {error.strerror}") from error
-    return parse_diag_answer(answer)
+class SockDiag:
+    """A socket to the kernel that answers which socket a connection's end is; thread-safe, opened by the first question."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._closed = False
+
+    def ask(self, client: SocketAddress, peer: SocketAddress) -> SocketEntry | None:
+        """Ask for the socket of `client`'s end; None if there is none here. Raises DiagUnavailableError."""
+        if sys.platform != "linux":
+            raise DiagUnavailableError(errno.ENOTSUP, "sock_diag exists on Linux only")
+        request = diag_request(client, peer)
+        try:
+            with self._lock:
+                if self._closed:
+                    raise DiagUnavailableError(errno.EBADF, "sock_diag is not asked any more")
+                if self._socket is None:
+                    self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_SOCK_DIAG)
+                # the kernel has answered when it has taken the question
+                self._socket.sendto(request, (0, 0))
+                answer = self._socket.recv(4096)
+        except DiagUnavailableError:
+            raise
+        except OSError as error:
+            self._drop()
+            raise DiagUnavailableError(error.errno, f"sock_diag cannot be asked: {error.strerror}") from error
+        return parse_diag_answer(answer)
+
+    def close(self) -> None:
+        """Close the socket for good; a question that comes later, from a look-up that hung, is refused."""
+        with self._lock:
+            self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
 
 
 def find_in_table(table: bytes, client: SocketAddress, peer: SocketAddress, *, mapped: bool) -> SocketEntry | None:

@@ -58,6 +58,10 @@ class MacProcesses:
                     self._recent.popitem(last=False)
         return pid
 
+    def find_recent_owner(self, local: SocketAddress, remote: SocketAddress) -> tuple[int, str] | None:
+        """Return None: every question here takes a search."""
+        return None
+
     def peer_pid(self, sock: socket.socket) -> int | None:
         """Return the process that connected a Unix socket."""
         pid: int = struct.unpack("i", sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4))[0]
@@ -70,6 +74,9 @@ class MacProcesses:
     def describe(self, pid: int) -> ProcessInfo | None:
         """Return who `pid` is, None if it is gone."""
         return identity.describe(pid, bundle_id_of)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
     def _first_holding(self, pids: Iterable[int], client: SocketAddress, peer: SocketAddress) -> int | None:
         for pid in pids:

@@ -34,6 +34,10 @@ class WindowsProcesses:
                 return owner
         return owner_in_table(_connection_table(_AF_INET6), remote, local, v6=True)
 
+    def find_recent_owner(self, local: SocketAddress, remote: SocketAddress) -> tuple[int, str] | None:
+        """Return None: every question here takes a search."""
+        return None
+
     def peer_pid(self, sock: socket.socket) -> int | None:
         """Return None: Python has no Unix sockets on Windows."""
         return None
@@ -45,6 +49,9 @@ class WindowsProcesses:
     def describe(self, pid: int) -> ProcessInfo | None:
         """Return who `pid` is, None if it is gone."""
         return identity.describe(pid)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
 
 def owner_in_table(table: bytes, client: SocketAddress, peer: SocketAddress, *, v6: bool) -> int | None:

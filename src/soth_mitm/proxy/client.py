@@ -7,7 +7,10 @@ when `_converse` or `_tunnel` starts it.
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
+from typing import TypeVar
 
+from soth_mitm._dataplane.body import BodyReader
 from soth_mitm._dataplane.exchange import Exchange
 from soth_mitm._dataplane.flow import Route
 from soth_mitm._dataplane.head import Head
@@ -15,30 +18,28 @@ from soth_mitm._dataplane.intake import Intake
 from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.relay import Tunnel
 from soth_mitm._dataplane.writer import own_response
-from soth_mitm.addresses import format_host_port, normalise_host, parse_target, split_host_port
-from soth_mitm.connection import ConnectionMeta, SocketFamily, TlsInfo
-from soth_mitm.errors import TlsFailedError, WireError
+from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_target, split_host_port
+from soth_mitm.connection import ConnectionMeta, SocketFamily
+from soth_mitm.errors import WireError
 from soth_mitm.policy import Action
 from soth_mitm.proxy.calls import HandlerFailed
-from soth_mitm.proxy.dialler import Origin, UpstreamFacts
+from soth_mitm.proxy.client_tls import ALERT_PROTOCOL_VERSION, ALERT_UNRECOGNIZED_NAME, ClientTls, ConnectionOver, GoodbyeSaid
+from soth_mitm.proxy.dialler import Origin, abandon
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.protocols import ClientEndpoint
-from soth_mitm.proxy.snapshot import LINGER_SECONDS
+from soth_mitm.proxy.tls_facts import UpstreamFacts, with_upstream
 from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
-from soth_mitm.tls.failures import classify, describe
-from soth_mitm.tls.fingerprint import ja3, ja4
 
 log = logging.getLogger("soth_mitm.proxy")
+
+T = TypeVar("T")
 
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 # Enough to tell CONNECT from everything else
 METHOD_BYTES = len(b"CONNECT ")
 TLS_RECORD, SOCKS4, SOCKS5 = 0x16, 4, 5
-NOT_HTTP = (b"\x16", b"\x04", b"\x05")
-
-
-class ConnectionOver(Exception):
-    """The client is gone; there is nothing left to do for it."""
+TLS_HANDSHAKE = b"\x16"
+NOT_HTTP = (TLS_HANDSHAKE, b"\x04", b"\x05")
 
 
 class ClientConnection:
@@ -46,15 +47,17 @@ class ClientConnection:
 
     def __init__(self, generation: Generation, endpoint: ClientEndpoint, intake: Intake, family: SocketFamily) -> None:
         self.generation = self._generation = generation
-        self._config = generation.snapshot.config
-        self._calls = generation.snapshot.calls
-        self._plane = generation.snapshot.plane
+        self._snapshot = generation.snapshot
+        self._config = self._snapshot.config
+        self._calls = self._snapshot.calls
+        self._plane = self._snapshot.plane
         self._endpoint = endpoint
         self._intake = intake
         self._taken_over: Exchange | Tunnel | None = None
         self._over = asyncio.get_running_loop().create_future()
         self._draining = False
         self._waiting = False
+        self._tls: ClientTls | None = None
         self.meta = ConnectionMeta(uuid.uuid4(), family)
 
     async def serve(self) -> None:
@@ -63,12 +66,20 @@ class ClientConnection:
             await self._identify()
             await self._calls.opened(self.meta)
             await self._first_head()
+            if self._taken_over is not None:
+                await self._over
+                # the last bytes of a tunnel have their own bound
+                while not self._endpoint.gone:
+                    await self._intake.changed()
+                if self._tls is not None and not self._draining:
+                    await self._tls.look_back()
         except (ConnectionOver, HandlerFailed):
             self._endpoint.close()
+        except GoodbyeSaid:
+            pass
         except WireError as error:
+            self._plane.counters.requests_refused += error.status in (400, 408, 431)
             self._answer(error.status, str(error))
-        if self._taken_over is not None:
-            await self._over
         await self._leave()
 
     async def report_end(self) -> None:
@@ -98,7 +109,7 @@ class ClientConnection:
         lookup = self._generation.attribution
         if lookup is None:
             return
-        info = await lookup.find(self._endpoint, self.meta.socket_family)
+        info = lookup.recall(self.meta.socket_family) or await lookup.find(self._endpoint, self.meta.socket_family)
         if info is not None:
             self.meta = self.meta.replace(process_info=info)
 
@@ -107,21 +118,28 @@ class ClientConnection:
     async def _first_head(self) -> None:
         limit = self._config.max_http_head_bytes
         parsed = None
-        data = b""
         try:
-            async with asyncio.timeout(self._config.timeouts.client_head_ms / 1000):
-                while len(data) < METHOD_BYTES and b"\n" not in data and data[:1] not in NOT_HTTP:
+            with self._intake.within(self._snapshot.client_idle):
+                data = await self._read_more(0)
+        except TimeoutError:
+            raise ConnectionOver from None
+        try:
+            with self._intake.within(self._snapshot.client_head):
+                start = data
+                while len(start) < METHOD_BYTES and b"\n" not in start and data[:1] not in NOT_HTTP:
                     data = await self._read_more(len(data))
-                if not data.startswith(b"CONNECT "):
+                    # an empty line before the first request line is allowed (RFC 9112 section 2.2)
+                    start = data.removeprefix(b"\r\n")
+                if not start.startswith(b"CONNECT "):
                     self._forward(data[0])
                     return
                 while (parsed := Head.parse_request(data, limit)) is None:
                     data = await self._read_more(len(data))
         except TimeoutError:
-            if not data:
-                raise ConnectionOver from None
             raise WireError("the request head did not arrive in time (timeouts.client_head_ms)", side="client", status=408) from None
         head, used = parsed
+        # refuses a CONNECT that announces content
+        BodyReader.of_request(head)
         self._intake.consume(used)
         await self._connect_request(head)
 
@@ -152,15 +170,16 @@ class ClientConnection:
             return self._refusal("http", text, 400, "this is a proxy: send the whole URL in the request line (absolute-form), or CONNECT")
         scheme = scheme or "http"
         try:
-            host, port = _authority(text, 443 if scheme == "https" else 80)
+            host, port = _authority(text, DEFAULT_PORTS[scheme])
         except ValueError as error:
             return self._refusal(scheme, text, 400, f"the target `{text}` {error}")
-        decision = self._generation.snapshot.policy.decide(host, port)
+        decision = self._snapshot.policy.decide(host, port)
         if decision.action is Action.BLOCK:
-            return self._refusal(scheme, text, 403, decision.reason)
+            return self._refusal(scheme, text, 403, decision.text(host, port))
         meta = self.meta.replace(target=(host, port))
         pool = self._generation.upstreams.pool(self._generation.origin(host, port, host if scheme == "https" else None))
-        return Route(pool, meta, scheme, text, observed=decision.action is Action.INTERCEPT)
+        authority_text = format_authority(host, port, scheme)
+        return Route(pool, meta, scheme, authority_text, observed=decision.action is Action.INTERCEPT, on_facts=with_upstream)
 
     def _refusal(self, scheme: str, authority: str, status: int, reason: str) -> Route:
         return Route(None, self.meta, scheme, authority, observed=False, status=status, reason=reason.encode())
@@ -173,7 +192,7 @@ class ClientConnection:
         except ValueError as error:
             raise WireError(f"the target `{head.target}` {error}", side="client", status=400) from None
         self.meta = self.meta.replace(target=(host, port))
-        decision = self._generation.snapshot.policy.decide(host, port)
+        decision = self._snapshot.policy.decide(host, port)
         action = decision.action
         if action is Action.INTERCEPT:
             wanted = await self._calls.should_intercept(host, self.meta.process_info)
@@ -182,17 +201,20 @@ class ClientConnection:
             if not wanted:
                 action = Action.TUNNEL
         if action is Action.BLOCK:
-            raise WireError(decision.reason, side="client", status=403)
+            raise WireError(decision.text(host, port), side="client", status=403)
         if action is Action.TUNNEL:
             await self._tunnel(host, port, ESTABLISHED)
         else:
             await self._intercept(host, port)
 
     async def _tunnel(self, host: str, port: int, greeting: bytes) -> None:
-        upstream = await self._generation.dialler.dial(Origin(host, port))
-        if self._intake.over and not self._intake.peek():
-            upstream.abort()
-            raise ConnectionOver
+        dial = asyncio.ensure_future(self._generation.dialler.dial(Origin(host, port)))
+        try:
+            # who has sent something and then ended its direction may be waiting for the answer
+            upstream = await self._wait_for(dial, lambda: self._intake.over and not self._intake.peek())
+        except (ConnectionOver, asyncio.CancelledError):
+            abandon(dial)
+            raise
         if greeting:
             self._endpoint.write(greeting)
         tunnel = Tunnel(self._plane, self._endpoint, upstream, self._tunnel_ended)
@@ -210,128 +232,99 @@ class ClientConnection:
                 f"{format_host_port(host, port)} is this proxy itself; the request would come back here for ever", side="client", status=508
             )
         self._endpoint.write(ESTABLISHED)
-        kind, hello = await self._first_inner_bytes(host)
+        self._tls = ClientTls(self._generation, self._endpoint, self._intake, host)
+        kind, hello = await self._first_inner_bytes(self._tls)
         if kind == "http":
             pool = self._generation.upstreams.pool(self._generation.origin(host, port, None))
-            route = Route(pool, self.meta, "http", host if port == 80 else format_host_port(host, port))
+            route = Route(pool, self.meta, "http", format_authority(host, port, "http"))
             self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
         elif hello is not None:
-            await self._intercept_tls(host, port, hello)
+            await self._intercept_tls(host, port, self._tls, hello)
         elif self._config.interception.unknown_protocol == "tunnel":
             await self._tunnel(host, port, b"")
         else:
             raise ConnectionOver
 
-    async def _first_inner_bytes(self, host: str) -> tuple[str, ClientHello | None]:
+    async def _first_inner_bytes(self, tls: ClientTls) -> tuple[str, ClientHello | None]:
         """What the client begins with inside the CONNECT, and its whole ClientHello when that is TLS. Silence is "other"."""
         data = b""
         try:
-            async with asyncio.timeout(self._config.timeouts.client_tls_handshake_ms / 1000):
+            with self._intake.within(self._snapshot.client_tls_handshake):
                 while True:
                     data = await self._read_more(len(data))
                     kind = sniff(data)
                     if kind is NEED_MORE:
                         continue
+                    if kind == "sslv2":
+                        # tunnelled it might still become TLS, which nobody would see
+                        raise MalformedHello("an SSLv2-style ClientHello", ALERT_PROTOCOL_VERSION)
                     if kind != "tls":
                         return kind, None
                     hello = parse_client_hello(data)
                     if hello is not NEED_MORE:
                         return "tls", hello
         except TimeoutError as error:
-            if data:
-                await self._client_tls_failed(host, error)
-                raise ConnectionOver from None
-            return "other", None
-        except MalformedHello as error:
-            self._endpoint.write(bytes((0x15, 3, 1, 0, 2, 2, error.alert)))
-            await self._client_tls_failed(host, error)
+            if data[:1] != TLS_HANDSHAKE:
+                return "other", None
+            await tls.failed(error, shown=False)
             raise ConnectionOver from None
+        except MalformedHello as error:
+            await tls.refuse_hello(error, error.alert)
+        except ConnectionOver:
+            if data[:1] == TLS_HANDSHAKE:
+                await tls.failed(ConnectionResetError("the client closed the connection in the middle of its ClientHello"), shown=False)
+            raise
 
     # --- TLS
 
-    async def _intercept_tls(self, host: str, port: int, hello: ClientHello) -> None:
-        name = hello.sni or host
-        origin = self._generation.origin(host, port, name)
-        route = None
-        facts: UpstreamFacts | None = None
+    async def _intercept_tls(self, host: str, port: int, tls: ClientTls, hello: ClientHello) -> None:
         try:
-            facts = await self._reach(origin)
-        except WireError as error:
-            # answered inside the client's TLS, where it can be read
-            log.info("%s", error)
-            if isinstance(error, TlsFailedError):
-                await self._calls.tls_failed(host, error)
-            route = self._refusal("https", format_host_port(host, port), error.status, str(error))
-        await self._secure_client(host, name, facts)
-        self.meta = self.meta.replace(tls_info=self._tls_info(hello, facts))
-        authority = host if port == 443 else format_host_port(host, port)
-        if route is None:
-            route = Route(self._generation.upstreams.pool(origin), self.meta, "https", authority)
-        else:
+            # a zone is about this machine and in no certificate
+            name = normalise_host(hello.sni) if hello.sni else host.partition("%")[0]
+        except ValueError as error:
+            await tls.refuse_hello(ValueError(f"the server name `{hello.sni}` {error}"), ALERT_UNRECOGNIZED_NAME)
+        authority = format_authority(host, port, "https")
+        origin = self._generation.origin(host, port, name)
+        facts: UpstreamFacts | None = None
+        failure: WireError | None = None
+        decision = self._snapshot.policy.decide(name, port)
+        if decision.action is not Action.BLOCK:
+            try:
+                facts = await self._reach(origin)
+            except WireError as error:
+                # answered inside the client's TLS, where it can be read
+                failure = error
+        self.meta = self.meta.replace(tls_info=await tls.secure(name, hello, facts))
+        if decision.action is Action.BLOCK:
+            # the target was allowed: nobody gets past the policy by connecting to one name and asking for another
+            route = self._refusal("https", authority, 403, f"{decision.text(name, port)}; the TLS handshake asks for that name")
+        elif failure is not None:
             # the handler hears of the request all the same
-            route = Route(None, self.meta, "https", authority, status=route.status, reason=route.reason)
+            route = Route(None, self.meta, "https", authority, status=failure.status, reason=str(failure).encode())
+        else:
+            # what is remembered of the origin holds until a request has a connection
+            meta = with_upstream(self.meta, facts)
+            route = Route(self._generation.upstreams.pool(origin), meta, "https", authority, facts=facts, on_facts=with_upstream)
         self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
 
     async def _reach(self, origin: Origin) -> UpstreamFacts | None:
         """Reach `origin` for as long as the client is there to wait; the dial itself goes on, for the pool."""
-        reaching = asyncio.ensure_future(self._generation.upstreams.reach(origin))
+        upstreams = self._generation.upstreams
+        if upstreams.is_known(origin):
+            return await upstreams.reach(origin)
+        reaching = asyncio.ensure_future(upstreams.reach(origin))
         try:
-            while not reaching.done():
-                if self._intake.over:
-                    raise ConnectionOver
-                await asyncio.wait((reaching, self._intake.changed()), return_when=asyncio.FIRST_COMPLETED)
-            return reaching.result()
+            return await self._wait_for(reaching, lambda: self._intake.over)
         finally:
             reaching.cancel()
 
-    async def _secure_client(self, host: str, name: str, facts: UpstreamFacts | None) -> None:
-        try:
-            context = self._generation.leaves.context_for(
-                name, alpn=("http/1.1",), min_version=self._config.tls.min_version, mirror=facts.names if facts else ()
-            )
-            async with asyncio.timeout(self._config.timeouts.client_tls_handshake_ms / 1000):
-                self._endpoint.start_tls(context, True)
-                while not self._intake.is_secured:
-                    if self._intake.tls_error is not None:
-                        raise self._intake.tls_error
-                    if self._intake.over:
-                        raise self._intake.error or ConnectionResetError("the client closed the connection during the TLS handshake")
-                    await self._intake.changed()
-        except (TimeoutError, OSError, ValueError) as error:
-            await self._client_tls_failed(host, error)
-            raise ConnectionOver from None
-
-    async def _client_tls_failed(self, host: str, error: Exception) -> None:
-        self._generation.tally.client_tls_failures += 1
-        detail = describe(error)
-        reason = classify(error, "client")
-        log.info("TLS with the client for %s failed: %s (%s)", host, detail, reason)
-        message = f"the TLS handshake with the client for {host} failed: {detail}"
-        failure = TlsFailedError(message, side="client", reason=reason, detail=detail)
-        failure.__cause__ = error
-        await self._calls.tls_failed(host, failure)
-
-    def _tls_info(self, hello: ClientHello, facts: UpstreamFacts | None) -> TlsInfo:
-        assert self._endpoint.tls is not None
-        engine = self._endpoint.tls.ssl_object
-        self._generation.tally.client_handshakes += 1
-        self._generation.tally.client_resumed += bool(engine.session_reused)
-        cipher = engine.cipher()
-        capture = self._config.tls.capture_fingerprint
-        return TlsInfo(
-            sni=hello.sni,
-            negotiated_proto=engine.selected_alpn_protocol(),
-            version=engine.version(),
-            cipher=cipher[0] if cipher else None,
-            resumed=engine.session_reused,
-            ja3=ja3(hello)[1] if capture else None,
-            ja4=ja4(hello) if capture else None,
-            upstream_version=facts.version if facts else None,
-            upstream_cipher=facts.cipher if facts else None,
-            upstream_proto=facts.alpn if facts else None,
-            upstream_resumed=facts.resumed if facts else None,
-            upstream_certificate_sha256=facts.certificate_sha256 if facts else None,
-        )
+    async def _wait_for(self, dial: asyncio.Task[T], left: Callable[[], bool]) -> T:
+        """Return what `dial` returns; `ConnectionOver` when the client has `left`, for whom alone it is done."""
+        while not dial.done() and not left():
+            await asyncio.wait((dial, self._intake.changed()), return_when=asyncio.FIRST_COMPLETED)
+        if left():
+            raise ConnectionOver
+        return dial.result()
 
     # --- handing over, and the end
 
@@ -353,12 +346,12 @@ class ClientConnection:
         if self._endpoint.gone:
             return
         self._endpoint.write(own_response(status, text.encode(), close=True))
-        say_goodbye(self._endpoint, self._plane.linger)
+        say_goodbye(self._endpoint, self._plane)
 
     async def _leave(self) -> None:
         """Wait until the connection is gone, for a bounded time."""
         try:
-            async with asyncio.timeout(2 * LINGER_SECONDS):
+            with self._intake.within(self._snapshot.client_end):
                 while not self._endpoint.gone:
                     await self._intake.changed()
         except TimeoutError:

@@ -1,23 +1,23 @@
 """Reaching an upstream: names to addresses off the loop, the first address that answers, TLS when wanted."""
 
 import asyncio
-import hashlib
 import socket
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.intake import Intake
 from soth_mitm.addresses import format_host_port
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress
+from soth_mitm.destinations import DestinationMap, parse_redirect
 from soth_mitm.errors import ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
 from soth_mitm.proxy.protocols import UpstreamEndpoint
+from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.tally import Tally
+from soth_mitm.proxy.tls_facts import upstream_facts
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
-from soth_mitm.tls.failures import classify, describe
+from soth_mitm.tls.failures import advise, classify, describe
 
 # RFC 8305 section 5 recommends 250 ms between attempts
 STAGGER_SECONDS = 0.25
@@ -36,18 +36,6 @@ class Origin:
         return f"{'https' if self.server_name else 'http'}://{format_host_port(self.host, self.port)}"
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamFacts:
-    """What a TLS handshake with an upstream showed."""
-
-    version: str | None
-    cipher: str | None
-    alpn: str | None
-    resumed: bool
-    certificate_sha256: str | None
-    names: tuple[str, ...]
-
-
 class LoopsBackError(ConnectFailedError):
     """The target is one of our own listening addresses."""
 
@@ -56,13 +44,21 @@ class Dialler:
     """Connects to upstreams for one configuration. `is_ours` tells the addresses that we listen on ourselves."""
 
     def __init__(
-        self, config: MitmConfig, contexts: UpstreamContexts, arena: Arena, tally: Tally, is_ours: Callable[[SocketAddress], bool]
+        self,
+        config: MitmConfig,
+        contexts: UpstreamContexts,
+        resolver: Resolver,
+        arena: Arena,
+        tally: Tally,
+        is_ours: Callable[[SocketAddress], bool],
     ) -> None:
         self._connect_seconds = config.upstream.connect_timeout_ms / 1000
         self._handshake_seconds = config.timeouts.upstream_tls_handshake_ms / 1000
         self._retry = config.upstream.retry_on_failure
         self._retry_seconds = config.upstream.retry_delay_ms / 1000
+        self._elsewhere = DestinationMap(parse_redirect(text) for text in config.upstream.connect_to)
         self._contexts = contexts
+        self._resolver = resolver
         self._arena = arena
         self._tally = tally
         self._is_ours = is_ours
@@ -92,17 +88,25 @@ class Dialler:
             return await self._connect(origin)
 
     async def _connect(self, origin: Origin) -> UpstreamEndpoint:
-        loop = asyncio.get_running_loop()
         where = format_host_port(origin.host, origin.port)
+        host, port = origin.host, origin.port
+        if (there := self._elsewhere.get(host, port)) is not None:
+            host, port = there
+            where = f"{where} at {format_host_port(host, port)} (upstream.connect_to)"
         try:
             async with asyncio.timeout(self._connect_seconds):
-                found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-                addresses = _interleaved([(str(info[4][0]), int(info[4][1])) for info in found])
+                found = await self._resolver.addresses(host)
+                addresses = _interleaved([(address, port) for address in found])
                 if any(self._is_ours(address) for address in addresses):
                     raise LoopsBackError(
                         f"{where} is this proxy itself; the request would come back here for ever", side="upstream", status=508
                     )
-                return await self._first_to_answer(addresses)
+                try:
+                    return await self._first_to_answer(addresses)
+                except (OSError, asyncio.CancelledError):
+                    # refused or late; the name may have moved
+                    self._resolver.forget(host, found)
+                    raise
         except TimeoutError:
             raise StageTimeoutError(
                 f"connecting to {where} took longer than {self._connect_seconds:g} s (upstream.connect_timeout_ms)",
@@ -111,7 +115,7 @@ class Dialler:
                 retryable=True,
             ) from None
         except socket.gaierror as error:
-            raise ConnectFailedError(f"cannot resolve {origin.host}: {error.strerror}", side="upstream", retryable=True) from error
+            raise ConnectFailedError(f"cannot resolve {host}: {error.strerror}", side="upstream", retryable=True) from error
         except OSError as error:
             if isinstance(error, WireError):
                 raise
@@ -127,18 +131,17 @@ class Dialler:
             while waiting or attempts:
                 if waiting:
                     attempts.add(loop.create_task(self._connect_to(waiting.pop(0))))
-                done, attempts = await asyncio.wait(
-                    attempts, timeout=STAGGER_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, _ = await asyncio.wait(attempts, timeout=STAGGER_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED)
                 for attempt in done:
+                    attempts.discard(attempt)
                     failure = attempt.exception()
                     if failure is None:
                         return attempt.result()
                     failures.append(failure)
         finally:
+            # two may have been answered in the same moment
             for attempt in attempts:
-                attempt.cancel()
-                attempt.add_done_callback(_drop_late_connection)
+                abandon(attempt)
         raise failures[0]
 
     async def _connect_to(self, address: SocketAddress) -> UpstreamEndpoint:
@@ -151,12 +154,12 @@ class Dialler:
     async def _secure(self, endpoint: UpstreamEndpoint, origin: Origin) -> None:
         loop = asyncio.get_running_loop()
         assert origin.server_name is not None
-        context = self._contexts.context(("http/1.1",), origin.client_cert)
-        sessions = self._contexts.sessions
         intake = Intake(loop)
         intake.attach(endpoint)
-        session = sessions.get(origin.server_name, origin.port, context)
+        session = None
         try:
+            context = self._contexts.context(("http/1.1",), origin.client_cert)
+            session = self._contexts.sessions.get(origin.server_name, origin.port, context)
             async with asyncio.timeout(self._handshake_seconds):
                 endpoint.start_tls(context, False, origin.server_name, session)
                 while not intake.is_secured:
@@ -168,24 +171,38 @@ class Dialler:
         except (TimeoutError, OSError, ValueError) as error:
             endpoint.abort()
             if session is not None:
-                sessions.discard(origin.server_name, origin.port, context)
-            self._tally.upstream_tls_failures += 1
-            late = isinstance(error, TimeoutError)
-            detail = f"no answer within {self._handshake_seconds:g} s (timeouts.upstream_tls_handshake_ms)" if late else describe(error)
-            raise TlsFailedError(
-                f"the TLS handshake with {format_host_port(origin.host, origin.port)} failed: {detail}",
-                side="upstream",
-                reason=classify(error, "upstream"),
-                detail=detail,
-                status=504 if late else 502,
-            ) from error
+                self._contexts.sessions.discard(origin.server_name, origin.port, context)
+            raise self._tls_failed(origin, error) from error
         except asyncio.CancelledError:
             endpoint.abort()
             raise
         assert endpoint.tls is not None
-        facts = endpoint.facts = _facts(endpoint.tls.ssl_object)
+        facts = endpoint.facts = upstream_facts(endpoint.tls.ssl_object)
         self._tally.upstream_handshakes += 1
         self._tally.upstream_resumed += facts.resumed
+
+    def refused(self, origin: Origin, error: Exception) -> TlsFailedError:
+        """Count `error`, in which a connection to `origin` ended after its handshake and before anything else came; return what to tell."""
+        self._tally.dial_errors += 1
+        failure = self._tls_failed(origin, error)
+        failure.__cause__ = error
+        return failure
+
+    def _tls_failed(self, origin: Origin, error: Exception) -> TlsFailedError:
+        self._tally.upstream_tls_failures += 1
+        late = isinstance(error, TimeoutError)
+        detail = f"no answer within {self._handshake_seconds:g} s (timeouts.upstream_tls_handshake_ms)" if late else describe(error)
+        where = format_host_port(origin.host, origin.port)
+        if origin.server_name != origin.host:
+            where = f"{origin.server_name} at {where}"
+        advice = advise(error)
+        return TlsFailedError(
+            f"the TLS handshake with {where} failed: {detail}" + (f"; {advice}" if advice else ""),
+            side="upstream",
+            reason=classify(error, "upstream"),
+            detail=detail,
+            status=504 if late else 502,
+        )
 
     def keep_session(self, endpoint: UpstreamEndpoint, origin: Origin) -> None:
         """Remember the TLS session of a connection that has received data, for the next handshake with that origin."""
@@ -207,22 +224,12 @@ def _interleaved(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
     return mixed
 
 
+def abandon(attempt: asyncio.Task[UpstreamEndpoint]) -> None:
+    """Cancel an attempt that nobody waits for any more, and cut the connection that it may have made all the same."""
+    attempt.cancel()
+    attempt.add_done_callback(_drop_late_connection)
+
+
 def _drop_late_connection(attempt: asyncio.Task[UpstreamEndpoint]) -> None:
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().abort()
-
-
-def _facts(engine: ssl.SSLObject) -> UpstreamFacts:
-    der = engine.getpeercert(binary_form=True)
-    # empty when the certificate was not verified, and then its names are nobody's business
-    certificate = engine.getpeercert() or {}
-    names = cast(tuple[tuple[str, str], ...], certificate.get("subjectAltName", ()))
-    cipher = engine.cipher()
-    return UpstreamFacts(
-        version=engine.version(),
-        cipher=cipher[0] if cipher else None,
-        alpn=engine.selected_alpn_protocol(),
-        resumed=bool(engine.session_reused),
-        certificate_sha256=hashlib.sha256(der).hexdigest() if der else None,
-        names=tuple(value for kind, value in names if kind in ("DNS", "IP Address")),
-    )

@@ -1,20 +1,24 @@
 """What connections share that were accepted under the same configuration."""
 
-import logging
-from collections.abc import Callable
+import asyncio
+import functools
+import ssl
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
 from soth_mitm.destinations import DestinationMap, DestinationPattern
+from soth_mitm.errors import InvalidConfigError
 from soth_mitm.proxy.dialler import Dialler, Origin
 from soth_mitm.proxy.process_lookup import ProcessLookup
+from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.proxy.upstreams import Upstreams
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
+from soth_mitm.tls.hardening import KEY_LOG, check_key_log, key_log_path
 from soth_mitm.tls.leaf import LeafStore
-
-log = logging.getLogger("soth_mitm.proxy")
 
 
 class Generation:
@@ -24,6 +28,7 @@ class Generation:
         self,
         snapshot: Snapshot,
         leaves: LeafStore,
+        minting: Executor,
         lookup: ProcessLookup,
         arena: Arena,
         tally: Tally,
@@ -43,11 +48,23 @@ class Generation:
             client_certs=tuple(certificates.values()),
         )
         if not upstream.verify_upstream_tls:
-            log.warning("upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic")
+            snapshot.warn_once(
+                "upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic"
+            )
+        try:
+            check_key_log()
+        except OSError as error:
+            raise InvalidConfigError(
+                KEY_LOG, f"{key_log_path()} cannot be written: {error.strerror}; unset it or name another file"
+            ) from error
+        if key_log_path() is not None:
+            snapshot.warn_once(f"{KEY_LOG} is set: the keys of all TLS sessions are written to {key_log_path()}")
         self.snapshot = snapshot
-        self.leaves = leaves
+        self._leaves = leaves
+        self._minting = minting
         self.attribution = lookup if config.process_attribution.enabled else None
-        self.dialler = Dialler(config, contexts, arena, tally, is_ours)
+        self._resolver = Resolver(upstream.dns_cache_ms / 1000, tally)
+        self.dialler = Dialler(config, contexts, self._resolver, arena, tally, is_ours)
         self.upstreams = Upstreams(snapshot, self.dialler)
         self.tally = tally
         self._is_ours = is_ours
@@ -55,10 +72,26 @@ class Generation:
             (DestinationPattern.parse(pattern), certificate) for pattern, certificate in certificates.items()
         )
 
+    def sign_with(self, leaves: LeafStore) -> None:
+        """Take the leaves of connections whose handshake is still to come from `leaves`."""
+        self._leaves = leaves
+
     def origin(self, host: str, port: int, server_name: str | None) -> Origin:
         """Return the pool key for a target; TLS when `server_name` is given."""
         certificate = self._client_certificates.get(host, port) if server_name is not None else None
         return Origin(host, port, server_name, certificate)
+
+    async def leaf_context(self, name: str, alpn: tuple[str, ...], mirror: Sequence[str]) -> ssl.SSLContext:
+        """Return the server-side context for `name`. A new leaf is minted in a thread: it takes a millisecond.
+
+        Raises what `LeafStore.context_for` raises.
+        """
+        min_version = self.snapshot.config.tls.min_version
+        ready = self._leaves.ready_context(name, alpn=alpn, min_version=min_version)
+        if ready is not None:
+            return ready
+        mint = functools.partial(self._leaves.context_for, name, alpn=alpn, min_version=min_version, mirror=mirror)
+        return await asyncio.get_running_loop().run_in_executor(self._minting, mint)
 
     def is_ours_by_name(self, host: str, port: int) -> bool:
         """Tell whether a target is one of our listening addresses, as far as can be told without resolving it."""
@@ -70,6 +103,7 @@ class Generation:
         return isinstance(family, UnixDomain)
 
     async def close(self) -> None:
-        """End dials, idle connections and timers. When no client connection uses this any more."""
+        """End dials, look-ups, idle connections and timers. When no client connection uses this any more."""
         await self.upstreams.close()
+        await self._resolver.close()
         await self.snapshot.close()

@@ -1,15 +1,22 @@
 """The handle of a running proxy."""
 
 import asyncio
+import os
+import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
+from soth_mitm.addresses import ANY_ADDRESS, format_host_port
 from soth_mitm.config import MitmConfig
 from soth_mitm.errors import CaError
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.service import Service
+from soth_mitm.tls.bundle import trust_files, write_trust_files
 from soth_mitm.tls.ca import CertificateAuthority
+from soth_mitm.tls.ca_rotation import replace_ca
+from soth_mitm.tls.environment import client_environment
 
 
 def seconds_of(timeout: float | timedelta | None, otherwise_ms: int) -> float:
@@ -22,12 +29,12 @@ def seconds_of(timeout: float | timedelta | None, otherwise_ms: int) -> float:
 class MitmProxyHandle:
     """A running proxy. All methods belong to the loop that it was started on; see `start_in_thread` for other threads."""
 
-    def __init__(self, service: Service, listener: Listener, ca: CertificateAuthority, ca_path: Path | None) -> None:
+    def __init__(self, service: Service, listener: Listener, ca: CertificateAuthority, ca_paths: tuple[Path, Path] | None) -> None:
         self._service = service
         self._listener = listener
         self._closed = asyncio.Event()
         self._ca = ca
-        self._ca_path = ca_path
+        self._ca_paths = ca_paths
 
     @property
     def address(self) -> str:
@@ -47,9 +54,9 @@ class MitmProxyHandle:
     @property
     def ca_certificate_path(self) -> Path:
         """The file with the certificate that clients must trust. `CaError` if the CA was given in memory and no path configured."""
-        if self._ca_path is None:
+        if self._ca_paths is None:
             raise CaError("this CA was given in memory; set tls.ca_cert_path and tls.ca_key_path, or write handle.ca.cert_pem yourself")
-        return self._ca_path
+        return self._ca_paths[0]
 
     def current_config(self) -> MitmConfig:
         """Return a copy of the configuration that connections are accepted under now."""
@@ -68,6 +75,32 @@ class MitmProxyHandle:
         config.validate()
         self._service.reload(config)
 
+    async def rotate_ca(self, ca: CertificateAuthority) -> None:
+        """Sign with `ca` from the next TLS handshake on; connections whose handshake is done go on under the old one.
+
+        Where the CA is in files, the pair is written there first, the old pair is kept beside it as `NAME.previous.pem`, and the
+        combined bundle, if there is one, is made anew with both: a client that reads the bundle before the rotation and one that reads it
+        after both trust the proxy. `soth-mitm ca rotate --finish` ends that. Raises `CaError`, and changes nothing that is running, when
+        the files cannot be written.
+        """
+        if self._ca_paths is not None:
+            await asyncio.to_thread(_write_rotated, ca, *self._ca_paths)
+        self._service.rotate_ca(ca)
+        self._ca = ca
+
+    async def client_environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the variables with which a program goes through this proxy and trusts its CA: Python, Node, curl, git, Go, Java and more.
+
+        Give a child process `os.environ | await handle.client_environment()`. Writes the combined bundle (the system's roots and the CA)
+        and a truststore for Java beside the CA's certificate when they are not up to date. `environ` (None: the process's) is what
+        NO_PROXY and JAVA_TOOL_OPTIONS are added to.
+        """
+        cert_path = self.ca_certificate_path
+        files = await asyncio.to_thread(write_trust_files, self._ca, cert_path)
+        host = ANY_ADDRESS.get(self.address, self.address)
+        proxy_url = f"http://{format_host_port(host, self.port)}"
+        return client_environment(files, proxy_url, environ=os.environ if environ is None else environ, platform=sys.platform)
+
     async def shutdown(self, timeout: float | timedelta | None = None) -> None:  # noqa: ASYNC109 - the name is the contract's
         """Stop accepting, finish what is under way within `timeout` (seconds; `timeouts.drain_ms` when None), cut the rest.
 
@@ -85,3 +118,9 @@ class MitmProxyHandle:
 
     def __repr__(self) -> str:
         return f"<MitmProxyHandle on {self.address}:{self.port}>"
+
+
+def _write_rotated(ca: CertificateAuthority, cert_path: Path, key_path: Path) -> None:
+    replace_ca(ca, cert_path, key_path)
+    if trust_files(cert_path).bundle.exists():
+        write_trust_files(ca, cert_path)

@@ -92,6 +92,7 @@ class Listener:
     def __init__(self, sockets: list[socket.socket], unix_path: Path | None) -> None:
         self._sockets = sockets
         self._unix_path = unix_path
+        self._unix_identity = None if unix_path is None else _identity(unix_path)
         self._servers: list[asyncio.Server] = []
         self.addresses: list[SocketAddress] = [listening.getsockname()[:2] for listening in sockets if listening.family != _AF_UNIX]
 
@@ -124,12 +125,21 @@ class Listener:
             for listening in self._sockets:
                 listening.close()
         self._sockets = []
-        if self._unix_path is not None:
+        if self._unix_path is not None and _identity(self._unix_path) == self._unix_identity:
             self._unix_path.unlink(missing_ok=True)
 
     def is_ours(self, address: SocketAddress) -> bool:
         """Tell whether connecting to `address` would lead back to us."""
         return any(address[1] == port and _reaches(address[0], host) for host, port in self.addresses)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Tell one file from another that took its name."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 _AF_UNIX = getattr(socket, "AF_UNIX", None)

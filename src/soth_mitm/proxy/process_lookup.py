@@ -1,11 +1,11 @@
-"""Process attribution as connections use it: off the loop, with a deadline, counted."""
+"""Process attribution as connections use it: who connected lately is recalled at once, others are looked up off the loop."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm.config import MitmConfig
-from soth_mitm.connection import ProcessInfo, SocketFamily, UnixDomain
+from soth_mitm.connection import ProcessInfo, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.process.attribution import ProcessAttribution
 
 # A look-up holds its thread for microseconds to milliseconds; more threads would only queue for the interpreter.
@@ -24,18 +24,22 @@ class ProcessLookup:
         self.timeouts = 0
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="soth-mitm process")
 
+    def recall(self, family: SocketFamily) -> ProcessInfo | None:
+        """Return the client's process if it is one of those that connected lately; None to have it looked up by `find`."""
+        if isinstance(family, UnixDomain) or not _is_local(family):
+            return None
+        return self.attribution.recall(family.local, family.remote)
+
     async def find(self, endpoint: Endpoint, family: SocketFamily) -> ProcessInfo | None:
         """Return the client's process; None when it is not on this machine, not found, or not found in time."""
         loop = asyncio.get_running_loop()
         if isinstance(family, UnixDomain):
             assert endpoint.transport is not None
             future = loop.run_in_executor(self._threads, self.attribution.lookup_unix, endpoint.transport.get_extra_info("socket"))
+        elif _is_local(family):
+            future = loop.run_in_executor(self._threads, self.attribution.lookup, family.local, family.remote)
         else:
-            local, remote = family.local, family.remote
-            if local[0] != remote[0] and not remote[0].startswith("127."):
-                # a connection from this machine to itself has one address at both ends; any other has its process elsewhere
-                return None
-            future = loop.run_in_executor(self._threads, self.attribution.lookup, local, remote)
+            return None
         try:
             return await asyncio.wait_for(future, self.seconds)
         except TimeoutError:
@@ -45,3 +49,9 @@ class ProcessLookup:
     def close(self) -> None:
         """Stop the threads, without waiting for a look-up that hangs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self.attribution.close()
+
+
+def _is_local(family: TcpV4 | TcpV6) -> bool:
+    """A connection from this machine to itself has one address at both ends; any other has its process elsewhere."""
+    return family.local[0] == family.remote[0] or family.remote[0].startswith("127.")

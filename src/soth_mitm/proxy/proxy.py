@@ -58,7 +58,7 @@ class MitmProxy:
         """
         if self._handle is not None:
             raise RuntimeError("this proxy was started before; build another one")
-        ca, cert_path = await asyncio.to_thread(self._load_ca)
+        ca, ca_paths = await asyncio.to_thread(self._load_ca)
         config = self._config
         unix_path = Path(config.unix_socket_path) if config.unix_socket_path is not None else None
         listener = Listener.open(config.bind, unix_path, int(config.unix_socket_mode, 8))
@@ -68,21 +68,21 @@ class MitmProxy:
         except BaseException:
             listener.close()
             raise
-        self._handle = MitmProxyHandle(service, listener, ca, cert_path)
+        self._handle = MitmProxyHandle(service, listener, ca, ca_paths)
         return self._handle
 
-    def _load_ca(self) -> tuple[CertificateAuthority, Path | None]:
+    def _load_ca(self) -> tuple[CertificateAuthority, tuple[Path, Path] | None]:
         tls = self._config.tls
-        if self._given_ca is not None:
-            if tls.ca_cert_path is None or tls.ca_key_path is None:
-                return self._given_ca, None
-            save_ca(self._given_ca, tls.ca_cert_path, tls.ca_key_path)
-            return self._given_ca, Path(tls.ca_cert_path)
+        if self._given_ca is not None and (tls.ca_cert_path is None or tls.ca_key_path is None):
+            return self._given_ca, None
         default_cert, default_key = default_ca_paths()
         cert_path = Path(tls.ca_cert_path) if tls.ca_cert_path is not None else default_cert
         key_path = Path(tls.ca_key_path) if tls.ca_key_path is not None else default_key
+        if self._given_ca is not None:
+            save_ca(self._given_ca, cert_path, key_path)
+            return self._given_ca, (cert_path, key_path)
         ca, _ = load_or_create_ca(cert_path, key_path)
-        return ca, cert_path
+        return ca, (cert_path, key_path)
 
     def start_in_thread(self) -> ThreadedHandle:
         """Start on a loop of its own in a thread of its own, and return when it listens. For programs without asyncio.

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -68,6 +69,9 @@ class Service:
         self._idle.set()
         self._draining = False
         self._leaves = self._leaf_store(config)
+        self._leaves_minted_before = 0
+        # one thread: many new names at a time are not to take the interpreter from the traffic
+        self._minting = ThreadPoolExecutor(1, thread_name_prefix="soth-mitm leaf")
         self._generations = [self._generation(config)]
 
     def _leaf_store(self, config: MitmConfig) -> LeafStore:
@@ -75,7 +79,7 @@ class Service:
 
     def _generation(self, config: MitmConfig) -> Generation:
         snapshot = Snapshot(config, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._logged)
-        return Generation(snapshot, self._leaves, self._lookup, self.arena, self._tally, self._listener.is_ours)
+        return Generation(snapshot, self._leaves, self._minting, self._lookup, self.arena, self._tally, self._listener.is_ours)
 
     @property
     def config(self) -> MitmConfig:
@@ -95,7 +99,7 @@ class Service:
             self._tally.rejected += 1
             reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
             endpoint.write(own_response(503, reason.encode(), close=True))
-            say_goodbye(endpoint, self._generations[-1].snapshot.plane.linger)
+            say_goodbye(endpoint, self._generations[-1].snapshot.plane)
             return
         self._tally.accepted += 1
         connection = ClientConnection(self._generations[-1], endpoint, intake, _family(transport))
@@ -136,21 +140,32 @@ class Service:
         frozen = self.config.frozen_differences(config)
         if frozen:
             raise InvalidConfigError(frozen[0], f"cannot be changed by a reload; restart the proxy (all such changes: {', '.join(frozen)})")
-        leaves = self._leaves
+        leaves, minted = self._leaves, self._leaves_minted_before
         if (config.tls.leaf_cache_capacity, config.tls.leaf_validity_days) != (
             self.config.tls.leaf_cache_capacity,
             self.config.tls.leaf_validity_days,
         ):
+            self._leaves_minted_before += leaves.counters().minted
             self._leaves = self._leaf_store(config)
         try:
             generation = self._generation(config)
         except InvalidConfigError:
-            self._leaves = leaves
+            self._leaves, self._leaves_minted_before = leaves, minted
             raise
-        self._generations[-1].upstreams.retire()
+        for before in self._generations:
+            before.upstreams.limit(config.connection_pool)
         self._generations.append(generation)
         self._budget.set_limit(config.max_in_flight_bytes)
         self._retire_unused()
+
+    def rotate_ca(self, ca: CertificateAuthority) -> None:
+        """Sign with `ca` from the next TLS handshake on; connections whose handshake is done go on, and hear nothing of it."""
+        self._ca = ca
+        self._leaves_minted_before += self._leaves.counters().minted
+        self._leaves = self._leaf_store(self.config)
+        # contexts are new with the leaves, so a session of the old CA is not resumed but answered by a full handshake
+        for generation in self._generations:
+            generation.sign_with(self._leaves)
 
     async def shutdown(self, seconds: float) -> None:
         """Stop accepting, let flows finish for `seconds`, cut the rest. `ShutdownTimeoutError` says how many were cut."""
@@ -196,6 +211,7 @@ class Service:
         for generation in self._generations:
             await generation.close()
         self._lookup.close()
+        self._minting.shutdown(wait=False, cancel_futures=True)
 
     # --- figures
 
@@ -236,13 +252,18 @@ class Service:
             tls_client_handshake_count=tally.client_handshakes,
             tls_client_resumed_count=tally.client_resumed,
             tls_client_failure_count=tally.client_tls_failures,
+            tls_client_abandoned_count=tally.client_abandoned,
             tls_upstream_handshake_count=tally.upstream_handshakes,
             tls_upstream_resumed_count=tally.upstream_resumed,
             tls_upstream_failure_count=tally.upstream_tls_failures,
-            leaf_minted_count=self._leaves.counters().minted,
+            leaf_minted_count=self._leaves_minted_before + self._leaves.counters().minted,
             pool_hit_count=counters.pool_hits,
             pool_miss_count=counters.pool_misses,
             pool_wait_count=counters.pool_waits,
+            pool_stale_count=counters.pool_stale,
+            pool_pin_count=counters.pool_pins,
+            dns_lookup_count=tally.dns_lookups,
+            dns_cache_hit_count=tally.dns_cache_hits,
             upstream_connections=sum(opened for opened, _ in pools),
             idle_upstream_connections=sum(idle for _, idle in pools),
             bytes_from_clients=counters.bytes_from_clients,

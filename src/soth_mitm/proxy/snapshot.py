@@ -46,6 +46,10 @@ class Snapshot:
         timeouts, flow_runtime = config.timeouts, derive_flow_runtime(config)
         arena.allow_buffer(config.max_http_head_bytes)
         self.pool_idle = self._deadline(config.connection_pool.idle_timeout_ms)
+        self.client_head = self._deadline(timeouts.client_head_ms)
+        self.client_idle = self._deadline(timeouts.client_idle_ms)
+        self.client_tls_handshake = self._deadline(timeouts.client_tls_handshake_ms)
+        self.client_end = self._deadline(int(2 * LINGER_SECONDS * 1000))
         self.pool_surplus = self._deadline(min(SURPLUS_MILLISECONDS, config.connection_pool.idle_timeout_ms))
         self.plane = Plane(
             arena,
@@ -62,8 +66,8 @@ class Snapshot:
             decision_type=HandlerDecision,
             allow=HandlerDecision.ALLOW,
             on_ignored_block=self._block_ignored,
-            client_head=self._deadline(timeouts.client_head_ms),
-            client_idle=self._deadline(timeouts.client_idle_ms),
+            client_head=self.client_head,
+            client_idle=self.client_idle,
             body_idle=self._deadline(timeouts.body_idle_ms),
             body_buffer=self._deadline(config.body.buffer_timeout_ms),
             response_head=self._deadline(config.upstream.timeout_ms),
@@ -81,6 +85,12 @@ class Snapshot:
         if queue is None:
             queue = self._deadlines[milliseconds] = DeadlineQueue(self._loop.call_later, milliseconds / 1000)
         return queue
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning that a proxy gives once in its life, however often it is reloaded."""
+        if message not in self._logged:
+            self._logged.add(message)
+            log.warning("%s", message)
 
     def _block_ignored(self, request: RawRequest) -> None:
         if "block ignored" in self._logged:

@@ -11,9 +11,12 @@ class Tally:
     rejected: int = 0
     dial_errors: int = 0
     dial_timeouts: int = 0
+    dns_lookups: int = 0
+    dns_cache_hits: int = 0
     client_handshakes: int = 0
     client_resumed: int = 0
     client_tls_failures: int = 0
+    client_abandoned: int = 0
     upstream_handshakes: int = 0
     upstream_resumed: int = 0
     upstream_tls_failures: int = 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -95,6 +95,14 @@ class ThreadedHandle:
     def reload(self, config: MitmConfig) -> None:
         """Apply `config` to connections that are accepted from now on. Raises `InvalidConfigError`, and then changes nothing."""
         self._on_loop(lambda: self._running.reload(config))
+
+    def rotate_ca(self, ca: CertificateAuthority) -> None:
+        """Sign with `ca` from the next TLS handshake on; see `MitmProxyHandle.rotate_ca`."""
+        self._on_loop(lambda: self._running.rotate_ca(ca))
+
+    def client_environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the variables with which a program goes through this proxy and trusts its CA; see `MitmProxyHandle`."""
+        return self._on_loop(lambda: self._running.client_environment(environ))
 
     def shutdown(self, timeout: float | timedelta | None = None) -> None:
         """Drain and stop, and end the thread. Raises `ShutdownTimeoutError` when connections had to be cut."""

@@ -1,36 +1,55 @@
 """The pools of a proxy, one for each origin and TLS identity, and what was learnt of the origins."""
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
+from collections.abc import Coroutine
+from functools import partial
 from typing import cast
+from weakref import WeakValueDictionary
 
 from soth_mitm._dataplane.intake import Lease
 from soth_mitm._dataplane.pool import OriginPool, Upstream
-from soth_mitm.errors import WireError
-from soth_mitm.proxy.dialler import Dialler, Origin, UpstreamFacts
+from soth_mitm.config_sections import ConnectionPoolConfig
+from soth_mitm.errors import TlsFailedError, WireError
+from soth_mitm.proxy.calls import HandlerFailed
+from soth_mitm.proxy.dialler import Dialler, Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.snapshot import Snapshot
+from soth_mitm.proxy.tls_facts import UpstreamFacts
+
+log = logging.getLogger("soth_mitm.proxy")
 
 MAX_ORIGINS = 4096
 FACTS_SECONDS = 300.0
+# How long it may take until somebody asks for a connection that was refused meanwhile.
+REFUSAL_SECONDS = 5.0
 
 
 class Upstreams:
-    """All upstream connections of one proxy under one configuration."""
+    """All upstream connections of one proxy under one configuration.
+
+    Another configuration has other pools: verification, CAs and client certificates are rules of the connections in them, and no request
+    goes over a connection that was made under others than its own.
+    """
 
     def __init__(self, snapshot: Snapshot, dialler: Dialler) -> None:
         self._snapshot = snapshot
         self._dialler = dialler
-        self._pools: OrderedDict[Origin, OriginPool] = OrderedDict()
+        self._connection_pool = snapshot.config.connection_pool
+        self._kept: OrderedDict[Origin, OriginPool] = OrderedDict()
+        # those besides that a client connection or an upstream connection still holds
+        self._alive: WeakValueDictionary[Origin, OriginPool] = WeakValueDictionary()
         self._facts: OrderedDict[Origin, tuple[float, UpstreamFacts | None]] = OrderedDict()
-        self._dials: set[asyncio.Task[None]] = set()
+        self._refusals: OrderedDict[Origin, tuple[float, TlsFailedError]] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def pool(self, origin: Origin) -> OriginPool:
         """Return the pool of `origin`; made when it is first asked for, and dropped when unused and in the way of another."""
-        pool = self._pools.get(origin)
+        pool = self._alive.get(origin)
         if pool is None:
-            connection_pool = self._snapshot.config.connection_pool
+            connection_pool = self._connection_pool
             pool = OriginPool(
                 origin,
                 self._begin_dial,
@@ -41,76 +60,131 @@ class Upstreams:
                 max_idle=connection_pool.max_idle_per_host,
             )
             pool.on_first_return = lambda upstream: self._dialler.keep_session(cast(UpstreamEndpoint, upstream), origin)
-            self._pools[origin] = pool
-            self._forget_unused()
-        else:
-            self._pools.move_to_end(origin)
+            pool.on_refusal = partial(self._refused, origin)
+            self._alive[origin] = pool
+        self._kept[origin] = pool
+        self._kept.move_to_end(origin)
+        self._forget_unused()
         return pool
 
     def _forget_unused(self) -> None:
-        if len(self._pools) <= MAX_ORIGINS:
+        if len(self._kept) <= MAX_ORIGINS:
             return
-        for origin, pool in list(self._pools.items()):
+        for origin, pool in list(self._kept.items()):
             if pool.open == 0 and pool.waiting_count == 0:
-                del self._pools[origin]
-                if len(self._pools) <= MAX_ORIGINS:
+                del self._kept[origin]
+                if len(self._kept) <= MAX_ORIGINS:
                     return
+
+    def is_known(self, origin: Origin) -> bool:
+        """Tell whether `origin` was reached lately, so that `reach` returns without waiting."""
+        known = self._facts.get(origin)
+        return known is not None and time.monotonic() - known[0] < FACTS_SECONDS
 
     async def reach(self, origin: Origin) -> UpstreamFacts | None:
         """Make sure that `origin` can be reached and return its TLS facts; they are remembered for some minutes.
 
         Raises what `Dialler.dial` raises.
         """
-        known = self._facts.get(origin)
-        if known is not None and time.monotonic() - known[0] < FACTS_SECONDS:
-            return known[1]
+        if self.is_known(origin):
+            return self._facts[origin][1]
         future: asyncio.Future[UpstreamFacts | None] = asyncio.get_running_loop().create_future()
         lease = Lease(self.pool(origin), future)
         try:
             facts = await future
         finally:
             lease.close()
-        self._remember(origin, facts)
+        if origin not in self._refusals:
+            self._remember(origin, facts)
         return facts
 
-    def _remember(self, origin: Origin, facts: UpstreamFacts | None) -> None:
+    def _remember(self, origin: Origin, facts: UpstreamFacts | None) -> UpstreamFacts | None:
+        """Keep the facts; return the object to use in their place, which is the same for connections of which the same is known."""
+        known = self._facts.get(origin)
+        if known is not None and known[1] == facts:
+            facts = known[1]
         self._facts[origin] = (time.monotonic(), facts)
         self._facts.move_to_end(origin)
         if len(self._facts) > MAX_ORIGINS:
             self._facts.popitem(last=False)
+        return facts
 
     def _begin_dial(self, pool: OriginPool) -> None:
-        task = asyncio.get_running_loop().create_task(self._dial(pool), name=f"soth-mitm dial {pool.origin}")
-        self._dials.add(task)
-        task.add_done_callback(self._dials.discard)
+        self._begin(self._dial(pool), f"soth-mitm dial {pool.origin}")
+
+    def _begin(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _dial(self, pool: OriginPool) -> None:
-        try:
-            upstream: Upstream = await self._dialler.dial(pool.origin)
-        except WireError as error:
-            self._facts.pop(pool.origin, None)
-            pool.failed(error)
+        refusal = self._take_refusal(pool.origin)
+        if refusal is not None:
+            pool.failed(refusal)
             return
+        try:
+            try:
+                upstream: Upstream = await self._dialler.dial(pool.origin)
+            except WireError as error:
+                self._facts.pop(pool.origin, None)
+                pool.failed(await self._reported(pool.origin, error))
+                return
         except asyncio.CancelledError:
             pool.failed(WireError("the proxy is shutting down", side="upstream", status=503))
             raise
-        self._remember(pool.origin, upstream.facts)
+        upstream.facts = self._remember(pool.origin, upstream.facts)
         pool.connected(upstream)
 
+    async def _reported(self, origin: Origin, error: WireError) -> WireError | HandlerFailed:
+        """Tell the handler of a failed handshake; return what is to be told to whoever waits for the connection."""
+        if isinstance(error, TlsFailedError):
+            log.info("%s", error)
+            try:
+                await self._snapshot.calls.tls_failed(origin.host, error)
+            except HandlerFailed as failure:
+                return failure
+        return error
+
+    # --- upstreams that refuse us in TLS when our handshake is over already
+
+    def _refused(self, origin: Origin, error: Exception, idle: bool) -> TlsFailedError:
+        """A connection was refused before its first byte; an idle one was meant for somebody who has yet to be told."""
+        failure = self._dialler.refused(origin, error)
+        self._facts.pop(origin, None)
+        self._begin(self._report(origin, failure), f"soth-mitm report {origin}")
+        if idle:
+            self._refusals[origin] = (time.monotonic(), failure)
+            if len(self._refusals) > MAX_ORIGINS:
+                self._refusals.popitem(last=False)
+        return failure
+
+    async def _report(self, origin: Origin, failure: TlsFailedError) -> None:
+        await self._reported(origin, failure)
+
+    def _take_refusal(self, origin: Origin) -> TlsFailedError | None:
+        when, failure = self._refusals.pop(origin, (0.0, None))
+        return failure if time.monotonic() - when < REFUSAL_SECONDS else None
+
+    def limit(self, connection_pool: ConnectionPoolConfig) -> None:
+        """Obey the numbers of another configuration, which has taken over, from now on."""
+        self._connection_pool = connection_pool
+        for pool in list(self._alive.values()):
+            pool.limit(connection_pool.max_connections_per_host, connection_pool.max_idle_per_host)
+
     def retire(self) -> None:
-        """Close what is idle now, and the rest as it comes back: another configuration has taken over, or the proxy ends."""
-        for pool in self._pools.values():
-            pool.close_idle()
+        """Close what is idle now, and the rest as it comes back: the proxy ends, or nobody is left to use it."""
+        for pool in list(self._alive.values()):
+            pool.limit(pool.max_open, 0)
 
     async def close(self) -> None:
         """End the dials under way and close what is idle. When no client connection is left."""
-        for task in self._dials:
+        for task in self._tasks:
             task.cancel()
-        if self._dials:
-            await asyncio.wait(self._dials)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         self.retire()
 
     def counts(self) -> tuple[int, int]:
         """Return how many upstream connections are open and how many of them are idle."""
-        pools = self._pools.values()
+        pools = list(self._alive.values())
         return sum(pool.open for pool in pools), sum(pool.idle_count for pool in pools)

@@ -43,6 +43,11 @@ class CertificateAuthority:
         """Return what a server sends after its leaf: nothing for a root, which clients have, else the whole of `cert_pem`."""
         return b"" if self.certificate.subject == self.certificate.issuer else self.cert_pem
 
+    @property
+    def trust_anchor(self) -> x509.Certificate:
+        """Return what clients must trust: the CA's own certificate if it is a root, else the last one of the chain in `cert_pem`."""
+        return x509.load_pem_x509_certificates(self.cert_pem)[-1] if self.chain_pem else self.certificate
+
 
 def generate_ca(
     common_name: str = "soth-mitm Local CA", organization: str = "soth-mitm", validity_days: int = 3650

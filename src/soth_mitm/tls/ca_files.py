@@ -6,22 +6,15 @@ import os
 import shlex
 import stat
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from soth_mitm.errors import CaMaterialError, CaPermissionError
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from soth_mitm.tls.safe_files import locked, make_directories, write_atomically
 
 CERT_NAME = "soth-mitm-ca.pem"
 KEY_NAME = "soth-mitm-ca-key.pem"
-LOCK_NAME = ".soth-mitm-ca.lock"
 StrPath = str | os.PathLike[str]
 
 
@@ -52,12 +45,14 @@ def load_ca_from_files(cert_path: StrPath, key_path: StrPath) -> CertificateAuth
     Raises `CaPermissionError` with the command that repairs it, `CaMaterialError` for everything else.
     """
     cert_path, key_path = Path(cert_path), Path(key_path)
-    cert_pem = _read(cert_path, "certificate", private=False)
-    key_pem = _read(key_path, "key", private=True)
     try:
-        return load_ca(cert_pem, key_pem)
-    except CaMaterialError as error:
-        raise CaMaterialError(f"{error} (certificate {cert_path}, key {key_path})") from error
+        return _load(cert_path, key_path)
+    except CaMaterialError:
+        if not (cert_path.is_file() and key_path.is_file()):
+            raise
+        # another process may be replacing the pair, one file after the other
+        with locked(key_path.parent):
+            return _load(cert_path, key_path)
 
 
 def load_or_create_ca(cert_path: StrPath, key_path: StrPath) -> tuple[CertificateAuthority, bool]:
@@ -69,36 +64,46 @@ def load_or_create_ca(cert_path: StrPath, key_path: StrPath) -> tuple[Certificat
     cert_path, key_path = Path(cert_path), Path(key_path)
     if cert_path.exists() and key_path.exists():
         return load_ca_from_files(cert_path, key_path), False
-    _make_directories(cert_path, key_path)
-    with _locked(key_path.parent):
+    make_directories(cert_path, key_path)
+    with locked(key_path.parent):
         have_cert, have_key = cert_path.exists(), key_path.exists()
         if have_cert and have_key:
-            return load_ca_from_files(cert_path, key_path), False
+            return _load(cert_path, key_path), False
         if have_cert:
             raise CaMaterialError(_half_a_pair(cert_path, "key", key_path))
         if have_key:
             raise CaMaterialError(_half_a_pair(key_path, "certificate", cert_path))
         ca = generate_ca()
-        _write_pair(ca, cert_path, key_path)
+        write_pair(ca, cert_path, key_path)
         return ca, True
 
 
 def save_ca(ca: CertificateAuthority, cert_path: StrPath, key_path: StrPath) -> None:
     """Write the pair, replacing what is there: directories that we make get 0700, the key 0600; each file appears whole or not at all."""
     cert_path, key_path = Path(cert_path), Path(key_path)
-    _make_directories(cert_path, key_path)
-    with _locked(key_path.parent):
-        _write_pair(ca, cert_path, key_path)
+    make_directories(cert_path, key_path)
+    with locked(key_path.parent):
+        write_pair(ca, cert_path, key_path)
+
+
+def _load(cert_path: Path, key_path: Path) -> CertificateAuthority:
+    cert_pem = _read(cert_path, "certificate", private=False)
+    key_pem = _read(key_path, "key", private=True)
+    try:
+        return load_ca(cert_pem, key_pem)
+    except CaMaterialError as error:
+        raise CaMaterialError(f"{error} (certificate {cert_path}, key {key_path})") from error
 
 
 def _half_a_pair(present: Path, kind: str, missing: Path) -> str:
     return f"{present} is there but its {kind} {missing} is missing; restore {missing}, or delete {present} to have a new CA made"
 
 
-def _write_pair(ca: CertificateAuthority, cert_path: Path, key_path: Path) -> None:
+def write_pair(ca: CertificateAuthority, cert_path: Path, key_path: Path) -> None:
+    """Write both files; for those who hold the lock of the key's directory."""
     # The key first: a certificate that somebody may come to trust never exists without its key.
-    _write_atomically(key_path, ca.key_pem, 0o600)
-    _write_atomically(cert_path, ca.cert_pem, 0o644)
+    write_atomically(key_path, ca.key_pem, 0o600)
+    write_atomically(cert_path, ca.cert_pem, 0o644)
 
 
 def _read(path: Path, what: str, *, private: bool) -> bytes:
@@ -118,52 +123,3 @@ def _read(path: Path, what: str, *, private: bool) -> bytes:
         raise CaMaterialError(f"the CA {what} {path} does not exist") from error
     except OSError as error:
         raise CaMaterialError(f"the CA {what} {path} cannot be read: {error.strerror}") from error
-
-
-def _make_directories(*paths: Path) -> None:
-    for directory in {path.parent for path in paths}:
-        try:
-            # Parents that are missing too get the system's usual mode; only the last one is ours alone.
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            directory.mkdir(mode=0o700, exist_ok=True)
-        except PermissionError as error:
-            raise CaPermissionError(f"the CA's directory {directory} cannot be made: permission denied") from error
-        except OSError as error:
-            raise CaMaterialError(f"the CA's directory {directory} cannot be made: {error.strerror}") from error
-
-
-def _write_atomically(path: Path, data: bytes, mode: int) -> None:
-    try:
-        # mkstemp makes the file 0600: the key is never readable by others, not even for a moment.
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except PermissionError as error:
-        raise CaPermissionError(f"{path} cannot be written: permission denied in {path.parent}") from error
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold the CA's lock of `directory`; the system releases it if we die. POSIX locks the directory itself, so no file is left."""
-    try:
-        if sys.platform == "win32":
-            descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT)
-        else:
-            descriptor = os.open(directory, os.O_RDONLY)
-    except PermissionError as error:
-        raise CaPermissionError(f"the CA's directory {directory} is not ours to write: permission denied") from error
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

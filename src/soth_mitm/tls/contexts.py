@@ -28,7 +28,12 @@ _BUNDLES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
+# Forward secrecy, nothing signed with SHA-1 in it, and security level 2: RSA keys from 2048 bits on, no certificate signed with SHA-1.
+# Python's own default where it was built with one; a distribution's may be lower.
+_CIPHERS = "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
 _MAX_ROOT_FILE_BYTES = 8 << 20
+# How a combined bundle of ours begins. SSL_CERT_FILE names one where `soth-mitm ca env` was used, and our own CA is no root of the system.
+BUNDLE_MARK = "# soth-mitm combined bundle"
 _PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", re.ASCII)
 
 _SessionKey = tuple[str, int, ssl.SSLContext]
@@ -136,6 +141,7 @@ class UpstreamContexts:
     def _build(self, alpn: tuple[str, ...], client_cert: ClientCertificate | None) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         harden(context, self._min_version)
+        context.set_ciphers(_CIPHERS)
         if self._verify:
             context.hostname_checks_common_name = False  # RFC 9525 section 2: the SAN only, as in browsers
             # A bundle may name an intermediate or a server's own certificate as the anchor. VERIFY_X509_STRICT stays off: it
@@ -176,11 +182,11 @@ def system_roots() -> list[bytes]:
     files = [Path(paths.cafile)] if paths.cafile else []
     if paths.capath:
         files += sorted(Path(paths.capath).iterdir())
-    roots = _usable_certificates(files)
-    return roots or _usable_certificates(Path(bundle) for bundle in _BUNDLES)
+    roots = usable_certificates(files)
+    return roots or usable_certificates(Path(bundle) for bundle in _BUNDLES)
 
 
-def _usable_certificates(files: Iterable[Path]) -> list[bytes]:
+def usable_certificates(files: Iterable[Path]) -> list[bytes]:
     """Read certificates from whatever of `files` holds some; a system's directory has links, indexes and other formats in it."""
     found: dict[bytes, None] = {}
     seen: set[Path] = set()
@@ -193,7 +199,9 @@ def _usable_certificates(files: Iterable[Path]) -> list[bytes]:
             text = real.read_text("ascii", errors="replace")
         except OSError:
             continue  # not ours to read, so not among the roots of this user
-        found.update(dict.fromkeys(_der_certificates(text)))
+        if text.startswith(BUNDLE_MARK):
+            continue
+        found.update(dict.fromkeys(der_certificates(text)))
     return [certificate for certificate, loadable in _try_loading(found) if loadable]
 
 
@@ -203,7 +211,7 @@ def _bundle(path: Path) -> list[bytes]:
         text = path.read_text("ascii", errors="replace")
     except OSError as error:
         raise InvalidConfigError(key, f"{path} cannot be read: {error.strerror}") from error
-    certificates = _der_certificates(text)
+    certificates = der_certificates(text)
     if not certificates:
         raise InvalidConfigError(key, f"{path} holds no PEM certificate")
     for number, (_, loadable) in enumerate(_try_loading(certificates), 1):
@@ -212,7 +220,8 @@ def _bundle(path: Path) -> list[bytes]:
     return certificates
 
 
-def _der_certificates(text: str) -> list[bytes]:
+def der_certificates(text: str) -> list[bytes]:
+    """Return the DER of each PEM certificate in `text`, nothing in place of one with damaged base64."""
     return [_der(block) for block in _PEM_CERTIFICATE.findall(text)]
 
 

@@ -6,10 +6,15 @@ The names of reasons are OpenSSL's (the ``SSL_R_*`` constants); an alert that th
 from __future__ import annotations
 
 import enum
+import re
 import ssl
 
 from soth_mitm.errors import Side, TlsFailedError
 from soth_mitm.tls.client_hello import MalformedHello
+
+_PEERS_ALERT = re.compile(r"(?:SSLV3|TLSV13?)_(?:ALERT_)?(\w+)", re.ASCII)
+# What CPython puts around the library's words where the reason has no name.
+_SOURCE_LINE = re.compile(r"\s*\(_ssl\.c:\d+\)|^\[SSL\]\s*")
 
 
 class FailureClass(enum.StrEnum):
@@ -27,14 +32,18 @@ class FailureClass(enum.StrEnum):
 # its issuer unknown (21), root not trusted for this purpose (27).
 _UNKNOWN_CA_CODES = frozenset({2, 18, 19, 20, 21, 27})
 
-_UNKNOWN_CA_REASONS = frozenset({"TLSV1_ALERT_UNKNOWN_CA"})
+_ALERT_UNKNOWN_CA = "TLSV1_ALERT_UNKNOWN_CA"
 
-# What Chromium, Java and Android send when no root of theirs leads to our CA, and pinning programs when the key is not theirs.
-_CERTIFICATE_UNKNOWN = "SSLV3_ALERT_CERTIFICATE_UNKNOWN"
+# Clients' words for a CA that they do not know: OpenSSL and NSS say unknown_ca, Go and GnuTLS bad_certificate, Java and BoringSSL
+# certificate_unknown (docs/tls.md has the table). Our leaves are fresh and for the right name: there is little else to object to.
+_UNKNOWN_CA_ALERTS = frozenset({_ALERT_UNKNOWN_CA, "SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"})
+# And for one that is not the one they pin: any of these; rustls has a word of its own.
+_REFUSALS = _UNKNOWN_CA_ALERTS | {"TLSV1_ALERT_ACCESS_DENIED"}
 
 _CERTIFICATE_REASONS = frozenset(
     {
         "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
         "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
         "SSLV3_ALERT_CERTIFICATE_REVOKED",
         "SSLV3_ALERT_CERTIFICATE_EXPIRED",
@@ -48,6 +57,9 @@ _CERTIFICATE_REASONS = frozenset(
         "CA_KEY_TOO_SMALL",
         "CA_MD_TOO_WEAK",
         "WRONG_CERTIFICATE_TYPE",
+        "UNKNOWN_CERTIFICATE_TYPE",
+        "ECC_CERT_NOT_FOR_SIGNING",
+        "UNABLE_TO_FIND_PUBLIC_KEY_PARAMETERS",
         "PEER_DID_NOT_RETURN_A_CERTIFICATE",
         "CERTIFICATE_VERIFY_FAILED",
     }
@@ -55,12 +67,42 @@ _CERTIFICATE_REASONS = frozenset(
 
 _EOF_REASONS = frozenset({"UNEXPECTED_EOF_WHILE_READING"})
 
+_NO_TRUSTED_CA = "no CA that is trusted here stands behind it; upstream.ca_bundle_path names further ones"
+_NOT_TLS = "what the upstream speaks there is not TLS"
+_NO_VERSION = "the upstream offers no TLS version from tls.min_version on"
+_NOT_OURS = "it does not accept our client certificate (upstream.client_cert_path)"
+_ADVICE_BY_CODE = {
+    2: _NO_TRUSTED_CA,
+    18: _NO_TRUSTED_CA,
+    19: _NO_TRUSTED_CA,
+    20: f"{_NO_TRUSTED_CA}, or the upstream leaves out an intermediate certificate",
+    21: f"{_NO_TRUSTED_CA}, or the upstream leaves out an intermediate certificate",
+    26: "it may not be used by servers",
+    47: "its CA may not sign for that name",
+    48: "its CA may not sign for that name",
+}
+_ADVICE_BY_REASON = {
+    "WRONG_VERSION_NUMBER": _NOT_TLS,
+    "PACKET_LENGTH_TOO_LONG": _NOT_TLS,
+    "RECORD_LAYER_FAILURE": _NOT_TLS,
+    "UNSUPPORTED_PROTOCOL": _NO_VERSION,
+    "TLSV1_ALERT_PROTOCOL_VERSION": _NO_VERSION,
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "no cipher suite in common, or it wants a client certificate (upstream.client_cert_path)",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate (upstream.client_cert_path)",
+    **dict.fromkeys(_UNKNOWN_CA_ALERTS, _NOT_OURS),
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": _NOT_OURS,
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": _NOT_OURS,
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": _NOT_OURS,
+    "BAD_SIGNATURE": "the upstream does not hold the key of its certificate",
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "the upstream renegotiates insecurely (it does not know RFC 5746)",
+}
+
 
 def classify(exc: BaseException, side: Side) -> FailureClass:
     """Return the class of what ended a handshake with the peer `side`.
 
-    The alert certificate_unknown is a client's usual word for an untrusted CA; from an upstream it is about our client
-    certificate and tells no more than that.
+    Three alerts are clients' words for a CA that they do not know; from an upstream two of them are about our client certificate
+    and tell no more than that.
     """
     if isinstance(exc, TlsFailedError):
         return FailureClass(exc.reason)
@@ -81,6 +123,11 @@ def classify(exc: BaseException, side: Side) -> FailureClass:
     return FailureClass.OTHER
 
 
+def refuses_certificate(exc: BaseException) -> bool:
+    """Tell whether `exc` is a client's alert that says it does not trust our certificate, or not this one."""
+    return isinstance(exc, ssl.SSLError) and _reason(exc) in _REFUSALS
+
+
 def describe(exc: BaseException) -> str:
     """Return one readable line about a failed handshake; it holds no key material and no line breaks."""
     if isinstance(exc, ssl.SSLCertVerificationError) and hasattr(exc, "verify_code"):
@@ -89,13 +136,20 @@ def describe(exc: BaseException) -> str:
         return "the peer closed the connection during the TLS handshake"
     reason = _reason(exc) if isinstance(exc, ssl.SSLError) else None
     if reason:
-        _, alert, name = reason.partition("_ALERT_")
-        return f"the peer sent the TLS alert {name.lower()}" if alert else f"TLS error: {reason.lower().replace('_', ' ')}"
-    if isinstance(exc, OSError) and exc.strerror:
+        alert = _PEERS_ALERT.fullmatch(reason)
+        return f"the peer sent the TLS alert {alert[1].lower()}" if alert else f"TLS error: {reason.lower().replace('_', ' ')}"
+    if isinstance(exc, OSError) and exc.strerror and not isinstance(exc, ssl.SSLError):
         return _one_line(exc.strerror)
     # The ssl module's errors print a lone argument as a tuple.
-    text = str(exc.args[0]) if len(exc.args) == 1 else str(exc)
-    return _one_line(text) or type(exc).__name__
+    text = str(exc.args[-1]) if isinstance(exc, ssl.SSLError) and exc.args else str(exc)
+    return _one_line(_SOURCE_LINE.sub("", text)) or type(exc).__name__
+
+
+def advise(exc: BaseException) -> str:
+    """Return what an upstream's failure means, or which key changes it, where the library's words do not tell; "" where they do."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return _ADVICE_BY_CODE.get(getattr(exc, "verify_code", 0), "")
+    return _ADVICE_BY_REASON.get(_reason(exc) or "", "") if isinstance(exc, ssl.SSLError) else ""
 
 
 def _reason(exc: ssl.SSLError) -> str | None:
@@ -104,10 +158,8 @@ def _reason(exc: ssl.SSLError) -> str | None:
 
 
 def _classify_reason(reason: str | None, side: Side) -> FailureClass:
-    if reason in _UNKNOWN_CA_REASONS:
+    if reason == _ALERT_UNKNOWN_CA or (side == "client" and reason in _UNKNOWN_CA_ALERTS):
         return FailureClass.UNKNOWN_CA
-    if reason == _CERTIFICATE_UNKNOWN:
-        return FailureClass.UNKNOWN_CA if side == "client" else FailureClass.CERT_VALIDATION
     if reason in _CERTIFICATE_REASONS:
         return FailureClass.CERT_VALIDATION
     if reason in _EOF_REASONS:

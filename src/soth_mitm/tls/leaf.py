@@ -100,11 +100,9 @@ class LeafStore:
         canonical = parse_name(name)
         key: _Key = (str(canonical), alpn, min_version)
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is not None and self._clock() < entry.renew_at:
-                self._hits += 1
-                self._entries.move_to_end(key)
-                return entry.context
+            context = self._take(key)
+            if context is not None:
+                return context
             self._misses += 1
             pending = self._pending.get(key)
             if pending is None:
@@ -112,6 +110,11 @@ class LeafStore:
         if pending is not None:
             return pending.result()
         return self._fill(key, canonical, mirror, ours)
+
+    def ready_context(self, name: str, *, alpn: tuple[str, ...], min_version: MinVersion = "tls1.2") -> ssl.SSLContext | None:
+        """Return what `context_for` would, if that needs no minting; None, which counts nothing, otherwise. Does not block."""
+        with self._lock:
+            return self._take((str(parse_name(name)), alpn, min_version))
 
     def mint(self, name: str, mirror: Sequence[str] = ()) -> x509.Certificate:
         """Sign a leaf for `name` and the usable ones of `mirror` (at most `MAX_MIRRORED_NAMES`), without keeping it."""
@@ -127,6 +130,15 @@ class LeafStore:
 
     def __repr__(self) -> str:
         return f"<LeafStore of {self._ca.fingerprint[:16]}: {len(self._entries)} of {self._capacity}>"
+
+    def _take(self, key: _Key) -> ssl.SSLContext | None:
+        """With the lock held."""
+        entry = self._entries.get(key)
+        if entry is None or self._clock() >= entry.renew_at:
+            return None
+        self._hits += 1
+        self._entries.move_to_end(key)
+        return entry.context
 
     def _fill(self, key: _Key, name: HostName, mirror: Sequence[str], ours: Future[ssl.SSLContext]) -> ssl.SSLContext:
         try:

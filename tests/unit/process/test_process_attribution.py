@@ -26,8 +26,14 @@ class FakeSystem:
         assert local == LOCAL
         return remote[1] or None
 
+    def find_recent_owner(self, local, remote):
+        return (remote[1], self.tokens[remote[1]]) if remote[1] in self.tokens else None
+
     def peer_pid(self, sock):
         return sock.fileno()
+
+    def close(self):
+        self.tokens.clear()
 
     def start_token(self, pid):
         return self.tokens.get(pid)
@@ -95,6 +101,24 @@ def test_the_least_recently_used_is_forgotten():
         lookup(attribution, pid)
     assert system.described == [1, 2, 3, 2]
     assert attribution.counters() == AttributionCounters(identity_hit=2, miss=4, eviction=2)
+
+
+def test_only_a_known_process_is_recalled_and_counted():
+    now = 100.0
+    system = FakeSystem(7)
+    attribution = ProcessAttribution(cache_ttl_s=5.0, source=system, clock=lambda: now)
+    client = ("127.0.0.1", 7)
+    assert attribution.recall(LOCAL, client) is None
+    info = lookup(attribution, 7)
+    assert attribution.recall(LOCAL, client) is info
+    system.tokens[7] = "second"
+    assert attribution.recall(LOCAL, client) is None
+    assert lookup(attribution, 7) == ProcessInfo(7, exe_name="second")
+    now = 105.0
+    assert attribution.recall(LOCAL, client) is None
+    attribution.close()
+    assert system.tokens == {}
+    assert attribution.counters() == AttributionCounters(identity_hit=1, miss=2, pid_reuse=1)
 
 
 def test_what_is_remembered_expires():

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -48,15 +48,20 @@ def dual_listener() -> Iterator[socket.socket]:
         yield listener
 
 
+@pytest.fixture
+def attribution() -> Iterator[ProcessAttribution]:
+    with closing(ProcessAttribution()) as attribution:
+        yield attribution
+
+
 def own_name() -> str:
     with open("/proc/self/comm") as file:
         return file.read().rstrip("\n")
 
 
-def test_a_script(listener, tmp_path):
+def test_a_script(listener, tmp_path, attribution):
     script = tmp_path / "chatty_agent.py"
     script.write_text(CONNECT)
-    attribution = ProcessAttribution()
     with accepted(listener, [sys.executable, str(script), "127.0.0.1", str(listener.getsockname()[1])]) as (process, connection):
         expected = ProcessInfo(process.pid, None, "chatty_agent", os.path.realpath(sys.executable), os.getpid(), own_name())
         assert look(attribution, connection) == expected
@@ -64,33 +69,33 @@ def test_a_script(listener, tmp_path):
     assert attribution.counters() == AttributionCounters(identity_hit=1, miss=1)
 
 
-def test_a_module(listener, tmp_path):
+def test_a_module(listener, tmp_path, attribution):
     (tmp_path / "chatty_module.py").write_text(CONNECT)
     command = [sys.executable, "-m", "chatty_module", "127.0.0.1", str(listener.getsockname()[1])]
     with accepted(listener, command, cwd=tmp_path) as (process, connection):
-        info = look(ProcessAttribution(), connection)
+        info = look(attribution, connection)
         assert info is not None and (info.pid, info.exe_name) == (process.pid, "chatty_module")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
-def test_curl(listener):
+def test_curl(listener, attribution):
     command = ["curl", "--silent", "--noproxy", "*", f"http://127.0.0.1:{listener.getsockname()[1]}/"]
     with accepted(listener, command) as (process, connection):
-        info = look(ProcessAttribution(), connection)
+        info = look(attribution, connection)
         assert info is not None and (info.pid, info.exe_name) == (process.pid, "curl")
 
 
 @pytest.mark.parametrize("host", ["::1", "127.0.0.1", "::ffff:127.0.0.1"])
 @pytest.mark.parametrize("diag", [True, False], ids=["sock_diag", "tables"])
-def test_families(dual_listener, monkeypatch, host, diag):
+def test_families(dual_listener, monkeypatch, host, diag, attribution):
     if not diag:
-        monkeypatch.setattr(linux, "ask_sock_diag", refuse)
+        monkeypatch.setattr(linux.SockDiag, "ask", refuse)
     with accepted(dual_listener, [sys.executable, "-c", CONNECT, host, str(dual_listener.getsockname()[1])]) as (process, connection):
-        info = look(ProcessAttribution(), connection)
+        info = look(attribution, connection)
         assert info is not None and info.pid == process.pid
 
 
-def refuse(client, peer):
+def refuse(self, client, peer):
     raise linux.DiagUnavailableError(1, "not permitted")
 
 
@@ -98,17 +103,17 @@ def test_the_opener_is_named_not_the_child_that_inherited(listener):
     fork = CONNECT.replace("sys.stdin.read()", "import os; os.fork(); sys.stdin.read()")
     with accepted(listener, [sys.executable, "-c", fork, "127.0.0.1", str(listener.getsockname()[1])]) as (process, connection):
         for _ in range(20):
-            info = look(ProcessAttribution(), connection)
+            with closing(ProcessAttribution()) as fresh:
+                info = look(fresh, connection)
             assert info is not None and info.pid == process.pid
 
 
-def test_another_program_in_the_same_process_is_noticed(listener, tmp_path):
+def test_another_program_in_the_same_process_is_noticed(listener, tmp_path, attribution):
     script = tmp_path / "second_program.py"
     script.write_text(CONNECT)
     first = CONNECT.replace(
         "sys.stdin.read()", f"sys.stdin.readline(); import os; os.execv(sys.executable, ['python', {str(script)!r}, *sys.argv[1:]])"
     )
-    attribution = ProcessAttribution()
     with accepted(listener, [sys.executable, "-c", first, "127.0.0.1", str(listener.getsockname()[1])]) as (process, connection):
         before = look(attribution, connection)
         process.stdin.write(b"\n")
@@ -122,8 +127,7 @@ def test_another_program_in_the_same_process_is_noticed(listener, tmp_path):
     assert attribution.counters() == AttributionCounters(miss=2, pid_reuse=1)
 
 
-def test_a_client_that_has_gone_is_nobody(listener):
-    attribution = ProcessAttribution()
+def test_a_client_that_has_gone_is_nobody(listener, attribution):
     with socket.create_connection(listener.getsockname()) as client:
         connection, _ = listener.accept()
     with connection:
@@ -132,16 +136,15 @@ def test_a_client_that_has_gone_is_nobody(listener):
     assert attribution.counters() == AttributionCounters(failure=1)
 
 
-def test_a_client_elsewhere_is_nobody():
-    assert ProcessAttribution().lookup(("127.0.0.1", 8080), ("192.0.2.1", 50000)) is None
+def test_a_client_elsewhere_is_nobody(attribution):
+    assert attribution.lookup(("127.0.0.1", 8080), ("192.0.2.1", 50000)) is None
 
 
-def test_unix_socket(tmp_path):
+def test_unix_socket(tmp_path, attribution):
     path = str(tmp_path / "s")
     connect = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()"
     script = tmp_path / "unix_agent.py"
     script.write_text(connect)
-    attribution = ProcessAttribution()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
@@ -152,11 +155,61 @@ def test_unix_socket(tmp_path):
 
 def test_a_lookup_leaves_nothing_open(listener):
     attribution = ProcessAttribution()
+    before = sorted(os.listdir("/proc/self/fd"))
     with socket.create_connection(listener.getsockname()) as client:
         connection, _ = listener.accept()
         with connection:
-            before = sorted(os.listdir("/proc/self/fd"))
             info = look(attribution, connection)
             assert attribution.lookup(client.getpeername(), ("127.9.9.9", 1)) is None
-            assert sorted(os.listdir("/proc/self/fd")) == before
+    attribution.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before
     assert info is not None and info.pid == os.getpid()
+
+
+def recall(attribution: ProcessAttribution, connection: socket.socket) -> ProcessInfo | None:
+    return attribution.recall(connection.getsockname()[:2], connection.getpeername()[:2])
+
+
+def test_a_process_that_connected_lately_is_recalled_at_the_same_descriptor_only(listener, attribution):
+    with socket.create_connection(listener.getsockname()) as client:
+        descriptor = client.fileno()
+        connection, _ = listener.accept()
+        with connection:
+            assert recall(attribution, connection) is None, "nobody is known yet"
+            known = look(attribution, connection)
+            if not attribution.recall(connection.getsockname(), connection.getpeername()):
+                pytest.skip("sock_diag does not answer here")
+            assert recall(attribution, connection) is known
+        with socket.socket() as second:
+            second.connect(listener.getsockname())
+            connection, _ = listener.accept()
+            with connection:
+                assert second.fileno() != descriptor and recall(attribution, connection) is None
+                assert look(attribution, connection) is known and recall(attribution, connection) is known
+    assert attribution.counters() == AttributionCounters(identity_hit=4, miss=1)
+
+
+def test_the_opener_is_recalled_not_the_child_that_inherited(listener, attribution):
+    fork = CONNECT.replace("sys.stdin.read()", "import os; os.fork(); sys.stdin.read()")
+    with accepted(listener, [sys.executable, "-c", fork, "127.0.0.1", str(listener.getsockname()[1])]) as (process, connection):
+        look(attribution, connection)
+        for _ in range(20):
+            info = recall(attribution, connection)
+            if info is None:
+                pytest.skip("sock_diag does not answer here")
+            assert info.pid == process.pid
+
+
+def test_another_program_in_a_recalled_process_is_noticed(listener, attribution):
+    second = "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.send(b'!'); sys.stdin.read()"
+    execute = f"import os; s.set_inheritable(True); os.execv(sys.executable, ['python', '-c', {second!r}, str(s.fileno())])"
+    command = [sys.executable, "-c", CONNECT.replace("sys.stdin.read()", f"sys.stdin.readline(); {execute}")]
+    with accepted(listener, [*command, "127.0.0.1", str(listener.getsockname()[1])]) as (process, connection):
+        before = look(attribution, connection)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert connection.recv(1) == b"!", "the second program runs"
+        # the same socket at the same descriptor
+        assert before is not None and recall(attribution, connection) is None
+        assert look(attribution, connection).pid == process.pid
+    assert attribution.counters() == AttributionCounters(miss=2, pid_reuse=1)

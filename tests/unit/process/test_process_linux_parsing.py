@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,8 +15,8 @@ from soth_mitm.connection import ProcessInfo
 from soth_mitm.process.linux import (
     DiagUnavailableError,
     LinuxProcesses,
+    SockDiag,
     SocketEntry,
-    ask_sock_diag,
     diag_request,
     find_in_table,
     parse_diag_answer,
@@ -89,13 +90,17 @@ def test_diag_answers():
 @linux_only
 def test_the_kernel_answers_for_one_connection():
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        kernel = SockDiag()
         try:
-            entry = ask_sock_diag(client.getsockname(), client.getpeername())
+            entry = kernel.ask(client.getsockname(), client.getpeername())
         except DiagUnavailableError as error:
             pytest.skip(f"not here: {error}")
         assert entry == SocketEntry(os.fstat(client.fileno()).st_ino, os.geteuid())
         # Nobody is connected from there, but somebody listens.
-        assert ask_sock_diag(listener.getsockname(), ("127.9.9.9", 1)) is None
+        assert kernel.ask(listener.getsockname(), ("127.9.9.9", 1)) is None
+        kernel.close()
+        with pytest.raises(DiagUnavailableError, match="any more"):
+            kernel.ask(client.getsockname(), client.getpeername())
 
 
 class Procfs:
@@ -128,8 +133,10 @@ class Procfs:
 
 
 @pytest.fixture
-def procfs(tmp_path) -> Procfs:
-    return Procfs(tmp_path)
+def procfs(tmp_path) -> Iterator[Procfs]:
+    procfs = Procfs(tmp_path)
+    yield procfs
+    procfs.system.close()
 
 
 @linux_only

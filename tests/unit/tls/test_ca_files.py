@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from soth_mitm.errors import CaMaterialError, CaPermissionError
-from soth_mitm.tls import ca_files
+from soth_mitm.tls import ca_files, safe_files
 from soth_mitm.tls.ca import generate_ca
 from soth_mitm.tls.ca_files import default_ca_paths, load_ca_from_files, load_or_create_ca, save_ca, state_directory
 
@@ -122,7 +122,7 @@ def test_refusals_of_the_system_become_permission_errors(paths, monkeypatch, nam
         load_or_create_ca(*paths)
         monkeypatch.setattr(ca_files, "open", refuse_to_open, raising=False)
     elif name == "mkstemp":
-        monkeypatch.setattr(ca_files.tempfile, "mkstemp", refuse_to_open)
+        monkeypatch.setattr(safe_files.tempfile, "mkstemp", refuse_to_open)
     else:
         monkeypatch.setattr(Path, "mkdir", refuse_to_open)
     with pytest.raises(CaPermissionError, match="permission denied"):
@@ -151,7 +151,7 @@ def test_write_that_fails_leaves_nothing_behind(paths, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ca_files.os, "fsync", full)
+    monkeypatch.setattr(safe_files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         load_or_create_ca(*paths)
     assert list(paths[0].parent.iterdir()) == []

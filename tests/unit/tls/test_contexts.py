@@ -240,10 +240,10 @@ def test_sessions_belong_to_host_port_and_context(upstream):
     assert cache.get("a", 443, upstream.context(())) is None
 
 
-@pytest.mark.parametrize(
-    ("session", "alive"), [(fake_session(7000), True), (fake_session(7300), False), (fake_session(301, hint=300), False)]
-)
-def test_expired_sessions_are_dropped(upstream, session, alive):
+@pytest.mark.parametrize(("age", "hint", "alive"), [(7000, 0, True), (7300, 0, False), (301, 300, False)])
+def test_expired_sessions_are_dropped(upstream, age, hint, alive):
+    # made here: what is made when the tests are collected is older by the time of all tests before this one
+    session = fake_session(age, hint=hint)
     cache, context = SessionCache(), upstream.context(H1)
     cache.put("a", 443, context, session)
     assert (cache.get("a", 443, context) is session) is alive and len(cache) == alive

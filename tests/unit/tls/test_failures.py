@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from soth_mitm.errors import StageTimeoutError, TlsFailedError
 from soth_mitm.tls.ca import generate_ca
 from soth_mitm.tls.client_hello import MalformedHello
-from soth_mitm.tls.failures import FailureClass, classify, describe
+from soth_mitm.tls.failures import FailureClass, advise, classify, describe, refuses_certificate
 from soth_mitm.tls.leaf import LeafStore
 from support.certs import TestCA, load_pair, self_signed
 from support.handshakes import run_handshake, tls_pair
@@ -105,7 +105,7 @@ def alert_from_client(description):
     [
         (10, "handshake", "handshake"),
         (40, "handshake", "handshake"),
-        (42, "cert_validation", "cert_validation"),
+        (42, "unknown_ca", "cert_validation"),
         (43, "cert_validation", "cert_validation"),
         (44, "cert_validation", "cert_validation"),
         (45, "cert_validation", "cert_validation"),
@@ -124,6 +124,44 @@ def alert_from_client(description):
 def test_alerts_by_side(description, client, upstream):
     error = alert_from_client(description)
     assert (classify(error, "client"), classify(error, "upstream")) == (client, upstream), error.reason
+    assert refuses_certificate(error) is (client == "unknown_ca" or description == 49)
+
+
+@pytest.mark.parametrize("description", range(256))
+def test_every_alert_has_a_class_and_a_readable_line(description):
+    error = alert_from_client(description)
+    assert classify(error, "client") in ("unknown_ca", "cert_validation", "handshake", "eof_or_reset")
+    line = describe(error)
+    assert line and line.isprintable() and "_ssl.c" not in line and "[" not in line
+
+
+def test_alerts_that_the_library_does_not_mark_as_such():
+    assert describe(alert_from_client(112)) == "the peer sent the TLS alert unrecognized_name"
+    assert describe(alert_from_client(113)) == "the peer sent the TLS alert bad_certificate_status_response"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        MalformedHello("no", 50),
+        RuntimeError("no"),
+        ssl.SSLError("unnamed"),
+        ConnectionResetError(),
+        ssl.SSLEOFError(8, "EOF"),
+    ],
+)
+def test_what_is_no_alert_refuses_no_certificate(error):
+    assert not refuses_certificate(error)
+
+
+def test_advice_where_the_librarys_words_need_it():
+    assert "upstream.ca_bundle_path" in advise(upstream_error(self_signed(NAME)))
+    assert "intermediate" in advise(upstream_error(without_intermediate()))
+    assert advise(upstream_error(ROOT.issue_expired(NAME))) == ""
+    assert "upstream.client_cert_path" in advise(alert_from_client(116))
+    assert "tls.min_version" in advise(alert_from_client(70))
+    assert advise(TimeoutError()) == advise(ssl.SSLError("unnamed")) == advise(ssl.SSLCertVerificationError("unnamed")) == ""
 
 
 def test_upstream_that_wants_a_client_certificate():
@@ -194,6 +232,7 @@ def test_end_of_stream_in_the_middle_of_a_handshake(flights):
         (TlsFailedError("bad", side="upstream", reason="unknown_ca", detail="code 20"), "unknown_ca", "bad"),
         (RuntimeError("no\r\nidea"), "other", "no idea"),
         (ssl.SSLError("unnamed"), "handshake", "unnamed"),
+        (ssl.SSLError(ssl.SSL_ERROR_SSL, "[SSL] ASN1 lib (_ssl.c:1006)"), "handshake", "ASN1 lib"),
         (ssl.SSLCertVerificationError("unnamed"), "cert_validation", "unnamed"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 
 import pytest
@@ -70,9 +69,12 @@ def test_order_changes_ja3_and_not_ja4():
 
 
 def test_ja4_without_signature_algorithms_has_no_underscore():
-    extensions = [each for each in CHROME_EXTENSIONS if each[0] != 13]
-    hello = dataclasses.replace(parse(extensions, ciphers=CHROME_CIPHERS), extensions=tuple(code for code, _ in CHROME_EXTENSIONS))
-    assert ja4(hello) == "t13d1516h2_8daaf6152771_6d807ffa2a79"
+    extensions = [signature_algorithms(0x2A2A) if each[0] == 13 else each for each in CHROME_EXTENSIONS]
+    assert ja4(parse(extensions, ciphers=CHROME_CIPHERS)) == "t13d1516h2_8daaf6152771_6d807ffa2a79"
+
+
+def test_ja3_of_empty_lists_keeps_its_commas():
+    assert ja3(parse(None, version=0x0301, ciphers=[47]))[0] == "769,47,,,"
 
 
 def test_ja4_of_a_bare_hello_is_zeros():

@@ -1,0 +1,40 @@
+"""The configuration that a command works with, and the CA that it names."""
+
+import os
+from pathlib import Path
+
+import click
+
+from soth_mitm.config import MitmConfig
+from soth_mitm.tls.ca import CertificateAuthority
+from soth_mitm.tls.ca_files import default_ca_paths, load_ca_from_files, load_or_create_ca
+
+config_file = click.option("--config", "config_path", metavar="FILE", help="Read this TOML file; `soth-mitm config --defaults` writes one.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def read_config(path: str | None) -> MitmConfig:
+    """Return the configuration of the file, or the defaults, with what the environment overrides."""
+    return MitmConfig.from_file(path) if path is not None else MitmConfig().with_environment(os.environ)
+
+
+def ca_paths(config: MitmConfig) -> tuple[Path, Path]:
+    """Return where the CA's certificate and key lie under `config`."""
+    tls = config.tls
+    default_cert, default_key = default_ca_paths()
+    return Path(tls.ca_cert_path or default_cert), Path(tls.ca_key_path or default_key)
+
+
+def configured_ca(config: MitmConfig) -> tuple[CertificateAuthority, Path]:
+    """Return the CA, made if there is none, which is said on standard error, and where its certificate is."""
+    cert_path, key_path = ca_paths(config)
+    authority, made = load_or_create_ca(cert_path, key_path)
+    if made:
+        click.echo(f"a CA was made: {cert_path}", err=True)
+    return authority, cert_path
+
+
+def existing_ca(config: MitmConfig) -> tuple[CertificateAuthority, Path]:
+    """Return the CA and where its certificate is; `CaError` if there is none."""
+    cert_path, key_path = ca_paths(config)
+    return load_ca_from_files(cert_path, key_path), cert_path

@@ -1,0 +1,56 @@
+"""Environment variables as shells and other programs read them."""
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+
+from soth_mitm.tls.environment import Runtime
+
+SHELLS = ("sh", "fish", "powershell", "cmd", "dotenv")
+_COMMENTS = {"cmd": "rem"}
+
+
+def default_shell(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> str:
+    """Return the shell that this user most likely has."""
+    if platform == "win32":
+        return "powershell"
+    return "fish" if os.path.basename(environ.get("SHELL", "")) == "fish" else "sh"
+
+
+def script(runtimes: Mapping[Runtime, Mapping[str, str]], shell: str) -> str:
+    """Return what sets the variables in `shell`, each group below the name of the programs that it is for."""
+    comment = _COMMENTS.get(shell, "#")
+    lines = []
+    for runtime, variables in runtimes.items():
+        lines.append(f"{comment} {runtime.name}" + (f": {runtime.note}" if runtime.note else ""))
+        lines += [assignment(name, value, shell) for name, value in variables.items()]
+    return "\n".join(lines) + "\n"
+
+
+def as_document(environment: Mapping[str, str], runtimes: Mapping[Runtime, Mapping[str, str]]) -> str:
+    """Return the variables as JSON: all of them, and by runtime."""
+    groups = [{"name": runtime.name, "note": runtime.note, "variables": list(variables)} for runtime, variables in runtimes.items()]
+    return json.dumps({"environment": dict(environment), "runtimes": groups}, indent=2) + "\n"
+
+
+def assignment(name: str, value: str, shell: str) -> str:
+    """Return the line that sets one variable, with `value` exactly as it is."""
+    if shell == "fish":
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"set -gx {name} '{escaped}'"
+    if shell == "powershell":
+        doubled = value.replace("'", "''")
+        return f"$env:{name} = '{doubled}'"
+    if shell == "cmd":
+        # in a batch file, where `%` would begin the name of a variable
+        doubled = value.replace("%", "%%")
+        return f'set "{name}={doubled}"'
+    if shell == "dotenv":
+        if re.fullmatch(r"[\w./:,@+=-]*", value, re.ASCII):
+            return f"{name}={value}"
+        # single quotes: nothing in between means anything to those who read such files
+        return f"{name}='{value}'" if "'" not in value else f'{name}="{value}"'
+    return f"export {name}={shlex.quote(value)}"

@@ -1,0 +1,121 @@
+"""`soth-mitm ca install`, `uninstall`, `status` and `env`: making programs trust the CA."""
+
+import json
+import os
+import sys
+from dataclasses import replace
+
+import click
+
+from soth_mitm.addresses import ANY_ADDRESS, format_host_port, parse_bind_address
+from soth_mitm.cli.configured import as_json, config_file, configured_ca, existing_ca, read_config
+from soth_mitm.cli.exits import CONFIG_WRONG, START_FAILED, Failure, explained
+from soth_mitm.cli.shells import SHELLS, as_document, default_shell, script
+from soth_mitm.config import MitmConfig
+from soth_mitm.tls.bundle import write_trust_files
+from soth_mitm.tls.ca_rotation import previous_certificates
+from soth_mitm.tls.environment import DIRECT_HOSTS, client_environment, runtimes_of
+from soth_mitm.tls.trust.stores import TrustReport, ca_trust_status, install_ca_system_trust, uninstall_ca_system_trust
+
+no_browsers = click.option("--no-browsers", is_flag=True, help="Leave the databases of Firefox and Chromium alone.")
+
+
+@click.command()
+@no_browsers
+@as_json
+@config_file
+def install(no_browsers: bool, as_json: bool, config_path: str | None) -> None:
+    """Make this machine's programs trust the CA: the system's trust store, and browsers with one of their own."""
+    with explained():
+        authority, cert_path = configured_ca(read_config(config_path))
+        _report(install_ca_system_trust(authority, browsers=not no_browsers, certificate_path=cert_path), as_json)
+
+
+@click.command()
+@no_browsers
+@as_json
+@config_file
+def uninstall(no_browsers: bool, as_json: bool, config_path: str | None) -> None:
+    """Undo `install`: take this CA, and the one that it replaced, out of the trust stores; no other."""
+    with explained():
+        authority, cert_path = existing_ca(read_config(config_path))
+        reports = uninstall_ca_system_trust(authority, browsers=not no_browsers)
+        for replaced in previous_certificates(cert_path)[-1:]:
+            again = uninstall_ca_system_trust(replaced, browsers=not no_browsers)
+            reports = [replace(report, changed=report.changed or other.changed) for report, other in zip(reports, again, strict=True)]
+        _report(reports, as_json)
+
+
+@click.command()
+@as_json
+@config_file
+def status(as_json: bool, config_path: str | None) -> None:
+    """Show which trust stores trust the CA now."""
+    with explained():
+        authority, _ = existing_ca(read_config(config_path))
+        _print(ca_trust_status(authority), as_json)
+
+
+@click.command()
+@click.option("--proxy", metavar="URL", help="Where the proxy is: http://host:port.  [default: from the configuration's bind]")
+@click.option("--direct", multiple=True, metavar="HOST", help="Reach this host without the proxy, as localhost is. Repeatable.")
+@click.option("--shell", type=click.Choice(SHELLS), help="For whom to write.  [default: by your system and $SHELL]")
+@as_json
+@config_file
+def env(proxy: str | None, direct: tuple[str, ...], shell: str | None, as_json: bool, config_path: str | None) -> None:
+    """Print the variables that send programs through the proxy and make them trust the CA.
+
+    \b
+    sh, bash, zsh    eval "$(soth-mitm ca env)"
+    fish             soth-mitm ca env | source
+    PowerShell       soth-mitm ca env | Out-String | Invoke-Expression
+    cmd              soth-mitm ca env --shell cmd > proxy.cmd, then: call proxy.cmd
+    """
+    with explained():
+        config = read_config(config_path)
+        authority, cert_path = configured_ca(config)
+        files = write_trust_files(authority, cert_path)
+        url = proxy if proxy is not None else proxy_url(config)
+        try:
+            environment = client_environment(files, url, direct=(*DIRECT_HOSTS, *direct), environ=os.environ, platform=sys.platform)
+        except ValueError as error:
+            raise click.UsageError(f"--proxy: {error}") from None
+    groups = runtimes_of(environment)
+    click.echo(as_document(environment, groups) if as_json else script(groups, shell or default_shell()), nl=False)
+
+
+TRUST_COMMANDS = (install, uninstall, status, env)
+
+
+def proxy_url(config: MitmConfig) -> str:
+    """Return the URL of a proxy that runs with `config`, as clients on this machine write it."""
+    host, port = parse_bind_address(config.bind)
+    if port == 0:
+        raise Failure(CONFIG_WRONG, f"bind is {config.bind}, a port that is not known before the proxy runs; say --proxy http://host:port")
+    return f"http://{format_host_port(ANY_ADDRESS.get(host, host), port)}"
+
+
+def _report(reports: list[TrustReport], as_json: bool) -> None:
+    _print(reports, as_json)
+    failed = [report for report in reports if report.error is not None]
+    if failed:
+        raise Failure(START_FAILED, f"{failed[0].store}: {failed[0].error}")
+
+
+def _print(reports: list[TrustReport], as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                "store": report.store,
+                "trusted": report.trusted,
+                "changed": report.changed,
+                "error": None if report.error is None else str(report.error),
+            }
+            for report in reports
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for report in reports:
+        state = "unknown" if report.trusted is None else "trusted" if report.trusted else "not trusted"
+        note = f"  ({report.error})" if report.error is not None else "  (changed now)" if report.changed else ""
+        click.echo(f"{state:<12} {report.store}{note}")

@@ -1,0 +1,1 @@
+"""Trying programs of this machine against a server of our own, through a proxy of our own."""

@@ -1,0 +1,68 @@
+"""What TLS handshakes showed, on both sides of a connection."""
+
+import hashlib
+import ssl
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+
+from soth_mitm.connection import ConnectionMeta, TlsInfo
+from soth_mitm.tls.client_hello import ClientHello
+from soth_mitm.tls.fingerprint import ja3, ja4
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFacts:
+    """What a TLS handshake with an upstream showed."""
+
+    version: str | None
+    cipher: str | None
+    alpn: str | None
+    resumed: bool
+    certificate_sha256: str | None
+    names: tuple[str, ...]
+
+
+def upstream_facts(engine: ssl.SSLObject) -> UpstreamFacts:
+    """Return what the finished handshake of `engine`, our client side, showed; a resumed one shows the certificate of the first."""
+    der = engine.getpeercert(binary_form=True)
+    # empty when the certificate was not verified, and then its names are nobody's business
+    certificate = engine.getpeercert() or {}
+    names = cast(tuple[tuple[str, str], ...], certificate.get("subjectAltName", ()))
+    cipher = engine.cipher()
+    return UpstreamFacts(
+        version=engine.version(),
+        cipher=cipher[0] if cipher else None,
+        alpn=engine.selected_alpn_protocol(),
+        resumed=bool(engine.session_reused),
+        certificate_sha256=hashlib.sha256(der).hexdigest() if der else None,
+        names=tuple(value for kind, value in names if kind in ("DNS", "IP Address")),
+    )
+
+
+def tls_info(hello: ClientHello, engine: ssl.SSLObject, *, fingerprint: bool) -> TlsInfo:
+    """Return what the client's hello and the finished handshake of `engine`, our server side, showed."""
+    cipher = engine.cipher()
+    return TlsInfo(
+        sni=hello.sni,
+        negotiated_proto=engine.selected_alpn_protocol(),
+        version=engine.version(),
+        cipher=cipher[0] if cipher else None,
+        resumed=engine.session_reused,
+        ja3=ja3(hello)[1] if fingerprint else None,
+        ja4=ja4(hello) if fingerprint else None,
+    )
+
+
+def with_upstream(meta: ConnectionMeta, facts: UpstreamFacts | None) -> ConnectionMeta:
+    """Return `meta` with the facts of the upstream connection that is used now."""
+    known = msgspec.structs.replace(
+        meta.tls_info or TlsInfo(),
+        upstream_version=facts.version if facts else None,
+        upstream_cipher=facts.cipher if facts else None,
+        upstream_proto=facts.alpn if facts else None,
+        upstream_resumed=facts.resumed if facts else None,
+        upstream_certificate_sha256=facts.certificate_sha256 if facts else None,
+    )
+    return meta.replace(tls_info=known)

@@ -1,0 +1,174 @@
+"""Names in TLS: what the client asks for decides the certificate that it sees and the one that the upstream has to show."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Iterator
+
+import pytest
+from cryptography import x509
+
+from support.certs import TestCA
+from support.openssl import OpenSsl
+from support.origin import Origin
+from support.origin_answers import pattern
+from support.running import HOST, ProxyFactory, Running
+from support.wire_client import WireClient
+
+LONG = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 48, "example.test"])
+IDNA = "xn--bcher-kva.example.test"
+NAMES = [HOST, "127.0.0.1", "*.example.test", LONG, "_svc.a_b.example.test", "*.xn--bcher-kva.example.test"]
+
+
+@pytest.fixture
+def named(origin_ca: TestCA) -> Iterator[Origin]:
+    """An origin at 127.0.0.1 with many names."""
+    with Origin(origin_ca.server_context(*NAMES), host="127.0.0.1") as origin:
+        yield origin
+
+
+def leaf_names(client: WireClient) -> list[object]:
+    """Return the alternative names of the certificate that the client was shown."""
+    der = client.tls.getpeercert(binary_form=True)
+    assert der is not None
+    names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [name.value for name in names]
+
+
+def secured(running: Running, port: int, target: str, name: str | None) -> WireClient:
+    """Return a client that said CONNECT `target` and then asked for `name` (None: for nothing, and it does not look)."""
+    context = running.client_context()
+    if name is None:
+        context.check_hostname = False
+    client = running.tunnel(port, target)
+    client.start_tls(context, name)
+    return client
+
+
+@pytest.mark.parametrize("name", ["api.example.test", LONG, "_svc.a_b.example.test", IDNA])
+def test_leaf_and_verification_follow_the_name_that_was_asked_for(proxy: ProxyFactory, named: Origin, name: str) -> None:
+    running = proxy()
+    with secured(running, named.port, "127.0.0.1", name) as client:
+        assert leaf_names(client)[0] == name
+        assert client.request("/bytes/3", HOST).body == pattern(3)
+    assert named.connections[0].sni == name
+    (request,) = running.handler.requests
+    assert request.connection_meta.target == ("127.0.0.1", named.port)
+    assert (request.connection_meta.tls_info.sni, request.authority) == (name, f"127.0.0.1:{named.port}")
+
+
+def test_the_targets_name_does_not_help_an_upstream_that_lacks_the_one_asked_for(proxy: ProxyFactory, named: Origin) -> None:
+    running = proxy()
+    with secured(running, named.port, "127.0.0.1", "elsewhere.test") as client:
+        answer = client.request("/x", HOST)
+        assert answer.status == 502 and "not valid for 'elsewhere.test'" in answer.text and "elsewhere.test at 127.0.0.1" in answer.text
+    assert named.requests == []
+
+
+def test_other_names_of_the_upstream_are_mirrored(proxy: ProxyFactory, named: Origin) -> None:
+    with secured(proxy(), named.port, "127.0.0.1", "api.example.test") as client:
+        expected = ["api.example.test", *NAMES]
+        expected[expected.index("127.0.0.1")] = ipaddress.ip_address("127.0.0.1")
+        assert leaf_names(client) == expected
+
+
+@pytest.mark.parametrize(("target", "name"), [("localhost", "localhost"), ("LOCALHOST", "localhost"), ("localhost.", "localhost")])
+def test_without_a_name_it_is_the_targets(proxy: ProxyFactory, named: Origin, target: str, name: str) -> None:
+    with secured(proxy(), named.port, target, None) as client:
+        assert leaf_names(client)[0] == name
+        assert client.request("/bytes/3", HOST).body == pattern(3)
+    assert named.connections[-1].sni == name
+
+
+def test_an_address_is_an_address(proxy: ProxyFactory, named: Origin) -> None:
+    running = proxy()
+    with secured(running, named.port, "127.0.0.1", "127.0.0.1") as client:
+        assert leaf_names(client)[0] == ipaddress.ip_address("127.0.0.1")
+        assert client.request("/bytes/3", HOST).body == pattern(3)
+    assert named.connections[0].sni is None and running.handler.requests[0].connection_meta.tls_info.sni is None
+
+
+def test_an_ipv6_address(proxy: ProxyFactory, origin_ca: TestCA) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no ::1")
+    running = proxy(destinations=("[::1]:*",))
+    with Origin(origin_ca.server_context("::1"), host="::1") as origin, running.client() as client:
+        assert client.connect(f"[::1]:{origin.port}").status == 200
+        client.start_tls(running.client_context(), "::1")
+        assert leaf_names(client)[0] == ipaddress.ip_address("::1")
+        assert client.request("/bytes/3", f"[::1]:{origin.port}").body == pattern(3)
+        assert running.handler.requests[0].connection_meta.target == ("::1", origin.port)
+
+
+def test_an_address_where_a_name_belongs(proxy: ProxyFactory, named: Origin) -> None:
+    """RFC 6066 forbids it; clients do it all the same."""
+    running = proxy()
+    with OpenSsl.client(running.port, named.port, running.ca_path, "-servername", "127.0.0.1", "-verify_ip", "127.0.0.1") as client:
+        client.say(b"GET /bytes/3 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.expect(b"HTTP/1.1 200 OK", b"\r\n\r\n" + pattern(3))
+    assert named.connections[0].sni is None
+    assert running.handler.requests[0].connection_meta.tls_info.sni == "127.0.0.1"
+
+
+def test_spellings_of_a_name(proxy: ProxyFactory, named: Origin) -> None:
+    running = proxy()
+    for spelling in ("API.Example.TEST", "api.example.test."):
+        with OpenSsl.client(running.port, named.port, running.ca_path, "-servername", spelling) as client:
+            client.say(b"GET /bytes/3 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            client.expect(b"HTTP/1.1 200 OK")
+    assert {connection.sni for connection in named.connections} == {"api.example.test"}
+    assert {request.connection_meta.tls_info.sni for request in running.handler.requests} == {"api.example.test"}
+    assert running.metrics().leaf_minted_count == 1
+
+
+class TestPolicy:
+    """A connection is allowed what both its target and the name that it asks for are allowed."""
+
+    @staticmethod
+    def strict(proxy: ProxyFactory, *destinations: str) -> Running:
+        return proxy(destinations=destinations, **{"interception.passthrough_unlisted": False})
+
+    def test_a_blocked_name_behind_an_allowed_target(self, proxy: ProxyFactory, named: Origin) -> None:
+        running = self.strict(proxy, "127.0.0.1:*")
+        with secured(running, named.port, "127.0.0.1", "api.example.test") as client:
+            for _ in range(2):
+                answer = client.request("/x", HOST)
+                assert answer.status == 403 and answer.text.startswith(f"destination_not_allowed: api.example.test:{named.port} is not")
+                assert "the TLS handshake asks for that name" in answer.text
+        running.wait_idle()
+        assert named.connections == [] and running.handler.requests == [] and running.handler.of("on_tls_failure") == []
+
+    @pytest.mark.parametrize("name", ["api.example.test", IDNA])
+    def test_an_allowed_name_behind_an_allowed_target(self, proxy: ProxyFactory, named: Origin, name: str) -> None:
+        running = self.strict(proxy, "127.0.0.1:*", "api.example.test:*", "bücher.example.test:*")
+        with secured(running, named.port, "127.0.0.1", name) as client:
+            assert client.request("/bytes/3", HOST).body == pattern(3)
+
+    def test_an_allowed_name_for_another_port(self, proxy: ProxyFactory, named: Origin) -> None:
+        running = self.strict(proxy, "127.0.0.1:*", "api.example.test:1")
+        with secured(running, named.port, "127.0.0.1", "api.example.test") as client:
+            assert client.request("/x", HOST).status == 403
+
+    def test_a_blocked_target_with_an_allowed_name(self, proxy: ProxyFactory, named: Origin) -> None:
+        running = self.strict(proxy, "api.example.test:*")
+        with running.client() as client:
+            assert client.connect(f"127.0.0.1:{named.port}").status == 403
+
+    def test_an_unlisted_name_is_intercepted_where_unlisted_ones_are_tunnelled(self, proxy: ProxyFactory, named: Origin) -> None:
+        running = proxy(destinations=("127.0.0.1:*",))
+        with secured(running, named.port, "127.0.0.1", "api.example.test") as client:
+            assert client.request("/bytes/3", HOST).body == pattern(3)
+        assert len(running.handler.requests) == 1
+
+
+def test_what_is_in_a_tunnel_is_not_looked_at(proxy: ProxyFactory, named: Origin, origin_ca: TestCA) -> None:
+    running = proxy(destinations=("api.example.test:*",))
+    with running.tunnel(named.port, "127.0.0.1") as client:
+        client.start_tls(origin_ca.client_context(), "api.example.test")
+        assert client.request("/bytes/3", HOST).body == pattern(3)
+        assert isinstance(client.socket, ssl.SSLSocket)
+    assert running.handler.requests == []

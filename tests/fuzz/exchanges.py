@@ -1,0 +1,269 @@
+"""The exchange as a whole: clients, upstreams, handler and deadlines do whatever the input says, and the rules of the house hold.
+
+Input: see `operations`. The settings are four bytes, see `settings_of`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+from fuzz.conversations import SWITCHED, Message, finals, request_stream, response_stream
+from fuzz.fake_loop import FakeLoop
+from fuzz.operations import VERBS, from_text, parse
+from fuzz.scene import MOST_OPERATIONS, NO_TIME, Client, Peer, Scene, Upstream, make_config, settings_of
+from fuzz.scripted_handler import HOOKS, ScriptedHandler
+from soth_mitm._dataplane import ledger
+from soth_mitm._dataplane.buffer import Arena
+from soth_mitm._dataplane.deadline import DeadlineQueue
+from soth_mitm._dataplane.exchange import Exchange
+from soth_mitm._dataplane.flow import Route
+from soth_mitm._dataplane.hooks import HookCounts
+from soth_mitm._dataplane.intake import Intake
+from soth_mitm._dataplane.plane import Counters
+from soth_mitm._dataplane.pool import OriginPool
+from soth_mitm._dataplane.writer import rewrite_request
+from soth_mitm.connection import ConnectionMeta, TcpV4
+from soth_mitm.errors import WireError
+from soth_mitm.proxy.dialler import Dialler, Origin
+from soth_mitm.proxy.protocols import ClientEndpoint, UpstreamEndpoint
+from soth_mitm.proxy.snapshot import Snapshot
+from soth_mitm.proxy.upstreams import Upstreams
+from support.samples import read_samples
+
+WORDS = tuple(
+    from_text(line)
+    for line in (
+        "client 0 GET / HTTP/1.1\\r\\nHost: a.example\\r\\n\\r\\n",
+        "client 1 HEAD / HTTP/1.1\\r\\nHost: a.example\\r\\n\\r\\n",
+        "client 0 POST / HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: 5\\r\\n\\r\\nhello",
+        "client 0 GET / HTTP/1.0\\r\\nConnection: keep-alive\\r\\n\\r\\n",
+        "upstream 0 HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok",
+        "upstream 0 HTTP/1.1 204 No Content\\r\\n\\r\\n",
+        "upstream 0 HTTP/1.1 100 Continue\\r\\n\\r\\n",
+        "upstream 0 HTTP/1.1 200 OK\\r\\n\\r\\nuntil close",
+        *(f"{mark}{verb} {number}" for verb in VERBS for number in (0, 1) for mark in ("", "+")),
+    )
+) + (
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Type: text/event-stream\r\n",
+    b"Content-Type: application/x-ndjson\r\n",
+    b"Content-Type: application/grpc\r\n",
+    b"Content-Encoding: gzip\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Connection: close\r\n",
+    b"Connection: upgrade\r\nUpgrade: websocket\r\n",
+    b"HTTP/1.1 101 S\r\n",
+    b"5\r\nhello\r\n",
+    b"0\r\n\r\n",
+    b"data: x\n\n",
+)
+FAMILY = TcpV4(("127.0.0.1", 8080), ("127.0.0.1", 50000))
+
+
+class ExchangeClient(Client):
+    """A client connection with the exchange that serves it."""
+
+    def __init__(self, scene: ExchangeScene) -> None:
+        intake = Intake(scene.loop)
+        super().__init__(scene.loop, ClientEndpoint(scene.arena, intake))
+        limit = scene.plane.head_limit
+        self.requests = request_stream(limit)
+        self.responses = response_stream(self.requests)
+        self.endpoint.connection_made(self.transport)
+        intake.attach(self.endpoint)
+        meta = ConnectionMeta(UUID(int=len(scene.clients) + 1), FAMILY)
+        self._exchange = Exchange(scene.plane, self.endpoint, self._ended, **scene.routing(meta))
+        self._exchange.start()
+
+    def hear(self, data: bytes) -> None:
+        self.responses.feed(data)
+
+    def say(self, data: bytes) -> None:
+        self.requests.feed(data)
+
+    def drain(self) -> None:
+        self._exchange.drain()
+
+    def abort(self) -> None:
+        self._exchange.abort()
+        self.endpoint.abort()
+
+    def _ended(self) -> None:
+        self.ends += 1
+
+
+class ExchangeScene(Scene):
+    """Exchanges on one plane with its pools. Nothing is between a client's connection and its exchange, or a pool and its dials."""
+
+    def __init__(self, settings: bytes) -> None:
+        keys, hooks, pool, more = settings_of(settings)
+        loop = FakeLoop()
+        super().__init__(ScriptedHandler(loop, hooks), loop, dials_at_once=not pool & 16)
+        config = make_config(**keys)
+        self.observed = not more & 16
+        self._routed = bool(more & 32)
+        self.arena = Arena(config.max_http_head_bytes)
+        self.counters = Counters()
+        self.all_pools: list[OriginPool] = []
+        self.snapshot = Snapshot(config, self.handler, loop, self.arena, self.counters, HookCounts(), set())
+        self.plane: Any = self.snapshot.plane
+        self._separate_deadlines()
+        self.pools = Upstreams(self.snapshot, cast(Dialler, SimpleNamespace(dial=self._dial, keep_session=lambda *_: None)))
+
+    def _separate_deadlines(self) -> None:
+        """Give each stage a queue of its own, so that each can be late alone."""
+        for owner in (self.plane, self.snapshot):
+            for name in dir(owner):
+                if isinstance(queue := getattr(owner, name), DeadlineQueue):
+                    setattr(owner, name, DeadlineQueue(self.loop.call_later, min(queue.seconds, NO_TIME)))
+
+    def routing(self, meta: ConnectionMeta) -> dict[str, Any]:
+        """Return the routing of one client's exchange."""
+        if not self._routed:
+            return {"route": self._route_to("a.example", meta)}
+        return {"router": lambda scheme, authority: self._route_to(authority.decode("latin-1"), meta)}
+
+    def _route_to(self, authority: str, meta: ConnectionMeta) -> Route:
+        if authority.startswith("no"):
+            return Route(None, meta, "http", authority, observed=authority.startswith("now"), status=403, reason=b"not there")
+        pool = self.pools.pool(Origin("b.example" if authority.startswith("b") else "a.example", 80))
+        if pool not in self.all_pools:
+            self.all_pools.append(pool)
+        return Route(pool, meta, "http", authority, observed=self.observed)
+
+    async def _dial(self, origin: Origin) -> UpstreamEndpoint:
+        peer = await self.dial(self._connect)
+        endpoint: UpstreamEndpoint = peer.endpoint
+        return endpoint
+
+    def _connect(self) -> Peer:
+        intake = Intake(self.loop)
+        peer = Upstream(self.loop, UpstreamEndpoint(self.arena, intake))
+        peer.endpoint.connection_made(peer.transport)
+        intake.attach(peer.endpoint)
+        return peer
+
+    def refusal(self, number: int) -> Exception:
+        return WireError("cannot connect", side="upstream", status=(502, 504)[number % 2], retryable=True)
+
+    def new_client(self) -> Client:
+        return ExchangeClient(self)
+
+    def drain(self) -> None:
+        self.plane.draining = True
+        self.retire()
+        for client in self.clients:
+            client.drain()
+
+    def retire(self) -> None:
+        self.pools.retire()
+
+    def close(self) -> None:
+        closing = [self.loop.create_task(ending) for ending in (self.pools.close(), self.snapshot.close())]
+        self.settle()
+        assert all(task.done() for task in closing), "something does not end"
+        for task in closing:
+            task.result()
+
+
+def run(data: bytes) -> None:
+    """Test one input."""
+    settings, operations = parse(data)
+    scene = ExchangeScene(settings)
+    with scene.loop:
+        for operation in operations[:MOST_OPERATIONS]:
+            scene.act(operation)
+            if not operation.same_turn:
+                # else a hook that is cancelled does not know it yet
+                check_permits(scene)
+        scene.wind_down()
+    check_permits(scene)
+    check_end(scene)
+
+
+def check_permits(scene: ExchangeScene) -> None:
+    """Nothing of a request reaches an upstream before it was allowed to."""
+    plane = scene.plane
+    lent = 2 * len(scene.peers) * (2 * scene.arena.max_buffer + 65536)
+    assert scene.arena.lent <= lent, f"{scene.arena.lent} bytes lent to {len(scene.peers)} connections"
+    if not plane.enforce or plane.hooks.on_request is None or not scene.observed:
+        return
+    on_failure = plane.hooks.recover and not plane.hooks.block_on_failure
+    allowed: Counter[tuple[str, str]] = Counter()
+    for request, record in scene.handler.asked:
+        permitted = record == ["allowed"] or (on_failure and record == ["failed"])
+        allowed[request.method, request.path] += permitted
+    forwarded = Counter((message.head.method, message.head.path) for peer in scene.upstreams for message in peer.requests.messages)
+    beyond = sum((forwarded - allowed).values())
+    assert beyond <= scene.counters.retries, f"forwarded without being allowed: {forwarded - allowed}"
+
+
+def check_end(scene: ExchangeScene) -> None:
+    """Everything is closed, counted and told, and what was said on both sides fits together."""
+    for client in scene.clients:
+        assert client.ends == 1, f"the end of a connection was told {client.ends} times"
+    for pool in scene.all_pools:
+        assert (pool.open, pool.idle_count, pool.waiting_count, pool.dialling) == (0, 0, 0, 0), repr(pool)
+    assert scene.counters.active_flows == 0
+    assert scene.arena.lent == 0
+    left = {name: count for name, count in ledger.counts().items() if count}
+    assert not left, left
+    asked = [message for client in scene.clients for message in client.requests.messages]
+    answered = [message for peer in scene.upstreams for message in finals(peer.responses)]
+    for peer in scene.upstreams:
+        for message in peer.requests.messages:
+            assert any(is_forwarded(message, other) for other in asked), f"nobody asked for {message.head!r}"
+    for client in scene.clients:
+        check_answers(client, answered)
+    check_told(scene)
+
+
+def is_forwarded(sent: Message, received: Message) -> bool:
+    """Tell whether what an upstream was sent is what a client said, as far as it went."""
+    if sent.head.raw not in (rewrite_request(received.head, False), rewrite_request(received.head, True)):
+        return False
+    return sent.raw == received.raw if sent.complete else received.raw.startswith(sent.raw)
+
+
+def check_answers(client: Peer, answered: list[Message]) -> None:
+    """A client is answered what an upstream said or what we say, once for each request, and a cut never looks like an end."""
+    stream, messages = client.responses, finals(client.responses)
+    transport = client.transport
+    assert not stream.fault or stream.fault == SWITCHED, f"a client is sent {stream.fault}: {stream.rest!r}"
+    assert len(messages) <= len(client.requests.messages) + 1, "an answer without a question"
+    assert all(message.head.facts["keeps_alive"] for message in messages[:-1]), "more on a connection that was to close"
+    assert all(message.complete for message in messages[:-1])
+    if messages and not stream.fault and not (transport.aborted or transport.reset):
+        assert not stream.rest, "a head that was begun"
+        assert messages[-1].complete or messages[-1].body.kind == "until_close", "a cut that looks like an end"
+    for message in messages:
+        head = message.head
+        assert (b"Content-Type", b"text/plain; charset=utf-8") in head.fields or any(
+            (head.status, head.reason) == (other.head.status, other.head.reason) and other.raw.startswith(message.raw) for other in answered
+        ), f"an answer that nobody gave: {head!r} {bytes(message.raw)!r}"
+
+
+def check_told(scene: ExchangeScene) -> None:
+    """Hooks of a flow come in order."""
+    flows: dict[int, list[tuple[str, Any]]] = {}
+    for name, flow_id, told in scene.handler.told:
+        flows.setdefault(flow_id, []).append((name, told))
+    for events in flows.values():
+        names = [name for name, _ in events]
+        assert names.count("on_response") <= 1 and names.count("on_stream_end") <= 1, names
+        assert sorted(names, key=HOOKS.index) == names, names
+        numbers = [told.sequence for name, told in events if name == "on_stream_chunk"]
+        assert numbers == sorted(set(numbers)), numbers
+        if names[0] == "on_response" and "on_stream_end" in scene.handler.names:
+            assert events[0][1].streaming == (names[-1] == "on_stream_end"), names
+
+
+def seeds() -> Iterator[bytes]:
+    """The scripts of the corpus."""
+    for sample in read_samples("exchange"):
+        yield from_text(sample.blocks["script"].text)

@@ -1,0 +1,61 @@
+"""Programs that people use as clients of the proxy: how tests run them, and what they are given to send."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from support.origin import Origin
+from support.origin_answers import pattern
+from support.running import Running
+
+BODY = pattern(200_000)
+DIGEST = hashlib.sha256(BODY).hexdigest()
+CLIENTS = Path(__file__).parent / "clients"
+
+
+def needed(program: str, *fallbacks: Path) -> Path:
+    """Return where a program is, or skip the test and say what is missing."""
+    found = shutil.which(program) or next((path for path in fallbacks if path.is_file()), None)
+    if found is None:
+        pytest.skip(f"{program} is not installed")
+    return Path(found)
+
+
+def run(
+    *command: str | Path, stdin: bytes = b"", environment: Mapping[str, str] | None = None, timeout: float = 30
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end."""
+    words = [str(word) for word in command]
+    return subprocess.run(words, input=stdin, capture_output=True, timeout=timeout, check=False, env=environment)
+
+
+def curl(running: Running, *arguments: str | Path, stdin: bytes = b"") -> bytes:
+    """Run curl through the proxy, with no settings but these, and return what it prints."""
+    needed("curl")
+    done = run("curl", "-q", "-sS", "--max-time", "25", "--proxy", running.url, "--cacert", running.ca_path, *arguments, stdin=stdin)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def body_pieces() -> Iterator[bytes]:
+    """Yield BODY in pieces, for clients that do not know its length."""
+    for start in range(0, len(BODY), 30_000):
+        yield BODY[start : start + 30_000]
+
+
+def agree(running: Running, origin: Origin, method: str, body: bytes) -> None:
+    """Check that the last request was the same for the handler and for the origin."""
+    seen, received = running.handler.requests[-1], origin.requests[-1]
+    assert (seen.method, seen.path, seen.body) == (method, received.target, body)
+    assert (received.method, bytes(received.body)) == (method, body)
+    kept = [(name, value) for name, value in received.headers if name.lower() not in ("connection", "transfer-encoding")]
+    assert all(value in seen.headers.get_all(name) for name, value in kept)
+    assert seen.scheme == "https"
+    assert seen.authority == f"localhost:{origin.port}"
+    assert seen.connection_meta.tls_info.sni == "localhost"

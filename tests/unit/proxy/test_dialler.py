@@ -1,0 +1,227 @@
+"""Reaching an upstream: which address is tried when, what is tried again, and what is forgotten. Names come from a table."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from soth_mitm import MitmConfig
+from soth_mitm._dataplane.buffer import Arena
+from soth_mitm._dataplane.intake import Intake
+from soth_mitm.errors import ConnectFailedError, StageTimeoutError
+from soth_mitm.proxy.dialler import STAGGER_SECONDS, Dialler, Origin
+from soth_mitm.proxy.protocols import UpstreamEndpoint
+from soth_mitm.proxy.resolver import Addresses, Resolver
+from soth_mitm.proxy.tally import Tally
+from soth_mitm.tls.contexts import UpstreamContexts
+
+pytestmark = pytest.mark.anyio
+
+NAME = "upstream.test"
+MakeDialler = Callable[..., Dialler]
+
+
+class Names:
+    """Answers each look-up with the next addresses of the list, the last ones again and again; `then` is called at each."""
+
+    def __init__(self, *answers: Addresses, then: Callable[[int], object] = lambda count: None) -> None:
+        self.answers = list(answers)
+        self.times: list[float] = []
+        self._then = then
+
+    async def __call__(self, host: str) -> Addresses:
+        self.times.append(asyncio.get_running_loop().time())
+        self._then(len(self.times))
+        return self.answers[min(len(self.times), len(self.answers)) - 1]
+
+
+def dialler(names: Names, tally: Tally | None = None, **keys: object) -> Dialler:
+    config = MitmConfig()
+    for key, value in keys.items():
+        setattr(config.upstream, key, value)
+    tally = tally or Tally()
+    resolver = Resolver(config.upstream.dns_cache_ms / 1000, tally, names)
+    return Dialler(config, UpstreamContexts(verify=False), resolver, Arena(config.max_http_head_bytes), tally, lambda address: False)
+
+
+def peer_of(endpoint: UpstreamEndpoint) -> str:
+    assert endpoint.transport is not None
+    return str(endpoint.transport.get_extra_info("peername")[0])
+
+
+async def gone(endpoint: UpstreamEndpoint) -> None:
+    intake = Intake(asyncio.get_running_loop())
+    intake.attach(endpoint)
+    while not endpoint.gone:
+        await intake.changed()
+
+
+async def close(endpoint: UpstreamEndpoint) -> None:
+    endpoint.abort()
+    await gone(endpoint)
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    """Listens on 127.0.0.1."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as sock:
+        yield sock
+
+
+@pytest.fixture
+def port(listening: socket.socket) -> int:
+    return int(listening.getsockname()[1])
+
+
+@pytest.fixture
+def closed_port() -> Iterator[socket.socket]:
+    """A bound socket of 127.0.0.1 that nobody listens on, yet."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound
+
+
+@pytest.fixture
+def silent(port: int) -> Iterator[str]:
+    """An address of this machine at which connections to the same port are neither answered nor refused."""
+    if sys.platform != "linux":
+        pytest.skip("other systems answer more connections than the backlog has room for")
+    with (
+        socket.create_server(("127.0.0.2", port), backlog=0) as full,
+        socket.create_connection(full.getsockname()),
+    ):
+        yield "127.0.0.2"
+
+
+class TestAddresses:
+    async def test_the_first_that_answers(self, port: int) -> None:
+        endpoint = await dialler(Names(("127.0.0.1",))).dial(Origin(NAME, port))
+        assert peer_of(endpoint) == "127.0.0.1"
+        await close(endpoint)
+
+    async def test_one_that_refuses_is_passed_over_at_once(self, port: int) -> None:
+        """IPv6 first, where nobody listens."""
+        endpoint = await dialler(Names(("::1", "127.0.0.1")), retry_on_failure=False).dial(Origin(NAME, port))
+        assert peer_of(endpoint) == "127.0.0.1"
+        await close(endpoint)
+
+    async def test_one_that_is_silent_is_not_waited_for(self, port: int, silent: str) -> None:
+        before, started = asyncio.all_tasks(), asyncio.get_running_loop().time()
+        endpoint = await dialler(Names((silent, "127.0.0.1")), connect_timeout_ms=60_000).dial(Origin(NAME, port))
+        assert peer_of(endpoint) == "127.0.0.1"
+        assert asyncio.get_running_loop().time() - started >= STAGGER_SECONDS * 0.9
+        await close(endpoint)
+        # the attempt that lost is not left behind
+        assert asyncio.all_tasks() == before
+
+    async def test_families_take_turns(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        tried: list[str] = []
+
+        async def refuse(address: tuple[str, int]) -> None:
+            tried.append(address[0])
+            raise ConnectionRefusedError(111, "Connection refused")
+
+        names = Names(("2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", "2001:db8::1", "192.0.2.2"))
+        wanted = dialler(names, retry_on_failure=False)
+        monkeypatch.setattr(wanted, "_connect_to", refuse)
+        with pytest.raises(ConnectFailedError, match="refused"):
+            await wanted.dial(Origin(NAME, port))
+        assert tried == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3"]
+
+    async def test_of_two_that_answer_in_the_same_moment_one_is_closed(self, port: int, listening: socket.socket) -> None:
+        """As after a pause of the whole process, in which both got through."""
+        loop = asyncio.get_running_loop()
+        made: list[UpstreamEndpoint] = []
+        wanted = dialler(Names(("127.0.0.1", "127.0.0.2")))
+        go_on = loop.create_future()
+        connect = wanted._connect_to
+
+        async def together(address: tuple[str, int]) -> UpstreamEndpoint:
+            endpoint = await connect(("127.0.0.1", port))
+            made.append(endpoint)
+            if len(made) == 2:
+                go_on.set_result(None)
+            await go_on
+            return endpoint
+
+        wanted._connect_to = together  # type: ignore[method-assign]
+        winner = await wanted.dial(Origin(NAME, port))
+        (loser,) = [endpoint for endpoint in made if endpoint is not winner]
+        await gone(loser)
+        assert not winner.gone
+        await close(winner)
+
+    async def test_none_that_answers_in_time(self, port: int, silent: str) -> None:
+        names = Names((silent,))
+        with pytest.raises(StageTimeoutError, match="upstream.connect_timeout_ms") as caught:
+            await dialler(names, connect_timeout_ms=50, retry_on_failure=False).dial(Origin(NAME, port))
+        assert caught.value.status == 504
+
+    async def test_a_resolver_that_does_not_answer_in_time(self, port: int) -> None:
+        never = asyncio.Event()
+
+        class Silent(Names):
+            async def __call__(self, host: str) -> Addresses:
+                await never.wait()
+                return ()
+
+        wanted = dialler(Silent(()), connect_timeout_ms=50, retry_on_failure=False)
+        with pytest.raises(StageTimeoutError, match="upstream.connect_timeout_ms"):
+            await wanted.dial(Origin(NAME, port))
+        await wanted._resolver.close()
+
+
+class TestSecondAttempt:
+    async def test_a_port_that_opens_meanwhile(self, closed_port: socket.socket) -> None:
+        """It opens at the second look-up: the first attempt was refused, and the second came after the delay."""
+        names = Names(("127.0.0.1",), then=lambda count: closed_port.listen() if count == 2 else None)
+        endpoint = await dialler(names, dns_cache_ms=0, retry_delay_ms=80).dial(Origin(NAME, closed_port.getsockname()[1]))
+        assert peer_of(endpoint) == "127.0.0.1"
+        first, second = names.times
+        assert second - first >= 0.079
+        await close(endpoint)
+
+    async def test_there_is_no_third(self, closed_port: socket.socket) -> None:
+        names, tally = Names(("127.0.0.1",)), Tally()
+        with pytest.raises(ConnectFailedError, match="refused"):
+            await dialler(names, tally, dns_cache_ms=0, retry_delay_ms=0).dial(Origin(NAME, closed_port.getsockname()[1]))
+        assert (len(names.times), tally.dial_errors) == (2, 1)
+
+    async def test_there_is_none_when_told_so(self, closed_port: socket.socket) -> None:
+        names = Names(("127.0.0.1",))
+        with pytest.raises(ConnectFailedError, match="refused"):
+            await dialler(names, dns_cache_ms=0, retry_on_failure=False).dial(Origin(NAME, closed_port.getsockname()[1]))
+        assert len(names.times) == 1
+
+
+class TestMemory:
+    async def test_a_second_dial_asks_nobody(self, port: int) -> None:
+        names, tally = Names(("127.0.0.1",)), Tally()
+        wanted = dialler(names, tally)
+        for _ in range(3):
+            await close(await wanted.dial(Origin(NAME, port)))
+        assert (len(names.times), tally.dns_lookups, tally.dns_cache_hits) == (1, 1, 2)
+
+    async def test_addresses_that_all_refuse_are_forgotten(self, port: int) -> None:
+        """The name has moved; the second attempt finds it there."""
+        names = Names(("::1",), ("127.0.0.1",))
+        endpoint = await dialler(names, retry_delay_ms=0).dial(Origin(NAME, port))
+        assert (peer_of(endpoint), len(names.times)) == ("127.0.0.1", 2)
+        await close(endpoint)
+
+    async def test_one_that_answers_is_enough_to_be_remembered(self, port: int) -> None:
+        names = Names(("::1", "127.0.0.1"))
+        wanted = dialler(names, retry_on_failure=False)
+        for _ in range(2):
+            await close(await wanted.dial(Origin(NAME, port)))
+        assert len(names.times) == 1
+
+    async def test_addresses_that_are_silent_are_forgotten(self, port: int, silent: str) -> None:
+        names = Names((silent,), ("127.0.0.1",))
+        endpoint = await dialler(names, connect_timeout_ms=200, retry_delay_ms=0).dial(Origin(NAME, port))
+        assert (peer_of(endpoint), len(names.times)) == ("127.0.0.1", 2)
+        await close(endpoint)
