@@ -12,7 +12,6 @@ LATER_KEYS: frozenset[str] = frozenset(
         "http2_max_concurrent_streams",
         "http3_passthrough",
         "via_header",
-        "max_in_flight_bytes",
         "max_flow_event_backlog",
         "accept_retry_backoff_ms",
         "prometheus_bind",

@@ -114,7 +114,13 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     bytes_to_upstreams: int = 0
     """Request bytes sent, TLS excluded."""
     buffered_bytes: int = 0
-    """Bytes in read buffers now."""
+    """Bytes that the proxy holds now because a peer or the handler has not taken them yet; `max_in_flight_bytes` bounds them."""
+    paced_flow_count: int = 0
+    """How often a flow's reading was paused because what it keeps for the handler had no room in `max_in_flight_bytes`."""
+    waiting_flows: int = 0
+    """Flows that wait for that room now."""
+    shortened_copy_count: int = 0
+    """Copies of bodies that ended early, and were marked so, because there was no room within `dispatch_queue_send_timeout_ms`."""
     handler_call_count: int = 0
     """Calls of handler methods."""
     handler_seconds: float = 0.0

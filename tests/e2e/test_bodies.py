@@ -163,6 +163,28 @@ class TestRequests:
         assert bytes(origin.requests[0].body) == b"firstlater"
 
 
+def test_bodies_that_come_byte_by_byte_are_shown_whole(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    body = pattern(300)
+
+    def dribble(connection: ScriptedConnection, request: object) -> None:
+        connection.read_body()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        for byte in body:
+            connection.send(bytes([byte]))
+
+    plain_origin.script(dribble)
+    running = proxy()
+    with running.tunnel(plain_origin.port) as client:
+        for framing, wire in (("Content-Length: 300", body), ("Transfer-Encoding: chunked", b"".join(chunks(body)))):
+            client.send(post_head(plain_origin, framing))
+            for byte in wire:
+                client.send(bytes([byte]))
+            assert client.read_answer().body == body
+    assert [request.body for request in running.handler.requests] == [body] * 2
+    assert [response.body for response in running.handler.wait("on_response", 2)] == [body] * 2
+    assert [bytes(request.body) for request in plain_origin.requests] == [body] * 2
+
+
 class TestOverflow:
     LIMIT = 10_000
 

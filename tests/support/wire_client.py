@@ -109,6 +109,10 @@ class WireClient:
         taken, self._buffer = self._buffer[:count], self._buffer[count:]
         return taken
 
+    def buffered(self) -> bytes:
+        """Take what was read and not asked for yet; the rest comes from `socket`."""
+        return self._take(len(self._buffer))
+
     def read_until(self, separator: bytes) -> bytes:
         """Read up to and with `separator`."""
         while (end := self._buffer.find(separator)) < 0:

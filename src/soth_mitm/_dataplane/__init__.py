@@ -5,6 +5,8 @@ it needs from the floors above (a loop's ``call_later``, a dialler, a handler's 
 above it:
 
 =============  =====================================================================================
+party          what an endpoint, a pool, a deadline and a hook call back
+budget         how many bytes are held, and who waits because they are too many
 view           borrowed bytes: pointer and length
 scan           declarations of the C scanners in ``ext/``
 ledger         counts of what is lent and open, in debug builds
@@ -16,7 +18,6 @@ messages       what a handler is shown
 decode         content codings, for handlers only
 frames         the contract of the framers
 sse, ndjson    event streams and line streams
-party          what an endpoint, a pool, a deadline and a hook call back
 deadline       many timers, one loop timer for each duration
 tls_pump       one TLS engine over memory: ciphertext in, plaintext out, and back
 endpoint       one socket: the buffered protocol, reading, writing, back-pressure

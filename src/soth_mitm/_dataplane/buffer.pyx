@@ -9,6 +9,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 
+from soth_mitm._dataplane.budget cimport Budget
 from soth_mitm._dataplane.ledger cimport LEDGER, LEDGER_BLOCK, note
 
 
@@ -34,9 +35,10 @@ cdef class Window:
 
 @cython.final
 cdef class Arena:
-    """The memory of one loop. `max_buffer` bounds what one message head, chunk line or trailer section may take."""
+    """The memory of one loop. `max_buffer` bounds what one message head, chunk line or trailer section may take; `budget` counts."""
 
-    def __cinit__(self, Py_ssize_t max_buffer=BLOCK_SIZE):
+    def __cinit__(self, Py_ssize_t max_buffer=BLOCK_SIZE, Budget budget=None):
+        self.budget = Budget() if budget is None else budget
         self.max_buffer = max(max_buffer + LEADING_CRLF, BLOCK_SIZE)
         self.scratch = <char*>malloc(SCRATCH_SIZE)
         if self.scratch == NULL:
@@ -46,6 +48,7 @@ cdef class Arena:
 
     def __dealloc__(self):
         free(self.scratch)
+        free(self.fresh)
         while self.spare_count:
             self.spare_count -= 1
             free(self.spare[self.spare_count])
@@ -60,21 +63,29 @@ cdef class Arena:
         self.check_thread()
         self.max_buffer = max(self.max_buffer, max_buffer + LEADING_CRLF)
 
-    cdef char* take_block(self, Py_ssize_t size) except NULL:
+    cdef char* find_block(self, Py_ssize_t size) except NULL:
         cdef char* block
         if size == BLOCK_SIZE and self.spare_count:
             self.spare_count -= 1
-            block = self.spare[self.spare_count]
-        else:
-            block = <char*>malloc(size)
-            if block == NULL:
-                raise MemoryError()
-        self.lent += size
+            return self.spare[self.spare_count]
+        block = <char*>malloc(size)
+        if block == NULL:
+            raise MemoryError()
+        return block
+
+    cdef char* fresh_block(self) except NULL:
+        if self.fresh == NULL:
+            self.fresh = self.find_block(BLOCK_SIZE)
+        return self.fresh
+
+    cdef char* take_block(self, Py_ssize_t size) except NULL:
+        cdef char* block = self.find_block(size)
+        self.budget.take(size)
         note(LEDGER_BLOCK, 1)
         return block
 
     cdef void give_block(self, char* block, Py_ssize_t size) noexcept:
-        self.lent -= size
+        self.budget.give(size)
         note(LEDGER_BLOCK, -1)
         soth_show(block, size)
         # in debug builds each block goes back at once, so that a sanitizer sees who still looks at it
@@ -95,16 +106,23 @@ cdef class Buffer:
     def __dealloc__(self):
         self.drop()
 
+    cdef int adopt_fresh(self) except -1:
+        self.base = self.arena.fresh
+        self.capacity = BLOCK_SIZE
+        self.arena.fresh = NULL
+        self.arena.budget.take(BLOCK_SIZE)
+        note(LEDGER_BLOCK, 1)
+        return 0
+
     cdef Py_ssize_t room(self) noexcept:
         return self.capacity - self.end
 
     cdef int reserve(self, Py_ssize_t wanted) except -1:
         cdef Py_ssize_t used = self.end - self.start, size
-        cdef char* block
         if self.capacity - self.end >= wanted and self.base != NULL:
             return 0
         if self.base == NULL:
-            size = BLOCK_SIZE
+            size = self.arena.budget.window(BLOCK_SIZE)
             while size < wanted:
                 size *= 2
             self.base = self.arena.take_block(size)
@@ -117,13 +135,27 @@ cdef class Buffer:
             size = self.capacity
             while size - used < wanted:
                 size *= 2
-            block = self.arena.take_block(size)
-            memcpy(block, self.base + self.start, used)
-            self.arena.give_block(self.base, self.capacity)
-            self.base = block
-            self.capacity = size
+            self.change_block(size)
         self.start = 0
         self.end = used
+        return 0
+
+    cdef int change_block(self, Py_ssize_t size) except -1:
+        cdef char* block = self.arena.take_block(size)
+        memcpy(block, self.base + self.start, self.end - self.start)
+        self.arena.give_block(self.base, self.capacity)
+        self.base = block
+        self.capacity = size
+        self.end -= self.start
+        self.start = 0
+        return 0
+
+    cdef int shrink(self) except -1:
+        cdef Py_ssize_t size = LEAST_BLOCK
+        while size < self.end - self.start:
+            size *= 2
+        if self.base != NULL and size <= self.capacity // 4:
+            self.change_block(size)
         return 0
 
     cdef char* tail(self) noexcept:
@@ -139,6 +171,12 @@ cdef class Buffer:
         memcpy(self.tail(), data, length)
         self.commit(length)
         return 0
+
+    cdef int keep(self, const char* data, Py_ssize_t length) except -1:
+        if self.base == NULL:
+            self.base = self.arena.take_block(length)
+            self.capacity = length
+        return self.append(data, length)
 
     cdef const char* data(self) noexcept:
         return self.base + self.start

@@ -31,7 +31,7 @@ cdef enum Answering:
 cdef enum Late:
     LATE_IDLE = 1          # no next request: closed quietly
     LATE_HEAD              # a head that does not end: 408
-    LATE_UPLOAD            # a request body that stopped: 408, or cut
+    LATE_UPLOAD            # a request body that stopped: 408, or 504 when it is the upstream that takes no more of it; or cut
     LATE_COLLECT           # the decision is taken on what has arrived
     LATE_CLAIM             # no upstream connection: 503
     LATE_RESPONSE          # no response head: 504
@@ -68,6 +68,11 @@ cdef class Conversation(Party):
     cdef int response_done(self) except -1
     cdef int upstream_gone(self, object error) except -1
     cdef int next_request(self) except -1      # the flow has ended and the connection goes on
+
+    cdef bint has_enough(self) noexcept        # whether the client is not to be read from now
+    cdef int end_wait(self) except -1          # of a request that is decided on as it is; 1: the connection has ended meanwhile
+    cdef int await_upload(self) except -1      # set the deadline of what is left of the request
+    cdef int send_no_more(self) except -1      # the upstream does not want the rest of what was collected
 
     cdef int answer(self, int status, bytes text, object headers) except -1    # ours; or cut, when a response has begun
     cdef int refuse(self, int status, bytes text) except -1                    # the same, counted as the client's fault

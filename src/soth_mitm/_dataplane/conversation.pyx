@@ -4,7 +4,7 @@ from soth_mitm._dataplane.body cimport BODY_DONE, BODY_NONE, BODY_UNTIL_CLOSE, b
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.flow cimport Flow
-from soth_mitm._dataplane.head cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE
+from soth_mitm._dataplane.head cimport METHOD_HEAD
 from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.pin cimport Pin, authenticates_connection
@@ -77,14 +77,13 @@ cdef class Conversation(Party):
     cdef int may_retry(self) except -1:
         # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
         cdef Flow flow = self.flow
-        cdef int method = flow.request.method
         if flow.retried or not self.plane.retry or self.upstream.served < 2 or self.is_pinned():
             return False
         if self.upstream.bytes_in != self.upstream_bytes_before:
             return False
         if flow.request_body.state != BODY_DONE or (flow.request_body.kind != BODY_NONE and flow.wire is None):
             return False
-        return method in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE)
+        return flow.is_repeatable()
 
     # --- ends
 
@@ -129,6 +128,7 @@ cdef class Conversation(Party):
         if upstream is not None:
             self.part_with(upstream, flow)
         self.flow = None
+        self.is_paced = False
         # a head that is malformed or late is answered, whatever came before it
         self.answered = False
         self.answering = ANSWERING_NONE
@@ -273,6 +273,9 @@ cdef class Conversation(Party):
         if self.answering == ANSWERING_RELAY:
             self.plane.counters.upstream_errors += 1
             return self.cut(error)
+        if self.sending == SENDING_RELAY and self.flow.request_body.state == BODY_DONE:
+            self.send_no_more()
+            return self.advance()
         if self.sending == SENDING_RELAY:
             # the response is complete; what is left of the request has nowhere to go
             self.drop_upstream()
@@ -298,11 +301,14 @@ cdef class Conversation(Party):
             elif now and self.sending == SENDING_HEAD:
                 return self.next_head()
         elif endpoint is self.upstream and self.sending == SENDING_RELAY:
-            if now:
-                self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
+            if not now:
+                return self.client.hold()
+            self.await_upload()
+            if self.flow.wire is not None:
+                # what was collected goes first
+                self.advance()
+            if not self.over and self.sending == SENDING_RELAY and not self.has_enough():
                 self.client.release()
-            else:
-                self.client.hold()
         elif endpoint is self.upstream and self.sending == SENDING_SENT and self.answering == ANSWERING_HEAD:
             # the answer's time begins when the last of the request has left
             if now:
@@ -318,13 +324,43 @@ cdef class Conversation(Party):
         return self.upstream.release()
 
     cdef int paced(self, bint hold) except -1:
+        if self.over or self.flow is None:
+            return 0
         self.is_paced = hold
+        if self.sending in (SENDING_COLLECT, SENDING_RELAY):
+            if self.has_enough():
+                self.client.hold()
+            else:
+                self.client.release()
         if self.upstream is not None:
             if hold:
                 self.upstream.hold()
             elif not self.client.blocked:
                 self.go_on()
         return 0
+
+    cdef bint has_enough(self) noexcept:
+        # of the request, for now: a handler that is behind with the response does not hold back the upload
+        if self.sending == SENDING_COLLECT:
+            return self.is_paced
+        return (self.upstream is not None and self.upstream.blocked) or (self.is_paced and self.flow.payload is not None)
+
+    cdef int end_wait(self) except -1:
+        self.is_paced = False
+        self.flow.wait_no_more()
+        # which tells us what happened meanwhile
+        self.client.release()
+        return self.over
+
+    cdef int await_upload(self) except -1:
+        cdef bint said = self.answering == ANSWERING_DONE and self.flow.request_body.state == BODY_DONE
+        # a client that has said everything and has its answer does not wait for long until the upstream has heard all of it
+        return self.client_deadline.set(self.plane.linger if said else self.plane.body_idle, LATE_UPLOAD)
+
+    cdef int send_no_more(self) except -1:
+        self.client_deadline.clear()
+        self.sending = SENDING_SENT
+        return self.drop_upstream()
 
     cdef int broken(self, object error) except -1:
         return self.cut(error)
@@ -338,9 +374,15 @@ cdef class Conversation(Party):
             self.decide()
         elif stage == LATE_HEAD:
             self.refuse(408, b"the request head did not arrive in time (timeouts.client_head_ms)")
+        elif stage == LATE_UPLOAD and self.answering == ANSWERING_DONE and self.flow.request_body.state == BODY_DONE:
+            # the upstream has answered, and takes no more of what was collected
+            self.send_no_more()
         elif stage == LATE_UPLOAD and self.upstream is not None and self.upstream.blocked:
             self.plane.counters.upstream_timeouts += 1
             self.answer(504, b"the upstream stopped taking the request body (timeouts.body_idle_ms)", ())
+        elif stage == LATE_UPLOAD and self.has_enough():
+            # the client waits for us
+            return self.await_upload()
         elif stage == LATE_UPLOAD:
             self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
         elif stage == LATE_CLAIM:

@@ -19,9 +19,13 @@ cdef class Endpoint:
     cdef Buffer inbox                  # plaintext that came and is not consumed yet
     cdef Buffer outbox                 # small writes that wait for flush()
     cdef object write_out              # transport.write
+    cdef object write_all              # transport.writelines, or None
 
     cdef readonly bint held            # reading is paused, by us
-    cdef readonly bint blocked         # the transport's buffer is full
+    cdef bint is_behind                # the transport could not write all of what it was given
+    cdef Py_ssize_t unsent             # bytes of what it was given since: counted by the budget
+    cdef readonly bint blocked         # they are so many that it should get no more
+    cdef Py_ssize_t undecrypted        # ciphertext in the TLS engine: counted by the budget
     cdef readonly bint closing
     cdef readonly bint gone            # connection_lost came
     cdef bint eof                      # the peer's FIN came
@@ -45,6 +49,8 @@ cdef class Endpoint:
     cdef int send_bytes(self, bytes data) except -1
     cdef int flush(self) except -1
     cdef int put(self, const char* data, Py_ssize_t length) except -1
+    cdef int count_unsent(self, Py_ssize_t length) except -1
+    cdef void count_undecrypted(self, Py_ssize_t length) noexcept
     cdef int flush_last(self) except -1        # and close_notify
     cdef int end_writing(self) except -1       # half-close, after close_notify
 

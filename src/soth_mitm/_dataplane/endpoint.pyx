@@ -13,6 +13,8 @@ from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.tls_pump cimport TlsPump
 
 SSL_ERROR = ssl.SSLError
+# asyncio's own writelines() copies, and in some releases forgets to tell that its buffer is full (gh-127655)
+GATHERING_LOOPS = ("uvloop", "winloop")
 LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
@@ -31,24 +33,39 @@ cdef class Endpoint:
     def connection_made(self, transport):
         self.transport = transport
         self.write_out = transport.write
+        if type(transport).__module__.startswith(GATHERING_LOOPS):
+            self.write_all = transport.writelines
+        # we are told of each byte that waits in the transport, and decide ourselves when it is too many
+        transport.set_write_buffer_limits(0)
         note(LEDGER_ENDPOINT, 1)
 
     def get_buffer(self, sizehint):
         if self.tls is not None:
-            return self.arena.window.over(self.arena.scratch, SCRATCH_SIZE)
-        self.inbox.reserve(BLOCK_SIZE if self.inbox.size() == 0 else 4096)
-        return self.arena.window.over(self.inbox.tail(), self.inbox.room())
+            return self.arena.window.over(self.arena.scratch, self.arena.budget.window(SCRATCH_SIZE))
+        if self.inbox.base == NULL:
+            return self.arena.window.over(self.arena.fresh_block(), self.arena.budget.window(BLOCK_SIZE))
+        self.inbox.reserve(4096)
+        return self.arena.window.over(self.inbox.tail(), self.arena.budget.window(self.inbox.room()))
 
     def buffer_updated(self, Py_ssize_t count):
         if self.gone or self.deaf:
             return
         if self.tls is None:
+            if self.inbox.base == NULL:
+                self.inbox.adopt_fresh()
             self.inbox.commit(count)
             self.bytes_in += count
             self.fresh = True
-        else:
-            self.tls.feed(self.arena.scratch, count)
-        self.deliver()
+            self.deliver()
+            return
+        self.tls.feed(self.arena.scratch, count)
+        try:
+            self.deliver()
+        finally:
+            if self.gone or self.deaf:
+                self.tls.forget()
+            else:
+                self.tls.keep()
 
     def eof_received(self):
         self.eof = True
@@ -56,12 +73,16 @@ cdef class Endpoint:
         return True
 
     def pause_writing(self):
-        self.blocked = True
-        self.party.writable(self, False)
+        # put() and flush() see how much it is
+        self.is_behind = True
 
     def resume_writing(self):
-        self.blocked = False
-        self.party.writable(self, True)
+        self.is_behind = False
+        self.arena.budget.give(self.unsent)
+        self.unsent = 0
+        if self.blocked:
+            self.blocked = False
+            self.party.writable(self, True)
 
     def connection_lost(self, error):
         self.gone = True
@@ -69,6 +90,11 @@ cdef class Endpoint:
         note(LEDGER_ENDPOINT, -1)
         self.inbox.drop()
         self.outbox.drop()
+        self.arena.budget.give(self.unsent)
+        self.unsent = 0
+        self.count_undecrypted(0)
+        if self.tls is not None:
+            self.tls.forget()
         try:
             if self.fault is None:
                 self.fault = error
@@ -77,6 +103,7 @@ cdef class Endpoint:
             self.party = Party()
             self.transport = None
             self.write_out = None
+            self.write_all = None
 
     # --- reading
 
@@ -99,8 +126,11 @@ cdef class Endpoint:
                 self.tell_end()
         finally:
             self.delivering = False
-        if self.inbox.size() >= self.arena.max_buffer and not self.held:
-            self.hold()
+        if self.inbox.size():
+            if self.inbox.size() >= self.arena.max_buffer and not self.held:
+                self.hold()
+            if self.arena.budget.is_short():
+                self.inbox.shrink()
         return 0
 
     cdef int deliver_tls(self) except -1:
@@ -111,7 +141,6 @@ cdef class Endpoint:
                     if not self.step_handshake():
                         return 0
                     continue
-                self.inbox.reserve(BLOCK_SIZE if self.inbox.size() == 0 else 16384)
                 count = self.tls.read_into(self.inbox)
                 if count == 0:
                     break
@@ -124,8 +153,11 @@ cdef class Endpoint:
             return 0
         if self.inbox.size() == 0:
             self.inbox.drop()
-        if not self.gone and self.tls.outgoing.pending:
-            self.flush()
+        if not self.gone:
+            # between reads there is at most a part of a record in the engine, unless we stopped before it was empty
+            self.count_undecrypted(<Py_ssize_t>self.tls.incoming.pending if self.held else self.tls.partial)
+            if self.tls.outgoing.pending:
+                self.flush()
         return 0
 
     cdef int tell_end(self) except -1:
@@ -173,12 +205,30 @@ cdef class Endpoint:
     cdef int put(self, const char* data, Py_ssize_t length) except -1:
         if self.tls is None:
             self.write_out(PyBytes_FromStringAndSize(data, length))
+            if self.is_behind:
+                self.count_unsent(length)
         else:
             self.tls.write(data, length)
         return 0
 
+    cdef int count_unsent(self, Py_ssize_t length) except -1:
+        self.unsent += length
+        self.arena.budget.take(length)
+        # a short answer does not keep its upstream until a slow client has read it; when memory is short it does
+        if not self.blocked and (self.unsent > BLOCK_SIZE or self.arena.budget.is_short()):
+            self.blocked = True
+            return self.party.writable(self, False)
+        return 0
+
+    cdef void count_undecrypted(self, Py_ssize_t length) noexcept:
+        if length > self.undecrypted:
+            self.arena.budget.take(length - self.undecrypted)
+        elif length < self.undecrypted:
+            self.arena.budget.give(self.undecrypted - length)
+        self.undecrypted = length
+
     cdef int flush(self) except -1:
-        cdef bytes ciphertext
+        cdef object ciphertext
         if self.closing:
             return 0
         if self.outbox.size():
@@ -186,8 +236,19 @@ cdef class Endpoint:
             self.outbox.drop()
         if self.tls is not None:
             ciphertext = self.tls.take()
-            if ciphertext is not None:
+            if ciphertext is None:
+                return 0
+            if type(ciphertext) is bytes:
                 self.write_out(ciphertext)
+                if self.is_behind:
+                    self.count_unsent(PyBytes_GET_SIZE(ciphertext))
+            else:
+                if self.write_all is None:
+                    self.write_out(b"".join(ciphertext))
+                else:
+                    self.write_all(ciphertext)
+                if self.is_behind:
+                    self.count_unsent(sum(map(len, ciphertext)))
         return 0
 
     cdef int flush_last(self) except -1:
@@ -267,7 +328,8 @@ cdef class Endpoint:
         self.arena.check_thread()
         self.tls = TlsPump(self.arena, context, server_side, server_hostname, session)
         if self.inbox.size():
-            self.tls.feed(<char*>self.inbox.data(), self.inbox.size())
+            self.tls.feed(self.inbox.data(), self.inbox.size())
+            self.tls.keep()
             self.bytes_in -= self.inbox.size()
             self.inbox.drop()
         self.fresh = False

@@ -9,7 +9,7 @@ cimport cython
 from soth_mitm._dataplane.body cimport BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_DOWNLOAD, LATE_HEAD, LATE_IDLE,
-    LATE_UPLOAD, SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
+    SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
 )
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.fields cimport too_large_text
@@ -108,6 +108,7 @@ cdef class Exchange(Conversation):
         if used == HEAD_MORE:
             if self.client.told_end:
                 return self.leave()
+            self.client.inbox.shrink()
             if self.client_deadline.stage != LATE_HEAD or self.client_deadline.queue is None:
                 self.client_deadline.set(self.plane.client_head, LATE_HEAD)
             return 0
@@ -195,6 +196,8 @@ cdef class Exchange(Conversation):
         cdef int outcome
         self.sending = SENDING_DECIDE
         self.client_deadline.clear()
+        if self.is_paced and self.end_wait():
+            return 0
         self.flow.show_request()
         outcome = self.plane.hooks.run(self.plane.hooks.on_request, self.flow.shown, None, self)
         if outcome == HOOK_PENDING:
@@ -271,32 +274,25 @@ cdef class Exchange(Conversation):
 
     cdef int write_request(self) except -1:
         cdef Flow flow = self.flow
-        cdef bytes head = request_head_bytes(flow.request, flow.upgrade), piece
+        cdef bytes head = request_head_bytes(flow.request, flow.upgrade)
         self.upstream.send_bytes(head)
         self.plane.counters.bytes_to_upstreams += len(head)
         if flow.wire is not None:
-            for piece in flow.wire.pieces:
-                self.upstream.send_bytes(piece)
-            self.plane.counters.bytes_to_upstreams += flow.wire.size
-        if flow.request_body.state != BODY_DONE:
-            # the rest streams on and is not kept, so these alone are not the request
-            flow.wire = None
+            flow.wire.sent = 0
         self.upstream_scanned = 0
         self.upstream_bytes_before = self.upstream.bytes_in
         self.answering = ANSWERING_HEAD
         self.sending = SENDING_RELAY
         self.again = True
-        if flow.request_body.state == BODY_DONE:
+        if flow.request_body.state == BODY_DONE and flow.wire is None:
             return self.request_sent()
-        # what is streamed from now on is not kept, so that the request cannot be sent again
-        flow.wire = None
         if flow.ask_later and flow.payload is None:
             self.upstream.flush()
             flow.ask_afterwards()
             if self.over:
                 return 0
         self.upstream_deadline.clear()
-        self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
+        self.await_upload()
         return 0
 
     cdef int relay_request(self) except -1:
@@ -307,9 +303,9 @@ cdef class Exchange(Conversation):
             return self.reject()
         if moved == MOVED_ALL:
             return self.request_sent()
-        self.client_deadline.set(self.plane.body_idle, LATE_UPLOAD)
+        self.await_upload()
         # not before its buffer is empty: one that is full holds it back by itself
-        return self.client.hold() if self.upstream.blocked else self.client.release()
+        return self.client.hold() if self.has_enough() else self.client.release()
 
     cdef int request_sent(self) except -1:
         self.sending = SENDING_SENT
@@ -372,7 +368,7 @@ cdef class Exchange(Conversation):
             if index >= 0:
                 head.fields[index].hop = 1
                 head.has_hop = True
-        flow.wire = None
+        flow.forget_wire()
         flow.begin_response(head)
         out = response_head_bytes(head, not self.keep, self.keep and flow.request.minor == 0, False)
         self.client.send_bytes(out)
@@ -431,10 +427,15 @@ cdef class Exchange(Conversation):
         self.client.flush()
         if self.sending != SENDING_SENT and (self.upstream is None or self.upstream.told_end or self.upstream.gone):
             # an early response, and nobody left to send the rest of the request to
+            if self.flow.request_body.state == BODY_DONE:
+                self.send_no_more()
+                return self.flow.end_response(True)
             self.drop_upstream()
             close_while_sending(self.client, self.plane)
             self.flow.end_response(True)
             return self.stop()
+        if self.sending == SENDING_RELAY:
+            self.await_upload()
         self.flow.end_response(True)
         return 0
 

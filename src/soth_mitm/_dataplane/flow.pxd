@@ -30,15 +30,17 @@ cdef class Route:
     cdef int met(self, object facts) except -1     # requests now go over a connection of which that is known
 
 
-# Pieces of a body, up to a bound
+# The bytes of a body, up to a bound. They grow in place: what is shown in the end was not copied a second time.
 cdef class Copy:
-    cdef list pieces
+    cdef bytes content         # of which the first `size` bytes are the copy
     cdef Py_ssize_t size
     cdef Py_ssize_t limit
+    cdef Py_ssize_t sent       # how far whoever sends it has got
     cdef bint truncated
 
-    cdef int add(self, const char* data, Py_ssize_t length) except -1
-    cdef bytes joined(self)
+    cdef Py_ssize_t add(self, const char* data, Py_ssize_t length) except -1   # how much of it was kept
+    cdef int resize(self, Py_ssize_t capacity) except -1
+    cdef bytes whole(self)     # and no more is added from now on
 
 
 cdef class Flow(Party):
@@ -71,6 +73,13 @@ cdef class Flow(Party):
     cdef Decoder decoder
     cdef list frames                   # framed and not pushed yet
 
+    # what is kept for the handler
+    cdef Py_ssize_t kept               # bytes of it that the budget counts
+    cdef Py_ssize_t shown_size         # those of them that `shown` has and `wire` has not
+    cdef Py_ssize_t framing            # those of them that the framer holds
+    cdef bint is_waiting               # for the budget
+    cdef bint has_waited               # for long enough: it does not wait again
+
     # hooks after the decision, one at a time and in order
     cdef object queue                  # deque of (Hook, argument, argument), made when the first one has to wait
     cdef Py_ssize_t queued_bytes
@@ -84,6 +93,7 @@ cdef class Flow(Party):
     cdef int64_t sequence
 
     cdef bint conversational(self) noexcept
+    cdef bint is_repeatable(self) noexcept     # doing it twice does no harm
     cdef int keep_request(self, const char* data, Py_ssize_t length) except -1
     cdef int keep_payload(self, View payload) except -1
     cdef RawRequest show_request(self)
@@ -93,12 +103,21 @@ cdef class Flow(Party):
     cdef int tell_head(self) except -1
     cdef object show_response(self, bytes body)
     cdef int see_payload(self, View payload) except -1     # calls no hook: push_frames() does, once the bytes are on their way
+    cdef int count_framing(self) except -1
+    cdef int end_copies(self) except -1
     cdef int end_response(self, bint whole) except -1
     cdef int end(self) except -1
     cdef int settle(self) except -1
 
+    cdef int keep(self, Py_ssize_t count) except -1
+    cdef int let_go(self, Py_ssize_t count) except -1
+    cdef int forget_wire(self) except -1       # it will not be sent again; if it is not sent yet, nothing happens
+    cdef int grow(self, bint deciding) except -1   # more is to come of what is kept: wait, if the budget says so
+    cdef int wait_no_more(self) except -1
+
     cdef int call(self, Hook hook, object first, object second) except -1
     cdef int push(self, Hook hook, object first, object second) except -1
     cdef int push_frames(self) except -1
+    cdef int begin_pace(self) except -1
     cdef int drain(self) except -1
     cdef int full(self) except -1

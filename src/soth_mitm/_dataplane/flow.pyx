@@ -7,12 +7,17 @@ returned; a full queue paces the flow for a bounded time, then frames are droppe
 from collections import deque
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.string cimport memcpy
 
 from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.decode cimport decoder_for
-from soth_mitm._dataplane.head cimport FIELD_CONTENT_ENCODING, Head
+from soth_mitm._dataplane.head cimport (
+    FIELD_CONTENT_ENCODING, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE, Head,
+)
 from soth_mitm._dataplane.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook
 from soth_mitm._dataplane.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.messages cimport RawRequest, StreamChunk, new_request, new_response
@@ -25,6 +30,9 @@ from soth_mitm._dataplane.view cimport View, view_bytes
 cdef extern from *:
     # the limit of what has none: a stream does not end, its frames are bounded one by one
     const Py_ssize_t ENDLESS "PY_SSIZE_T_MAX"
+
+cdef enum:
+    LEAST_COPY = 64
 
 
 @cython.final
@@ -53,25 +61,45 @@ cdef class Route:
 @cython.final
 @cython.freelist(64)
 cdef class Copy:
-    """Pieces of a body, kept up to `limit` bytes."""
+    """The first `limit` bytes of a body."""
 
     def __cinit__(self, Py_ssize_t limit):
-        self.pieces = []
+        self.content = b""
         self.limit = limit
 
-    cdef int add(self, const char* data, Py_ssize_t length) except -1:
+    cdef Py_ssize_t add(self, const char* data, Py_ssize_t length) except -1:
         if length > self.limit - self.size:
             length = self.limit - self.size
             self.truncated = True
-        if length > 0:
-            self.pieces.append(PyBytes_FromStringAndSize(data, length))
-            self.size += length
+        if length <= 0:
+            return 0
+        if self.size == 0 and length > 1:
+            self.content = PyBytes_FromStringAndSize(data, length)
+        else:
+            if self.size == 0:
+                # Python shares its bytes objects of no or one byte
+                self.content = PyBytes_FromStringAndSize(NULL, LEAST_COPY)
+            if self.size + length > PyBytes_GET_SIZE(self.content):
+                self.resize(self.size + max(self.size, length))
+            memcpy(PyBytes_AS_STRING(self.content) + self.size, data, length)
+        self.size += length
+        return length
+
+    cdef int resize(self, Py_ssize_t capacity) except -1:
+        # nobody else has seen it yet
+        cdef PyObject* content = <PyObject*>self.content
+        Py_INCREF(self.content)
+        self.content = None
+        _PyBytes_Resize(&content, capacity)
+        self.content = <bytes>content
+        Py_DECREF(self.content)
         return 0
 
-    cdef bytes joined(self):
-        if len(self.pieces) != 1:
-            self.pieces = [b"".join(self.pieces)]
-        return <bytes>self.pieces[0]
+    cdef bytes whole(self):
+        if PyBytes_GET_SIZE(self.content) != self.size:
+            self.resize(self.size)
+        self.limit = self.size
+        return self.content
 
 
 @cython.final
@@ -96,15 +124,18 @@ cdef class Flow(Party):
     cdef bint conversational(self) noexcept:
         return self.upgrade or stream_of(self.request) != STREAM_NONE
 
+    cdef bint is_repeatable(self) noexcept:
+        return self.request.method in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE)
+
     cdef int keep_request(self, const char* data, Py_ssize_t length) except -1:
         if self.wire is None:
             self.wire = Copy(ENDLESS)
-        return self.wire.add(data, length)
+        return self.keep(self.wire.add(data, length))
 
     cdef int keep_payload(self, View payload) except -1:
         if self.payload is None:
             self.payload = Copy(self.plane.body_limit)
-        return self.payload.add(payload.ptr, payload.len)
+        return self.keep(self.payload.add(payload.ptr, payload.len))
 
     cdef RawRequest show_request(self):
         cdef bytes body = b""
@@ -113,13 +144,15 @@ cdef class Flow(Party):
         if source is None and self.request_body.kind != BODY_CHUNKED:
             source = self.wire
         if source is not None:
-            body = source.joined()
+            body = source.whole()
             truncated = source.truncated
             if len(body) > self.plane.body_limit:
                 body = body[:self.plane.body_limit]
                 truncated = True
             elif len(body) == self.plane.body_limit < self.request.content_length:
                 truncated = True
+            if source is self.payload:
+                self.shown_size = source.size
         # what comes from now on is nobody's
         self.payload = None
         self.shown = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, body,
@@ -170,6 +203,11 @@ cdef class Flow(Party):
         if self.streaming and self.hooks.on_response is not None:
             self.ask_afterwards()
             self.push(self.hooks.on_response, self.show_response(b""), None)
+        if self.kept and self.streaming and self.plane.enforce and self.request_body.state == BODY_DONE and self.wire is None:
+            # a stream may last, and its request is the handler's now
+            self.payload = None
+            self.shown = None
+            self.let_go(self.kept)
         return 0
 
     cdef object show_response(self, bytes body):
@@ -185,7 +223,7 @@ cdef class Flow(Party):
         if payload.len == 0:
             return 0
         if self.copy is not None:
-            return self.copy.add(payload.ptr, payload.len)
+            return self.keep(self.copy.add(payload.ptr, payload.len))
         if self.framer is None:
             return 0
         if self.decoder is None:
@@ -197,7 +235,14 @@ cdef class Flow(Party):
                 # what was decoded before is shown; the traffic goes on without being framed
                 self.plane.counters.framing_errors += 1
                 self.framer = None
-        return 0
+        return self.count_framing()
+
+    cdef int count_framing(self) except -1:
+        cdef Py_ssize_t before = self.framing
+        self.framing = 0 if self.framer is None else self.framer.unfinished()
+        if self.framing > before:
+            return self.keep(self.framing - before)
+        return self.let_go(before - self.framing) if self.framing < before else 0
 
     cdef int end_response(self, bint whole) except -1:
         cdef bytes plain
@@ -209,9 +254,10 @@ cdef class Flow(Party):
             self.push_frames()
             self.plane.counters.framing_errors += self.framer.error_count
             self.framer = None
+            self.count_framing()
         elif self.copy is not None and whole:
             self.ask_afterwards()
-            self.push(self.hooks.on_response, self.show_response(self.copy.joined()), None)
+            self.push(self.hooks.on_response, self.show_response(self.copy.whole()), None)
         self.copy = None
         return 0
 
@@ -219,6 +265,8 @@ cdef class Flow(Party):
         if self.ended:
             return 0
         self.ended = True
+        self.is_paced = False
+        self.wait_no_more()
         self.plane.counters.active_flows -= 1
         note(LEDGER_FLOW, -1)
         self.ask_afterwards()
@@ -232,7 +280,69 @@ cdef class Flow(Party):
         self.is_settled = True
         if self.pace is not None:
             self.pace.clear()
+        if self.kept:
+            self.let_go(self.kept)
         return self.owner.settled(self)
+
+    # --- what is kept for the handler, and the budget
+
+    cdef int keep(self, Py_ssize_t count) except -1:
+        self.kept += count
+        self.plane.arena.budget.take(count)
+        return 0
+
+    cdef int let_go(self, Py_ssize_t count) except -1:
+        self.kept -= count
+        self.plane.arena.budget.give(count)
+        if self.kept == 0:
+            self.plane.arena.budget.leave(self)
+        return 0
+
+    cdef int forget_wire(self) except -1:
+        cdef Py_ssize_t size
+        if self.wire is None or self.wire.sent < self.wire.size:
+            return 0
+        size = self.wire.size
+        if self.hooks.on_response is None:
+            # nobody will be shown the request again
+            size += self.shown_size
+            self.shown = None
+        elif self.shown_size == 0:
+            # what is shown is made of the same bytes
+            size = 0
+        self.wire = None
+        return self.let_go(size)
+
+    cdef int grow(self, bint deciding) except -1:
+        if self.is_waiting or self.has_waited or self.kept == 0 or self.plane.arena.budget.may_grow(self):
+            return 0
+        self.is_waiting = True
+        if not deciding:
+            # a body that is decided on has a deadline of its own
+            self.begin_pace()
+        return self.owner.paced(True)
+
+    cdef int afforded(self) except -1:
+        if not self.is_waiting:
+            return 0
+        self.is_waiting = False
+        if not self.is_paced and self.pace is not None:
+            self.pace.clear()
+        return self.owner.paced(self.is_paced)
+
+    cdef int wait_no_more(self) except -1:
+        if self.is_waiting:
+            self.is_waiting = False
+            self.plane.arena.budget.leave(self)
+        return 0
+
+    cdef int end_copies(self) except -1:
+        cdef Copy copy
+        for copy in (self.payload, self.copy):
+            if copy is not None and copy.limit > copy.size:
+                copy.limit = copy.size
+                self.plane.counters.shortened_copies += 1
+        return 0
 
     # --- hooks, in order
 
@@ -265,13 +375,17 @@ cdef class Flow(Party):
         self.queue.append((hook, first, second))
         if type(first) is StreamChunk:
             self.queued_bytes += len((<StreamChunk>first).payload)
+            self.keep(len((<StreamChunk>first).payload))
         if not self.is_paced and not self.dropping and not self.ended and self.full():
             self.is_paced = True
-            if self.pace is None:
-                self.pace = Deadline(self)
-            self.pace.set(self.plane.pace, 0)
+            self.begin_pace()
             self.owner.paced(True)
         return 0
+
+    cdef int begin_pace(self) except -1:
+        if self.pace is None:
+            self.pace = Deadline(self)
+        return self.pace.set(self.plane.pace, 0)
 
     cdef int call(self, Hook hook, object first, object second) except -1:
         cdef int outcome = self.hooks.run(hook, first, second, self)
@@ -284,11 +398,18 @@ cdef class Flow(Party):
         return 0
 
     cdef int full(self) except -1:
-        return self.queue is not None and (len(self.queue) >= self.plane.queue_limit or self.queued_bytes > self.plane.body_limit)
+        return self.queue is not None and (
+            len(self.queue) >= self.plane.queue_limit or self.queued_bytes > self.plane.body_limit
+            or (self.queued_bytes > 0 and self.plane.arena.budget.is_scarce()))
 
     cdef int late(self, int stage) except -1:
-        self.is_paced = False
-        self.dropping = True
+        if self.is_waiting:
+            self.wait_no_more()
+            self.has_waited = True
+            self.end_copies()
+        if self.is_paced:
+            self.is_paced = False
+            self.dropping = True
         return self.owner.paced(False)
 
     cdef int resolved(self, object result, object error) except -1:
@@ -304,11 +425,13 @@ cdef class Flow(Party):
             hook, first, second = self.queue.popleft()
             if type(first) is StreamChunk:
                 self.queued_bytes -= len((<StreamChunk>first).payload)
+                self.let_go(len((<StreamChunk>first).payload))
             self.call(hook, first, second)
         if not self.full():
             self.dropping = False
             if self.is_paced:
                 self.is_paced = False
-                self.pace.clear()
-                self.owner.paced(False)
+                if not self.is_waiting:
+                    self.pace.clear()
+                self.owner.paced(self.is_waiting)
         return self.settle()

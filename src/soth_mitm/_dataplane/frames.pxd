@@ -14,6 +14,8 @@ cdef class Framer:
     cdef readonly bint failed
 
     cdef int feed(self, const char* data, Py_ssize_t length, list out) except -1
+    # Bytes that are held of a frame which is not complete
+    cdef Py_ssize_t unfinished(self) noexcept
     # The stream ended: deliver what the format says is complete
     cdef int finish(self, list out) except -1
 

@@ -19,6 +19,9 @@ cdef class Framer:
     cdef int feed(self, const char* data, Py_ssize_t length, list out) except -1:
         raise NotImplementedError("a framer must say how it frames")
 
+    cdef Py_ssize_t unfinished(self) noexcept:
+        return 0
+
     cdef int finish(self, list out) except -1:
         raise NotImplementedError("a framer must say what the end of its stream completes")
 

@@ -57,6 +57,9 @@ cdef class GrpcFramer(Framer):
             length -= step
         return 0
 
+    cdef Py_ssize_t unfinished(self) noexcept:
+        return PyByteArray_GET_SIZE(self.held)
+
     cdef int finish(self, list out) except -1:
         if self.skip > 0 or PyByteArray_GET_SIZE(self.held) > 0:
             self.error_count += 1

@@ -79,6 +79,8 @@ cdef class Intake(Party):
         return 0
 
     cdef int received(self, object endpoint) except -1:
+        # who waits here may wait for long, and there may be many
+        (<Endpoint>endpoint).inbox.shrink()
         return self.wake()
 
     cdef int ended(self, object endpoint, bint clean) except -1:

@@ -27,6 +27,8 @@ cdef int close_while_sending(Endpoint endpoint, Plane plane) except -1:
     # the TLS engine refuses to read what came before it had said goodbye, and that is no reason to cut the connection
     endpoint.deaf = True
     endpoint.inbox.drop()
+    if endpoint.tls is not None:
+        endpoint.tls.forget()
     endpoint.end_writing()
     farewell.wait()
     return endpoint.release()

@@ -53,6 +53,9 @@ cdef class NdjsonFramer(Framer):
             at = lf + 1
         return 0
 
+    cdef Py_ssize_t unfinished(self) noexcept:
+        return PyByteArray_GET_SIZE(self.line)
+
     cdef int finish(self, list out) except -1:
         if PyByteArray_GET_SIZE(self.line) > 0:
             self.end_line(PyByteArray_AS_STRING(self.line), PyByteArray_GET_SIZE(self.line), out)

@@ -25,6 +25,8 @@ cdef class Party:
 
     # a flow's queue of hook calls is full, so that its traffic should wait (true), or has room again or has waited long enough (false)
     cdef int paced(self, bint hold) except -1
+    # the budget has room again, or it is our turn to go on without
+    cdef int afforded(self) except -1
     # a flow has ended and its last hook has returned
     cdef int settled(self, object flow) except -1
 

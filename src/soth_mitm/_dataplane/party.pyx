@@ -35,6 +35,9 @@ cdef class Party:
     cdef int paced(self, bint hold) except -1:
         return 0
 
+    cdef int afforded(self) except -1:
+        return 0
+
     cdef int settled(self, object flow) except -1:
         return 0
 

@@ -28,6 +28,7 @@ cdef class Counters:
     cdef public int64_t upgrades
     cdef public int64_t tunnels
     cdef public int64_t dropped_chunks
+    cdef public int64_t shortened_copies
     cdef public int64_t stream_chunks
     cdef public int64_t framing_errors
     cdef public int64_t bytes_from_clients

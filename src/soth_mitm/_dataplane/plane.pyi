@@ -25,6 +25,7 @@ class Counters:
     upgrades: int
     tunnels: int
     dropped_chunks: int
+    shortened_copies: int
     stream_chunks: int
     framing_errors: int
     bytes_from_clients: int

@@ -85,6 +85,9 @@ cdef class SseFramer(Framer):
         self.keep_partial(at, end - at)
         return 0
 
+    cdef Py_ssize_t unfinished(self) noexcept:
+        return PyByteArray_GET_SIZE(self.line) + PyByteArray_GET_SIZE(self.data)
+
     cdef int finish(self, list out) except -1:
         # An event without its blank line is not dispatched: it may have been cut anywhere
         return 0

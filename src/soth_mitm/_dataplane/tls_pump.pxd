@@ -2,10 +2,19 @@
 #
 # The `ssl` module raises WantRead when a read finds no whole record, which costs 2-3 us; the pump counts records as ciphertext comes in and
 # asks only when one is complete. One thread, one connection.
+#
+# A memory BIO never gives back what it has grown to. So the engine is fed with slices, and what it writes is taken away in slices: what an
+# idle connection holds does not depend on how much went through it at once.
 
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.buffer cimport Arena, Buffer
+
+
+cdef enum:
+    FEED_SLICE = 16384         # ciphertext that goes into the engine at once
+    WRITE_SLICE = 16384        # plaintext that goes into the engine at once
+    ROOM = 16384               # for plaintext, when there is some: a record
 
 
 cdef class TlsPump:
@@ -22,22 +31,35 @@ cdef class TlsPump:
     cdef readonly bint ended           # close_notify came: no more plaintext
     cdef bint maybe_pending            # the last read filled the space it was given
 
-    # where the records lie in the ciphertext so far
+    # ciphertext that the engine has not got yet
+    cdef const char* lent              # of the read under way, in its caller's memory
+    cdef Py_ssize_t lent_len
+    cdef Buffer unfed                  # of reads before it
+    cdef bint is_dry                   # the engine has no whole record
+
+    # ciphertext of the engine that is not sent yet
+    cdef list slices                   # taken from it already, before what lies in `outgoing`; or None
+
+    # where the records lie in the ciphertext that the engine has got
     cdef unsigned char header[5]
     cdef int header_len                # bytes of the current record's header
     cdef Py_ssize_t record_left        # bytes of the current record's body that are still to come
     cdef Py_ssize_t partial            # bytes of the current, incomplete record that came
 
-    # Ciphertext in
-    cdef int feed(self, char* data, Py_ssize_t length) except -1
+    # Ciphertext in; borrowed until keep(), which copies what nobody wanted so far
+    cdef int feed(self, const char* data, Py_ssize_t length) except -1
+    cdef int keep(self) except -1
+    cdef int forget(self) except -1            # all of it
+    cdef int top_up(self) except -1            # 1: the engine got another slice
+    cdef bint has_record(self) except -1       # the engine has a whole record, after it got what it needed for that
     cdef void track(self, const char* data, Py_ssize_t length) noexcept nogil
     # Handshake: 1 when it is complete, 0 when it waits for the peer; raises ssl.SSLError
     cdef int handshake(self) except -1
-    # Plaintext out: bytes put into `target` (whose room bounds them), 0 when there is none now; raises ssl.SSLError
+    # Plaintext out: bytes put into `target`, which grows only when it has no room for a record; 0 when there is none now. Raises ssl.SSLError
     cdef Py_ssize_t read_into(self, Buffer target) except -1
     # Plaintext in
     cdef int write(self, const char* data, Py_ssize_t length) except -1
-    # Ciphertext out: what is to be sent now, or None
-    cdef bytes take(self)
+    # Ciphertext out: what is to be sent now: bytes, a list of them, or None
+    cdef object take(self)
     # Say close_notify; the alert is among what take() gives next
     cdef int shut(self) except -1

@@ -28,11 +28,53 @@ cdef class TlsPump:
         self.ssl_read = inner.read
         self.ssl_write = inner.write
         self.ssl_pending = inner.pending
+        self.unfed = Buffer(arena)
 
-    cdef int feed(self, char* data, Py_ssize_t length) except -1:
-        self.track(data, length)
-        self.feed_bio(self.arena.window.over(data, length))
+    cdef int feed(self, const char* data, Py_ssize_t length) except -1:
+        self.keep()
+        self.lent = data
+        self.lent_len = length
         return 0
+
+    cdef int keep(self) except -1:
+        if self.lent_len:
+            self.unfed.keep(self.lent, self.lent_len)
+            self.lent_len = 0
+        return 0
+
+    cdef int forget(self) except -1:
+        self.lent_len = 0
+        self.unfed.drop()
+        return 0
+
+    cdef int top_up(self) except -1:
+        # no further than to the end of a record that is longer than what was left of the slice
+        cdef Py_ssize_t slice = self.record_left if self.record_left else <Py_ssize_t>FEED_SLICE
+        cdef Py_ssize_t length = min(self.unfed.size(), slice)
+        if length:
+            self.track(self.unfed.data(), length)
+            self.feed_bio(self.arena.window.over(<char*>self.unfed.data(), length))
+            self.unfed.consume(length)
+            return 1
+        length = min(self.lent_len, slice)
+        if length:
+            self.track(self.lent, length)
+            self.feed_bio(self.arena.window.over(<char*>self.lent, length))
+            self.lent += length
+            self.lent_len -= length
+            return 1
+        return 0
+
+    cdef bint has_record(self) except -1:
+        if self.is_dry and not self.top_up():
+            return False
+        self.is_dry = False
+        # bytes in the BIO beyond the incomplete record mean that a whole one waits there
+        while <Py_ssize_t>self.incoming.pending <= self.partial:
+            if not self.top_up():
+                self.is_dry = True
+                return False
+        return True
 
     cdef void track(self, const char* data, Py_ssize_t length) noexcept nogil:
         # RFC 8446 section 5.1: type (1), version (2), length (2), body
@@ -59,26 +101,28 @@ cdef class TlsPump:
             length -= step
 
     cdef int handshake(self) except -1:
-        try:
-            self.ssl_object.do_handshake()
-        except WANT_READ:
-            return 0
-        self.secured = True
+        while not self.secured:
+            self.top_up()
+            try:
+                self.ssl_object.do_handshake()
+                self.secured = True
+            except WANT_READ:
+                if not self.lent_len and not self.unfed.size():
+                    return 0
         return 1
 
     cdef Py_ssize_t read_into(self, Buffer target) except -1:
         cdef Py_ssize_t total = 0, room, count
-        while not self.ended:
-            room = target.room()
-            if room == 0:
-                break
-            # Bytes in the BIO beyond the incomplete record mean that a whole one waits there
+        while not self.ended and not (total and target.room() == 0):
             if self.maybe_pending:
                 self.maybe_pending = False
-                if not <bint>self.ssl_pending() and <Py_ssize_t>self.incoming.pending <= self.partial:
+                if not <bint>self.ssl_pending() and not self.has_record():
                     break
-            elif <Py_ssize_t>self.incoming.pending <= self.partial:
+            elif not self.has_record():
                 break
+            if total == 0:
+                target.reserve(ROOM)
+            room = target.room()
             try:
                 count = self.ssl_read(room, self.arena.window.over(target.tail(), room))
             except WANT_READ:
@@ -97,15 +141,25 @@ cdef class TlsPump:
     cdef int write(self, const char* data, Py_ssize_t length) except -1:
         cdef Py_ssize_t count
         while length:
-            count = self.ssl_write(self.arena.window.over(<char*>data, length))
+            count = self.ssl_write(self.arena.window.over(<char*>data, min(length, <Py_ssize_t>WRITE_SLICE)))
             data += count
             length -= count
+            if length:
+                if self.slices is None:
+                    self.slices = []
+                self.slices.append(self.take_bio())
         return 0
 
-    cdef bytes take(self):
+    cdef object take(self):
+        cdef list slices = self.slices
         if not self.outgoing.pending:
-            return None
-        return self.take_bio()
+            self.slices = None
+            return slices
+        if slices is None:
+            return self.take_bio()
+        self.slices = None
+        slices.append(self.take_bio())
+        return slices
 
     cdef int shut(self) except -1:
         # unwrap() looks for the peer's close_notify too, and fails for good when it finds application data: that is kept back meanwhile

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
+from soth_mitm._dataplane.budget import Budget
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.hooks import HookCounts
 from soth_mitm._dataplane.intake import Intake
@@ -57,7 +58,8 @@ class Service:
         self._ca = ca
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self.arena = Arena(config.max_http_head_bytes)
+        self._budget = Budget(config.max_in_flight_bytes, self._loop.call_soon)
+        self.arena = Arena(config.max_http_head_bytes, self._budget)
         self._counters = Counters()
         self._hook_counts = HookCounts()
         self._tally = Tally()
@@ -159,6 +161,7 @@ class Service:
             before.upstreams.limit(config.connection_pool)
         self._generations.append(generation)
         self.learning.configure(config, generation.snapshot.policy)
+        self._budget.set_limit(config.max_in_flight_bytes)
         self._retire_unused()
 
     def rotate_ca(self, ca: CertificateAuthority) -> None:
@@ -280,7 +283,10 @@ class Service:
             bytes_to_clients=counters.bytes_to_clients,
             bytes_from_upstreams=counters.bytes_from_upstreams,
             bytes_to_upstreams=counters.bytes_to_upstreams,
-            buffered_bytes=self.arena.lent,
+            buffered_bytes=self._budget.held,
+            paced_flow_count=self._budget.waits,
+            waiting_flows=self._budget.waiting_count,
+            shortened_copy_count=counters.shortened_copies,
             handler_call_count=hooks.calls,
             handler_seconds=hooks.seconds,
         )

@@ -1,0 +1,315 @@
+"""`max_in_flight_bytes`: what all connections hold together is bounded, everybody moves on, and nobody's bytes are lost."""
+
+import asyncio
+import contextlib
+import hashlib
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from soth_mitm import HandlerDecision, InterceptHandler, MitmConfig, RawRequest, RawResponse
+from support.leaks import what_remains
+from support.origin import Origin, Request, ScriptedConnection
+from support.origin_answers import pattern
+from support.recording import Recording
+from support.running import ProxyFactory, Running
+from support.wire_client import WireClient
+
+KIB = 1024
+BUDGET = 512 * KIB
+BODY = 200 * KIB
+MANY = 24
+# By how much the budget may be exceeded: what one flow keeps, one read, and for each connection a smallest read and a TLS record
+SLACK = BODY + (256 + MANY * (4 + 16)) * KIB
+SMALL = {"max_in_flight_bytes": BUDGET, "body.max_size_bytes": 256 * KIB, "connection_pool.max_connections_per_host": MANY}
+
+
+class Watch:
+    """Asks for the metrics all the time, on a thread of its own; `most` is the most that was held."""
+
+    def __init__(self, running: Running) -> None:
+        self.most = 0
+        self._running = running
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        while not self._over.is_set():
+            self.most = max(self.most, self._running.metrics().buffered_bytes)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def wait_until(running: Running, name: str, value: int) -> None:
+    """Wait until a metric is at least `value`."""
+    left = what_remains(lambda: {} if getattr(running.metrics(), name) >= value else {name: getattr(running.metrics(), name)})
+    assert not left, left
+
+
+@contextlib.contextmanager
+def clients(running: Running, port: int, count: int) -> Iterator[list[WireClient]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(running.secured(port)) for _ in range(count)]
+
+
+def upload(client: WireClient, number: int, size: int = BODY, part: int | None = None, chunked: bool = False) -> bytes:
+    """Send the first `part` bytes of a body, all when None, and return the whole body."""
+    body = bytes([number]) * size
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
+    data = b"%x\r\n" % size + body + b"\r\n0\r\n\r\n" if chunked else body
+    client.send(f"POST /echo HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode() + data[:part])
+    return body
+
+
+def assert_echoed(client: WireClient, body: bytes) -> None:
+    answer = client.read_answer()
+    assert answer.status == 200, answer.text
+    assert hashlib.sha256(body).hexdigest() in answer.text
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_uploads_that_together_exceed_the_budget_all_complete(proxy: ProxyFactory, origin: Origin, chunked: bool) -> None:
+    """Each is collected whole before its decision, though all of them together are nine times the budget."""
+    running = proxy(Recording(), **SMALL)
+    with clients(running, origin.port, MANY) as all_clients:
+        with Watch(running) as watch:
+            bodies = [upload(client, number, chunked=chunked) for number, client in enumerate(all_clients)]
+            for client, body in zip(all_clients, bodies, strict=True):
+                assert_echoed(client, body)
+        assert running.metrics().buffered_bytes == 0
+        assert running.metrics().waiting_flows == 0
+    assert all(request.body_complete and len(request.body) == BODY for request in running.handler.requests)
+    assert len(running.handler.requests) == MANY
+    assert running.metrics().paced_flow_count > 0
+    # chunked, the wire's bytes are kept as well as the content
+    assert watch.most <= BUDGET + SLACK + chunked * BODY
+
+
+def test_nothing_reaches_the_upstream_before_its_decision_while_others_wait(proxy: ProxyFactory, origin: Origin) -> None:
+    decided: list[asyncio.Event] = []
+
+    async def decide(request: RawRequest) -> HandlerDecision:
+        event = asyncio.Event()
+        decided.append(event)
+        await event.wait()
+        return HandlerDecision.ALLOW
+
+    def release(number: int) -> None:
+        decided[number].set()
+
+    running = proxy(Recording(decide), **SMALL)
+    with clients(running, origin.port, MANY) as all_clients:
+        bodies = [upload(client, number) for number, client in enumerate(all_clients)]
+        wait_until(running, "waiting_flows", MANY - 5)
+        waiting = running.metrics()
+        # whoever had room is asked about; of the others nobody was, and of none has anything gone out
+        assert 1 <= len(decided) <= 3
+        assert waiting.bytes_to_upstreams == 0
+        assert waiting.buffered_bytes <= BUDGET + SLACK
+        assert origin.requests == []
+        for number in range(MANY):
+            running.handler.wait("on_request", number + 1)
+            running.handle._loop.call_soon_threadsafe(release, number)
+        for client, body in zip(all_clients, bodies, strict=True):
+            assert_echoed(client, body)
+    assert all(request.body_complete for request in running.handler.requests)
+
+
+def test_uploads_that_stall_are_decided_on_what_arrived(proxy: ProxyFactory, origin: Origin) -> None:
+    """Nobody gets further by itself: the budget is full of parts of bodies, and their senders stopped."""
+    running = proxy(Recording(), **SMALL, **{"body.buffer_timeout_ms": 300})
+    with clients(running, origin.port, MANY) as all_clients:
+        bodies = [upload(client, number, part=BODY // 2) for number, client in enumerate(all_clients)]
+        running.handler.wait("on_request", MANY)
+        assert not any(request.body_complete for request in running.handler.requests)
+        for client, body in zip(all_clients, bodies, strict=True):
+            client.send(body[BODY // 2 :])
+        for client, body in zip(all_clients, bodies, strict=True):
+            assert_echoed(client, body)
+        assert running.metrics().buffered_bytes == 0
+
+
+def test_traffic_that_is_taken_goes_on_while_kept_bodies_fill_the_budget(proxy: ProxyFactory, origin: Origin) -> None:
+    running = proxy(Recording(), **SMALL)
+    with clients(running, origin.port, MANY) as all_clients, running.secured(origin.port) as other:
+        for number, client in enumerate(all_clients):
+            upload(client, number, part=BODY - 1)
+        wait_until(running, "waiting_flows", MANY - 5)
+        assert running.metrics().buffered_bytes > BUDGET // 2
+        # no request body to collect, and of the response only the copy would have to wait
+        assert other.request("/sse/50/0", "localhost").body.count(b"data:") == 50
+        assert other.request("/status/204", "localhost").status == 204
+        for client in all_clients:
+            client.reset()
+    running.wait_idle()
+    assert running.metrics().buffered_bytes == 0
+
+
+class Copying(InterceptHandler):
+    """Takes the bodies of responses."""
+
+    def __init__(self) -> None:
+        self.responses: list[RawResponse] = []
+
+    def on_response(self, response: RawResponse) -> None:
+        self.responses.append(response)
+
+
+def test_copies_of_responses_wait_for_each_other_and_are_whole(proxy: ProxyFactory, origin: Origin) -> None:
+    running = proxy(Copying(), **SMALL)
+    with clients(running, origin.port, MANY) as all_clients:
+        with Watch(running) as watch:
+            for client in all_clients:
+                client.send(b"GET /bytes/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % BODY)
+            for client in all_clients:
+                assert client.read_answer().body == pattern(BODY)
+        assert running.metrics().buffered_bytes == 0
+    assert [response.body for response in running.handler.responses] == [pattern(BODY)] * MANY
+    assert not any(response.body_truncated for response in running.handler.responses)
+    metrics = running.metrics()
+    assert metrics.paced_flow_count > 0
+    assert metrics.shortened_copy_count == 0
+    assert watch.most <= BUDGET + SLACK
+
+
+def test_copies_that_wait_for_too_long_end_and_the_traffic_goes_on(proxy: ProxyFactory, origin: Origin) -> None:
+    """The flow that may go on does not, since its upstream stopped; the others do not wait for ever."""
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY + pattern(BODY)[:-1])
+        connection.wait(end)
+        connection.send(pattern(BODY)[-1:])
+
+    end = threading.Event()
+    origin.script(script, "/stops")
+    running = proxy(Copying(), **SMALL, **{"flow_runtime.dispatch_queue_send_timeout_ms": 200})
+    with clients(running, origin.port, MANY) as all_clients:
+        for client in all_clients:
+            client.send(b"GET /stops HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        # all that has come is passed on, though no flow has ended
+        for client in all_clients:
+            assert client.read_head().status == 200
+            assert client.read_exactly(BODY - 1) == pattern(BODY)[:-1]
+        end.set()
+        for client in all_clients:
+            assert client.read_exactly(1) == pattern(BODY)[-1:]
+        assert running.metrics().cut_response_count == 0
+        what_remains(lambda: {} if len(running.handler.responses) == MANY else {"responses": 1})
+    cut = [response for response in running.handler.responses if response.body_truncated]
+    assert 0 < len(cut) == running.metrics().shortened_copy_count < MANY
+    assert all(pattern(BODY).startswith(response.raw_body) for response in running.handler.responses)
+    assert all(len(response.raw_body) == BODY for response in running.handler.responses if response not in cut)
+    assert running.metrics().buffered_bytes == 0
+
+
+def test_reload_applies_at_once(proxy: ProxyFactory, origin: Origin, make_config: Callable[..., MitmConfig]) -> None:
+    running = proxy(Recording(), **SMALL)
+    with clients(running, origin.port, MANY) as all_clients:
+        bodies = [upload(client, number, part=BODY - 1) for number, client in enumerate(all_clients)]
+        wait_until(running, "waiting_flows", MANY - 5)
+        running.handle.reload(make_config(**{**SMALL, "max_in_flight_bytes": 64 * BUDGET}))
+        # those that waited read on, without anybody having finished
+        left = what_remains(lambda: {} if running.metrics().buffered_bytes >= MANY * (BODY - 1) else {"missing": 1})
+        assert not left, running.metrics()
+        assert running.metrics().waiting_flows == 0
+        for client, body in zip(all_clients, bodies, strict=True):
+            client.send(body[-1:])
+            assert_echoed(client, body)
+
+
+class Late(InterceptHandler):
+    """Takes its time over each event of a stream."""
+
+    def __init__(self) -> None:
+        self.go_on: asyncio.Event | None = None
+        self.seen = 0
+
+    async def on_stream_chunk(self, chunk: object) -> None:
+        self.go_on = self.go_on or asyncio.Event()
+        await self.go_on.wait()
+        self.seen += 1
+
+
+def test_frames_that_wait_for_their_hook_count_and_pace(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    event = b"data: " + bytes(b"x" * 32 * KIB) + b"\n\n"
+    count = 64
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % (count * len(event)))
+        for _ in range(count):
+            connection.send(event)
+
+    plain_origin.script(script, "/events")
+    running = proxy(Late(), **{**SMALL, "body.max_size_bytes": BUDGET})
+    with running.tunnel(plain_origin.port) as client:
+        client.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.read_head().status == 200
+        wait_until(running, "buffered_bytes", BUDGET // 2)
+        before = -1
+        while before != (before := running.metrics().bytes_from_upstreams):
+            for _ in range(200):
+                running.metrics()
+        # the queue of one flow may hold body.max_size_bytes; it is the budget that ends it here
+        assert running.metrics().buffered_bytes < BUDGET
+        running.handle._loop.call_soon_threadsafe(running.handler.go_on.set)
+        assert client.read_exactly(count * len(event)) == event * count
+        left = what_remains(lambda: {} if running.handler.seen == count else {"seen": running.handler.seen})
+        assert not left
+        assert running.metrics().dropped_dispatch_work_count == 0
+    running.wait_idle()
+    assert running.metrics().buffered_bytes == 0
+
+
+@pytest.mark.parametrize("kind", ["tunnel", "intercepted", "plain"])
+def test_slow_reader_holds_little_and_its_end_gives_it_back(
+    proxy: ProxyFactory, origin: Origin, plain_origin: Origin, kind: str, make_config: Callable[..., MitmConfig]
+) -> None:
+    size = 24 << 20
+    server = plain_origin if kind == "plain" else origin
+    running = proxy(InterceptHandler(), **({"destinations": ("nobody.example:1",)} if kind == "tunnel" else {}))
+    client = running.tunnel(server.port)
+    if kind != "plain":
+        client.start_tls(running.client_context() if kind == "intercepted" else origin_context(make_config()))
+    with client:
+        client.send(b"GET /bytes/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % size)
+        before = -1
+        while before != (before := running.metrics().bytes_from_upstreams) or not before:
+            for _ in range(300):
+                running.metrics()
+        # of the read that did not fit: what could not be sent on, and what was not decrypted for that reason
+        assert 0 < running.metrics().buffered_bytes <= (64 + 256 + 2 * 32) * KIB
+        assert client.read_answer().body == pattern(size)
+        assert running.metrics().buffered_bytes == 0
+        client.send(b"GET /bytes/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % size)
+        wait_until(running, "buffered_bytes", 1)
+        client.reset()
+    running.wait_idle()
+    assert running.metrics().buffered_bytes == 0
+
+
+def origin_context(config: MitmConfig) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(config.upstream.ca_bundle_path))
+
+
+def test_idle_connections_hold_nothing_and_incomplete_heads_little(proxy: ProxyFactory, origin: Origin) -> None:
+    running = proxy(InterceptHandler())
+    with clients(running, origin.port, 8) as all_clients:
+        for client in all_clients:
+            assert len(client.request("/bytes/300000", "localhost").body) == 300_000
+        assert running.metrics().buffered_bytes == 0
+        for client in all_clients:
+            client.send(b"GET /bytes/1 HTTP/1.1\r\nHost: loc")
+        wait_until(running, "buffered_bytes", 1)
+        assert running.metrics().buffered_bytes <= 8 * 2 * KIB
+        for client in all_clients:
+            client.send(b"alhost\r\n\r\n")
+            assert client.read_answer().body == pattern(1)
+        assert running.metrics().buffered_bytes == 0
