@@ -14,8 +14,8 @@ down by that, never stopped, whatever others hold.
 for each other for ever. From three quarters of the budget on such a flow waits, its reading paused. Three things end the wait: the total
 falls below five eighths; the flow becomes the *elder*; or its deadline passes. The elder is the flow that came first among those that would
 have to wait. It goes on whatever the total, until it holds nothing any more, then the next in line follows. So there is always one that
-moves, and the elder itself, like every flow, has deadlines. When a waiting flow's deadline passes, it stops to grow: a request is decided on
-what has arrived and streamed on (`body.buffer_timeout_ms`), a copy ends there and is marked (`flow_runtime.dispatch_queue_send_timeout_ms`).
+moves, and the elder itself, like every flow, has deadlines. When a waiting flow's deadline passes, it stops to grow: a request is decided
+on what has arrived and streamed on (`body.buffer_timeout_ms`), a copy ends there, marked (`flow_runtime.dispatch_queue_send_timeout_ms`).
 
 So the total exceeds the limit by at most what one flow may keep, one read, and for each direction of each connection that is stuck one
 smallest read and one TLS record. Nothing is cut.

@@ -50,8 +50,7 @@ cdef class Exchange(Conversation):
         if self.client.gone:
             self.lost(self.client, None)
             return
-        if self.over:
-            # drained or aborted before it began
+        if self.over:  # drained or aborted before it began
             return
         self.next_request()
         self.advance()

@@ -55,7 +55,7 @@ cdef class TlsPump:
     cdef void track(self, const char* data, Py_ssize_t length) noexcept nogil
     # Handshake: 1 when it is complete, 0 when it waits for the peer; raises ssl.SSLError
     cdef int handshake(self) except -1
-    # Plaintext out: bytes put into `target`, which grows only when it has no room for a record; 0 when there is none now. Raises ssl.SSLError
+    # Plaintext out: bytes put into `target`, which grows only when it has no room for a record; 0: none now. Raises ssl.SSLError
     cdef Py_ssize_t read_into(self, Buffer target) except -1
     # Plaintext in
     cdef int write(self, const char* data, Py_ssize_t length) except -1
