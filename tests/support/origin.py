@@ -38,6 +38,17 @@ class ScriptFailedError(AssertionError):
     """A script raised something else than that its client had gone."""
 
 
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Remembers its transport."""
+
+    made: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.made = transport
+        super().connection_made(transport)
+
+
 class Connection:
     """One accepted connection. `received` are the client's bytes (after TLS), `tls` the TLS object once the handshake is done."""
 
@@ -107,10 +118,16 @@ class Connection:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(HEAD_LIMIT, loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol, self._sock, ssl=context, ssl_shutdown_timeout=_TLS_SHUTDOWN_TIMEOUT if context else None
-        )
+        protocol = _Protocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, self._sock, ssl=context, ssl_shutdown_timeout=_TLS_SHUTDOWN_TIMEOUT if context else None
+            )
+        except asyncio.CancelledError:
+            # right behind a handshake: asyncio would say goodbye in TLS, for longer than its loop lasts
+            if protocol.made is not None:
+                protocol.made.abort()
+            raise
         self._recorder = Recorder(reader, self.origin.keep)
         self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         self.tls = transport.get_extra_info("ssl_object")

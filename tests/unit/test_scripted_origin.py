@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import hashlib
 import http.client
 import ipaddress
@@ -11,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 
 import pytest
 from cryptography import x509
@@ -348,6 +350,19 @@ def test_leaving_ends_everything_that_is_open(contexts):
             assert half_open.recv(1) == b""
     assert threading.active_count() == before
     assert all(connection.closed.is_set() for connection in origin.connections)
+
+
+def test_leaving_right_after_a_handshake_leaves_nothing_open(contexts):
+    """Else a later test would be blamed for what the collector finds."""
+    for _ in range(30):
+        with Origin(contexts[0], host="localhost") as origin:
+            plain = socket.create_connection(("localhost", origin.port), timeout=10)
+            client = contexts[1].wrap_socket(plain, server_hostname="localhost")
+        client.close()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", ResourceWarning)
+        gc.collect()
+    assert [str(warning.message) for warning in found] == []
 
 
 def test_ipv6():
