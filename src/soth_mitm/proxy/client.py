@@ -125,10 +125,10 @@ class ClientConnection:
             raise ConnectionOver from None
         try:
             with self._intake.within(self._snapshot.client_head):
-                start = data
+                # an empty line before the first request line is allowed (RFC 9112 section 2.2)
+                start = data.removeprefix(b"\r\n")
                 while len(start) < METHOD_BYTES and b"\n" not in start and data[:1] not in NOT_HTTP:
                     data = await self._read_more(len(data))
-                    # an empty line before the first request line is allowed (RFC 9112 section 2.2)
                     start = data.removeprefix(b"\r\n")
                 if not start.startswith(b"CONNECT "):
                     self._forward(data[0])
