@@ -67,9 +67,10 @@ class Upstream(Peer):
 
 
 class Client(Peer):
-    """A client. `ends` counts how often its end was told."""
+    """A client. `ends` counts how often its end was told, `closed_in` is the verb of the operation that its connection was closed in."""
 
     ends = 0
+    closed_in = ""
 
     def drain(self) -> None:
         """Let what is under way finish."""
