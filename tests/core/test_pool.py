@@ -23,6 +23,9 @@ class Wire:
     def write(self, data: bytes) -> None:
         raise AssertionError("nothing is to be written")
 
+    def set_write_buffer_limits(self, high: int) -> None:
+        """It holds nothing."""
+
 
 @pytest.mark.parametrize("error", [None, ConnectionResetError("reset"), ssl.SSLError("an alert")])
 async def test_a_connection_that_was_lost_before_the_pool_had_it(error: Exception | None) -> None:

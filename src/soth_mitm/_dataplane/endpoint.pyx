@@ -14,7 +14,7 @@ from soth_mitm._dataplane.tls_pump cimport TlsPump
 
 SSL_ERROR = ssl.SSLError
 # asyncio's own writelines() copies, and in some releases forgets to tell that its buffer is full (gh-127655)
-GATHERING_LOOPS = ("uvloop", "winloop")
+_GATHERING_LOOPS = ("uvloop", "winloop")
 LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
@@ -33,7 +33,7 @@ cdef class Endpoint:
     def connection_made(self, transport):
         self.transport = transport
         self.write_out = transport.write
-        if type(transport).__module__.startswith(GATHERING_LOOPS):
+        if type(transport).__module__.startswith(_GATHERING_LOOPS):
             self.write_all = transport.writelines
         # we are told of each byte that waits in the transport, and decide ourselves when it is too many
         transport.set_write_buffer_limits(0)
