@@ -213,7 +213,7 @@ def check_permits(scene: ExchangeScene) -> None:
     """Nothing of a request reaches an upstream before it was allowed to."""
     plane = scene.plane
     lent = 2 * len(scene.peers) * (2 * scene.arena.max_buffer + 65536)
-    assert scene.arena.lent <= lent, f"{scene.arena.lent} bytes lent to {len(scene.peers)} connections"
+    assert scene.arena.budget.held <= lent, f"{scene.arena.budget.held} bytes lent to {len(scene.peers)} connections"
     if not plane.enforce or plane.hooks.on_request is None or not scene.observed:
         return
     on_failure = plane.hooks.recover and not plane.hooks.block_on_failure
@@ -233,7 +233,7 @@ def check_end(scene: ExchangeScene) -> None:
     for pool in scene.all_pools:
         assert (pool.open, pool.idle_count, pool.waiting_count, pool.dialling) == (0, 0, 0, 0), repr(pool)
     assert scene.counters.active_flows == 0
-    assert scene.arena.lent == 0
+    assert scene.arena.budget.held == 0
     left = {name: count for name, count in ledger.counts().items() if count}
     assert not left, left
     asked = [message for client in scene.clients for message in client.requests.messages]

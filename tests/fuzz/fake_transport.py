@@ -81,6 +81,7 @@ class FakeTransport:
         self._paused = False
         self._peer_reads = True
         self._unread = 0
+        self._high = HIGH_WATER
         self._protocol_waits = False
         self._ending = False
 
@@ -96,7 +97,7 @@ class FakeTransport:
         if self._peer_reads:
             return
         self._unread += len(data)
-        if self._unread > HIGH_WATER and not self._protocol_waits:
+        if self._unread > self._high and not self._protocol_waits:
             self._protocol_waits = True
             self._protocol.pause_writing()
 
@@ -106,6 +107,9 @@ class FakeTransport:
 
     def can_write_eof(self) -> bool:
         return True
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        self._high = high
 
     def get_write_buffer_size(self) -> int:
         return self._unread

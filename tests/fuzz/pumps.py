@@ -208,7 +208,7 @@ class PumpScene:
         self.scene.close()
         assert self.transport.lost and self.other_transport.lost
         assert self.ends == (self.tunnel is not None)
-        assert self.scene.arena.lent == 0
+        assert self.scene.arena.budget.held == 0
         left = {name: count for name, count in ledger.counts().items() if count}
         assert not left, left
 
