@@ -116,9 +116,10 @@ def test_macos_search_finds_a_process_wherever_psutil_works(family, host):
 
 def test_psutil_describes_a_script(tmp_path):
     script = tmp_path / "chatty_tool.py"
-    script.write_text("import sys; sys.stdin.read()")
-    with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE) as process:
-        # The name is taken from the command line, which is the child's own only after exec; Popen returns after that.
+    script.write_text("import sys; print('running', flush=True); sys.stdin.read()")
+    with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        # The name is taken from the command line, which Popen may return too early to see: it returns in the middle of exec.
+        assert process.stdout.readline() == b"running\n"
         info = identity.describe(process.pid, lambda path: f"bundle of {path}")
         token = identity.start_token(process.pid)
         assert info is not None
