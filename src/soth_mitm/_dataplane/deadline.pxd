@@ -8,7 +8,8 @@ from soth_mitm._dataplane.party cimport Party
 
 
 cdef class Deadline:
-    cdef Party owner
+    cdef void* owner               # borrowed: whoever has a deadline outlives it
+    cdef Party waiting             # the owner while the deadline is set, which keeps it alive; else None
     cdef readonly int stage        # what the owner waits for; handed back to owner.late()
     cdef DeadlineQueue queue       # None: not set
     cdef Deadline before

@@ -9,14 +9,16 @@ from soth_mitm._dataplane.party cimport Party
 
 @cython.final
 cdef class Deadline:
-    """One timer of one owner. Clearing one that is not set is harmless."""
+    """One timer of one owner, which keeps it to itself. Clearing one that is not set is harmless."""
 
     def __cinit__(self, Party owner not None):
-        self.owner = owner
+        # a reference would make a cycle, and all that a closed connection held would wait for the garbage collector
+        self.owner = <void*>owner
 
     cdef int set(self, DeadlineQueue queue, int stage) except -1:
         if self.queue is not None:
             self.clear()
+        self.waiting = <Party>self.owner
         self.stage = stage
         self.at = monotonic() + queue.seconds
         queue.append(self)
@@ -28,6 +30,7 @@ cdef class Deadline:
     cdef void clear(self) noexcept:
         if self.queue is not None:
             self.queue.remove(self)
+            self.waiting = None
             note(LEDGER_DEADLINE, -1)
 
 
@@ -69,13 +72,15 @@ cdef class DeadlineQueue:
     def expire(self):
         """Tell the owners whose time has come, then wait for the next one. Called by the loop."""
         cdef Deadline due
+        cdef Party owner
         cdef double now = monotonic()
         self.timer = None
         try:
             while self.head is not None and self.head.at <= now:
                 due = self.head
+                owner = due.waiting
                 due.clear()
-                due.owner.late(due.stage)
+                owner.late(due.stage)
         finally:
             # an owner may have set a deadline of this duration meanwhile, which armed the timer
             if self.head is not None and self.timer is None:
@@ -84,11 +89,13 @@ cdef class DeadlineQueue:
     def close(self):
         """Let every time that still runs be over now, since nobody would call `expire` any more: for the end of what the queue served."""
         cdef Deadline due
+        cdef Party owner
         while self.head is not None:
             due = self.head
+            owner = due.waiting
             due.clear()
             # one that sees progress asks for more time, once: after that there is none
-            due.owner.late(due.stage)
+            owner.late(due.stage)
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

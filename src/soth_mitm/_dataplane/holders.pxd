@@ -20,11 +20,16 @@ cdef enum:
 cdef struct Holder:
     int64_t pid
     int64_t descriptor
+    int64_t connection     # whose socket was found here last
+    uint64_t used          # when, in look-ups
 
 
 cdef class RecentHolders:
     cdef bytes proc                       # where procfs is mounted
-    cdef Holder[RECENT_HOLDERS] holders   # the latest first
+    cdef Holder[RECENT_HOLDERS] holders   # in the order in which they are tried
     cdef int count
+    cdef int freed                        # how many at the front were given free since they were taken
+    cdef uint64_t clock
 
-    cdef void put_first(self, int place, Holder holder) noexcept
+    cdef void pass_over(self, int places) noexcept     # ask the first `places` last
+    cdef void take(self, int place) noexcept           # it is in use now: ask it after all others

@@ -15,6 +15,7 @@ cdef class Intake(Party):
 
     def __cinit__(self, loop):
         self.loop = loop
+        self.deadline = Deadline(self)
 
     def attach(self, Endpoint endpoint not None):
         """Become the party of `endpoint`."""
@@ -40,7 +41,6 @@ cdef class Intake(Party):
         """Return a context in which waiting for `changed` ends after the queue's duration, counted from now. One at a time."""
         self.endpoint.arena.check_thread()
         self.is_late = False
-        self.deadline = Deadline(self)
         self.deadline.set(queue, 0)
         return self
 
@@ -48,9 +48,7 @@ cdef class Intake(Party):
         return self
 
     def __exit__(self, *error):
-        # it names its owner: kept, the two would wait for the garbage collector
         self.deadline.clear()
-        self.deadline = None
         self.is_late = False
 
     cdef int late(self, int stage) except -1:

@@ -27,6 +27,9 @@ class ProcessSource(Protocol):
     def find_recent_owner(self, local: SocketAddress, remote: SocketAddress) -> tuple[int, str] | None:
         """Return the pid that owns the client's end, and its start token, if that takes a few system calls; None to have it searched."""
 
+    def connection_ended(self, remote: SocketAddress) -> None:
+        """The connection from `remote`, whose owner was found, is over: that may make it easier to find the next one's."""
+
     def peer_pid(self, sock: socket.socket) -> int | None:
         """Return the pid that connected a Unix socket."""
 
@@ -94,6 +97,10 @@ class ProcessAttribution:
         """
         found = self._source.find_recent_owner(local, remote)
         return None if found is None else self._known(*found)
+
+    def connection_ended(self, remote: SocketAddress) -> None:
+        """The connection from `remote` is over. Tells nothing, and makes it quicker to recall whoever connects next."""
+        self._source.connection_ended(remote)
 
     def lookup(self, local: SocketAddress, remote: SocketAddress) -> ProcessInfo | None:
         """Return the process at `remote` that is connected to our `local`; None rather than a guess.
@@ -173,6 +180,9 @@ class UnknownSystem:
     def find_recent_owner(self, local: SocketAddress, remote: SocketAddress) -> tuple[int, str] | None:
         """Return None."""
         return None
+
+    def connection_ended(self, remote: SocketAddress) -> None:
+        """Do nothing."""
 
     def peer_pid(self, sock: socket.socket) -> int | None:
         """Return None."""

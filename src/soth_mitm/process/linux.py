@@ -87,7 +87,7 @@ class LinuxProcesses:
             return None
         link = f"socket:[{entry.inode}]"
         with self._lock:
-            found = self._recent.find(entry.inode)
+            found = self._recent.find(entry.inode, hash(remote))
             pids = self._recent.pids()
         if found is not None:
             return found[0]
@@ -96,7 +96,7 @@ class LinuxProcesses:
             return None
         pid = self._opener(holding, link)
         with self._lock:
-            self._recent.note(pid, int(holding.descriptor))
+            self._recent.note(pid, int(holding.descriptor), hash(remote))
         return pid
 
     def find_recent_owner(self, local: SocketAddress, remote: SocketAddress) -> tuple[int, str] | None:
@@ -110,7 +110,12 @@ class LinuxProcesses:
         if entry is None or entry.inode == 0:
             return None
         with self._lock:
-            return self._recent.find(entry.inode)
+            return self._recent.find(entry.inode, hash(remote))
+
+    def connection_ended(self, remote: SocketAddress) -> None:
+        """Expect the next connection of the same process where the one from `remote` was held."""
+        with self._lock:
+            self._recent.ended(hash(remote))
 
     def close(self) -> None:
         """Close the socket to the kernel."""

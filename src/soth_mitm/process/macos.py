@@ -62,6 +62,9 @@ class MacProcesses:
         """Return None: every question here takes a search."""
         return None
 
+    def connection_ended(self, remote: SocketAddress) -> None:
+        """Nothing is remembered of connections."""
+
     def peer_pid(self, sock: socket.socket) -> int | None:
         """Return the process that connected a Unix socket."""
         pid: int = struct.unpack("i", sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4))[0]

@@ -38,6 +38,9 @@ class WindowsProcesses:
         """Return None: every question here takes a search."""
         return None
 
+    def connection_ended(self, remote: SocketAddress) -> None:
+        """Nothing is remembered of connections."""
+
     def peer_pid(self, sock: socket.socket) -> int | None:
         """Return None: Python has no Unix sockets on Windows."""
         return None

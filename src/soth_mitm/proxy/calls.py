@@ -30,6 +30,7 @@ class HandlerCalls:
     def __init__(self, handler: object, config: MitmConfig, loop: asyncio.AbstractEventLoop, counts: HookCounts, logged: set[str]) -> None:
         self._handler = handler
         self._overridden = overridden_hooks(handler)
+        self.hears_of_connections = "on_connection_open" in self._overridden
         self._counts = counts
         self._logged = logged
         self._recover = config.handler.recover_from_panics

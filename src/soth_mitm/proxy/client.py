@@ -45,14 +45,15 @@ NOT_HTTP = (TLS_HANDSHAKE, b"\x04", b"\x05")
 class ClientConnection:
     """One accepted connection under the generation of the proxy's configuration that it began with."""
 
-    def __init__(self, generation: Generation, endpoint: ClientEndpoint, intake: Intake, family: SocketFamily) -> None:
+    def __init__(self, generation: Generation, endpoint: ClientEndpoint, family: SocketFamily) -> None:
         self.generation = self._generation = generation
         self._snapshot = generation.snapshot
         self._config = self._snapshot.config
         self._calls = self._snapshot.calls
         self._plane = self._snapshot.plane
         self._endpoint = endpoint
-        self._intake = intake
+        self._intake = Intake(asyncio.get_running_loop())
+        self._intake.attach(endpoint)
         self._taken_over: Exchange | Tunnel | None = None
         self._over = asyncio.get_running_loop().create_future()
         self._draining = False
@@ -63,9 +64,15 @@ class ClientConnection:
     async def serve(self) -> None:
         """Serve the connection to its end; every hook of it has returned when this returns. Raises nothing but cancellation."""
         try:
-            await self._identify()
-            await self._calls.opened(self.meta)
-            await self._first_head()
+            if self._calls.hears_of_connections:
+                await self._identify()
+                await self._calls.opened(self.meta)
+                data = await self._first_bytes()
+            else:
+                # later is cheaper: by now it is known which of its program's connections this one replaces
+                data = await self._first_bytes()
+                await self._identify()
+            await self._first_head(data)
             if self._taken_over is not None:
                 await self._over
                 # the last bytes of a tunnel have their own bound
@@ -115,14 +122,16 @@ class ClientConnection:
 
     # --- the first head
 
-    async def _first_head(self) -> None:
-        limit = self._config.max_http_head_bytes
-        parsed = None
+    async def _first_bytes(self) -> bytes:
         try:
             with self._intake.within(self._snapshot.client_idle):
-                data = await self._read_more(0)
+                return await self._read_more(0)
         except TimeoutError:
             raise ConnectionOver from None
+
+    async def _first_head(self, data: bytes) -> None:
+        limit = self._config.max_http_head_bytes
+        parsed = None
         try:
             with self._intake.within(self._snapshot.client_head):
                 # an empty line before the first request line is allowed (RFC 9112 section 2.2)
@@ -227,7 +236,6 @@ class ClientConnection:
 
     def _tunnel_ended(self) -> None:
         self._intake.attach(self._endpoint)
-        self._taken_over = None
         self._ended()
 
     async def _intercept(self, host: str, port: int) -> None:
@@ -348,6 +356,8 @@ class ClientConnection:
             exchange.drain()
 
     def _ended(self) -> None:
+        # it names us: together the two would wait for the garbage collector, and the connection's buffers with them
+        self._taken_over = None
         if not self._over.done():
             self._over.set_result(None)
 

@@ -51,6 +51,11 @@ class ProcessLookup:
             self.timeouts += 1
             return None
 
+    def connection_ended(self, family: SocketFamily) -> None:
+        """A client's connection is over: its program is likely to connect again, in the same way."""
+        if not isinstance(family, UnixDomain):
+            self.attribution.connection_ended(family.remote)
+
     def close(self) -> None:
         """Stop the threads, without waiting for a look-up that hangs."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -10,8 +10,8 @@ from typing import cast
 from soth_mitm._dataplane.budget import Budget
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.hooks import HookCounts
-from soth_mitm._dataplane.intake import Intake
 from soth_mitm._dataplane.linger import say_goodbye
+from soth_mitm._dataplane.party import Party
 from soth_mitm._dataplane.plane import Counters
 from soth_mitm._dataplane.writer import own_response
 from soth_mitm.config import MitmConfig
@@ -34,20 +34,27 @@ log = logging.getLogger("soth_mitm.proxy")
 
 
 class Accepting(ClientEndpoint):
-    """The protocol of an accepted socket, which tells the service as soon as it is connected."""
+    """The protocol of an accepted socket, which tells the service as soon as it is connected, and as soon as it is lost."""
 
-    def __init__(self, service: "Service", intake: Intake) -> None:
+    _family: SocketFamily | None = None
+
+    def __init__(self, service: "Service") -> None:
         self._service = service
-        self._intake = intake
 
-    def __new__(cls, service: "Service", intake: Intake) -> "Accepting":
-        return cast("Accepting", super().__new__(cls, service.arena, intake))
+    def __new__(cls, service: "Service") -> "Accepting":
+        return cast("Accepting", super().__new__(cls, service.arena, Party()))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the type's methods but not its name
         stream = cast(asyncio.Transport, transport)
         super().connection_made(stream)
-        self._service.accept(self, self._intake, stream)
+        self._family = _family(stream)
+        self._service.accept(self, self._family)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        if self._family is not None:
+            self._service.lost(self._family)
 
 
 class Service:
@@ -93,13 +100,12 @@ class Service:
 
     async def start(self) -> None:
         """Begin to accept."""
-        await self._listener.serve(lambda: Accepting(self, Intake(self._loop)))
+        await self._listener.serve(lambda: Accepting(self))
 
     # --- connections
 
-    def accept(self, endpoint: ClientEndpoint, intake: Intake, transport: asyncio.Transport) -> None:
+    def accept(self, endpoint: ClientEndpoint, family: SocketFamily) -> None:
         """A client connected. Called by its protocol."""
-        intake.attach(endpoint)
         if len(self._connections) >= self.config.max_concurrent_flows or self._draining:
             self._tally.rejected += 1
             reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
@@ -107,10 +113,14 @@ class Service:
             say_goodbye(endpoint, self._generations[-1].snapshot.plane)
             return
         self._tally.accepted += 1
-        connection = ClientConnection(self._generations[-1], endpoint, intake, _family(transport))
+        connection = ClientConnection(self._generations[-1], endpoint, family)
         task = self._loop.create_task(self._serve(connection))
         self._connections[connection] = task
         self._idle.clear()
+
+    def lost(self, family: SocketFamily) -> None:
+        """A client's connection is gone. Called by its protocol."""
+        self._lookup.connection_ended(family)
 
     async def _serve(self, connection: ClientConnection) -> None:
         try:

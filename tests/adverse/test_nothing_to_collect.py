@@ -1,0 +1,113 @@
+"""A connection that is over gives back what it held then and there: no cycle keeps it for the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from soth_mitm import HandlerDecision, InterceptHandler, RawRequest
+from support.origin import Origin
+from support.running import HOST, ProxyFactory, Running
+
+CONNECTIONS = 4
+
+
+class Counting(InterceptHandler):
+    """Looks at every request, and counts the connections that are over."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Semaphore(0)
+
+    async def on_request(self, request: RawRequest) -> HandlerDecision:
+        return HandlerDecision.block(403, b"no\n") if request.path == "/blocked" else HandlerDecision.ALLOW
+
+    def on_connection_close(self, connection_id: object) -> None:
+        self._ended.release()
+
+    def wait(self, count: int) -> None:
+        for _ in range(count):
+            assert self._ended.acquire(timeout=10)
+
+
+def intercepted(running: Running, origin: Origin) -> None:
+    with running.secured(origin.port) as client:
+        assert client.request("/bytes/3", HOST).status == 200
+        assert client.request("/echo", HOST, "POST", b"12345").status == 200
+
+
+def blocked(running: Running, origin: Origin) -> None:
+    with running.secured(origin.port) as client:
+        assert client.request("/blocked", HOST).status == 403
+
+
+def cut_in_a_request(running: Running, origin: Origin) -> None:
+    with running.secured(origin.port) as client:
+        client.send(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc")
+        client.reset()
+
+
+def cut_in_a_hello(running: Running, origin: Origin) -> None:
+    with running.tunnel(origin.port) as client:
+        client.send(b"\x16\x03\x01")
+        client.reset()
+
+
+def refused(running: Running, origin: Origin) -> None:
+    with running.client() as client:
+        assert client.connect("no-port").status == 400
+        client.read_to_end()
+
+
+@pytest.fixture
+def collected() -> Iterator[Callable[[], list[Any]]]:
+    """Return what gives the objects of ours that only the collector could free since the test began."""
+
+    def look() -> list[Any]:
+        gc.collect()
+        return [found for found in gc.garbage if type(found).__module__.startswith("soth_mitm")]
+
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    yield look
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+@pytest.mark.parametrize("use", [intercepted, blocked, cut_in_a_request, cut_in_a_hello, refused])
+def test_a_connection_leaves_no_cycle(
+    proxy: ProxyFactory, origin: Origin, collected: Callable[[], list[Any]], use: Callable[[Running, Origin], None]
+) -> None:
+    running = proxy(Counting())
+    use(running, origin)
+    running.handler.wait(1)
+    collected()
+    gc.garbage.clear()
+    for _ in range(CONNECTIONS):
+        use(running, origin)
+    running.handler.wait(CONNECTIONS)
+    # the last one's task may be returning yet
+    running.wait_idle()
+    assert collected() == []
+
+
+def test_a_forwarded_request_and_a_tunnel_leave_no_cycle(
+    proxy: ProxyFactory, plain_origin: Origin, collected: Callable[[], list[Any]]
+) -> None:
+    running = proxy(Counting(), destinations=("listed.example:443",))
+    for repetition in range(2):
+        with running.client() as client:
+            assert client.request(f"http://{HOST}:{plain_origin.port}/bytes/3", f"{HOST}:{plain_origin.port}").status == 200
+        with running.tunnel(plain_origin.port) as client:
+            assert client.request("/bytes/3", HOST).status == 200
+        running.handler.wait(2)
+        running.wait_idle()
+        if repetition == 0:
+            collected()
+            gc.garbage.clear()
+    assert collected() == []
