@@ -285,6 +285,7 @@ cdef class Endpoint:
                 self.reset_on_close()
         elif not self.closing:
             # the alert that tells the peer why, if the engine made one
+            self.tls.unhurried = False
             self.flush()
         self.closing = True
         self.transport.abort()

@@ -27,6 +27,8 @@ cdef class TlsPump:
     cdef object ssl_read
     cdef object ssl_write
     cdef object ssl_pending
+    cdef object do_handshake
+    cdef bint server_side
     cdef readonly bint secured         # the handshake is complete
     cdef readonly bint ended           # close_notify came: no more plaintext
     cdef bint maybe_pending            # the last read filled the space it was given
@@ -39,6 +41,7 @@ cdef class TlsPump:
 
     # ciphertext of the engine that is not sent yet
     cdef list slices                   # taken from it already, before what lies in `outgoing`; or None
+    cdef bint unhurried                # it goes with the first plaintext, or with close_notify
 
     # where the records lie in the ciphertext that the engine has got
     cdef unsigned char header[5]

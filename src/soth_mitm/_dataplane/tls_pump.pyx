@@ -28,6 +28,8 @@ cdef class TlsPump:
         self.ssl_read = inner.read
         self.ssl_write = inner.write
         self.ssl_pending = inner.pending
+        self.do_handshake = inner.do_handshake
+        self.server_side = server_side
         self.unfed = Buffer(arena)
 
     cdef int feed(self, const char* data, Py_ssize_t length) except -1:
@@ -104,8 +106,10 @@ cdef class TlsPump:
         while not self.secured:
             self.top_up()
             try:
-                self.ssl_object.do_handshake()
+                self.do_handshake()
                 self.secured = True
+                # the last flight of a TLS 1.3 server is a session ticket, which a client wants for later only
+                self.unhurried = self.server_side and self.ssl_object.version() == "TLSv1.3"
             except WANT_READ:
                 if not self.lent_len and not self.unfed.size():
                     return 0
@@ -140,6 +144,7 @@ cdef class TlsPump:
 
     cdef int write(self, const char* data, Py_ssize_t length) except -1:
         cdef Py_ssize_t count
+        self.unhurried = False
         while length:
             count = self.ssl_write(self.arena.window.over(<char*>data, min(length, <Py_ssize_t>WRITE_SLICE)))
             data += count
@@ -152,6 +157,8 @@ cdef class TlsPump:
 
     cdef object take(self):
         cdef list slices = self.slices
+        if self.unhurried:
+            return None
         if not self.outgoing.pending:
             self.slices = None
             return slices
@@ -163,6 +170,7 @@ cdef class TlsPump:
 
     cdef int shut(self) except -1:
         # unwrap() looks for the peer's close_notify too, and fails for good when it finds application data: that is kept back meanwhile
+        self.unhurried = False
         unread = self.incoming.read()
         try:
             self.ssl_object.unwrap()

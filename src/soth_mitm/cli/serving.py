@@ -1,6 +1,7 @@
 """`soth-mitm run`: a proxy from the first line on the terminal to the last signal."""
 
 import asyncio
+import gc
 import shlex
 import signal
 import sys
@@ -64,6 +65,9 @@ class Serving:
             loop.add_signal_handler(signal.SIGHUP, self._reload_soon, handle)
         await self._refresh_bundle(handle)
         self._greet(handle)
+        # what is there now stays: the collector need not look through it again and again
+        gc.collect()
+        gc.freeze()
         await signals.get()
         await self._stop(handle, signals)
 

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.intake import Intake
@@ -23,8 +23,7 @@ from soth_mitm.tls.failures import advise, classify, describe
 STAGGER_SECONDS = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where to connect, and as whom: the key of a pool. `server_name` is None for plain text."""
 
     host: str

@@ -47,6 +47,10 @@ class Upstreams:
 
     def pool(self, origin: Origin) -> OriginPool:
         """Return the pool of `origin`; made when it is first asked for, and dropped when unused and in the way of another."""
+        pool = self._kept.get(origin)
+        if pool is not None:
+            self._kept.move_to_end(origin)
+            return pool
         pool = self._alive.get(origin)
         if pool is None:
             connection_pool = self._connection_pool
@@ -63,7 +67,6 @@ class Upstreams:
             pool.on_refusal = partial(self._refused, origin)
             self._alive[origin] = pool
         self._kept[origin] = pool
-        self._kept.move_to_end(origin)
         self._forget_unused()
         return pool
 

@@ -5,6 +5,7 @@ JA3: https://github.com/salesforce/ja3; JA4: FoxIO's technical details of JA4, t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 from soth_mitm._dataplane.client_hello import ClientHello
@@ -14,12 +15,15 @@ __all__ = ["is_grease", "ja3", "ja4"]
 
 _JA4_VERSIONS = {0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x0300: "s3", 0x0002: "s2"}
 _EMPTY_DIGEST = "000000000000"
+# A program offers the same again and again. What is longer than any real client's offer is not kept.
+_KEPT_DIGESTS = 512
+_KEPT_TEXT = 1024
 
 
 def ja3(hello: ClientHello) -> tuple[str, str]:
     """Return the JA3 string and its MD5 as hexadecimal digits."""
     text = ja3_text(hello)
-    return text, hashlib.md5(text.encode("ascii"), usedforsecurity=False).hexdigest()
+    return text, _recalled(_md5, text)
 
 
 def ja4(hello: ClientHello) -> str:
@@ -28,10 +32,20 @@ def ja4(hello: ClientHello) -> str:
     version = _JA4_VERSIONS.get(offered, "00")
     destination = "d" if has_name else "i"
     counts = f"{min(ciphers, 99):02}{min(extensions, 99):02}"
-    return f"t{version}{destination}{counts}{_alpn_ends(hello.alpn)}_{_digest(sorted_ciphers)}_{_digest(hashed)}"
+    return f"t{version}{destination}{counts}{_alpn_ends(hello.alpn)}_{_recalled(_sha256, sorted_ciphers)}_{_recalled(_sha256, hashed)}"
 
 
-def _digest(text: str) -> str:
+def _recalled(digest: functools._lru_cache_wrapper[str], text: str) -> str:
+    return digest(text) if len(text) <= _KEPT_TEXT else digest.__wrapped__(text)
+
+
+@functools.lru_cache(_KEPT_DIGESTS)
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode("ascii"), usedforsecurity=False).hexdigest()
+
+
+@functools.lru_cache(_KEPT_DIGESTS)
+def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:12] if text else _EMPTY_DIGEST
 
 
