@@ -21,12 +21,15 @@ from soth_mitm.connection import ProcessInfo, SocketAddress
 from soth_mitm.process.address import interface_of, map_to_v6, pack_host
 from soth_mitm.process.naming import program_name
 
-_NETLINK_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
-_DIAG_REQUEST = struct.Struct("=BBBxI")  # family, protocol, extensions, states
-_DIAG_PORTS = struct.Struct("!HH")  # source, destination; the rest of the id follows: two addresses of 16 bytes, interface, cookie
-_DIAG_ANSWER_STATE = _NETLINK_HEADER.size + 1
+_NETLINK_HEADER = "=IHHII"  # length, type, flags, sequence, port id
+# The header; family, protocol, extensions, states; the connection's id: ports and addresses as on the wire, interface, cookie
+_DIAG_REQUEST = struct.Struct(f"{_NETLINK_HEADER} BBBxI HH16s16sI8s")
+_NETLINK_HEADER_SIZE = struct.calcsize(_NETLINK_HEADER)
+_DIAG_KIND = struct.Struct("=H")
+_DIAG_KIND_OFFSET = 4
+_DIAG_ANSWER_STATE = _NETLINK_HEADER_SIZE + 1
 _DIAG_ANSWER_OWNER = struct.Struct("=II")  # uid, inode: the end of inet_diag_msg
-_DIAG_ANSWER_OWNER_OFFSET = _NETLINK_HEADER.size + 4 + 48 + 12
+_DIAG_ANSWER_OWNER_OFFSET = _NETLINK_HEADER_SIZE + 4 + 48 + 12
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
@@ -255,24 +258,20 @@ def diag_request(client: SocketAddress, peer: SocketAddress) -> bytes:
     IPv4-mapped addresses are asked for as IPv4: the kernel files such sockets there, whatever their family.
     """
     source, destination = pack_host(client[0]), pack_host(peer[0])
-    body = b"".join(
-        (
-            _DIAG_REQUEST.pack(socket.AF_INET if len(source) == 4 else socket.AF_INET6, socket.IPPROTO_TCP, 0, _ALL_STATES),
-            _DIAG_PORTS.pack(client[1], peer[1]),
-            source.ljust(16, b"\0"),
-            destination.ljust(16, b"\0"),
-            struct.pack("=I", interface_of(client[0])),
-            _NO_COOKIE,
-        )
+    family = socket.AF_INET if len(source) == 4 else socket.AF_INET6
+    ports = socket.htons(client[1]), socket.htons(peer[1])
+    return _DIAG_REQUEST.pack(
+        *(_DIAG_REQUEST.size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0),
+        *(family, socket.IPPROTO_TCP, 0, _ALL_STATES),
+        *(*ports, source, destination, interface_of(client[0]), _NO_COOKIE),
     )
-    return _NETLINK_HEADER.pack(_NETLINK_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + body
 
 
 def parse_diag_answer(answer: bytes) -> SocketEntry | None:
     """Read the kernel's answer; None if there is no such connection. Raises DiagUnavailableError for any other refusal."""
-    _, kind, _, _, _ = _NETLINK_HEADER.unpack_from(answer)
+    (kind,) = _DIAG_KIND.unpack_from(answer, _DIAG_KIND_OFFSET)
     if kind == _NLMSG_ERROR:
-        code = -struct.unpack_from("=i", answer, _NETLINK_HEADER.size)[0]
+        code = -struct.unpack_from("=i", answer, _NETLINK_HEADER_SIZE)[0]
         if code == errno.ENOENT:
             return None
         raise DiagUnavailableError(code, f"sock_diag refused: {os.strerror(code)}")
