@@ -18,7 +18,6 @@ from soth_mitm import HandlerDecision, RawRequest
 from support.arrival import wait_arrival
 from support.certs import TestCA
 from support.origin_answers import pattern
-from support.recording import Recording
 from support.running import HOST, ProxyFactory, Running
 from support.wire_client import WireClient
 

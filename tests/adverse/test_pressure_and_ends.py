@@ -76,6 +76,39 @@ def test_early_answer_then_the_rest_of_the_upload_then_the_next_request(proxy: P
     assert len(plain_origin.connections) == 1
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(
+    ("rest", "keys"),
+    [
+        (b"no size\r\n", {"body.buffer_request_bodies": False}),
+        (b"", {"body.buffer_request_bodies": False, "timeouts.body_idle_ms": 50}),
+        (b"800\r\n" + bytes(0x800), {"body.overflow": "reject", "body.max_size_bytes": 1000, "body.buffer_timeout_ms": 50}),
+    ],
+    ids=["malformed", "stops", "too-long"],
+)
+def test_early_answer_is_not_lost_when_the_rest_of_the_upload_is_refused(
+    proxy: ProxyFactory, plain_origin: Origin, origin: Origin, secure: bool, rest: bytes, keys: dict[str, object]
+) -> None:
+    """A reset would throw it away in the client's system, where it may not have been read yet."""
+    server = origin if secure else plain_origin
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        while connection.receive():
+            pass
+
+    server.script(script, "/up")
+    running = proxy(Recording(), **keys)
+    with (running.secured if secure else running.tunnel)(server.port) as client:
+        client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        assert client.read_answer().body == b"ok"
+        client.send(rest)
+        assert client.read_to_end() == b""
+    running.wait_idle()
+    assert running.metrics().cut_response_count == 0
+    assert not server.requests[0].complete
+
+
 def test_bytes_behind_a_response_never_answer_the_next_request(proxy: ProxyFactory, plain_origin: Origin) -> None:
     def script(connection: ScriptedConnection, request: Request) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")

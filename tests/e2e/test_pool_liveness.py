@@ -145,8 +145,9 @@ class TestTls:
             assert (metrics.pool_stale_count, metrics.retry_count, metrics.handler_panic_count) == (1, 0, 0)
             running.handle.shutdown(5)
 
-
-    def test_what_is_found_there_does_not_touch_what_the_client_has_sent_meanwhile(self, proxy: ProxyFactory, tls_server: BareServer) -> None:
+    def test_what_is_found_there_does_not_touch_what_the_client_has_sent_meanwhile(
+        self, proxy: ProxyFactory, tls_server: BareServer
+    ) -> None:
         """The look comes in the middle of the client's own read, of which the rest is still in TLS."""
         body = bytes(150_000)
 
