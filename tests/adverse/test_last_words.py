@@ -23,7 +23,10 @@ from support.wire_client import WireClient
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="winloop reads by itself; what it has not read is not asked for")
 
-UPLOAD = b"POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n"
+UPLOADS = {
+    "length": b"POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n",
+    "chunked": b"POST /up HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n",
+}
 REFUSAL = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno\n"
 
 
@@ -86,9 +89,9 @@ def while_the_loop_is_held(running: Running, port: int, act: Callable[[], None])
         assert other.request(f"http://localhost:{port}/other", f"localhost:{port}").status == 204
 
 
-def refused(running: Running, refuser: Refuser, client: WireClient, answer: bytes) -> None:
+def refused(running: Running, refuser: Refuser, client: WireClient, answer: bytes, framing: str = "length") -> None:
     """Upload until the refusal is under way."""
-    client.send(UPLOAD + bytes(100_000))
+    client.send(UPLOADS[framing] + bytes(100_000))
     assert refuser.read_some().startswith(b"POST /up ")
 
     def act() -> None:
@@ -116,7 +119,7 @@ def test_an_answer_that_is_all_there_is_relayed(proxy: ProxyFactory, refuser: Re
         answer = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunked(content)
     running = proxy(**{"body.buffer_request_bodies": False})
     with connected(running, refuser) as client:
-        refused(running, refuser, client, answer)
+        refused(running, refuser, client, answer, framing)
         answered = client.read_answer()
         assert (answered.status, answered.body, answered.get("connection")) == (413, content, "close")
         assert client.read_to_end() == b""

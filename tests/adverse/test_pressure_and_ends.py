@@ -120,6 +120,36 @@ def test_bytes_behind_a_response_never_answer_the_next_request(proxy: ProxyFacto
         assert len(client.request("/bytes/9", "localhost").body) == 9
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(
+    "words",
+    [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"\r\n"],
+    ids=["100", "103", "200", "empty-line"],
+)
+def test_words_behind_an_early_answer_answer_nothing(
+    proxy: ProxyFactory, plain_origin: Origin, origin: Origin, secure: bool, words: bytes
+) -> None:
+    """The rest of the upload still arrives; the next request goes over a connection that has not spoken out of turn."""
+    server, said = origin if secure else plain_origin, threading.Event()
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        assert connection.receive_exactly(3) == b"abc"
+        connection.send(words)
+        said.set()
+        assert connection.receive_exactly(7) == b"defghij"
+
+    server.script(script, "/up")
+    running = proxy(Recording(), **{"body.buffer_request_bodies": False})
+    with (running.secured if secure else running.tunnel)(server.port) as client:
+        client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
+        assert client.read_answer().body == b"ok"
+        assert said.wait(10)
+        client.send(b"defghij" + b"GET /bytes/5 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert len(client.read_answer().body) == 5
+    assert len(server.connections) == 2
+
+
 @pytest.mark.parametrize("secure", [False, True])
 def test_last_bytes_of_a_switched_protocol_arrive_however_it_ends(
     proxy: ProxyFactory, plain_origin: Origin, origin: Origin, secure: bool
