@@ -93,6 +93,36 @@ def test_uploads_that_together_exceed_the_budget_all_complete(proxy: ProxyFactor
     assert watch.most <= BUDGET + SLACK + chunked * BODY
 
 
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("overflow", ["stream", "reject"])
+@pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("mode", ["enforce", "monitor"])
+def test_every_way_to_decide_while_the_budget_is_short(
+    proxy: ProxyFactory, origin: Origin, mode: str, buffered: bool, overflow: str, chunked: bool
+) -> None:
+    """Bodies within `body.max_size_bytes` and beyond it, together many times the budget: nobody's is lost, cut or mixed up."""
+    limit, count = 64 * KIB, 12
+    keys = {"max_in_flight_bytes": 2 * limit, "body.max_size_bytes": limit, "connection_pool.max_connections_per_host": count}
+    running = proxy(Recording(), **keys, **{"intercept_mode": mode, "body.buffer_request_bodies": buffered, "body.overflow": overflow})
+    with clients(running, origin.port, count) as all_clients:
+        bodies = [
+            upload(client, number, (limit, limit + 50 * KIB)[number % 2], chunked=chunked) for number, client in enumerate(all_clients)
+        ]
+        for client, body in zip(all_clients, bodies, strict=True):
+            if mode == "enforce" and buffered and overflow == "reject" and len(body) > limit:
+                assert client.read_answer().status == 413
+            else:
+                assert_echoed(client, body)
+    running.wait_idle()
+    assert running.metrics().buffered_bytes == running.metrics().waiting_flows == 0
+    asked = running.handler.requests
+    assert len(asked) == (count // 2 if mode == "enforce" and buffered and overflow == "reject" else count)
+    for request in asked:
+        # what was kept of it is its beginning, and it says whether that is all
+        assert set(request.body) <= {request.body[0]} if request.body else not request.body_complete
+        assert request.body_complete == (len(request.body) == limit and not request.body_truncated)
+
+
 def test_nothing_reaches_the_upstream_before_its_decision_while_others_wait(proxy: ProxyFactory, origin: Origin) -> None:
     decided: list[asyncio.Event] = []
 

@@ -76,6 +76,39 @@ def test_early_answer_then_the_rest_of_the_upload_then_the_next_request(proxy: P
     assert len(plain_origin.connections) == 1
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(
+    ("rest", "keys"),
+    [
+        (b"no size\r\n", {"body.buffer_request_bodies": False}),
+        (b"", {"body.buffer_request_bodies": False, "timeouts.body_idle_ms": 50}),
+        (b"800\r\n" + bytes(0x800), {"body.overflow": "reject", "body.max_size_bytes": 1000, "body.buffer_timeout_ms": 50}),
+    ],
+    ids=["malformed", "stops", "too-long"],
+)
+def test_early_answer_is_not_lost_when_the_rest_of_the_upload_is_refused(
+    proxy: ProxyFactory, plain_origin: Origin, origin: Origin, secure: bool, rest: bytes, keys: dict[str, object]
+) -> None:
+    """A reset would throw it away in the client's system, where it may not have been read yet."""
+    server = origin if secure else plain_origin
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        while connection.receive():
+            pass
+
+    server.script(script, "/up")
+    running = proxy(Recording(), **keys)
+    with (running.secured if secure else running.tunnel)(server.port) as client:
+        client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        assert client.read_answer().body == b"ok"
+        client.send(rest)
+        assert client.read_to_end() == b""
+    running.wait_idle()
+    assert running.metrics().cut_response_count == 0
+    assert not server.requests[0].complete
+
+
 def test_bytes_behind_a_response_never_answer_the_next_request(proxy: ProxyFactory, plain_origin: Origin) -> None:
     def script(connection: ScriptedConnection, request: Request) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
@@ -85,6 +118,36 @@ def test_bytes_behind_a_response_never_answer_the_next_request(proxy: ProxyFacto
     with running.tunnel(plain_origin.port) as client:
         assert client.request("/two", "localhost").body == b"ok"
         assert len(client.request("/bytes/9", "localhost").body) == 9
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(
+    "words",
+    [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"\r\n"],
+    ids=["100", "103", "200", "empty-line"],
+)
+def test_words_behind_an_early_answer_answer_nothing(
+    proxy: ProxyFactory, plain_origin: Origin, origin: Origin, secure: bool, words: bytes
+) -> None:
+    """The rest of the upload still arrives; the next request goes over a connection that has not spoken out of turn."""
+    server, said = origin if secure else plain_origin, threading.Event()
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        assert connection.receive_exactly(3) == b"abc"
+        connection.send(words)
+        said.set()
+        assert connection.receive_exactly(7) == b"defghij"
+
+    server.script(script, "/up")
+    running = proxy(Recording(), **{"body.buffer_request_bodies": False})
+    with (running.secured if secure else running.tunnel)(server.port) as client:
+        client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
+        assert client.read_answer().body == b"ok"
+        assert said.wait(10)
+        client.send(b"defghij" + b"GET /bytes/5 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert len(client.read_answer().body) == 5
+    assert len(server.connections) == 2
 
 
 @pytest.mark.parametrize("secure", [False, True])

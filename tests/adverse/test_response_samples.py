@@ -38,13 +38,13 @@ def head_of(data: bytes) -> Head | None:
 
 
 def body_of_request(sample: Sample) -> bytes | None:
-    """Return the chunked body of a request whose head is good."""
+    """Return the chunked body of a request whose head is good (and may have one)."""
     data = sample.blocks["request"].data
     try:
         parsed = Head.parse_request(data)
     except WireError:
         return None
-    return data[parsed[1] :] if parsed is not None and parsed[0].facts["chunked"] else None
+    return data[parsed[1] :] if parsed is not None and parsed[0].facts["chunked"] and parsed[0].method != "CONNECT" else None
 
 
 RESPONSES = [sample for sample in SAMPLES if "response" in sample.blocks and "limit" not in sample.blocks["response"].options]

@@ -68,3 +68,10 @@ def test_sample(sample: Sample) -> None:
     assert set(expected) & {"refused", "complete"}, "a verdict says `refused` or `complete`"
     expected = {"refused": "", "left": ""} | expected
     assert {key: found.get(key, "(no head)") for key in expected} == expected
+
+
+def test_there_are_enough_of_each_kind() -> None:
+    """Heads, chunked bodies and responses: a sample that is taken out is missed."""
+    requests = [sample for sample in SAMPLES if "request" in sample.blocks]
+    chunked = [sample for sample in requests if b"transfer-encoding: chunked" in sample.blocks["request"].data.lower()]
+    assert len(requests) - len(chunked) >= 180 and len(chunked) >= 70 and len(SAMPLES) - len(requests) >= 40

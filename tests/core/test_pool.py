@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 
 import pytest
@@ -18,7 +19,14 @@ pytestmark = pytest.mark.anyio
 
 
 class Wire:
-    """A transport that goes nowhere."""
+    """A transport that goes nowhere, on a socket that is not connected."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def get_extra_info(self, name: str) -> socket.socket:
+        assert name == "socket"
+        return self._socket
 
     def write(self, data: bytes) -> None:
         raise AssertionError("nothing is to be written")
@@ -41,13 +49,14 @@ async def test_a_connection_that_was_lost_before_the_pool_had_it(error: Exceptio
     pool = OriginPool("an origin", dialled.append, Counters(), idle, idle, max_open=1, max_idle=1)
     pool.on_refusal = refuse
     future: asyncio.Future[object] = loop.create_future()
-    lease = Lease(pool, future)
+    lease = Lease(pool, future, idle)
     assert dialled == [pool] and (pool.open, pool.dialling) == (1, 1)
     intake = Intake(loop)
     upstream = Upstream(Arena(4096), intake)
-    upstream.connection_made(Wire())
-    intake.attach(upstream)
-    upstream.connection_lost(error)
+    with socket.socket() as unconnected:
+        upstream.connection_made(Wire(unconnected))
+        intake.attach(upstream)
+        upstream.connection_lost(error)
     pool.connected(upstream)
     with pytest.raises(WireError, match="refused in TLS" if isinstance(error, ssl.SSLError) else "closed the connection, or spoke"):
         await future

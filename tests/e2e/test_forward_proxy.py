@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from soth_mitm import HandlerDecision, RawRequest
+from soth_mitm.proxy import generation
+from soth_mitm.proxy.resolver import Resolver
 from support.certs import TestCA, self_signed
 from support.origin import Origin
 from support.recording import Recording
@@ -363,8 +366,33 @@ class TestOurselves:
             assert client.read_to_end() == b""
         assert running.metrics().total_connections == 1
 
-    def test_where_every_interface_is_listened_on(self, proxy: ProxyFactory) -> None:
-        running: Running = proxy(bind="0.0.0.0:0", destinations=("*:*",))
+    @pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0", "[::1]:0"])
+    @pytest.mark.parametrize("way", ["http", "https", "connect", "tunnel"])
+    def test_by_every_address_that_is_listened_on(self, proxy: ProxyFactory, bind: str, way: str) -> None:
+        running: Running = proxy(bind=bind, destinations=("*:*",) if way != "tunnel" else ("example.test:1",))
+        hosts = (
+            ["[::1]", "[::]"] if bind == "[::1]:0" else ["127.0.0.1", "127.9.9.9", "localhost", "0.0.0.0", "[::ffff:127.0.0.2]", "[::1]"]
+        )
+        for number, host in enumerate(hosts):
+            with WireClient(running.port, "::1" if "::" in bind else "127.0.0.1") as client:
+                target = f"{host}:{running.port}"
+                answer = ask(client, f"{way}://{target}/") if way.startswith("http") else client.connect(target)
+                assert answer.status == 508 and "this proxy itself" in answer.text, (host, answer)
+            assert running.metrics().total_connections == number + 1
+
+    @pytest.mark.parametrize("bind", ["127.0.0.1:0", "0.0.0.0:0"])
+    def test_by_a_name_that_a_resolver_knows(self, proxy: ProxyFactory, bind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is told when the name has been looked up, which is not before the client has been told 200."""
+
+        async def look_up(host: str) -> tuple[str, ...]:
+            return ("192.0.2.1", "127.0.0.1")
+
+        monkeypatch.setattr(generation, "Resolver", partial(Resolver, look_up=look_up))
+        running: Running = proxy(bind=bind, destinations=("*:*",))
+        with running.tunnel(running.port, "this-machine.test") as client:
+            client.start_tls(running.client_context(), "this-machine.test")
+            answer = client.request("/", "this-machine.test")
+            assert answer.status == 508 and f"this-machine.test:{running.port} is this proxy itself" in answer.text
         with running.client() as client:
-            assert ask(client, f"http://127.0.0.1:{running.port}/").status == 508
-            assert ask(client, f"http://127.9.9.9:{running.port}/").status == 508
+            assert ask(client, f"http://this-machine.test:{running.port}/").status == 508
+        assert running.metrics().total_connections == 2

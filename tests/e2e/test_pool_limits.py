@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from soth_mitm import MitmConfig
+from soth_mitm.proxy import upstreams
 from support.certs import TestCA
 from support.origin import Origin, Request, ScriptedConnection
 from support.running import HOST, ProxyFactory, Running
@@ -168,6 +169,28 @@ class TestTurns:
         assert [clients.answer(path)[0] for path in holding] == [200] * limit
         assert "/late" not in gate.paths
         assert running.metrics().upstream_timeout_count == 1
+
+
+def test_a_client_whose_origin_has_no_room_is_told_so(proxy: ProxyFactory, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its own TLS is answered the upstream is looked at again from time to time, and that waits no longer than a request does."""
+    monkeypatch.setattr(upstreams, "FACTS_SECONDS", 0.0)
+    gate = Gate(origin)
+    times = {"upstream.connect_timeout_ms": 100, "timeouts.upstream_tls_handshake_ms": 100}
+    running = proxy(**{LIMIT: 1}, **times)
+    with running.secured(origin.port) as holding:
+        holding.send(b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        origin.wait_heads(1)
+        with running.secured(origin.port) as late:
+            answer = late.request("/late", HOST)
+            assert (answer.status, LIMIT in answer.text) == (503, True)
+        gate.let_through()
+        assert holding.read_answer().status == 200
+        assert running.metrics().upstream_timeout_count == 1
+        # there is room now
+        with running.secured(origin.port) as next_one:
+            gate.let_through()
+            assert next_one.request("/next", HOST).status == 200
+    assert gate.paths == ["/held", "/next"]
 
 
 class TestFailingDials:

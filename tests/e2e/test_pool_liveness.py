@@ -145,6 +145,34 @@ class TestTls:
             assert (metrics.pool_stale_count, metrics.retry_count, metrics.handler_panic_count) == (1, 0, 0)
             running.handle.shutdown(5)
 
+    def test_what_is_found_there_does_not_touch_what_the_client_has_sent_meanwhile(
+        self, proxy: ProxyFactory, tls_server: BareServer
+    ) -> None:
+        """The look comes in the middle of the client's own read, of which the rest is still in TLS."""
+        body = bytes(150_000)
+
+        def decide(request: RawRequest) -> HandlerDecision:
+            if request.path == "/other":
+                # the proxy's loop waits for this, and then reads at once what the client sent
+                client.send(f"TTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+                tls_server.connections[0].send(bytes(63_000))
+                return HandlerDecision.block(204)
+            return HandlerDecision.block(204) if request.path == "/first" else HandlerDecision.ALLOW
+
+        running = proxy(Recording(decide), **{"body.buffer_request_bodies": False})
+        with running.secured(tls_server.port, "127.0.0.1") as client, running.client() as other:
+            # after which the system lets it send more at once
+            for _ in range(30):
+                client.send(f"GET /first HTTP/1.1\r\nHost: {HOST}\r\nX-Long: {'x' * 60_000}\r\n\r\n".encode() * 10)
+                assert [client.read_answer().status for _ in range(10)] == [204] * 10
+            client.send(b"POST /second H")
+            assert other.request(f"http://localhost:{tls_server.port}/other", f"localhost:{tls_server.port}").status == 204
+            assert client.read_answer().text == "1"
+            assert post(client, "/third").text == "1"
+        metrics = running.metrics()
+        assert (metrics.pool_stale_count, metrics.bytes_to_upstreams > len(body)) == (1, True)
+        running.handle.shutdown(5)
+
 
 def late_tickets(origin_ca: TestCA) -> BareServer:
     """A server with which the client's handshake ends long before its own, so that its tickets come when the test wants."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import select
 import socket
 import ssl
 import threading
@@ -11,9 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from support.arrival import PATIENCE_MS, wait_arrival
 from support.wire_client import RESET_ON_CLOSE
-
-PATIENCE_MS = 5000
 
 
 class BareConnection:
@@ -93,7 +90,7 @@ class BareConnection:
         """Send bytes, inside TLS if it is spoken."""
         with self._lock:
             self._put(data)
-        self._await_arrival()
+        wait_arrival(self._peer)
 
     def send_half_a_record(self) -> None:
         """Send the beginning of a TLS record and no more."""
@@ -101,7 +98,7 @@ class BareConnection:
         with self._lock:
             self._engine.write(b"x")
             self._socket.sendall(self._outgoing.read()[:9])
-        self._await_arrival()
+        wait_arrival(self._peer)
 
     def finish_handshake(self) -> None:
         """Let the engine have the client's last flight, which was kept from it: it answers with session tickets."""
@@ -109,7 +106,7 @@ class BareConnection:
             self._hold_finished = False
             self._incoming.write(self._kept)
             self._step()
-        self._await_arrival()
+        wait_arrival(self._peer)
 
     def say_goodbye(self) -> None:
         """Send close_notify and leave TCP open."""
@@ -120,41 +117,19 @@ class BareConnection:
             except ssl.SSLWantReadError:
                 pass
             self._flush()
-        self._await_arrival()
+        wait_arrival(self._peer)
 
     def end(self) -> None:
         """Send FIN, without a word of TLS."""
         self._socket.shutdown(socket.SHUT_WR)
-        self._await_arrival()
+        wait_arrival(self._peer)
 
     def reset(self) -> None:
         """Send RST."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         # wakes the thread, which closes the socket
         self._socket.shutdown(socket.SHUT_RD)
-        self._await_arrival()
-
-    def _await_arrival(self) -> None:
-        """Wait until the peer's socket, which is one of this process, has something to read."""
-        for entry in os.listdir("/dev/fd"):
-            try:
-                descriptor = os.dup(int(entry))
-            except OSError:
-                # closed meanwhile
-                continue
-            try:
-                theirs = socket.socket(fileno=descriptor)
-            except OSError:
-                # no socket
-                os.close(descriptor)
-                continue
-            with theirs:
-                if theirs.family == socket.AF_INET and theirs.getsockname() == self._peer:
-                    poll = select.poll()
-                    poll.register(theirs, select.POLLIN)
-                    assert poll.poll(PATIENCE_MS), "what was sent did not arrive"
-                    return
-        raise AssertionError(f"no descriptor of this process is bound to {self._peer}")
+        wait_arrival(self._peer)
 
 
 class BareServer:

@@ -46,6 +46,8 @@ cdef class Conversation(Party):
         cdef bytes out
         # an unread rest of the request would be taken for the next one
         cdef bint unread = flow is None or flow.request_body.state != BODY_DONE
+        if self.answered and self.answering == ANSWERING_DONE:
+            return self.take_no_more()
         if self.answered:
             return self.cut(ConnectionAbortedError("failed after the response had begun"))
         if unread or self.plane.draining or flow.request.minor == 0 or self.is_pinned():
@@ -142,6 +144,11 @@ cdef class Conversation(Party):
             close_while_sending(self.client, self.plane)
             return self.stop()
         return self.leave()
+
+    cdef int take_no_more(self) except -1:
+        self.drop_upstream()
+        close_while_sending(self.client, self.plane)
+        return self.stop()
 
     cdef int leave(self) except -1:
         close_in_order(self.client, self.plane)
@@ -277,10 +284,8 @@ cdef class Conversation(Party):
             self.send_no_more()
             return self.advance()
         if self.sending == SENDING_RELAY:
-            # the response is complete; what is left of the request has nowhere to go
-            self.drop_upstream()
-            close_while_sending(self.client, self.plane)
-            return self.stop()
+            # what is left of the request has nowhere to go
+            return self.take_no_more()
         return self.drop_upstream()
 
     # --- pace and deadlines

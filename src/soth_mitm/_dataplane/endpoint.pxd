@@ -38,6 +38,7 @@ cdef class Endpoint:
     cdef readonly int64_t bytes_out
 
     # Reading
+    cdef int take_ciphertext(self, const char* data, Py_ssize_t count) except -1   # what came; `data` is the caller's
     cdef int deliver(self) except -1
     cdef int deliver_tls(self) except -1
     cdef int tell_end(self) except -1

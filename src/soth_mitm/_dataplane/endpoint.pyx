@@ -58,7 +58,10 @@ cdef class Endpoint:
             self.fresh = True
             self.deliver()
             return
-        self.tls.feed(self.arena.scratch, count)
+        self.take_ciphertext(self.arena.scratch, count)
+
+    cdef int take_ciphertext(self, const char* data, Py_ssize_t count) except -1:
+        self.tls.feed(data, count)
         try:
             self.deliver()
         finally:
@@ -66,6 +69,7 @@ cdef class Endpoint:
                 self.tls.forget()
             else:
                 self.tls.keep()
+        return 0
 
     def eof_received(self):
         self.eof = True

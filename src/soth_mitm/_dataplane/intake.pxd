@@ -24,3 +24,4 @@ cdef class Intake(Party):
 cdef class Lease(Party):
     cdef OriginPool pool
     cdef object future
+    cdef Deadline deadline

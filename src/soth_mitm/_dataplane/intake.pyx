@@ -8,6 +8,8 @@ from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.pool cimport OriginPool, Upstream
 from soth_mitm._dataplane.view cimport view_bytes, view_of
 
+from soth_mitm.errors import WireError
+
 
 @cython.final
 cdef class Intake(Party):
@@ -103,24 +105,36 @@ cdef class Intake(Party):
 cdef class Lease(Party):
     """Asks `pool` for a connection and puts it back as soon as it is there: so that it exists, and its facts are known.
 
-    `future` ends with the upstream connection's facts, or with the error that the dial ended in.
+    `future` ends with the upstream connection's facts, or with the error that the dial ended in, or with a WireError (503) when none has
+    become free after the duration of `deadline`.
     """
 
-    def __cinit__(self, OriginPool pool not None, future):
+    def __cinit__(self, OriginPool pool not None, future, DeadlineQueue deadline not None):
         self.pool = pool
         self.future = future
+        self.deadline = Deadline(self)
+        self.deadline.set(deadline, 0)
         pool.claim(self)
 
     def close(self):
         """Wait no more. Harmless when the connection has come already."""
+        self.deadline.clear()
         self.pool.withdraw(self)
 
     cdef int granted(self, object upstream) except -1:
+        self.deadline.clear()
         if not self.future.done():
             self.future.set_result((<Upstream>upstream).facts)
         return (<Upstream>upstream).pool.give_back(<Upstream>upstream)
 
     cdef int refused(self, object error) except -1:
+        self.deadline.clear()
         if not self.future.done():
             self.future.set_exception(error)
         return 0
+
+    cdef int late(self, int stage) except -1:
+        self.pool.withdraw(self)
+        self.pool.counters.upstream_timeouts += 1
+        return self.refused(WireError(
+            "no upstream connection became free in time (connection_pool.max_connections_per_host)", side="upstream", status=503))

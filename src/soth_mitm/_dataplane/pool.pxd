@@ -16,8 +16,9 @@ cdef class Upstream(Endpoint):
     cdef intptr_t socket               # the system's handle, valid until `closing`
     cdef public object facts           # what the control plane knows of it: TLS version, certificate digest, ...
 
+    # Give the party what lies unread in the socket of a connection that is broken, as far as it takes it
+    cdef int hear_last_words(self) except -1
     # May it carry another request? To be asked while nobody uses it, right before one is sent
-    cdef int hear_last_words(self) except -1       # the alert that may lie unread in the socket of a broken connection
     cdef int is_live(self) except -1
 
 

@@ -6,7 +6,6 @@ from collections import deque
 cimport cython
 from libc.stdint cimport intptr_t
 
-from soth_mitm._dataplane.buffer cimport SCRATCH_SIZE
 from soth_mitm._dataplane.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.party cimport Party
@@ -20,6 +19,9 @@ cdef extern from "liveness.h" nogil:
         SOTH_READ_NOTHING
 
     Py_ssize_t soth_read_now(intptr_t socket, char* p, size_t n) noexcept
+
+cdef enum:
+    LOOK_SIZE = 16384      # what is taken at once of bytes that the loop has not seen
 
 SSL_ERROR = ssl.SSLError
 
@@ -35,7 +37,13 @@ cdef class Upstream(Endpoint):
     them, or half a record, of which nobody can tell what it will be, is the connection done for.
     """
 
+    def connection_made(self, transport):
+        Endpoint.connection_made(self, transport)
+        self.socket = transport.get_extra_info("socket").fileno()
+
     cdef int is_live(self) except -1:
+        # not the arena's scratch space: there may lie what the client sent behind the request that wants to know
+        cdef char seen[LOOK_SIZE]
         cdef Py_ssize_t count
         cdef int reads = 0
         # twice: a FIN may stand behind a ticket; who still sends then has not finished what he is saying
@@ -43,29 +51,35 @@ cdef class Upstream(Endpoint):
             reads += 1
             if self.gone or self.closing or self.told_end or self.inbox.size() or (self.tls is not None and self.tls.partial):
                 return False
-            count = soth_read_now(self.socket, self.arena.scratch, SCRATCH_SIZE)
+            count = soth_read_now(self.socket, seen, LOOK_SIZE)
             if count == SOTH_READ_NOTHING:
                 return True
             if count == SOTH_READ_ENDED or self.tls is None:
                 return False
-            self.buffer_updated(count)
+            self.take_ciphertext(seen, count)
         return False
 
     cdef int hear_last_words(self) except -1:
-        cdef Py_ssize_t count = soth_read_now(self.socket, self.arena.scratch, SCRATCH_SIZE)
-        if count <= 0:
-            return 0
-        self.inbox.reserve(SCRATCH_SIZE)
-        try:
-            self.tls.feed(self.arena.scratch, count)
-            self.tls.read_into(self.inbox)
-        except SSL_ERROR as error:
-            self.fault = error
+        cdef char said[LOOK_SIZE]
+        cdef Py_ssize_t count
+        while not self.held and not self.deaf:
+            count = soth_read_now(self.socket, said, LOOK_SIZE)
+            if count <= 0:
+                break
+            if self.tls is not None:
+                self.take_ciphertext(said, count)
+                continue
+            self.inbox.append(said, count)
+            self.bytes_in += count
+            self.fresh = True
+            self.deliver()
         return 0
 
     def connection_lost(self, error):
-        if isinstance(error, OSError) and not self.closing and self.tls is not None and self.socket and not self.bytes_in:
-            # who refuses us by an alert and closes on what we had sent resets the connection, and our write meets that first
+        if isinstance(error, OSError) and not self.closing and (self.tls is None or self.tls.secured):
+            # Who refuses us (an upload by its answer, our TLS by an alert) and closes on what we had sent resets the connection, and what
+            # we write meets that before his words are read
+            self.closing = True
             self.hear_last_words()
         Endpoint.connection_lost(self, error)
         if self.pool is not None:
@@ -227,8 +241,6 @@ cdef class OriginPool:
         cdef object refusal = None
         upstream.parked = Parked(upstream)
         upstream.party = upstream.parked
-        if not upstream.gone:
-            upstream.socket = upstream.transport.get_extra_info("socket").fileno()
         # held since its handshake
         upstream.release()
         if upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size():

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 from soth_mitm.addresses import parse_bind_address
@@ -129,7 +130,7 @@ class Listener:
             self._unix_path.unlink(missing_ok=True)
 
     def is_ours(self, address: SocketAddress) -> bool:
-        """Tell whether connecting to `address` would lead back to us."""
+        """Tell whether connecting to `address` would lead back to us. No name is looked up: the answer for one is no."""
         return any(address[1] == port and _reaches(address[0], host) for host, port in self.addresses)
 
 
@@ -155,6 +156,11 @@ def _reaches(host: str, bound: str) -> bool:
 
 
 def _is_local(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        # a name, which the system would look up here and now; whoever dials it asks again with its addresses
+        return False
     if host.startswith("127.") or host in ("::1", "0.0.0.0", "::"):
         return True
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -92,7 +92,7 @@ class Upstreams:
         if self.is_known(origin):
             return self._facts[origin][1]
         future: asyncio.Future[UpstreamFacts | None] = asyncio.get_running_loop().create_future()
-        lease = Lease(self.pool(origin), future)
+        lease = Lease(self.pool(origin), future, self._snapshot.plane.claim)
         try:
             facts = await future
         finally:
