@@ -34,14 +34,14 @@ class Target(NamedTuple):
 TARGETS = {
     target.name: target
     for target in (
-        Target("heads", 1024),
+        Target("heads", 2048),
         Target("bodies", 2048),
         Target("framing", 1024),
         Target("exchanges", 2048),
         Target("relays", 2048),
         Target("pumps", 1024),
         Target("proxies", 2048),
-        Target("hellos", 2048, ("soth_mitm.tls.client_hello", "soth_mitm.tls.fingerprint", "soth_mitm.tls.names")),
+        Target("hellos", 4096, ("soth_mitm.tls.client_hello", "soth_mitm.tls.fingerprint", "soth_mitm.tls.names")),
         Target("destinations", 512, ("soth_mitm.addresses", "soth_mitm.destinations", "soth_mitm.tls.names")),
     )
 }
