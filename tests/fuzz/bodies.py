@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from fuzz.cutting import every_way
 from fuzz.plain_http import PlainChunks, PlainHead, Refused, framing, read_chunks, read_head
-from support.feed import Reading, read_message
+from support.feed import Outcome, Reading, read_message
 from support.samples import read_samples
 
 RESPONSE, END, SMALL_TRAILERS, HTTP_10, STRETCHED = 1, 2, 4, 8, 16
@@ -40,19 +40,27 @@ def run(data: bytes) -> None:
     if plain is None:
         # what is made of heads is for `heads`
         return
+    check(expected, plain, text, how)
+    # whether more is waited for must be right as well
+    begin = len(text) - len(text.removeprefix(b"\r\n")) + len(plain.raw)
+    for end in {begin + (first + 7 * second) % (len(text) - begin + 1), begin + how.trailer_limit, max(begin, len(text) - 1)}:
+        check(read_message([text[:end]], how)[0], plain, text[:end], how)
+
+
+def check(outcome: Outcome, head: PlainHead, text: bytes, how: Reading) -> None:
+    """Compare what was made of a message with what it is."""
     try:
-        kind = framing(plain, how.request_method.encode(), how.http_10)
+        kind = framing(head, how.request_method.encode(), how.http_10)
     except Refused as refusal:
-        assert expected.refused and not expected.framing, f"accepted, though there is {refusal}"
+        assert outcome.refused and not outcome.framing, f"accepted, though there is {refusal}"
         return
-    assert expected.framing == kind, "another framing"
-    rest = text.removeprefix(b"\r\n")[len(plain.raw) :]
-    found = read_plainly(plain, kind, rest, how)
-    assert expected.content == found.content, "another content"
-    assert expected.complete == found.complete, "another end"
-    assert bool(expected.refused) == (found.refused or (how.eof and not found.complete)), "another verdict"
+    assert outcome.framing == kind, "another framing"
+    found = read_plainly(head, kind, text.removeprefix(b"\r\n")[len(head.raw) :], how)
+    assert outcome.content == found.content, "another content"
+    assert outcome.complete == found.complete, "another end"
+    assert bool(outcome.refused) == (found.refused or (how.eof and not found.complete)), "another verdict"
     if found.complete:
-        assert (expected.trailers, expected.left) == (found.trailers, found.left), "another end"
+        assert (outcome.trailers, outcome.left) == (found.trailers, found.left), "another end"
 
 
 def read_plainly(head: PlainHead, kind: str, data: bytes, how: Reading) -> PlainChunks:

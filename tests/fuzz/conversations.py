@@ -102,6 +102,9 @@ def response_stream(requests: Stream) -> Stream:
         asked = requests.messages[finals].head if finals < len(requests.messages) else None
         if asked is None:
             return BodyReader.of_response(head, trailer_limit=LIMIT)
+        if asked.method == "CONNECT" and head.status < 300:
+            # what follows is the tunnel's (RFC 9112 section 6.3)
+            return BodyReader()
         return BodyReader.of_response(head, asked.method.encode(), asked.version == "HTTP/1.0", LIMIT)
 
     stream = Stream(begin, False)

@@ -65,6 +65,9 @@ def run(data: bytes) -> None:
     for pieces in every_way(text, first, second):
         assert read(pieces, is_request, limit).facts == verdict.facts, "another split, another verdict"
     plain = check_verdict(verdict, text, is_request, limit)
+    # whether more is waited for must be right as well, above all where the limit is reached
+    for end in {limit - 1, limit, first % (len(text) + 1)}:
+        check_verdict(read([text[:end]], is_request, limit), text[:end], is_request, limit)
     if verdict.head is None or plain is None:
         return
     head = verdict.head

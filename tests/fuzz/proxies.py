@@ -2,13 +2,15 @@
 
 Input: see `operations`. The settings are those of `scene.settings_of`, and one byte more. Names resolve to two addresses or to none.
 
+With `SPEAK_TLS` clients speak TLS inside of CONNECT, and origins when they are spoken to in it: what a script has them say is inside.
+``client_notifies`` and ``upstream_notifies`` are their close_notify.
+
 Of three origins, a.example is intercepted, b.example too unless the handler is asked, which has it tunnelled, and everybody else is not
 listed: tunnelled, forwarded unseen, or blocked.
 """
 
 from __future__ import annotations
 
-import functools
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,11 +18,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest import mock
 
-from fuzz.agreement import check_answers, exchanged, is_forwarded, name_of
-from fuzz.conversations import SWITCHED, request_stream, response_stream
+from fuzz.agreement import check_answers, exchanged, is_forwarded, is_own, name_of
+from fuzz.conversations import SWITCHED, finals
 from fuzz.fake_loop import FakeLoop
 from fuzz.operations import VERBS, from_text, parse
-from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, settings_of
+from fuzz.proxy_peers import Origin, ProxyClient, SecurablePeer, authority
+from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, repeated, settings_of
 from fuzz.scripted_handler import ConnectionHandler
 from soth_mitm import MitmConfig
 from soth_mitm._dataplane import ledger
@@ -28,11 +31,10 @@ from soth_mitm.errors import ShutdownTimeoutError
 from soth_mitm.proxy import snapshot
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.service import Service
-from soth_mitm.tls.ca import CertificateAuthority, generate_ca
 from soth_mitm.tls.client_hello import NEED_MORE, sniff
 from support.samples import read_samples
 
-UNIX, BLOCK_UNLISTED, BLOCK_UNKNOWN, FEW_CLIENTS = 1, 2, 4, 8
+UNIX, BLOCK_UNLISTED, BLOCK_UNKNOWN, FEW_CLIENTS, SPEAK_TLS = 1, 2, 4, 8, 16
 WORDS = (
     *(from_text(f"{verb} {number}") for verb in VERBS for number in (0, 1)),
     b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n",
@@ -46,12 +48,6 @@ WORDS = (
 # The last digit of the addresses that a host has
 HOSTS = {"a": 1, "b": 2}
 UNLISTED = 3
-
-
-@functools.cache
-def authority() -> CertificateAuthority:
-    """The CA of every proxy here."""
-    return generate_ca()
 
 
 class ProxyLoop(FakeLoop):
@@ -81,51 +77,11 @@ class ProxyLoop(FakeLoop):
         return future
 
 
-class ProxyClient(Client):
-    """A client of the proxy, known to it by its socket alone. `said` and `heard` are its bytes."""
-
-    def __init__(self, loop: FakeLoop, endpoint: Any, limit: int) -> None:
-        super().__init__(loop, endpoint)
-        self.said = self.heard = b""
-        self.requests = request_stream(limit)
-        self.responses = response_stream(self.requests)
-
-    def say(self, data: bytes) -> None:
-        self.said += data
-        self.requests.feed(data)
-
-    def hear(self, data: bytes) -> None:
-        self.heard += data
-        self.responses.feed(data)
-
-    def drain(self) -> None:
-        """It is the proxy that drains."""
-
-    def abort(self) -> None:
-        self.transport.peer_resets()
-
-
-class Origin(Peer):
-    """An upstream: `number` says whose address was connected to. What it is sent need not be HTTP."""
-
-    def __init__(self, loop: FakeLoop, endpoint: Any, number: int) -> None:
-        super().__init__(loop, endpoint)
-        self.number = number
-        self.said = self.heard = b""
-
-    def say(self, data: bytes) -> None:
-        self.said += data
-        self.responses.feed(data)
-
-    def hear(self, data: bytes) -> None:
-        self.heard += data
-        self.requests.feed(data)
-
-
 class ProxyScene(Scene):
     """One proxy."""
 
     loop: ProxyLoop
+    handler: ConnectionHandler
 
     def __init__(self, settings: bytes) -> None:
         self._keys, hooks, pool, _ = settings_of(settings)
@@ -138,9 +94,39 @@ class ProxyScene(Scene):
         self._stopping: Any = None
         config = self._config()
         self._head_limit = config.max_http_head_bytes
+        self._speak_tls = bool(self._more & SPEAK_TLS)
+        self.blocks_unlisted = bool(self._more & BLOCK_UNLISTED)
         self.blocks_unknown = config.interception.unknown_protocol == "block"
         self.decides = "on_request" in hooks and config.intercept_mode == "enforce"
         self.lets_failures_pass = config.handler.recover_from_panics and config.handler.failure_policy == "allow"
+
+    @property
+    def intercepts(self) -> bool:
+        """Whether everybody is kept from being tunnelled to a.example."""
+        return self.blocks_unknown and not self.handler.leaves_alone("a.example")
+
+    def origins_of(self, host: str) -> list[Origin]:
+        """Return the connections to a host."""
+        return [peer for peer in self.upstreams if isinstance(peer, Origin) and peer.number == HOSTS[host]]
+
+    def settle(self) -> None:
+        super().settle()
+        while any([peer.pump_tls() for peer in self.peers if isinstance(peer, SecurablePeer)]):
+            super().settle()
+
+    def _act_as(self, peer: Peer, action: str, data: bytes) -> None:
+        assert isinstance(peer, SecurablePeer)
+        if self._speak_tls and isinstance(peer, ProxyClient) and not action and peer.tls is None and peer.is_connected:
+            peer.begin_tls(data)
+            peer.closed_in = "TLS: what was said last need not have been read"
+        if peer.tls is not None and action in ("", "many"):
+            peer.pending += repeated(data) if action and data else data
+            peer.pump_tls()
+        elif peer.tls is not None and action == "notifies":
+            peer.tls.notify()
+            peer.pump_tls()
+        else:
+            super()._act_as(peer, action, data)
 
     def start(self) -> None:
         """Build the proxy; on its loop."""
@@ -171,8 +157,8 @@ class ProxyScene(Scene):
         self._factory = factory
 
     def _connected(self, factory: Callable[[], Any], address: str) -> Peer:
-        peer = Origin(self.loop, factory(), int(address[-1]))
-        assert peer.number != UNLISTED or not self._more & BLOCK_UNLISTED, "connected to whom the policy blocks"
+        peer = Origin(self.loop, factory(), int(address[-1]), self._speak_tls)
+        assert peer.number != UNLISTED or not self.blocks_unlisted, "connected to whom the policy blocks"
         peer.endpoint.connection_made(peer.transport)
         return peer
 
@@ -228,20 +214,19 @@ def run(data: bytes) -> None:
 
 
 def check_permits(scene: ProxyScene) -> None:
-    """What is to be intercepted and nothing else is sent requests, each of them asked for and allowed."""
-    handler = cast(ConnectionHandler, scene.handler)
-    if not scene.blocks_unknown or handler.leaves_alone("a.example"):
-        # else everybody may be tunnelled to it
+    """What is to be intercepted is sent requests and nothing else, each of them asked for and allowed."""
+    if not scene.intercepts:
         return
-    origins = [peer for peer in scene.upstreams if isinstance(peer, Origin) and peer.number == HOSTS["a"]]
-    for peer in origins:
+    for peer in scene.origins_of("a"):
         spoken = sniff(peer.heard)
         assert not peer.heard or spoken in ("tls", "http", NEED_MORE), f"an intercepted upstream is sent {peer.heard!r}"
-        assert spoken != "http" or not peer.requests.fault or peer.responses.fault == SWITCHED, f"{peer.requests.fault}: {peer.heard!r}"
+        assert (
+            peer.responses.fault == SWITCHED or (spoken == "tls" and peer.tls is None) or not (peer.requests.fault or peer.out_of_turn)
+        ), f"an intercepted upstream is sent {peer.requests.fault or 'a request too early'}: {peer.heard!r}"
     if scene.decides:
-        forwarded = Counter(name_of(message) for peer in origins for message in peer.requests.messages)
-        beyond = forwarded - handler.permitted(scene.lets_failures_pass)
-        assert sum(beyond.values()) <= scene.service.metrics().retry_count, f"forwarded without being allowed: {beyond}"
+        forwarded = Counter(name_of(message) for peer in scene.origins_of("a") for message in peer.requests.messages)
+        beyond = forwarded - scene.handler.permitted(scene.lets_failures_pass)
+        assert not beyond or sum(beyond.values()) <= scene.service.metrics().retry_count, f"forwarded without being allowed: {beyond}"
 
 
 def check_end(scene: ProxyScene) -> None:
@@ -250,7 +235,7 @@ def check_end(scene: ProxyScene) -> None:
     assert metrics.active_connections == metrics.active_flows == 0, metrics
     assert metrics.buffered_bytes == metrics.upstream_connections == metrics.idle_upstream_connections == 0, metrics
     assert metrics.total_connections + metrics.rejected_connection_count == len(scene.clients)
-    handler = cast(ConnectionHandler, scene.handler)
+    handler = scene.handler
     assert len(set(handler.closed)) == len(handler.closed) == metrics.total_connections
     assert set(handler.opened) == set(handler.closed)
     left = {name: count for name, count in ledger.counts().items() if count}
@@ -260,18 +245,21 @@ def check_end(scene: ProxyScene) -> None:
 
 def check_conversations(scene: ProxyScene) -> None:
     """Tunnels carry what was said, everything else is requests of somebody and their answers."""
-    clients = [client for client in scene.clients if isinstance(client, ProxyClient)]
-    origins = [peer for peer in scene.upstreams if isinstance(peer, Origin)]
+    clients = cast(list[ProxyClient], scene.clients)
     asked = [message for client in clients for message in client.requests.messages]
-    for peer in origins:
-        if any(peer.heard in client.said for client in clients) or sniff(peer.heard) == "tls":
+    for peer in cast(list[Origin], scene.upstreams):
+        if any(peer.heard in client.said for client in clients) or (peer.tls is None and sniff(peer.heard) == "tls"):
             continue
-        assert not peer.requests.rest and peer.requests.messages, f"an upstream is sent {peer.heard!r}"
+        assert peer.tls is not None or (peer.requests.messages and not peer.requests.rest), f"an upstream is sent {peer.heard!r}"
         for sent in peer.requests.messages:
             assert any(is_forwarded(sent, message) for message in asked), f"nobody asked for {sent.head!r} {bytes(sent.raw)!r}"
     for client in clients:
-        if not any(message.head.method == "CONNECT" for message in client.requests.messages):
+        connects = any(message.head.method == "CONNECT" for message in client.requests.messages)
+        if not connects or (scene.intercepts and client.requests.messages[0].head.target.startswith("a.example:")):
             check_answers(client, exchanged(scene), b"")
+        if scene.blocks_unlisted and client.asked_name == "z.example":
+            inside = finals(client.responses)[1:]
+            assert all(is_own(message) for message in inside), "answered under the name of whom is blocked"
 
 
 def seeds() -> Iterator[bytes]:
