@@ -33,18 +33,26 @@ def run(data: bytes) -> None:
         eof=bool(options & END),
     )
     expected, head = read_message([text], how)
-    for pieces in every_way(text, first, second):
-        outcome, _ = read_message(pieces, how)
-        assert outcome == expected, "another split, another message"
+    # what is made of heads is for `heads`
     plain = read_head(text, how.is_request, how.limit) if head is not None else None
-    if plain is None:
-        # what is made of heads is for `heads`
-        return
-    check(expected, plain, text, how)
-    # whether more is waited for must be right as well
-    begin = len(text) - len(text.removeprefix(b"\r\n")) + len(plain.raw)
-    for end in {begin + (first + 7 * second) % (len(text) - begin + 1), begin + how.trailer_limit, max(begin, len(text) - 1)}:
-        check(read_message([text[:end]], how)[0], plain, text[:end], how)
+    for pieces in every_way(text, first, second):
+        seen = [0]
+        outcome, _ = read_message(counted(pieces, seen), how)
+        assert outcome == expected, "another split, another message"
+        if plain is not None and outcome.refused and not how.eof:
+            # it is refused with the byte that is wrong, neither later nor earlier
+            for end in (seen[0], seen[0] - 1):
+                if end >= text.index(plain.raw) + len(plain.raw):
+                    check(read_message([text[:end]], how)[0], plain, text[:end], how)
+    if plain is not None:
+        check(expected, plain, text, how)
+
+
+def counted(pieces: list[bytes], seen: list[int]) -> Iterator[bytes]:
+    """Yield the pieces; `seen` holds how many bytes there were so far."""
+    for piece in pieces:
+        seen[0] += len(piece)
+        yield piece
 
 
 def check(outcome: Outcome, head: PlainHead, text: bytes, how: Reading) -> None:

@@ -23,11 +23,12 @@ UPGRADING = {b"connection", b"upgrade"}
 
 
 class Verdict(NamedTuple):
-    """What came of the bytes: a head, a refusal, or neither yet."""
+    """What came of the bytes: a head, a refusal, or neither yet; `seen` is how many had arrived by then."""
 
     head: Head | None
     consumed: int
     refused: str
+    seen: int
 
     @property
     def facts(self) -> tuple[object, ...]:
@@ -46,10 +47,10 @@ def read(pieces: Iterable[bytes], is_request: bool, limit: int) -> Verdict:
         try:
             found = reader.feed(data)
         except WireError as error:
-            return Verdict(None, 0, f"{error.status} {error}")
+            return Verdict(None, 0, f"{error.status} {error}", len(data))
         if found is not None:
-            return Verdict(*found, refused="")
-    return Verdict(None, 0, "")
+            return Verdict(*found, "", len(data))
+    return Verdict(None, 0, "", len(data))
 
 
 def run(data: bytes) -> None:
@@ -63,11 +64,13 @@ def run(data: bytes) -> None:
     limit = 16 + first * 4 if options & SMALL_LIMIT else 65536
     verdict = read([text], is_request, limit)
     for pieces in every_way(text, first, second):
-        assert read(pieces, is_request, limit).facts == verdict.facts, "another split, another verdict"
+        other = read(pieces, is_request, limit)
+        assert other.facts == verdict.facts, "another split, another verdict"
+        # it comes with the byte that decides, neither later nor earlier
+        check_verdict(other, text[: other.seen], is_request, limit)
+        before = text[: max(0, other.seen - 1)]
+        check_verdict(read([before], is_request, limit), before, is_request, limit)
     plain = check_verdict(verdict, text, is_request, limit)
-    # whether more is waited for must be right as well, above all where the limit is reached
-    for end in {limit - 1, limit, first % (len(text) + 1)}:
-        check_verdict(read([text[:end]], is_request, limit), text[:end], is_request, limit)
     if verdict.head is None or plain is None:
         return
     head = verdict.head
