@@ -1,4 +1,4 @@
-"""Messages with their bodies: the split changes nothing, and chunked content is what another, simpler reader makes of it.
+"""Messages with their bodies: the split changes nothing, and it is what another, plainer reader makes of it.
 
 Input: a byte of options, two bytes that cut the rest, then the bytes of one message and whatever follows it.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fuzz.cutting import every_way
+from fuzz.plain_http import PlainChunks, PlainHead, Refused, framing, read_chunks, read_head
 from support.feed import Outcome, Reading, read_message
 from support.samples import read_samples
 
-RESPONSE, END, SMALL_TRAILERS, HTTP_10 = 1, 2, 4, 8
+RESPONSE, END, SMALL_TRAILERS, HTTP_10, STRETCHED = 1, 2, 4, 8, 16
+# What is written shorter, so that an input reaches the limits of lines
+STRETCH, STRETCHES_TO = b"\xfe", b"x" * 1000
 METHODS = ("GET", "HEAD", "head", "CONNECT")
 CHUNKED_REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -21,7 +24,7 @@ def run(data: bytes) -> None:
     if len(data) < 3:
         return
     options, first, second = data[:3]
-    text = data[3:]
+    text = data[3:].replace(STRETCH, STRETCHES_TO) if options & STRETCHED else data[3:]
     how = Reading(
         is_request=not options & RESPONSE,
         trailer_limit=1 + first if options & SMALL_TRAILERS else 65536,
@@ -30,57 +33,61 @@ def run(data: bytes) -> None:
         eof=bool(options & END),
     )
     expected, head = read_message([text], how)
+    # what is made of heads is for `heads`
+    plain = read_head(text, how.is_request, how.limit) if head is not None else None
     for pieces in every_way(text, first, second):
-        outcome, _ = read_message(pieces, how)
+        seen = [0]
+        outcome, _ = read_message(counted(pieces, seen), how)
         assert outcome == expected, "another split, another message"
-    if head is None:
+        if plain is not None and outcome.refused and not how.eof:
+            # it is refused with the byte that is wrong, neither later nor earlier
+            for end in (seen[0], seen[0] - 1):
+                if end >= text.index(plain.raw) + len(plain.raw):
+                    check(read_message([text[:end]], how)[0], plain, text[:end], how)
+    if plain is not None:
+        check(expected, plain, text, how)
+
+
+def counted(pieces: list[bytes], seen: list[int]) -> Iterator[bytes]:
+    """Yield the pieces; `seen` holds how many bytes there were so far."""
+    for piece in pieces:
+        seen[0] += len(piece)
+        yield piece
+
+
+def check(outcome: Outcome, head: PlainHead, text: bytes, how: Reading) -> None:
+    """Compare what was made of a message with what it is."""
+    try:
+        kind = framing(head, how.request_method.encode(), how.http_10)
+    except Refused as refusal:
+        assert outcome.refused and not outcome.framing, f"accepted, though there is {refusal}"
         return
-    assert not (expected.complete and expected.refused)
-    rest = text[text.index(head.raw) + len(head.raw) :]
-    if expected.framing == "chunked":
-        check_chunks(rest, expected)
-    elif expected.framing == "length":
-        assert expected.content == rest[: head.facts["content_length"]]
-        assert expected.complete == (len(expected.content) == head.facts["content_length"])
-    elif expected.framing == "until_close":
-        assert expected.content == rest and not expected.left
-        assert expected.complete == how.eof or expected.refused
-    elif expected.framing == "none":
-        assert not expected.content and expected.complete and expected.left == rest
+    assert outcome.framing == kind, "another framing"
+    found = read_plainly(head, kind, text.removeprefix(b"\r\n")[len(head.raw) :], how)
+    assert outcome.content == found.content, "another content"
+    assert outcome.complete == found.complete, "another end"
+    assert bool(outcome.refused) == (found.refused or (how.eof and not found.complete)), "another verdict"
+    if found.complete:
+        assert (outcome.trailers, outcome.left) == (found.trailers, found.left), "another end"
 
 
-def check_chunks(data: bytes, outcome: Outcome) -> None:
-    """Compare with a reading of `data` that knows where chunks lie and nothing else."""
-    content, at = b"", 0
-    while (line_end := data.find(b"\r\n", at)) >= 0:
-        digits = data[at:line_end].partition(b";")[0]
-        size = int(digits, 16) if digits.isalnum() and digits.isascii() and b"_" not in digits and is_hexadecimal(digits) else -1
-        if size <= 0:
-            break
-        piece = data[line_end + 2 : line_end + 2 + size]
-        content += piece
-        at = line_end + 2 + size + 2
-        if len(piece) < size or data[at - 2 : at] != b"\r\n":
-            break
-    else:
-        size = -1
-    if outcome.complete:
-        assert size == 0 and outcome.content == content, "another content"
-        end = line_end + 2 if data[line_end + 2 :].startswith(b"\r\n") else data.index(b"\r\n\r\n", line_end) + 2
-        assert outcome.left == data[end + 2 :], "another end"
-        assert outcome.trailers == data[line_end + 2 : end], "other trailers"
-    else:
-        # a fault may lie in a line that this reading does not look at
-        assert content.startswith(outcome.content), "content that is none"
-
-
-def is_hexadecimal(digits: bytes) -> bool:
-    """Tell whether these are digits of a chunk size and nothing else."""
-    return all(byte in b"0123456789abcdefABCDEF" for byte in digits)
+def read_plainly(head: PlainHead, kind: str, data: bytes, how: Reading) -> PlainChunks:
+    """Read the body at the start of `data`, of any framing, as plainly as chunks are read."""
+    if kind == "chunked":
+        return read_chunks(data, how.trailer_limit)
+    if kind == "until_close":
+        return PlainChunks(data, complete=how.eof)
+    length = head.lengths[0] if kind == "length" else 0
+    return PlainChunks(data[:length], left=data[length:], complete=len(data) >= length)
 
 
 def seeds() -> Iterator[bytes]:
-    """The corpus of HTTP/1 samples, and every chunked one behind the shortest head there is."""
+    """The corpus of HTTP/1 samples, every chunked one behind the shortest head there is, and lines as long as may be."""
+    for count in (92, 93):
+        yield bytes((STRETCHED, 5, 40)) + CHUNKED_REQUEST + b"1;" + STRETCH * 4 + b"x" * count + b"\r\n.\r\n0\r\n\r\n"
+        # what these lines are too long by is 16384, and one more
+        lines = [b"1;" + STRETCH * 4 + b"\r\n.\r\n"] * 4 + [b"1;" + b"x" * (362 + count) + b"\r\n.\r\n"]
+        yield bytes((STRETCHED, 5, 40)) + CHUNKED_REQUEST + b"".join(lines) + b"0\r\n\r\n"
     for sample in read_samples("http1"):
         for name, option in (("request", 0), ("response", RESPONSE)):
             if name in sample.blocks:

@@ -21,6 +21,7 @@ class Message:
     body: BodyReader
     raw: bytearray = field(default_factory=bytearray)
     content: bytearray = field(default_factory=bytearray)
+    trailers: bytes = b""
 
     @property
     def complete(self) -> bool:
@@ -28,12 +29,16 @@ class Message:
 
 
 class Stream:
-    """One direction of a connection, read as it is fed. `fault` says why reading stopped, `rest` are the bytes it stopped at."""
+    """One direction of a connection, read as it is fed. `fault` says why reading stopped, `rest` are the bytes it stopped at.
+
+    `switched` is the 101 after which it is no longer read.
+    """
 
     def __init__(self, begin: Callable[[Head], BodyReader | None], is_request: bool, limit: int = LIMIT) -> None:
         self.messages: list[Message] = []
         self.fault = ""
         self.rest = b""
+        self.switched: Message | None = None
         self._begin = begin
         self._is_request = is_request
         self._limit = limit
@@ -55,7 +60,8 @@ class Stream:
     def _step(self) -> bool:
         if self.messages and not self.messages[-1].complete:
             message = self.messages[-1]
-            taken, content, _ = message.body.feed(self.rest)
+            taken, content, trailers = message.body.feed(self.rest)
+            message.trailers += trailers
             message.raw += self.rest[:taken]
             message.content += content
             self.rest = self.rest[taken:]
@@ -69,6 +75,7 @@ class Stream:
         body = self._begin(head)
         if body is None:
             self.fault = SWITCHED
+            self.switched = Message(head, BodyReader.of_response(head))
             return False
         self.messages.append(Message(head, body))
         return True
@@ -95,6 +102,9 @@ def response_stream(requests: Stream) -> Stream:
         asked = requests.messages[finals].head if finals < len(requests.messages) else None
         if asked is None:
             return BodyReader.of_response(head, trailer_limit=LIMIT)
+        if asked.method == "CONNECT" and head.status < 300:
+            # what follows is the tunnel's (RFC 9112 section 6.3)
+            return BodyReader()
         return BodyReader.of_response(head, asked.method.encode(), asked.version == "HTTP/1.0", LIMIT)
 
     stream = Stream(begin, False)

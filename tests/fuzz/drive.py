@@ -10,6 +10,7 @@ from pathlib import Path
 
 import atheris
 
+from fuzz.mutations import mutate_operations
 from fuzz.targets import TARGETS, Target
 
 
@@ -47,6 +48,16 @@ def without_timer(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
     return test_one
 
 
+def mutator(target: Target) -> Callable[[bytes, int, int], bytes]:
+    """Return what changes an input of operations: one of them, or, as libFuzzer does by itself, bytes."""
+    words = target.words
+
+    def mutate(data: bytes, most: int, seed: int) -> bytes:
+        return mutate_operations(data, most, seed, words, atheris.Mutate)
+
+    return mutate
+
+
 def main(arguments: list[str]) -> None:
     """Write the seeds and fuzz; libFuzzer ends the process."""
     target = TARGETS[arguments[1]]
@@ -56,7 +67,8 @@ def main(arguments: list[str]) -> None:
     logging.getLogger("soth_mitm").setLevel(logging.CRITICAL)
     write_seeds(target, folder / "seeds")
     write_words(target, folder / "words")
-    atheris.Setup([arguments[0], f"-max_len={target.longest}", f"-dict={folder / 'words'}", *arguments[3:]], without_timer(run))
+    options = {"custom_mutator": mutator(target)} if target.of_operations else {}
+    atheris.Setup([arguments[0], f"-max_len={target.longest}", f"-dict={folder / 'words'}", *arguments[3:]], without_timer(run), **options)
     atheris.Fuzz()
 
 

@@ -1,17 +1,19 @@
-"""Framers and decoders of streams: any split, the same frames; never more than the budget; no exception.
+"""Framers and decoders of streams: any split, the frames that a plainer reader finds; never more than the budget; no exception.
 
-Input: a byte that chooses what is tested, one for the budget, two that cut the rest, then the stream's bytes.
+Input: a byte that chooses what is tested and how, one for the budget, two that cut the rest, then the stream's bytes.
 """
 
 from __future__ import annotations
 
 import gzip
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 
 import brotli
 
 from fuzz.cutting import every_way
+from fuzz.plain_frames import Framed, frame_grpc, frame_lines, frame_sse
 from soth_mitm._dataplane.decode import Decoder, decode_body, decoder_for
 from soth_mitm._dataplane.frames import Framer
 from soth_mitm._dataplane.grpc import GrpcFramer
@@ -20,16 +22,22 @@ from soth_mitm._dataplane.sse import SseFramer
 from support.feeding import facts, frames_of
 from support.samples import read_samples
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 CODINGS = (b"gzip", b"deflate", b"br", b"zstd", b"gzip, br", b"br, zstd, deflate", b"identity", b"unheard-of")
-FRAMERS: tuple[Callable[[int], Framer], ...] = (
-    SseFramer,
-    NdjsonFramer,
-    GrpcFramer,
-    lambda budget: GrpcFramer(budget, b"gzip"),
-    lambda budget: GrpcFramer(budget, b"deflate"),
-    lambda budget: GrpcFramer(budget, b"br"),
-    lambda budget: GrpcFramer(budget, b"zstd"),
-)
+GRPC_CODINGS = (None, b"gzip", b"deflate", b"br", b"zstd")
+ENCODERS: dict[bytes, Callable[[bytes], bytes]] = {
+    b"gzip": gzip.compress,
+    b"deflate": zlib.compress,
+    b"br": brotli.compress,
+    b"zstd": zstd.compress,
+}
+# What chooses, see `run`
+DECODES, STRETCHED, ENCODED = 128, 64, 64
+STRETCH, STRETCHES_TO = b"\xfe", b"x" * 1000
 
 
 def run(data: bytes) -> None:
@@ -39,24 +47,59 @@ def run(data: bytes) -> None:
     chosen, size, first, second = data[:4]
     budget = 65536 if size == 255 else 1 + size
     stream = data[4:]
-    if chosen < 128:
-        check_framer(FRAMERS[chosen % len(FRAMERS)], budget, stream, first, second)
+    number = chosen % 64
+    if not chosen & DECODES:
+        check_framer(number, budget, stream.replace(STRETCH, STRETCHES_TO) if chosen & STRETCHED else stream, first, second)
+    elif chosen & ENCODED:
+        check_encoded(CODINGS[number % 6], budget, stream, first, second)
     else:
-        check_decoder(CODINGS[chosen % len(CODINGS)], budget, stream, first, second)
+        check_decoder(CODINGS[number % len(CODINGS)], budget, stream, first, second)
 
 
-def check_framer(make: Callable[[int], Framer], budget: int, stream: bytes, first: int, second: int) -> None:
+def frame_plainly(number: int, stream: bytes, budget: int) -> Framed:
+    """Return what the framer of this number makes of a stream."""
+    kind = number % (2 + len(GRPC_CODINGS))
+    if kind == 0:
+        return frame_sse(stream, budget)
+    return frame_lines(stream, budget) if kind == 1 else frame_grpc(stream, budget, GRPC_CODINGS[kind - 2])
+
+
+def framer_of(number: int, budget: int) -> Framer:
+    """Return the framer of this number."""
+    kind = number % (2 + len(GRPC_CODINGS))
+    if kind == 0:
+        return SseFramer(budget)
+    return NdjsonFramer(budget) if kind == 1 else GrpcFramer(budget, GRPC_CODINGS[kind - 2])
+
+
+def check_framer(number: int, budget: int, stream: bytes, first: int, second: int) -> None:
     """Frame the stream in every way."""
 
     def framed(pieces: list[bytes]) -> tuple[object, ...]:
-        framer = make(budget)
+        framer = framer_of(number, budget)
         frames = frames_of(framer, pieces)
         assert all(len(frame.payload) <= budget for frame in frames), "a frame beyond the budget"
         return [facts(frame) for frame in frames], framer.error_count, framer.failed
 
     expected = framed([stream])
+    plain = frame_plainly(number, stream, budget)
+    assert ([(frame[0], *frame[2:]) for frame in expected[0]], *expected[1:]) == (plain.frames, plain.errors, plain.failed), "other frames"
     for pieces in every_way(stream, first, second):
         assert framed(pieces) == expected, "another split, other frames"
+
+
+def check_encoded(coding: bytes, limit: int, content: bytes, first: int, second: int) -> None:
+    """What was encoded comes out again, whole or up to the limit."""
+    stream = content
+    for name in coding.split(b", "):
+        stream = ENCODERS[name](stream)
+    for pieces in ([stream], *every_way(stream, first, second)):
+        decoder = decoder_for(coding, limit)
+        assert decoder is not None
+        out = b"".join(decoder.feed(piece) for piece in pieces)
+        decoder.finish()
+        assert out == content[:limit] and decoder.overflow == (len(content) > limit), "not what was encoded"
+        assert (decoder.error is not None) == decoder.overflow, decoder.error
 
 
 def check_decoder(coding: bytes, limit: int, stream: bytes, first: int, second: int) -> None:
@@ -93,24 +136,22 @@ def seeds() -> Iterator[bytes]:
     """The corpus of event streams, and streams as encoders make them."""
     for sample in read_samples("sse"):
         yield bytes((0, 255, 9, 3)) + sample.blocks["input"].data
-        yield bytes((1, 20, 9, 3)) + sample.blocks["input"].data
+        yield bytes((0, 20, 9, 3)) + sample.blocks["input"].data
+    # fields as long as they may be, and one byte longer
+    for count in (384, 385):
+        yield bytes((STRETCHED, 255, 9, 3)) + b"id: " + STRETCH * 16 + b"x" * count + b"\nretry: 123456789012345\ndata: x\n\n"
+    yield bytes((0, 255, 9, 3)) + b"retry: 1234567890123456\ndata: x\n\n"
     lines = b'{"a": 1}\r\n\n  \n{"b": "' + b"x" * 40 + b'"}\n{"last": true}'
     yield bytes((1, 30, 5, 5)) + lines
+    for number, coding in enumerate(CODINGS[:6]):
+        stream = lines
+        for name in coding.split(b", "):
+            stream = ENCODERS[name](stream)
+        yield bytes((DECODES | number, 255, 4, 7)) + stream + (gzip.compress(b"second member") if coding == b"gzip" else b"")
+        yield bytes((DECODES | ENCODED | number, 255, 4, 7)) + lines
     raw = zlib.compressobj(wbits=-15)
-    encoded = {
-        b"gzip": gzip.compress(lines) + gzip.compress(b"second member"),
-        b"deflate": zlib.compress(lines),
-        b"br": brotli.compress(lines),
-        b"gzip, br": brotli.compress(gzip.compress(lines)),
-    }
-    for coding, content in encoded.items():
-        yield bytes((128 + CODINGS.index(coding) + 8 - 128 % 8, 255, 4, 7)) + content
-    yield bytes((129, 255, 4, 7)) + raw.compress(lines) + raw.flush()
-    for flag, number, message in (
-        (0, 2, lines),
-        (1, 3, gzip.compress(lines)),
-        (1, 4, zlib.compress(lines)),
-        (1, 5, brotli.compress(lines)),
-    ):
-        frame = bytes((flag,)) + len(message).to_bytes(4) + message
-        yield bytes((number, 255, 11, 2)) + frame + b"\0\0\0\0\0" + frame
+    yield bytes((DECODES | 1, 255, 4, 7)) + raw.compress(lines) + raw.flush()
+    for number, name in enumerate(GRPC_CODINGS):
+        message = lines if name is None else ENCODERS[name](lines)
+        frame = bytes((name is not None,)) + len(message).to_bytes(4) + message
+        yield bytes((2 + number, 255, 11, 2)) + frame + b"\0\0\0\0\0" + frame

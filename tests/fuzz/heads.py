@@ -1,4 +1,4 @@
-"""Request and response heads: the verdict does not depend on the split, and what is sent on says what came in.
+"""Request and response heads: the verdict does not depend on the split and is that of a plainer reader, and so is what is sent on.
 
 Input: a byte of options, two bytes that cut the rest, then the bytes of a head and whatever follows it.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fuzz.cutting import every_way
+from fuzz.plain_http import TEXT, TOKEN, PlainHead, Refused, read_head, request_sent_on, response_sent_on
 from soth_mitm._dataplane.head import Head, HeadReader
 from soth_mitm._dataplane.writer import rewrite_request, rewrite_response
 from soth_mitm.errors import WireError
@@ -22,11 +23,12 @@ UPGRADING = {b"connection", b"upgrade"}
 
 
 class Verdict(NamedTuple):
-    """What came of the bytes: a head, a refusal, or neither yet."""
+    """What came of the bytes: a head, a refusal, or neither yet; `seen` is how many had arrived by then."""
 
     head: Head | None
     consumed: int
     refused: str
+    seen: int
 
     @property
     def facts(self) -> tuple[object, ...]:
@@ -45,10 +47,10 @@ def read(pieces: Iterable[bytes], is_request: bool, limit: int) -> Verdict:
         try:
             found = reader.feed(data)
         except WireError as error:
-            return Verdict(None, 0, f"{error.status} {error}")
+            return Verdict(None, 0, f"{error.status} {error}", len(data))
         if found is not None:
-            return Verdict(*found, refused="")
-    return Verdict(None, 0, "")
+            return Verdict(*found, "", len(data))
+    return Verdict(None, 0, "", len(data))
 
 
 def run(data: bytes) -> None:
@@ -62,8 +64,14 @@ def run(data: bytes) -> None:
     limit = 16 + first * 4 if options & SMALL_LIMIT else 65536
     verdict = read([text], is_request, limit)
     for pieces in every_way(text, first, second):
-        assert read(pieces, is_request, limit).facts == verdict.facts, "another split, another verdict"
-    if verdict.head is None:
+        other = read(pieces, is_request, limit)
+        assert other.facts == verdict.facts, "another split, another verdict"
+        # it comes with the byte that decides, neither later nor earlier
+        check_verdict(other, text[: other.seen], is_request, limit)
+        before = text[: max(0, other.seen - 1)]
+        check_verdict(read([before], is_request, limit), before, is_request, limit)
+    plain = check_verdict(verdict, text, is_request, limit)
+    if verdict.head is None or plain is None:
         return
     head = verdict.head
     # the bytes behind the head have no say, and the limit is exact
@@ -71,14 +79,46 @@ def run(data: bytes) -> None:
     assert read([text], is_request, len(head.raw) - 1).refused.startswith("431" if is_request else "502")
     assert text[: verdict.consumed] in (head.raw, b"\r\n" + head.raw)
     if is_request:
-        check_request_sent_on(head, bool(options & UPGRADE))
+        check_request_sent_on(head, plain, bool(options & UPGRADE))
     else:
-        check_response_sent_on(head, options)
+        check_response_sent_on(head, plain, options)
 
 
-def check_request_sent_on(head: Head, upgrade: bool) -> None:
+def check_verdict(verdict: Verdict, text: bytes, is_request: bool, limit: int) -> PlainHead | None:
+    """Compare with the plain reading, which is returned."""
+    try:
+        plain = read_head(text, is_request, limit)
+    except Refused as refusal:
+        assert verdict.refused, f"accepted, though there is {refusal}"
+        if refusal.too_large and not is_hopeless(text, is_request):
+            assert verdict.refused.startswith("431" if is_request else "502")
+        return None
+    if plain is None:
+        assert verdict.head is None and bool(verdict.refused) == is_hopeless(text, is_request), "judged before its end is there"
+        return None
+    assert verdict.head is not None, f"refused without a reason: {verdict.refused}"
+    head = verdict.head
+    assert head.raw == plain.raw and head.version == f"HTTP/1.{plain.minor}"
+    assert (head.method, head.target, head.path) == (plain.method.decode(), plain.target.decode(), plain.path.decode())
+    assert (head.authority or "").encode() == (plain.authority or b"")
+    assert (head.status, head.reason) == (plain.status, plain.reason)
+    assert [(name.lower(), value) for name, value in head.fields] == plain.fields
+    assert head.facts == plain.facts, "other facts"
+    return plain
+
+
+def is_hopeless(text: bytes, is_request: bool) -> bool:
+    """Tell whether the first bytes alone are those of no head."""
+    if not is_request:
+        return not b"HTTP/1.".startswith(text[:7])
+    first = text.removeprefix(b"\r\n")[:1]
+    return first != b"" and re.fullmatch(TEXT, first) is not None and not re.match(TOKEN, first)
+
+
+def check_request_sent_on(head: Head, plain: PlainHead, upgrade: bool) -> None:
     """What the upstream is sent is a head of the same meaning."""
     sent = rewrite_request(head, upgrade)
+    assert sent == request_sent_on(plain, upgrade), "not what is to be sent on"
     if head.method == "CONNECT":
         # it is answered by us and never sent on
         return
@@ -94,10 +134,13 @@ def check_request_sent_on(head: Head, upgrade: bool) -> None:
         assert set(again.head.fields) - {(b"Host", (head.authority or "").encode())} <= set(head.fields) | collapsed(head)
 
 
-def check_response_sent_on(head: Head, options: int) -> None:
+def check_response_sent_on(head: Head, plain: PlainHead, options: int) -> None:
     """What the client is sent is a head of the same meaning."""
-    close, keep_alive_10, upgrade = bool(options & CLOSE), bool(options & KEEP_ALIVE_10), bool(options & UPGRADE)
+    # a connection that switches protocols is not closed, nor said to be kept
+    upgrade = bool(options & UPGRADE)
+    close, keep_alive_10 = bool(options & CLOSE) and not upgrade, bool(options & KEEP_ALIVE_10) and not upgrade
     sent = rewrite_response(head, close, keep_alive_10, upgrade)
+    assert sent == response_sent_on(plain, close, keep_alive_10, upgrade), "not what is to be sent on"
     again = read([sent], False, len(sent))
     assert again.head is not None and again.consumed == len(sent), (again.refused, sent)
     assert again.head.status == head.status and again.head.reason == head.reason and again.head.version == "HTTP/1.1"
@@ -132,9 +175,14 @@ def left_out(head: Head, upgrade: bool) -> bool:
 
 
 def seeds() -> Iterator[bytes]:
-    """The corpus of HTTP/1 samples."""
+    """The corpus of HTTP/1 samples, and heads of as many fields and options as there may be, and of one more."""
+    for count in (256, 257):
+        yield bytes((RESPONSE, 5, 40)) + b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * count + b"\r\n"
+    for count in (64, 65):
+        yield b"\0\5\x28GET / HTTP/1.1\r\nHost: a\r\nConnection: " + b"a," * count + b"\r\n\r\n"
     for sample in read_samples("http1"):
         for name, option in (("request", 0), ("response", RESPONSE)):
             if name in sample.blocks:
                 yield bytes((option, 5, 40)) + sample.blocks[name].data
-                yield bytes((option | UPGRADE | CLOSE, 9, 90)) + sample.blocks[name].data
+                yield bytes((option | UPGRADE, 9, 90)) + sample.blocks[name].data
+                yield bytes((option | CLOSE, 9, 90)) + sample.blocks[name].data

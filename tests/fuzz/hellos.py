@@ -1,28 +1,35 @@
-"""The first bytes of a TLS client: a verdict once given stays, whatever follows; what is parsed is what a plain reader finds.
+"""The first bytes of a TLS client: a verdict once given stays, whatever follows; it is that of a plain reader, and so is what is read.
 
 Input: two bytes that cut the rest, then the client's bytes.
 """
 
 from __future__ import annotations
 
+import array
 import re
 import ssl
 from collections.abc import Iterator
 
-from soth_mitm.tls.client_hello import MAX_HELLO_BYTES, NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
+from fuzz.plain_hello import ECH, PlainHello, Refused, ja3_of, ja4_of, read_hello
+from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
 from soth_mitm.tls.fingerprint import ja3, ja4
 from soth_mitm.tls.names import parse_name
 from support import hellos
 from support.handshakes import client_hello_bytes
+from support.samples import CORPUS
 
-JA4 = re.compile(r"t(?:s2|s3|10|11|12|13|00)[di]\d{4}[0-9a-zA-Z]{2}_[0-9a-f]{12}_[0-9a-f]{12}")
-JA3 = re.compile(r"\d+,[\d-]*,[\d-]*,[\d-]*,[\d-]*")
+# Codes of extensions, and what stands before and in them
+WORDS = (
+    *(code.to_bytes(2) for code in (0, 10, 11, 13, 16, 43, 0xFE0D, 0x0A0A)),
+    *(b"\x16\x03\x01", b"\x16\x03\x01\0\x01", b"\x01\0\0", b"\0\x02", b"\0\x05\0\x03\x02h2", b"\0\x04\0\0\x01a"),
+)
 
 
 def parsed(data: bytes) -> object:
     """Return what is made of the client's bytes so far, comparable."""
     try:
-        return parse_client_hello(data)
+        # bytes objects have a byte too many, in which a read beyond the end would not be seen
+        return parse_client_hello(memoryview(array.array("B", data)))
     except MalformedHello as error:
         assert 0 < error.alert < 256
         return f"malformed: {error.alert} {error}"
@@ -42,12 +49,17 @@ def run(data: bytes) -> None:
         assert earlier is NEED_MORE or earlier == verdict or same_fault(earlier, verdict), "a verdict that did not stay"
         earlier_kind = sniff(text[:end])
         assert earlier_kind is NEED_MORE or earlier_kind == kind, "a protocol that did not stay"
-    if isinstance(verdict, ClientHello):
+    try:
+        plain = read_hello(text)
+    except Refused as refusal:
+        assert isinstance(verdict, str), f"read, though there is {refusal}"
+        return
+    if plain is None:
+        assert verdict is NEED_MORE, "judged before it is whole"
+    else:
+        assert isinstance(verdict, ClientHello), f"refused without a reason: {verdict}"
         assert kind == "tls"
-        check(verdict, text)
-    elif verdict is NEED_MORE:
-        # bounded: what has not ended by then never will
-        assert len(text) < 2 * MAX_HELLO_BYTES
+        check(verdict, plain, text)
 
 
 def same_fault(earlier: object, later: object) -> bool:
@@ -55,65 +67,25 @@ def same_fault(earlier: object, later: object) -> bool:
     return isinstance(earlier, str) and isinstance(later, str)
 
 
-class Reader:
-    """Reads numbers and vectors, as plainly as can be: whatever is not there is a ValueError."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def take(self, count: int) -> bytes:
-        if count > len(self.data):
-            raise ValueError("past the end")
-        taken, self.data = self.data[:count], self.data[count:]
-        return taken
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size))
-
-    def vector(self, size: int) -> Reader:
-        return Reader(self.take(self.number(size)))
-
-
-def read_plainly(text: bytes) -> tuple[int, list[int], list[int], bytes | None]:
-    """Read version, suites, extensions and name of the hello in these records; ValueError where that cannot be."""
-    records, message = Reader(text), b""
-    while len(message) < 4 or len(message) < 4 + int.from_bytes(message[1:4]):
-        records.take(3)
-        message += records.vector(2).data
-    body = Reader(message[4 : 4 + int.from_bytes(message[1:4])])
-    version = body.number(2)
-    body.take(32)
-    body.vector(1)
-    listed = body.vector(2)
-    suites = [listed.number(2) for _ in range(len(listed.data) // 2)]
-    body.vector(1)
-    codes, name = [], None
-    extensions = body.vector(2) if body.data else Reader(b"")
-    if body.data:
-        raise ValueError("more behind the extensions")
-    while extensions.data:
-        codes.append(extensions.number(2))
-        content = extensions.vector(2)
-        if codes[-1] == 0:
-            names = content.vector(2)
-            if names.number(1) == 0:
-                name = names.vector(2).data
-    return version, suites, codes, name
-
-
-def check(hello: ClientHello, text: bytes) -> None:
-    """What is said of a hello holds."""
-    version, suites, codes, name = read_plainly(text[: hello.raw_length])
-    assert (hello.legacy_version, list(hello.ciphers), list(hello.extensions)) == (version, suites, codes)
-    assert hello.sni == ((name or b"").decode("ascii").lower().removesuffix(".") or None)
-    assert 0 < hello.raw_length <= len(text)
+def check(hello: ClientHello, plain: PlainHello, text: bytes) -> None:
+    """What is said of a hello is what it says."""
+    assert hello.raw_length == plain.raw_length <= len(text)
+    assert (hello.legacy_version, hello.session_id_length) == (plain.version, len(plain.session_id))
+    assert (list(hello.ciphers), list(hello.extensions), list(hello.versions)) == (plain.suites, plain.extensions, plain.versions)
+    assert (list(hello.groups), list(hello.point_formats), list(hello.signature_algorithms)) == (
+        plain.groups,
+        plain.formats,
+        plain.signatures,
+    )
+    assert [name.encode("latin-1") for name in hello.alpn] == plain.protocols
+    assert hello.has_ech == (ECH in plain.extensions)
+    assert hello.sni == (plain.name.decode("ascii").lower().removesuffix(".") or None)
     assert parsed(text[: hello.raw_length]) == hello
     assert parsed(text[: hello.raw_length - 1]) is NEED_MORE
     said, digest = ja3(hello)
-    assert JA3.fullmatch(said) and re.fullmatch("[0-9a-f]{32}", digest)
-    assert JA4.fullmatch(ja4(hello)), ja4(hello)
+    assert said == ja3_of(plain) and re.fullmatch("[0-9a-f]{32}", digest)
+    assert ja4(hello) == ja4_of(plain)
     if hello.sni is not None:
-        assert hello.sni == hello.sni.lower() and hello.sni.isascii() and hello.sni.isprintable() and " " not in hello.sni
         try:
             parse_name(hello.sni)
         except ValueError as error:
@@ -121,7 +93,9 @@ def check(hello: ClientHello, text: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """Hellos of this Python's OpenSSL, hellos made by hand, and the beginnings of other protocols."""
+    """Hellos of real programs, of this Python's OpenSSL and made by hand, and the beginnings of other protocols."""
+    for path in sorted((CORPUS / "hellos").glob("*.hex")):
+        yield bytes((90, 3)) + bytes.fromhex(path.read_text("ascii"))
     context = ssl.create_default_context()
     context.set_alpn_protocols(["h2", "http/1.1"])
     body = hellos.hello_body(
@@ -142,6 +116,8 @@ def seeds() -> Iterator[bytes]:
         client_hello_bytes(context, "example.org"),
         hellos.records(hellos.handshake(body)),
         hellos.records(hellos.handshake(body), 7),
+        # 256 records and 257
+        *(hellos.records(hellos.handshake(hellos.hello_body(session_id=more, ciphers=range(105))), 1) for more in (b"x", b"xy")),
         hellos.records(hellos.handshake(hellos.hello_body(extensions=None))),
         hellos.records(hellos.handshake(body, kind=2)),
         b"GET / HTTP/1.1\r\n",

@@ -45,6 +45,8 @@ VERBS = {
     "raw": "w",
     "corrupt": "k",
     "notify": "b",
+    "client_notifies": "y",
+    "upstream_notifies": "Y",
 }
 NAMES = {letter: name for name, letter in VERBS.items()}
 LETTERS = "".join(NAMES)

@@ -1,20 +1,29 @@
 """A whole proxy on a loop without sockets: clients from their first byte, CONNECT, TLS, tunnels, dials, reloads, the end.
 
 Input: see `operations`. The settings are those of `scene.settings_of`, and one byte more. Names resolve to two addresses or to none.
+
+With `SPEAK_TLS` clients speak TLS inside of CONNECT, and origins when they are spoken to in it: what a script has them say is inside.
+``client_notifies`` and ``upstream_notifies`` are their close_notify.
+
+Of three origins, a.example is intercepted, b.example too unless the handler is asked, which has it tunnelled, and everybody else is not
+listed: tunnelled, forwarded unseen, or blocked.
 """
 
 from __future__ import annotations
 
-import functools
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest import mock
 
+from fuzz.agreement import check_answers, exchanged, is_forwarded, is_own, name_of
+from fuzz.conversations import SWITCHED, finals
 from fuzz.fake_loop import FakeLoop
 from fuzz.operations import VERBS, from_text, parse
-from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, settings_of
+from fuzz.proxy_peers import Origin, ProxyClient, SecurablePeer, authority
+from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, repeated, settings_of
 from fuzz.scripted_handler import ConnectionHandler
 from soth_mitm import MitmConfig
 from soth_mitm._dataplane import ledger
@@ -22,10 +31,10 @@ from soth_mitm.errors import ShutdownTimeoutError
 from soth_mitm.proxy import snapshot
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.service import Service
-from soth_mitm.tls.ca import CertificateAuthority, generate_ca
+from soth_mitm.tls.client_hello import NEED_MORE, sniff
 from support.samples import read_samples
 
-UNIX, BLOCK_UNLISTED, BLOCK_UNKNOWN, FEW_CLIENTS = 1, 2, 4, 8
+UNIX, BLOCK_UNLISTED, BLOCK_UNKNOWN, FEW_CLIENTS, SPEAK_TLS = 1, 2, 4, 8, 16
 WORDS = (
     *(from_text(f"{verb} {number}") for verb in VERBS for number in (0, 1)),
     b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n",
@@ -36,14 +45,9 @@ WORDS = (
     b"\x16\x03\x01",
     b"SSH-2.0-",
 )
-# What blocks when policy says so is never connected to
-NOBODY = "blocked.example"
-
-
-@functools.cache
-def authority() -> CertificateAuthority:
-    """The CA of every proxy here."""
-    return generate_ca()
+# The last digit of the addresses that a host has
+HOSTS = {"a": 1, "b": 2}
+UNLISTED = 3
 
 
 class ProxyLoop(FakeLoop):
@@ -54,7 +58,8 @@ class ProxyLoop(FakeLoop):
     async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:  # type: ignore[override]
         if host.startswith("nx"):
             raise socket.gaierror(-2, "no such name")
-        addresses = [(socket.AF_INET, f"192.0.2.{1 + host.startswith('b')}"), (socket.AF_INET6, "2001:db8::1")]
+        last = HOSTS.get(host.removesuffix(".example"), UNLISTED)
+        addresses = [(socket.AF_INET, f"192.0.2.{last}"), (socket.AF_INET6, f"2001:db8::{last}")]
         return [(family, socket.SOCK_STREAM, 6, "", (address, port)) for family, address in addresses]
 
     async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:  # type: ignore[override]
@@ -72,28 +77,56 @@ class ProxyLoop(FakeLoop):
         return future
 
 
-class ProxyClient(Client):
-    """A client of the proxy, known to it by its socket alone."""
-
-    def drain(self) -> None:
-        """It is the proxy that drains."""
-
-    def abort(self) -> None:
-        self.transport.peer_resets()
-
-
 class ProxyScene(Scene):
     """One proxy."""
 
     loop: ProxyLoop
+    handler: ConnectionHandler
 
     def __init__(self, settings: bytes) -> None:
         self._keys, hooks, pool, _ = settings_of(settings)
+        # what is sent on of a response is not to depend on whose it is
+        self._keys["interception.strip_alt_svc"] = False
         self._more = settings[4] if len(settings) > 4 else 0
         loop = ProxyLoop()
         super().__init__(ConnectionHandler(loop, hooks), loop, dials_at_once=not pool & 16)
-        loop.connect = lambda factory, _: self.dial(lambda: self._connected(factory))
+        loop.connect = lambda factory, address: self.dial(lambda: self._connected(factory, address))
         self._stopping: Any = None
+        config = self._config()
+        self._head_limit = config.max_http_head_bytes
+        self._speak_tls = bool(self._more & SPEAK_TLS)
+        self.blocks_unlisted = bool(self._more & BLOCK_UNLISTED)
+        self.blocks_unknown = config.interception.unknown_protocol == "block"
+        self.decides = "on_request" in hooks and config.intercept_mode == "enforce"
+        self.lets_failures_pass = config.handler.recover_from_panics and config.handler.failure_policy == "allow"
+
+    @property
+    def intercepts(self) -> bool:
+        """Whether everybody is kept from being tunnelled to a.example."""
+        return self.blocks_unknown and not self.handler.leaves_alone("a.example")
+
+    def origins_of(self, host: str) -> list[Origin]:
+        """Return the connections to a host."""
+        return [peer for peer in self.upstreams if isinstance(peer, Origin) and peer.number == HOSTS[host]]
+
+    def settle(self) -> None:
+        super().settle()
+        while any([peer.pump_tls() for peer in self.peers if isinstance(peer, SecurablePeer)]):
+            super().settle()
+
+    def _act_as(self, peer: Peer, action: str, data: bytes) -> None:
+        assert isinstance(peer, SecurablePeer)
+        if self._speak_tls and isinstance(peer, ProxyClient) and not action and peer.tls is None and peer.is_connected:
+            peer.begin_tls(data)
+            peer.closed_in = "TLS: what was said last need not have been read"
+        if peer.tls is not None and action in ("", "many"):
+            peer.pending += repeated(data) if action and data else data
+            peer.pump_tls()
+        elif peer.tls is not None and action == "notifies":
+            peer.tls.notify()
+            peer.pump_tls()
+        else:
+            super()._act_as(peer, action, data)
 
     def start(self) -> None:
         """Build the proxy; on its loop."""
@@ -113,6 +146,7 @@ class ProxyScene(Scene):
                 "interception.destinations": ["a.example:*", "b.example:*", "ours.example:443"],
                 "interception.passthrough_unlisted": not more & BLOCK_UNLISTED,
                 "interception.unknown_protocol": "block" if more & BLOCK_UNKNOWN else "tunnel",
+                "tls.learn_bypass": not more & BLOCK_UNKNOWN,
                 "max_concurrent_flows": 1 if more & FEW_CLIENTS else 2048,
                 "process_attribution.enabled": False,
                 "upstream.verify_upstream_tls": False,
@@ -122,13 +156,14 @@ class ProxyScene(Scene):
     async def _listen(self, factory: Callable[[], Any]) -> None:
         self._factory = factory
 
-    def _connected(self, factory: Callable[[], Any]) -> Peer:
-        peer = Peer(self.loop, factory())
+    def _connected(self, factory: Callable[[], Any], address: str) -> Peer:
+        peer = Origin(self.loop, factory(), int(address[-1]), self._speak_tls)
+        assert peer.number != UNLISTED or not self.blocks_unlisted, "connected to whom the policy blocks"
         peer.endpoint.connection_made(peer.transport)
         return peer
 
     def new_client(self) -> Client:
-        client = ProxyClient(self.loop, self._factory())
+        client = ProxyClient(self.loop, self._factory(), self._head_limit)
         local: Any = "/run/proxy.sock" if self._more & UNIX else ("127.0.0.1", 8080)
         client.transport.extra |= {"sockname": local, "peername": ("127.0.0.1", 50000 + len(self.clients))}
         client.endpoint.connection_made(client.transport)
@@ -168,8 +203,30 @@ def run(data: bytes) -> None:
                 # nobody listens any more
                 continue
             scene.act(operation)
+            for client in scene.clients:
+                if client.transport.closing and not client.closed_in:
+                    client.closed_in = operation.verb
+            if not operation.same_turn:
+                check_permits(scene)
         scene.wind_down()
+    check_permits(scene)
     check_end(scene)
+
+
+def check_permits(scene: ProxyScene) -> None:
+    """What is to be intercepted is sent requests and nothing else, each of them asked for and allowed."""
+    if not scene.intercepts:
+        return
+    for peer in scene.origins_of("a"):
+        spoken = sniff(peer.heard)
+        assert not peer.heard or spoken in ("tls", "http", NEED_MORE), f"an intercepted upstream is sent {peer.heard!r}"
+        assert (
+            peer.responses.fault == SWITCHED or (spoken == "tls" and peer.tls is None) or not (peer.requests.fault or peer.out_of_turn)
+        ), f"an intercepted upstream is sent {peer.requests.fault or 'a request too early'}: {peer.heard!r}"
+    if scene.decides:
+        forwarded = Counter(name_of(message) for peer in scene.origins_of("a") for message in peer.requests.messages)
+        beyond = forwarded - scene.handler.permitted(scene.lets_failures_pass)
+        assert not beyond or sum(beyond.values()) <= scene.service.metrics().retry_count, f"forwarded without being allowed: {beyond}"
 
 
 def check_end(scene: ProxyScene) -> None:
@@ -178,14 +235,34 @@ def check_end(scene: ProxyScene) -> None:
     assert metrics.active_connections == metrics.active_flows == 0, metrics
     assert metrics.buffered_bytes == metrics.upstream_connections == metrics.idle_upstream_connections == 0, metrics
     assert metrics.total_connections + metrics.rejected_connection_count == len(scene.clients)
-    handler = cast(ConnectionHandler, scene.handler)
+    handler = scene.handler
     assert len(set(handler.closed)) == len(handler.closed) == metrics.total_connections
     assert set(handler.opened) == set(handler.closed)
     left = {name: count for name, count in ledger.counts().items() if count}
     assert not left, left
+    check_conversations(scene)
+
+
+def check_conversations(scene: ProxyScene) -> None:
+    """Tunnels carry what was said, everything else is requests of somebody and their answers."""
+    clients = cast(list[ProxyClient], scene.clients)
+    asked = [message for client in clients for message in client.requests.messages]
+    for peer in cast(list[Origin], scene.upstreams):
+        if any(peer.heard in client.said for client in clients) or (peer.tls is None and sniff(peer.heard) == "tls"):
+            continue
+        assert peer.tls is not None or (peer.requests.messages and not peer.requests.rest), f"an upstream is sent {peer.heard!r}"
+        for sent in peer.requests.messages:
+            assert any(is_forwarded(sent, message) for message in asked), f"nobody asked for {sent.head!r} {bytes(sent.raw)!r}"
+    for client in clients:
+        connects = any(message.head.method == "CONNECT" for message in client.requests.messages)
+        if not connects or (scene.intercepts and client.requests.messages[0].head.target.startswith("a.example:")):
+            check_answers(client, exchanged(scene), b"")
+        if scene.blocks_unlisted and client.asked_name == "z.example":
+            inside = finals(client.responses)[1:]
+            assert all(is_own(message) for message in inside), "answered under the name of whom is blocked"
 
 
 def seeds() -> Iterator[bytes]:
-    """The scripts of the corpus, and real ClientHellos inside CONNECT."""
+    """The scripts of the corpus."""
     for sample in read_samples("proxy"):
         yield from_text(sample.blocks["script"].text)

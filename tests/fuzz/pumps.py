@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from fuzz.exchanges import ExchangeScene
 from fuzz.fake_transport import FakeTransport
 from fuzz.operations import Operation, from_text, parse
+from fuzz.tls_peer import TlsPeer
 from soth_mitm._dataplane import ledger
 from soth_mitm._dataplane.intake import Intake
 from soth_mitm._dataplane.relay import Tunnel
@@ -38,46 +39,6 @@ def contexts(old: bool) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return client, server
 
 
-class TlsPeer:
-    """The other side, over memory. It reads whatever comes; `failed` says that it gave up."""
-
-    def __init__(self, context: ssl.SSLContext, server_side: bool) -> None:
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side, None if server_side else NAME)
-        self.secured = self.failed = self.ended = self.notified = False
-        self.received = b""
-        self.written = b""
-
-    def advance(self) -> None:
-        try:
-            if not self.secured:
-                self.tls.do_handshake()
-                self.secured = True
-            while not self.ended:
-                data = self.tls.read(1 << 16)
-                self.received += data
-                self.ended = not data
-        except ssl.SSLWantReadError:
-            return
-        except ssl.SSLZeroReturnError:
-            self.ended = True
-        except ssl.SSLError:
-            self.failed = True
-
-    def write(self, data: bytes) -> None:
-        if self.secured and not (self.failed or self.notified) and data:
-            self.tls.write(data)
-            self.written += data
-
-    def notify(self) -> None:
-        self.notified = True
-        try:
-            self.tls.unwrap()
-        except (ssl.SSLError, ValueError):
-            # it waits for ours, or there is nothing to end
-            return
-
-
 class PumpScene:
     """Our end of a TLS connection in a tunnel, its peer, and the plain connection behind."""
 
@@ -85,7 +46,7 @@ class PumpScene:
         self.scene = ExchangeScene(b"")
         client_context, server_context = contexts(bool(settings & OLD_VERSION))
         we_are_client = bool(settings & WE_ARE_CLIENT)
-        self.peer = TlsPeer(server_context if we_are_client else client_context, we_are_client)
+        self.peer = TlsPeer(server_context if we_are_client else client_context, we_are_client, NAME)
         self.intake = Intake(self.scene.loop)
         self.endpoint = ClientEndpoint(self.scene.arena, self.intake)
         self.transport = FakeTransport(self.scene.loop, self.endpoint, self.peer.incoming.write, lambda _: None)

@@ -99,16 +99,21 @@ def run(data: bytes) -> None:
     settings = settings.ljust(6, b"\0")
     text = b"".join(operation.data for operation in operations if operation.verb == "client")
     answers = [operation.data for operation in operations if operation.verb == "upstream"][:MOST_ANSWERS]
-    whole = relay(settings, answers, text, None, False)
     cut = settings[4], settings[5]
-    for bytewise in (False, True):
-        pieces = relay(settings, answers, text, cut, bytewise)
+    runs = [relay(settings, answers, text, *way) for way in ((None, False), (cut, False), (cut, True))]
+    if any(scene.counters.framing_errors for scene, _ in runs) and b"content-encoding" in b"".join(answers).lower():
+        # how much comes out of what cannot be decoded, or not within the limit of one read, depends on the reads
+        runs = [(scene, without_chunks(got)) for scene, got in runs]
+    whole = runs[0][1]
+    for _, pieces in runs[1:]:
         for what, one, other in zip(("client", "upstreams", "handler"), whole, pieces, strict=True):
             assert one == other, f"another split, and the {what} got something else: {one!r} {other!r}"
 
 
-def relay(settings: bytes, answers: list[bytes], text: bytes, cut: tuple[int, int] | None, bytewise: bool) -> tuple[object, ...]:
-    """Relay in pieces, or whole; return what the client, the upstreams and the handler got."""
+def relay(
+    settings: bytes, answers: list[bytes], text: bytes, cut: tuple[int, int] | None, bytewise: bool
+) -> tuple[RelayScene, tuple[Any, ...]]:
+    """Relay in pieces, or whole; return the scene, and what the client, the upstreams and the handler got."""
     scene = RelayScene(settings, answers, cut)
     with scene.loop:
         client: Any = scene.client(0)
@@ -121,7 +126,13 @@ def relay(settings: bytes, answers: list[bytes], text: bytes, cut: tuple[int, in
     upstreams = [cut_short(peer) if aborted else heard for peer, (heard, aborted) in zip(scene.upstreams, sent, strict=True)]
     all_said = request_stream(scene.plane.head_limit)
     all_said.feed(text)
-    return client.heard, [heard for heard in upstreams if heard], all_said.fault or told(scene)
+    return scene, (client.heard, [heard for heard in upstreams if heard], all_said.fault or told(scene))
+
+
+def without_chunks(got: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Leave out the frames that the handler was shown."""
+    *bytes_sent, shown = got
+    return (*bytes_sent, shown if isinstance(shown, str) else (shown[0], [call for call in shown[1] if call[0] != "on_stream_chunk"]))
 
 
 def cut_short(peer: Peer) -> object:

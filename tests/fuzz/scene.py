@@ -43,6 +43,16 @@ class Peer:
     def say(self, data: bytes) -> None:
         """The proxy reads."""
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the connection was cut, by whomever, so that the peer knows it."""
+        return self.transport.reset or (self.transport.aborted and self.transport.socket.resets)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the proxy was told that the peer has said all."""
+        return self.transport.ended
+
 
 class Upstream(Peer):
     """An upstream that is sent requests and nothing else."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -61,6 +62,14 @@ class ScriptedHandler:
             if not future.done():
                 future.set_result(BEHAVIOURS[data[0] % len(BEHAVIOURS)] if data else BEHAVIOURS[0])
 
+    def permitted(self, on_failure: bool) -> Counter[tuple[str, str]]:
+        """Count what was allowed so far, by method and path; with `on_failure`, what the handler failed to decide is allowed too."""
+        return Counter(
+            (request.method, request.path)
+            for request, record in self.asked
+            if record == ["allowed"] or (on_failure and record == ["failed"])
+        )
+
     # --- the hooks: a handler reads what it is shown
 
     def _on_request(self, request: RawRequest) -> object:
@@ -111,7 +120,7 @@ class ScriptedHandler:
             raise
         finally:
             running.discard(task)
-        outcome.append("blocked" if result is BLOCK else "allowed" if result is HandlerDecision.ALLOW else "failed")
+        outcome.append("blocked" if result is BLOCK else "allowed" if result is answer else "failed")
         return result
 
     async def _end(self, kind: str, answer: object) -> object:
@@ -144,13 +153,17 @@ class ConnectionHandler(ScriptedHandler):
         super().__init__(loop, names)
         self.opened: list[UUID] = []
         self.closed: list[UUID] = []
+        self.intercepting: list[tuple[str, bool, list[str]]] = []
 
     def on_connection_open(self, meta: ConnectionMeta) -> object:
         self.opened.append(meta.connection_id)
         return self._as_request(meta.connection_id, None)
 
     def should_intercept_tls(self, host: str, process_info: object) -> object:
-        return self._as_request(NOBODY, not host.startswith("b"))
+        wanted = not host.startswith("b")
+        outcome: list[str] = []
+        self.intercepting.append((host, wanted, outcome))
+        return self._as_request(NOBODY, wanted, outcome)
 
     def on_tls_failure(self, host: str, error: TlsFailedError) -> object:
         assert host and error.side and error.reason and str(error)
@@ -162,8 +175,14 @@ class ConnectionHandler(ScriptedHandler):
         self.closed.append(connection_id)
         return self._as_request(connection_id, None)
 
-    def _as_request(self, connection_id: UUID, answer: object) -> object:
+    def leaves_alone(self, host: str) -> bool:
+        """Tell whether the handler has ever had a host tunnelled, or failed to say."""
+        return any(name == host and not (wanted and outcome == ["allowed"]) for name, wanted, outcome in self.intercepting)
+
+    def _as_request(self, connection_id: UUID, answer: object, outcome: list[str] | None = None) -> object:
+        outcome = [] if outcome is None else outcome
         if "on_request" not in self.names or self.behaviour["on_request"] in ("cancelled", "cancel itself"):
             # these are called in the task of the connection, which would be what is cancelled
+            outcome.append("allowed")
             return answer
-        return self._outcome("on_request", connection_id, answer, [])
+        return self._outcome("on_request", connection_id, answer, outcome)

@@ -8,11 +8,15 @@ from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """One target. `instrumented` are its Python modules that count for coverage; compiled ones always do. `longest` is in bytes."""
+    """One target. `instrumented` are its Python modules that count for coverage; compiled ones always do. `longest` is in bytes.
+
+    The inputs of those `of_operations` are lists as `operations` describes them.
+    """
 
     name: str
     longest: int
     instrumented: tuple[str, ...] = ()
+    of_operations: bool = False
 
     @property
     def run(self) -> Callable[[bytes], None]:
@@ -34,14 +38,14 @@ class Target(NamedTuple):
 TARGETS = {
     target.name: target
     for target in (
-        Target("heads", 1024),
+        Target("heads", 2048),
         Target("bodies", 2048),
         Target("framing", 1024),
-        Target("exchanges", 2048),
-        Target("relays", 2048),
-        Target("pumps", 1024),
-        Target("proxies", 2048),
-        Target("hellos", 2048, ("soth_mitm.tls.client_hello", "soth_mitm.tls.fingerprint", "soth_mitm.tls.names")),
+        Target("exchanges", 2048, of_operations=True),
+        Target("relays", 2048, of_operations=True),
+        Target("pumps", 1024, of_operations=True),
+        Target("proxies", 2048, of_operations=True),
+        Target("hellos", 4096, ("soth_mitm.tls.client_hello", "soth_mitm.tls.fingerprint", "soth_mitm.tls.names")),
         Target("destinations", 512, ("soth_mitm.addresses", "soth_mitm.destinations", "soth_mitm.tls.names")),
     )
 }

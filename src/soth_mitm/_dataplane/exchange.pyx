@@ -347,6 +347,7 @@ cdef class Exchange(Conversation):
             if head.status >= 200:
                 return self.begin_response(head)
             if self.flow.request.minor == 1 and not (head.status == 100 and self.flow.continued):
+                self.flow.stop_alternatives(head)
                 interim = response_head_bytes(head, False, False, False)
                 self.client.send_bytes(interim)
                 self.plane.counters.bytes_to_clients += len(interim)
@@ -355,18 +356,12 @@ cdef class Exchange(Conversation):
     cdef int begin_response(self, Head head) except -1:
         cdef Flow flow = self.flow
         cdef bytes out
-        cdef int index
         if body_of_response(&flow.response_body, head, flow.request.method, flow.request.minor, self.plane.head_limit) < 0:
             return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
         if (flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining
                 or ((self.is_pinned() or self.sending != SENDING_SENT) and not head.keeps_alive())):
             # the last: what is left of the upload will have nowhere to go
             self.keep = False
-        if self.plane.strip_alt_svc and flow.hooks is not None:
-            index = head.find(b"alt-svc", 7)
-            if index >= 0:
-                head.fields[index].hop = 1
-                head.has_hop = True
         flow.forget_wire()
         flow.begin_response(head)
         out = response_head_bytes(head, not self.keep, self.keep and flow.request.minor == 0, False)

@@ -80,6 +80,9 @@ cdef int read_content_length(const char* value, uint32_t length, int64_t* number
 # Read the options of all Connection fields, and set `hop` on the fields that they name and may take away. 0 or a FieldError.
 cdef int read_connection(const char* base, Field* fields, int count, ConnectionOptions* options) noexcept nogil
 
+# Set `hop` on every field of this name, whatever its case
+cdef void stop_fields(const char* base, Field* fields, int count, const char* name, uint32_t length) noexcept nogil
+
 # Why a head was refused as too large, worded to follow "is"
 cdef bytes too_large_text(Py_ssize_t limit)
 

@@ -161,7 +161,6 @@ cdef int read_connection(const char* base, Field* fields, int count, ConnectionO
 
 cdef void _take_option(const char* base, Field* fields, int count, const char* option, uint32_t length,
                        ConnectionOptions* options) noexcept nogil:
-    cdef int i
     if length == 5 and soth_equals_lower(option, b"close", 5):
         options.close = True
     elif length == 10 and soth_equals_lower(option, b"keep-alive", 10):
@@ -169,9 +168,14 @@ cdef void _take_option(const char* base, Field* fields, int count, const char* o
     elif length == 7 and soth_equals_lower(option, b"upgrade", 7):
         options.upgrade = True
     elif _may_stop(field_name(option, length)):
-        for i in range(count):
-            if fields[i].name_len == length and soth_equals_fold(base + fields[i].line, option, length):
-                fields[i].hop = 1
+        stop_fields(base, fields, count, option, length)
+
+
+cdef void stop_fields(const char* base, Field* fields, int count, const char* name, uint32_t length) noexcept nogil:
+    cdef int i
+    for i in range(count):
+        if fields[i].name_len == length and soth_equals_fold(base + fields[i].line, name, length):
+            fields[i].hop = 1
 
 
 cdef inline bint _may_stop(int name) noexcept nogil:

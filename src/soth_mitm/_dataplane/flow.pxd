@@ -100,6 +100,7 @@ cdef class Flow(Party):
     cdef int ask_afterwards(self) except -1    # monitor mode: before every other hook of the flow, and once
     cdef int ignored(self, object decision) except -1
     cdef int begin_response(self, Head head) except -1
+    cdef int stop_alternatives(self, Head head) except -1  # Alt-Svc, where that is to be stripped; before the head is sent on
     cdef int tell_head(self) except -1
     cdef object show_response(self, bytes body)
     cdef int see_payload(self, View payload) except -1     # calls no hook: push_frames() does, once the bytes are on their way

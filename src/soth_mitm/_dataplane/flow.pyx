@@ -15,9 +15,9 @@ from libc.string cimport memcpy
 from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.decode cimport decoder_for
-from soth_mitm._dataplane.head cimport (
-    FIELD_CONTENT_ENCODING, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE, Head,
-)
+from soth_mitm._dataplane.fields cimport stop_fields
+from soth_mitm._dataplane.head cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE, Head
+from soth_mitm._dataplane.headers cimport content_encoding_of
 from soth_mitm._dataplane.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook
 from soth_mitm._dataplane.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.messages cimport RawRequest, StreamChunk, new_request, new_response
@@ -181,8 +181,8 @@ cdef class Flow(Party):
 
     cdef int begin_response(self, Head head) except -1:
         cdef Stream stream
-        cdef int index
         self.response = head
+        self.stop_alternatives(head)
         if self.hooks is None:
             return 0
         stream = stream_of(head)
@@ -191,12 +191,14 @@ cdef class Flow(Party):
             if self.hooks.on_stream_chunk is not None and stream != STREAM_NONE:
                 self.framer = framer_of(stream, head, self.plane.body_limit)
                 self.frames = []
-                index = head.find_known(FIELD_CONTENT_ENCODING)
-                if index >= 0:
-                    coding = view_bytes(head.span(head.fields[index].value, head.fields[index].value_len))
-                    self.decoder = decoder_for(coding, self.plane.body_limit, True)
+                self.decoder = decoder_for(content_encoding_of(head), self.plane.body_limit, True)
         elif self.hooks.on_response is not None:
             self.copy = Copy(self.plane.body_limit)
+        return 0
+
+    cdef int stop_alternatives(self, Head head) except -1:
+        if self.plane.strip_alt_svc and self.hooks is not None:
+            stop_fields(head.base(), head.fields, head.count, b"alt-svc", 7)
         return 0
 
     cdef int tell_head(self) except -1:

@@ -90,7 +90,7 @@ cdef class Head:
     cdef bint connection_keep_alive
     cdef bint connection_upgrade
     cdef bint expect_continue
-    cdef bint has_hop              # at least one field has hop set
+    cdef bint has_hop              # a field was parsed that concerns one connection only
     cdef int host                  # index of the Host field, -1: none
 
     cdef int count

@@ -5,6 +5,7 @@ carry requests past the decision. Such a request goes on as if it had not asked,
 with one of these in it is no list that a client of another protocol sends.
 """
 
+from soth_mitm._dataplane.fields cimport stop_fields
 from soth_mitm._dataplane.head cimport FIELD_UPGRADE, Head
 from soth_mitm._dataplane.scan cimport soth_equals_fold, soth_equals_lower, soth_find_not_token
 from soth_mitm._dataplane.view cimport View, view_of
@@ -68,17 +69,14 @@ cdef int _protocols(Head head, View* names) noexcept:
 
 cdef bint may_switch(Head request) noexcept:
     cdef View names[MAX_PROTOCOLS]
-    cdef int settings, i, count = _protocols(request, names)
+    cdef int i, count = _protocols(request, names)
     cdef bint relayed = count > 0
     for i in range(count):
         if _passes_the_policy(names[i]):
             relayed = False
     if not relayed:
         # of h2c, whether Connection names it or not (RFC 7540 section 3.2.1)
-        settings = request.find(b"http2-settings", 14)
-        if settings >= 0:
-            request.fields[settings].hop = 1
-            request.has_hop = True
+        stop_fields(request.base(), request.fields, request.count, b"http2-settings", 14)
     return relayed
 
 

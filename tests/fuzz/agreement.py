@@ -1,0 +1,235 @@
+"""What was said on both sides of exchanges fits together: who was asked what, who was answered what, and what the handler was shown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fuzz.conversations import SWITCHED, Message, finals
+from fuzz.scene import Client, Peer, Scene
+from fuzz.scripted_handler import HOOKS
+from soth_mitm._dataplane.decode import decoder_for
+from soth_mitm._dataplane.frames import Framer
+from soth_mitm._dataplane.grpc import GrpcFramer
+from soth_mitm._dataplane.ndjson import NdjsonFramer
+from soth_mitm._dataplane.sse import SseFramer
+from soth_mitm._dataplane.writer import rewrite_request, rewrite_response
+from support.feeding import facts, frames_of
+
+ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+OWN_TYPE = (b"Content-Type", b"text/plain; charset=utf-8")
+OWN_STATUSES = {400, 403, 408, 413, 431, 501, 502, 503, 504}
+# No input is decoded to as much
+FAR_BEYOND = 1 << 30
+# RFC 9110 section 9.2.2
+REPEATABLE = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"}
+
+
+class Exchanged(NamedTuple):
+    """A request that an upstream was sent, and what it answered, if it did."""
+
+    sent: Message
+    answer: Message | None
+    upstream: Peer
+
+
+def exchanged(scene: Scene) -> list[Exchanged]:
+    """Return everything that upstreams were sent, with the answers: on one connection they come in the order of the requests."""
+    found = []
+    for peer in scene.upstreams:
+        answers = finals(peer.responses)
+        for number, sent in enumerate(peer.requests.messages):
+            found.append(Exchanged(sent, answers[number] if number < len(answers) else None, peer))
+    return found
+
+
+def is_forwarded(sent: Message, received: Message) -> bool:
+    """Tell whether what an upstream was sent is what a client said, as far as it went."""
+    heads = [rewrite_request(received.head, upgrade) for upgrade in (False, True)]
+    # a field of the upgrade to HTTP/2, which is never relayed
+    if sent.head.raw not in [*heads, without(b"http2-settings", heads[0])]:
+        return False
+    return sent.raw == received.raw if sent.complete else received.raw.startswith(sent.raw)
+
+
+def without(name: bytes, head: bytes) -> bytes:
+    """Return a head without the fields of a name."""
+    return b"\r\n".join(line for line in head.split(b"\r\n") if line.partition(b":")[0].lower() != name)
+
+
+def is_relayed(message: Message, answer: Message, stripped: bytes) -> bool:
+    """Tell whether what a client was sent is what an upstream said, as far as it went; `stripped` is a field that stops here."""
+    ways = [(close, old, upgrade) for close in (False, True) for old in (False, True) for upgrade in (False, True)]
+    heads = [rewrite_response(answer.head, *way) for way in ways]
+    if message.head.raw not in ([without(stripped, head) for head in heads] if stripped else heads):
+        return False
+    return answer.raw.startswith(message.raw)
+
+
+def check_requests(scene: Scene, retries: int) -> None:
+    """What upstreams were sent was asked for, each as often as it was: a retry is one more, and not of what does harm twice."""
+    asked = [message for client in scene.clients for message in client.requests.messages]
+    for sent, _, _ in exchanged(scene):
+        assert any(is_forwarded(sent, message) for message in asked), f"nobody asked for {sent.head!r} {bytes(sent.raw)!r}"
+    more = Counter(map(name_of, (sent for sent, _, _ in exchanged(scene)))) - Counter(map(name_of, asked))
+    assert sum(more.values()) <= retries, f"sent more often than it was asked for: {more}"
+    assert all(method in REPEATABLE for method, _ in more), f"repeated, and it may do harm: {more}"
+
+
+def name_of(message: Message) -> tuple[str, str]:
+    """Return method and path."""
+    return message.head.method, message.head.path
+
+
+def check_answers(client: Client, all_exchanged: list[Exchanged], stripped: bytes) -> None:
+    """A client is answered what its upstream said or what we say, once for each request, and a cut never looks like an end."""
+    stream, messages = client.responses, finals(client.responses)
+    requests = client.requests.messages
+    assert not stream.fault or stream.fault == SWITCHED, f"a client is sent {stream.fault}: {stream.rest!r}"
+    assert len(messages) <= len(requests) + 1, "an answer without a question"
+    assert all(message.head.facts["keeps_alive"] for message in messages[:-1]), "more on a connection that was to close"
+    assert all(message.complete for message in messages[:-1])
+    cut = client.is_cut
+    if messages and not stream.fault and not cut:
+        assert not stream.rest, "a head that was begun"
+        assert messages[-1].complete or messages[-1].body.kind == "until_close", "a cut that looks like an end"
+    for request, message in zip(requests, messages, strict=False):
+        if request.head.method != "CONNECT":
+            assert request.head.facts["keeps_alive"] or message is messages[-1], "a request behind the last one was answered"
+    unanswered = len(messages) < sum(message.complete for message in requests)
+    # a time that has passed may close a connection that was idle when it began
+    said = client.closed_in.startswith(("client", "upstream"))
+    if messages and unanswered and said and not stream.fault and not cut:
+        assert not messages[-1].head.facts["keeps_alive"], "the last answer does not say that it is the last"
+    for number, message in enumerate(messages):
+        if is_own(message) or message.head.raw == ESTABLISHED:
+            continue
+        assert number < len(requests), f"an answer to what is no request: {message.head!r}"
+        assert any(
+            answer is not None
+            and is_forwarded(sent, requests[number])
+            and is_relayed(message, answer, stripped)
+            and (message.complete or cut or (answer.raw == message.raw and upstream.has_ended))
+            for sent, answer, upstream in all_exchanged
+        ), f"an answer that nobody gave to this request: {message.head!r} {bytes(message.raw)!r}"
+    check_interims(stream.messages, all_exchanged, stripped)
+
+
+def check_interims(messages: list[Message], all_exchanged: list[Exchanged], stripped: bytes) -> None:
+    """What comes before an answer is ours, or an upstream said it."""
+    upstreams = {id(upstream): upstream for _, _, upstream in all_exchanged}.values()
+    said = [interim for upstream in upstreams for interim in upstream.responses.messages if interim.head.status < 200]
+    for message in messages:
+        if message.head.status < 200 and message.head.raw != CONTINUE:
+            assert any(is_relayed(message, interim, stripped) for interim in said), f"nobody said {message.head!r}"
+
+
+def is_own(message: Message) -> bool:
+    """Tell whether it is an answer of the proxy's own."""
+    return message.head.status in OWN_STATUSES and OWN_TYPE in message.head.fields and message.complete
+
+
+def check_shown(scene: Scene, all_exchanged: list[Exchanged], limit: int) -> None:
+    """The handler is shown what was said: heads whole, bodies whole or marked, and each response with the request that it answers."""
+    asked = [message for client in scene.clients for message in client.requests.messages]
+    flows = [request.flow_id for request, _ in scene.handler.asked]
+    assert len(set(flows)) == len(flows), "two requests of one number"
+    for request, _ in scene.handler.asked:
+        assert any(is_shown_request(request, message, limit) for message in asked), f"nobody said {request!r} {request.raw_body!r}"
+    for name, flow_id, response in scene.handler.told:
+        if name != "on_response":
+            continue
+        assert response.request.flow_id == flow_id == response.flow_id
+        assert any(
+            answer is not None
+            and (sent.head.method, sent.head.path) == (response.request.method, response.request.path)
+            and is_shown_response(response, answer, limit)
+            for sent, answer in answers(all_exchanged)
+        ), f"nobody said {response!r} {response.raw_body!r} to {response.request!r}"
+
+
+def answers(all_exchanged: list[Exchanged]) -> Iterator[tuple[Message, Message | None]]:
+    """Yield requests and what answers them; the 101 after which nobody reads is not among what was exchanged."""
+    for sent, answer, upstream in all_exchanged:
+        yield sent, answer
+        if answer is None and upstream.responses.fault == SWITCHED:
+            yield sent, upstream.responses.switched
+
+
+def is_shown_request(request: Any, message: Message, limit: int) -> bool:
+    """Tell whether a request is shown as it was said."""
+    if (request.method, request.path, request.headers.raw) != (message.head.method, message.head.path, message.head.fields):
+        return False
+    if request.body_complete and not (message.complete and request.trailers.raw == fields_of(message)):
+        return False
+    return is_shown_body(request, message, limit, request.body_complete)
+
+
+def is_shown_response(response: Any, message: Message, limit: int) -> bool:
+    """Tell whether a response is shown as it was said; of a stream the head alone."""
+    if (response.status, response.headers.raw) != (message.head.status, message.head.fields):
+        return False
+    if response.streaming:
+        return response.raw_body == b""
+    return response.trailers.raw == fields_of(message) and is_shown_body(response, message, limit, not response.body_truncated)
+
+
+def is_shown_body(shown: Any, message: Message, limit: int, whole: bool) -> bool:
+    """Tell whether a body is shown whole, or up to the limit."""
+    content = bytes(message.content)
+    if shown.body_truncated:
+        more = max(len(content), message.head.facts["content_length"])
+        return len(shown.raw_body) == limit < more and shown.raw_body == content[:limit]
+    return content == shown.raw_body if whole else content.startswith(shown.raw_body)
+
+
+def check_frames(scene: Scene, all_exchanged: list[Exchanged], limit: int) -> None:
+    """Each frame that the handler is shown is the one of its number in the stream of the response that it was shown before."""
+    heads: dict[int, Any] = {}
+    expected: dict[int, list[list[tuple[object, ...]]]] = {}
+    for name, flow_id, told in scene.handler.told:
+        if name == "on_response":
+            heads[flow_id] = told
+        elif name == "on_stream_chunk" and flow_id in heads:
+            if flow_id not in expected:
+                streams = [answer for _, answer in answers(all_exchanged) if answer and is_shown_response(heads[flow_id], answer, limit)]
+                expected[flow_id] = [frames_in(heads[flow_id], bytes(answer.content), limit) for answer in streams]
+            assert any(facts(told) in frames[told.sequence : told.sequence + 1] for frames in expected[flow_id]), (
+                f"not in the stream: {told!r}"
+            )
+
+
+def frames_in(response: Any, content: bytes, limit: int) -> list[tuple[object, ...]]:
+    """Return the frames of a whole stream, or of one that is cut behind its last byte."""
+    kind = response.headers["content-type"].partition(";")[0].strip().lower()
+    framer: Framer = GrpcFramer(limit, response.headers.get("grpc-encoding", "").encode("latin-1"))
+    if not kind.startswith("application/grpc"):
+        framer = SseFramer(limit) if kind == "text/event-stream" else NdjsonFramer(limit)
+    decoder = decoder_for(", ".join(response.headers.get_all("content-encoding")).encode("latin-1"), FAR_BEYOND, True)
+    if decoder is not None:
+        # where it has a fault, most comes out before it like this
+        content = b"".join(decoder.feed(content[at : at + 1]) for at in range(len(content)))
+    return [facts(frame) for frame in frames_of(framer, [content])]
+
+
+def fields_of(message: Message) -> list[tuple[bytes, bytes]]:
+    """Return the trailers of a message."""
+    lines = (line.partition(b":") for line in bytes(message.trailers).split(b"\r\n") if line)
+    return [(name, value.strip(b" \t")) for name, _, value in lines]
+
+
+def check_order(scene: Scene) -> None:
+    """Hooks of a flow come in order."""
+    flows: dict[int, list[tuple[str, Any]]] = {}
+    for name, flow_id, told in scene.handler.told:
+        flows.setdefault(flow_id, []).append((name, told))
+    for events in flows.values():
+        names = [name for name, _ in events]
+        assert names.count("on_response") <= 1 and names.count("on_stream_end") <= 1, names
+        assert sorted(names, key=HOOKS.index) == names, names
+        numbers = [told.sequence for name, told in events if name == "on_stream_chunk"]
+        assert numbers == sorted(set(numbers)), numbers
+        if names[0] == "on_response" and "on_stream_end" in scene.handler.names:
+            assert events[0][1].streaming == (names[-1] == "on_stream_end"), names
