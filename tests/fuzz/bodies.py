@@ -1,13 +1,17 @@
-"""Messages with their bodies: the split changes nothing, and chunked content is what another, simpler reader makes of it.
+"""Messages with their bodies: the split changes nothing, and chunked content is what another, simpler reader makes of it. A request's body
+that is collected is kept once, and sent on byte for byte as it came.
 
 Input: a byte of options, two bytes that cut the rest, then the bytes of one message and whatever follows it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from fuzz.cutting import every_way
+from soth_mitm._dataplane.kept import BodyKeeper
+from soth_mitm.errors import WireError
 from support.feed import Outcome, Reading, read_message
 from support.samples import read_samples
 
@@ -37,6 +41,10 @@ def run(data: bytes) -> None:
         return
     assert not (expected.complete and expected.refused)
     rest = text[text.index(head.raw) + len(head.raw) :]
+    if how.is_request and head.method != "CONNECT":
+        for limit in (first, 1 << 40):
+            for pieces in every_way(rest, first, second):
+                check_collected(BodyKeeper(head, limit, how.trailer_limit), pieces, limit, 1 + second, expected)
     if expected.framing == "chunked":
         check_chunks(rest, expected)
     elif expected.framing == "length":
@@ -47,6 +55,27 @@ def run(data: bytes) -> None:
         assert expected.complete == how.eof or expected.refused
     elif expected.framing == "none":
         assert not expected.content and expected.complete and expected.left == rest
+
+
+def check_collected(body: BodyKeeper, pieces: list[bytes], limit: int, most: int, outcome: Outcome) -> None:
+    """Feed the pieces as a connection does: what is shown and sent are what came, whatever there was behind it."""
+    taken, waiting = b"", b""
+    with contextlib.suppress(WireError):
+        for piece in pieces:
+            waiting += piece
+            consumed, _ = body.feed(waiting)
+            taken += waiting[:consumed]
+            waiting = waiting[consumed:]
+    came = taken + waiting
+    assert body.show() == outcome.content[:limit], "other content is shown"
+    for _ in range(2):
+        sent = b"".join(iter(lambda: body.send(most), b""))
+        assert came.startswith(sent) and len(sent) == sum(body.held), "what is sent is not what came"
+        assert sent == taken or outcome.refused, "not all that was taken is sent"
+        assert body.sent
+        body.rewind()
+    if outcome.complete and (outcome.framing == "chunked" or len(outcome.content) <= limit):
+        assert body.done and sent == came[: len(came) - len(outcome.left)]
 
 
 def check_chunks(data: bytes, outcome: Outcome) -> None:

@@ -13,6 +13,7 @@ ledger         counts of what is lent and open, in debug builds
 buffer         the memory of one loop: scratch, blocks, windows, read buffers
 head           message heads: bytes to offsets and facts
 body           where a message ends
+kept           what is kept of bodies: copies, and requests that are collected before the decision
 writer         heads as they leave
 messages       what a handler is shown
 decode         content codings, for handlers only

@@ -13,7 +13,7 @@ from soth_mitm._dataplane.conversation cimport (
 )
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.fields cimport too_large_text
-from soth_mitm._dataplane.flow cimport Copy, Flow, Route
+from soth_mitm._dataplane.flow cimport Flow, Route
 from soth_mitm._dataplane.head cimport HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head
 from soth_mitm._dataplane.head cimport head_error_text, parse_request_head, parse_response_head
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
@@ -21,7 +21,7 @@ from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
-from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, move_request, move_response
+from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, collect_request, move_request, move_response
 from soth_mitm._dataplane.upgrade cimport may_switch, was_offered
 from soth_mitm._dataplane.view cimport view_bytes
 from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
@@ -145,7 +145,7 @@ cdef class Exchange(Conversation):
         if flow.hooks.on_request is None or not self.plane.enforce:
             flow.ask_later = flow.hooks.on_request is not None
             if not at_head and (flow.ask_later or flow.hooks.on_response is not None):
-                flow.payload = Copy(self.plane.body_limit)
+                flow.copy_request()
             return self.forward()
         if at_head:
             return self.decide()
@@ -181,7 +181,7 @@ cdef class Exchange(Conversation):
     cdef int collect(self) except -1:
         cdef Flow flow = self.flow
         cdef Py_ssize_t limit = self.plane.body_limit
-        cdef int moved = move_request(flow, self.client, None)
+        cdef int moved = collect_request(flow, self.client)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if moved == MOVED_OVER:
@@ -276,14 +276,14 @@ cdef class Exchange(Conversation):
         cdef bytes head = request_head_bytes(flow.request, flow.upgrade)
         self.upstream.send_bytes(head)
         self.plane.counters.bytes_to_upstreams += len(head)
-        if flow.wire is not None:
-            flow.wire.sent = 0
+        if flow.collected is not None:
+            flow.collected.rewind()
         self.upstream_scanned = 0
         self.upstream_bytes_before = self.upstream.bytes_in
         self.answering = ANSWERING_HEAD
         self.sending = SENDING_RELAY
         self.again = True
-        if flow.request_body.state == BODY_DONE and flow.wire is None:
+        if flow.request_body.state == BODY_DONE and flow.collected is None:
             return self.request_sent()
         if flow.ask_later and flow.payload is None:
             self.upstream.flush()
@@ -367,7 +367,7 @@ cdef class Exchange(Conversation):
             if index >= 0:
                 head.fields[index].hop = 1
                 head.has_hop = True
-        flow.forget_wire()
+        flow.forget_collected()
         flow.begin_response(head)
         out = response_head_bytes(head, not self.keep, self.keep and flow.request.minor == 0, False)
         self.client.send_bytes(out)
