@@ -94,6 +94,19 @@ def test_long_bodies_do_not_grow_the_proxy(make_config: Callable[..., MitmConfig
         assert proxy.metrics()["buffered_bytes"] == 0
 
 
+@pytest.mark.parametrize("kind", ["length", "chunked"])
+def test_bodies_grow_the_proxy_no_more_for_those_before_them(make_config: Callable[..., MitmConfig], bulk: BulkOrigin, kind: str) -> None:
+    """An allocator that has seen large bodies come and go may keep the next ones elsewhere, and what they have left as well."""
+    with ProxyProcess(make_config(), "looking") as proxy, secured(proxy, bulk.port) as client, growth(proxy) as grown:
+        for size in (24 * MIB, 31 * MIB, 48 * MIB):
+            upload(client, kind, size)
+            assert grown() < MOST_GROWTH, f"upload of {size // MIB} MiB"
+            client.send(b"GET /length/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % size)
+            assert client.read_head().status == 200
+            read_bulk(client.socket, size, len(client.buffered()))
+            assert grown() < MOST_GROWTH, f"download of {size // MIB} MiB"
+
+
 def connected(path: Path, target: str) -> socket.socket:
     """Connect through the proxy's Unix socket, whose buffers do not grow as TCP's do: so the proxy has to hold what is not read."""
     client = socket.socket(socket.AF_UNIX)

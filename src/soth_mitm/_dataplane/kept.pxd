@@ -12,6 +12,7 @@ cdef class Copy:
     cdef bint truncated
 
     cdef Py_ssize_t add(self, const char* data, Py_ssize_t length) except -1   # how much of it was kept
+    cdef int make_room(self, Py_ssize_t length) except -1
     cdef int resize(self, Py_ssize_t capacity) except -1
     cdef bytes whole(self)     # and no more is added from now on
 

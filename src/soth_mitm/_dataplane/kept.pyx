@@ -24,6 +24,8 @@ cdef extern from *:
 
 cdef enum:
     LEAST_COPY = 64
+    LARGE_COPY = 1048576       # from here on a copy is not grown step by step
+    AT_ONCE = 67108864         # but is given so much, or its limit
 
 
 @cython.final
@@ -47,10 +49,17 @@ cdef class Copy:
                 # Python shares its bytes objects of no or one byte
                 self.content = PyBytes_FromStringAndSize(NULL, LEAST_COPY)
             if self.size + length > PyBytes_GET_SIZE(self.content):
-                self.resize(self.size + max(self.size, length))
+                self.make_room(length)
             memcpy(PyBytes_AS_STRING(self.content) + self.size, data, length)
         self.size += length
         return length
+
+    cdef int make_room(self, Py_ssize_t length) except -1:
+        cdef Py_ssize_t capacity = self.size + max(self.size, length)
+        if capacity > LARGE_COPY:
+            # memory that nobody has written to is not resident, while the place that a step has left may stay so
+            capacity = max(capacity, <Py_ssize_t>AT_ONCE)
+        return self.resize(min(capacity, self.limit))
 
     cdef int resize(self, Py_ssize_t capacity) except -1:
         # nobody else has seen it yet
