@@ -18,6 +18,9 @@ from soth_mitm._dataplane.view cimport View, view_bytes, view_of
 
 from soth_mitm.errors import WireError
 
+cdef extern from "pages.h" nogil:
+    void soth_prefer_large_pages(const char* p, size_t n) noexcept
+
 cdef extern from *:
     # the limit of a frame is that of its content: `body` bounds what may frame a byte of it
     const Py_ssize_t ENDLESS "PY_SSIZE_T_MAX"
@@ -59,6 +62,9 @@ cdef class Copy:
         if capacity > LARGE_COPY:
             # memory that nobody has written to is not resident, while the place that a step has left may stay so
             capacity = max(capacity, <Py_ssize_t>AT_ONCE)
+            self.resize(min(capacity, self.limit))
+            soth_prefer_large_pages(PyBytes_AS_STRING(self.content), PyBytes_GET_SIZE(self.content))
+            return 0
         return self.resize(min(capacity, self.limit))
 
     cdef int resize(self, Py_ssize_t capacity) except -1:
