@@ -13,7 +13,7 @@ from soth_mitm._dataplane.pool cimport OriginPool, Upstream
 from soth_mitm._dataplane.writer cimport own_response_bytes
 
 
-# not final: exchange derives from it
+# not final: responding and exchange derive from it
 cdef class Conversation(Party):
     """What is under way on one client connection. `on_end()` is called once, when it is gone and every hook has returned."""
 
