@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from soth_mitm import MitmConfig
-from support.bulk import BLOCK, BulkOrigin, expected, read_bulk, read_bulk_chunks
+from support.bulk import BulkOrigin, bulk_pieces, expected, read_bulk, read_bulk_chunks
 from support.certs import TestCA
 from support.proxy_process import ProxyProcess
 from support.wire_client import WireClient
@@ -55,6 +55,15 @@ def secured(proxy: ProxyProcess, port: int) -> WireClient:
     return client
 
 
+def upload(client: WireClient, kind: str, size: int) -> None:
+    """Send a body that the origin checks."""
+    framing = b"Transfer-Encoding: chunked" if kind == "chunked" else b"Content-Length: %d" % size
+    client.send(b"POST /%b/%d HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % (kind.encode(), size, framing))
+    for piece in bulk_pieces(size, kind == "chunked"):
+        client.send(piece)
+    assert client.read_answer().text == "ok"
+
+
 @contextlib.contextmanager
 def growth(proxy: ProxyProcess) -> Iterator[Callable[[], int]]:
     """Count from now on: by how much the resident memory has grown at its peak."""
@@ -79,12 +88,23 @@ def test_long_bodies_do_not_grow_the_proxy(make_config: Callable[..., MitmConfig
         read_bulk_chunks(client.socket, LONG, client.buffered())
         assert grown() < MOST_GROWTH, "chunked download"
 
-        client.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % LONG)
-        for start in range(0, LONG, len(BLOCK)):
-            client.send(BLOCK[: LONG - start])
-        assert client.read_answer().text == "ok"
-        assert grown() < MOST_GROWTH, "upload"
+        for kind in ("length", "chunked"):
+            upload(client, kind, LONG)
+            assert grown() < MOST_GROWTH, f"upload, {kind}"
         assert proxy.metrics()["buffered_bytes"] == 0
+
+
+@pytest.mark.parametrize("kind", ["length", "chunked"])
+def test_bodies_grow_the_proxy_no_more_for_those_before_them(make_config: Callable[..., MitmConfig], bulk: BulkOrigin, kind: str) -> None:
+    """An allocator that has seen large bodies come and go may keep the next ones elsewhere, and what they have left as well."""
+    with ProxyProcess(make_config(), "looking") as proxy, secured(proxy, bulk.port) as client, growth(proxy) as grown:
+        for size in (24 * MIB, 31 * MIB, 48 * MIB):
+            upload(client, kind, size)
+            assert grown() < MOST_GROWTH, f"upload of {size // MIB} MiB"
+            client.send(b"GET /length/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % size)
+            assert client.read_head().status == 200
+            read_bulk(client.socket, size, len(client.buffered()))
+            assert grown() < MOST_GROWTH, f"download of {size // MIB} MiB"
 
 
 def connected(path: Path, target: str) -> socket.socket:

@@ -1,5 +1,6 @@
 """A body that stops moving: who is blamed depends on who stopped it."""
 
+import hashlib
 import threading
 import time
 
@@ -46,11 +47,15 @@ def test_upstream_that_does_not_read_is_answered_504(proxy: ProxyFactory, plain_
     running.wait_idle()
 
 
-def send_all(client: WireClient, size: int) -> None:
+def send_all(client: WireClient, size: int, chunked: bool = False) -> None:
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
+    piece = bytes(1 << 20)
     try:
-        client.send(b"POST /deaf HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
-        for _ in range(0, size, 1 << 20):
-            client.send(bytes(1 << 20))
+        client.send(b"POST /deaf HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % framing)
+        for _ in range(0, size, len(piece)):
+            client.send(b"100000\r\n%b\r\n" % piece if chunked else piece)
+        if chunked:
+            client.send(b"0\r\n\r\n")
     except OSError:
         # answered before all of it was sent
         return
@@ -100,7 +105,10 @@ def test_upstream_that_answers_before_it_has_read_a_collected_body(
     done.set()
 
 
-def test_upstream_that_answers_first_and_reads_later_gets_the_whole_collected_body(proxy: ProxyFactory, origin: Origin) -> None:
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_upstream_that_answers_first_and_reads_later_gets_the_whole_collected_body(
+    proxy: ProxyFactory, origin: Origin, chunked: bool
+) -> None:
     def script(connection: ScriptedConnection, request: Request) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         connection.wait(answered)
@@ -110,10 +118,11 @@ def test_upstream_that_answers_first_and_reads_later_gets_the_whole_collected_bo
     origin.script(script, "/deaf")
     running = proxy(Recording())
     with running.secured(origin.port) as client:
-        send_all(client, BIG)
+        send_all(client, BIG, chunked)
         assert client.read_answer().status == 200
         answered.set()
         assert client.request("/bytes/5", "localhost").status == 200
     (upload, _) = origin.wait_requests(2)
     assert upload.length == BIG
+    assert upload.digest.digest() == hashlib.sha256(bytes(BIG)).digest()
     assert len(origin.connections) == 1

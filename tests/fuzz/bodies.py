@@ -1,14 +1,18 @@
-"""Messages with their bodies: the split changes nothing, and it is what another, plainer reader makes of it.
+"""Messages with their bodies: the split changes nothing, and it is what another, plainer reader makes of it. A request's body that is
+collected is kept once, and sent on byte for byte as it came.
 
 Input: a byte of options, two bytes that cut the rest, then the bytes of one message and whatever follows it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from fuzz.cutting import every_way
 from fuzz.plain_http import PlainChunks, PlainHead, Refused, framing, read_chunks, read_head
+from soth_mitm._dataplane.kept import BodyKeeper
+from soth_mitm.errors import WireError
 from support.feed import Outcome, Reading, read_message
 from support.samples import read_samples
 
@@ -46,6 +50,12 @@ def run(data: bytes) -> None:
                     check(read_message([text[:end]], how)[0], plain, text[:end], how)
     if plain is not None:
         check(expected, plain, text, how)
+    if head is not None and how.is_request and head.method != "CONNECT":
+        assert not (expected.complete and expected.refused)
+        rest = text[text.index(head.raw) + len(head.raw) :]
+        for limit in (first, 1 << 40):
+            for pieces in every_way(rest, first, second):
+                check_collected(BodyKeeper(head, limit, how.trailer_limit), pieces, limit, 1 + second, expected)
 
 
 def counted(pieces: list[bytes], seen: list[int]) -> Iterator[bytes]:
@@ -79,6 +89,27 @@ def read_plainly(head: PlainHead, kind: str, data: bytes, how: Reading) -> Plain
         return PlainChunks(data, complete=how.eof)
     length = head.lengths[0] if kind == "length" else 0
     return PlainChunks(data[:length], left=data[length:], complete=len(data) >= length)
+
+
+def check_collected(body: BodyKeeper, pieces: list[bytes], limit: int, most: int, outcome: Outcome) -> None:
+    """Feed the pieces as a connection does: what is shown and sent are what came, whatever there was behind it."""
+    taken, waiting = b"", b""
+    with contextlib.suppress(WireError):
+        for piece in pieces:
+            waiting += piece
+            consumed, _ = body.feed(waiting)
+            taken += waiting[:consumed]
+            waiting = waiting[consumed:]
+    came = taken + waiting
+    assert body.show() == outcome.content[:limit], "other content is shown"
+    for _ in range(2):
+        sent = b"".join(iter(lambda: body.send(most), b""))
+        assert came.startswith(sent) and len(sent) == sum(body.held), "what is sent is not what came"
+        assert sent == taken or outcome.refused, "not all that was taken is sent"
+        assert body.sent
+        body.rewind()
+    if outcome.complete and (outcome.framing == "chunked" or len(outcome.content) <= limit):
+        assert body.done and sent == came[: len(came) - len(outcome.left)]
 
 
 def seeds() -> Iterator[bytes]:

@@ -4,7 +4,8 @@
         client.send(b"GET /length/1000000 HTTP/1.1...")
         read_bulk(client.socket, 1000000)
 
-Paths: `/length/<n>` and `/chunked/<n>` send n bytes; to a POST the answer is `ok`, or what was wrong with the body.
+Paths: `/length/<n>` and `/chunked/<n>` send n bytes; to a POST there the answer is `ok`, or what was wrong with the body, whose chunks must
+be those that `bulk_pieces` makes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, cast
 
@@ -28,6 +30,14 @@ def expected(start: int, count: int) -> bytes:
     """Return `count` bytes of the body from `start` on, at most `len(BLOCK)`."""
     start %= len(BLOCK)
     return _TWICE[start : start + count]
+
+
+def bulk_pieces(size: int, chunked: bool) -> Iterator[bytes]:
+    """Yield the pieces of a body of `size` bytes, with their framing."""
+    for start in range(0, size, len(BLOCK)):
+        piece = BLOCK[: size - start]
+        last = start + len(piece) == size
+        yield b"%x\r\n%b\r\n%b" % (len(piece), piece, b"0\r\n\r\n" * last) if chunked else piece
 
 
 def read_bulk(source: socket.socket, size: int, start: int = 0) -> None:
@@ -65,9 +75,10 @@ class _Bulk(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._head = b""
         self._left = 0
-        self._at = 0
         self._chunked = False
-        self._uploading = -1
+        # of an upload: what is still to come of the piece that has begun, and the pieces behind it; None: none is under way
+        self._piece = memoryview(b"")
+        self._pieces: Iterator[bytes] | None = None
         self._wrong = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,38 +93,39 @@ class _Bulk(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._uploading < 0:
+        if self._pieces is None:
             self._head += data
             head, end, data = self._head.partition(b"\r\n\r\n")
             if not end:
                 return
             self._head = b""
             self._begin(head.decode("latin-1"))
-        if self._uploading >= 0:
-            self._check(data)
+        if self._pieces is not None:
+            self._check(self._pieces, data)
 
     def _begin(self, head: str) -> None:
         method, path, _ = head.partition("\r\n")[0].split(" ")
-        self._at = 0
-        if method == "POST":
-            length = next(line for line in head.split("\r\n") if line.lower().startswith("content-length:"))
-            self._uploading = int(length.partition(":")[2])
-            return
         kind, size = path.strip("/").split("/")
+        if method == "POST":
+            self._wrong = ""
+            self._pieces = bulk_pieces(int(size), kind == "chunked")
+            self._piece = memoryview(next(self._pieces))
+            return
         self._left, self._chunked = int(size), kind == "chunked"
         framing = "Transfer-Encoding: chunked" if self._chunked else f"Content-Length: {size}"
         self._transport.write(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
         self._send()
 
-    def _check(self, data: bytes) -> None:
-        while data:
-            piece, data = data[: len(BLOCK)], data[len(BLOCK) :]
-            if piece != expected(self._at, len(piece)):
-                self._wrong = self._wrong or f"wrong bytes behind {self._at}"
-            self._at += len(piece)
-        if self._at >= self._uploading:
-            text = self._wrong or ("ok" if self._at == self._uploading else "too long")
-            self._uploading = -1
+    def _check(self, pieces: Iterator[bytes], data: bytes) -> None:
+        while data and self._piece:
+            count = min(len(data), len(self._piece))
+            if data[:count] != self._piece[:count]:
+                self._wrong = "wrong bytes"
+            data = data[count:]
+            self._piece = self._piece[count:] or memoryview(next(pieces, b""))
+        if not self._piece:
+            text = "too long" if data else self._wrong or "ok"
+            self._pieces = None
             self._transport.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
 
     def _send(self) -> None:

@@ -13,6 +13,7 @@ ledger         counts of what is lent and open, in debug builds
 buffer         the memory of one loop: scratch, blocks, windows, read buffers
 head           message heads: bytes to offsets and facts
 body           where a message ends
+kept           what is kept of bodies: copies, and requests that are collected before the decision
 writer         heads as they leave
 messages       what a handler is shown
 decode         content codings, for handlers only
@@ -27,7 +28,8 @@ intake         an endpoint as the control plane sees it before it is handed over
 pool           upstream connections of one origin
 relay          tunnels
 observer       copies and frames for the handler, off the bytes that are relayed
-exchange       HTTP/1: requests of one client connection, one after another
+responding     HTTP/1: the response's way on one client connection
+exchange       and requests, one after another
 =============  =====================================================================================
 
 A connection, its buffers and its flows belong to one loop and one thread; there are no locks and there is no module state.

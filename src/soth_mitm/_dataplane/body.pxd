@@ -57,6 +57,10 @@ cdef int body_of_response(Body* body, Head head, int request_method, int request
 # An empty body (BODY_NONE, length 0) is BODY_DONE from the start.
 cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View* payload, View* trailers) noexcept nogil
 
+# Of a body that was consumed before and whose content was taken out of it: how many bytes of what is left stand before the next run of
+# content, whose length `run` is. For as long as content is left, that is, and from a Body as it was at the beginning.
+cdef Py_ssize_t body_frame(Body* body, const char* data, Py_ssize_t length, int64_t* run) noexcept nogil
+
 # The connection ended. 0: that completes the body (UNTIL_CLOSE), or it was done; -1: the body is cut.
 cdef int body_eof(Body* body) noexcept nogil
 

@@ -209,6 +209,20 @@ cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View*
     return at
 
 
+cdef Py_ssize_t body_frame(Body* body, const char* data, Py_ssize_t length, int64_t* run) noexcept nogil:
+    cdef Py_ssize_t at = 0, step
+    while body.state == BODY_CHUNK_SIZE or body.state == BODY_CHUNK_END:
+        step = _size_line(body, data + at, length - at) if body.state == BODY_CHUNK_SIZE else _data_end(body, data + at, length - at)
+        if step <= 0:
+            break
+        at += step
+    run[0] = 0
+    if body.state == BODY_DATA:
+        run[0] = body.remaining
+        body.state = BODY_CHUNK_END
+    return at
+
+
 cdef int body_eof(Body* body) noexcept nogil:
     if body.kind == BODY_UNTIL_CLOSE and body.state == BODY_DATA:
         body.state = BODY_DONE

@@ -1,4 +1,5 @@
-# One client connection that speaks HTTP/1: what is under way on it, and every way in which it can end. `exchange` moves it on.
+# One client connection that speaks HTTP/1: what is under way on it, and every way in which it can end. `responding` and `exchange` move
+# it on.
 
 from libc.stdint cimport int64_t
 
@@ -62,7 +63,7 @@ cdef class Conversation(Party):
     cdef bint over                     # nothing is read or relayed any more
     cdef bint told_end                 # on_end was called
 
-    # what exchange does
+    # what responding and exchange do
     cdef int advance(self) except -1
     cdef int decide(self) except -1
     cdef int response_done(self) except -1

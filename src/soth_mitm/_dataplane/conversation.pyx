@@ -13,7 +13,7 @@ from soth_mitm._dataplane.pool cimport OriginPool, Upstream
 from soth_mitm._dataplane.writer cimport own_response_bytes
 
 
-# not final: exchange derives from it
+# not final: responding and exchange derive from it
 cdef class Conversation(Party):
     """What is under way on one client connection. `on_end()` is called once, when it is gone and every hook has returned."""
 
@@ -83,7 +83,7 @@ cdef class Conversation(Party):
             return False
         if self.upstream.bytes_in != self.upstream_bytes_before:
             return False
-        if flow.request_body.state != BODY_DONE or (flow.request_body.kind != BODY_NONE and flow.wire is None):
+        if flow.request_body.state != BODY_DONE or (flow.request_body.kind != BODY_NONE and flow.collected is None):
             return False
         return flow.is_repeatable()
 
@@ -309,7 +309,7 @@ cdef class Conversation(Party):
             if not now:
                 return self.client.hold()
             self.await_upload()
-            if self.flow.wire is not None:
+            if self.flow.collected is not None:
                 # what was collected goes first
                 self.advance()
             if not self.over and self.sending == SENDING_RELAY and not self.has_enough():

@@ -6,23 +6,21 @@
 #
 # A flow ends when it is SENT and DONE; then comes the next head. Every state has a deadline.
 
-from soth_mitm._dataplane.conversation cimport Conversation
 from soth_mitm._dataplane.flow cimport Route
 from soth_mitm._dataplane.head cimport Head
+from soth_mitm._dataplane.responding cimport Responding
 
 
-# Moving one request and its response as far as they go
-cdef class Exchange(Conversation):
+# Requests one after another, and what moves each of them and its response on
+cdef class Exchange(Responding):
     cdef Route route                   # where requests go; on the proxy port, where the last one went
     cdef object router                 # None: `route` is for all. Else router(scheme, authority) -> Route
     cdef bytes routed                  # the authority that `route` is for
     cdef object routed_scheme          # and the scheme; None: the request named no URL
     cdef Py_ssize_t scanned            # of the client's inbox, for the next head
-    cdef Py_ssize_t upstream_scanned
     cdef bint running
     cdef bint again
 
-    # the request's way
     cdef int read_head(self) except -1
     cdef int open_flow(self, Head head) except -1
     cdef int find_route(self, Head head) except -1
@@ -33,8 +31,3 @@ cdef class Exchange(Conversation):
     cdef int write_request(self) except -1
     cdef int relay_request(self) except -1
     cdef int request_sent(self) except -1
-    # the response's way
-    cdef int read_response_head(self) except -1
-    cdef int begin_response(self, Head head) except -1
-    cdef int switch_protocols(self, Head head) except -1
-    cdef int relay_response(self) except -1

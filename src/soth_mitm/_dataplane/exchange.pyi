@@ -1,15 +1,15 @@
 from collections.abc import Callable
 from typing import final
 
-from soth_mitm._dataplane.conversation import Conversation
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm._dataplane.flow import Route
 from soth_mitm._dataplane.plane import Plane
+from soth_mitm._dataplane.responding import Responding
 
 CONTINUE: bytes
 
 @final
-class Exchange(Conversation):
+class Exchange(Responding):
     def __init__(
         self,
         plane: Plane,

@@ -6,25 +6,23 @@ hook's answer, a connection from the pool) changes a state and calls `advance`, 
 
 cimport cython
 
-from soth_mitm._dataplane.body cimport BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_request, body_of_response
+from soth_mitm._dataplane.body cimport BODY_DONE, body_error_text, body_of_request
 from soth_mitm._dataplane.conversation cimport (
-    ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_DOWNLOAD, LATE_HEAD, LATE_IDLE,
-    SENDING_CLAIM, SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT, Conversation,
+    ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_HEAD, LATE_IDLE, SENDING_CLAIM,
+    SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT,
 )
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.fields cimport too_large_text
-from soth_mitm._dataplane.flow cimport Copy, Flow, Route
-from soth_mitm._dataplane.head cimport HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head
-from soth_mitm._dataplane.head cimport head_error_text, parse_request_head, parse_response_head
+from soth_mitm._dataplane.flow cimport Flow, Route
+from soth_mitm._dataplane.head cimport HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text, parse_request_head
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
-from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
-from soth_mitm._dataplane.relay cimport Tunnel
-from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, move_request, move_response
-from soth_mitm._dataplane.upgrade cimport may_switch, was_offered
+from soth_mitm._dataplane.responding cimport Responding
+from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, collect_request, move_request
+from soth_mitm._dataplane.upgrade cimport may_switch
 from soth_mitm._dataplane.view cimport view_bytes
-from soth_mitm._dataplane.writer cimport request_head_bytes, response_head_bytes
+from soth_mitm._dataplane.writer cimport request_head_bytes
 
 from soth_mitm.errors import WireError
 
@@ -32,7 +30,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @cython.final
-cdef class Exchange(Conversation):
+cdef class Exchange(Responding):
     """Requests of one client connection.
 
     With `route`, all go there (an intercepted connection); with `router`, each goes where it names, by ``router(scheme, authority)``,
@@ -145,7 +143,7 @@ cdef class Exchange(Conversation):
         if flow.hooks.on_request is None or not self.plane.enforce:
             flow.ask_later = flow.hooks.on_request is not None
             if not at_head and (flow.ask_later or flow.hooks.on_response is not None):
-                flow.payload = Copy(self.plane.body_limit)
+                flow.copy_request()
             return self.forward()
         if at_head:
             return self.decide()
@@ -181,7 +179,7 @@ cdef class Exchange(Conversation):
     cdef int collect(self) except -1:
         cdef Flow flow = self.flow
         cdef Py_ssize_t limit = self.plane.body_limit
-        cdef int moved = move_request(flow, self.client, None)
+        cdef int moved = collect_request(flow, self.client)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if moved == MOVED_OVER:
@@ -276,14 +274,14 @@ cdef class Exchange(Conversation):
         cdef bytes head = request_head_bytes(flow.request, flow.upgrade)
         self.upstream.send_bytes(head)
         self.plane.counters.bytes_to_upstreams += len(head)
-        if flow.wire is not None:
-            flow.wire.sent = 0
+        if flow.collected is not None:
+            flow.collected.rewind()
         self.upstream_scanned = 0
         self.upstream_bytes_before = self.upstream.bytes_in
         self.answering = ANSWERING_HEAD
         self.sending = SENDING_RELAY
         self.again = True
-        if flow.request_body.state == BODY_DONE and flow.wire is None:
+        if flow.request_body.state == BODY_DONE and flow.collected is None:
             return self.request_sent()
         if flow.ask_later and flow.payload is None:
             self.upstream.flush()
@@ -318,119 +316,6 @@ cdef class Exchange(Conversation):
         elif self.answering == ANSWERING_DONE:
             # the flow ends here, and its upstream connection leaves us
             self.upstream.flush()
-        return 0
-
-    # --- the response's way
-
-    cdef int read_response_head(self) except -1:
-        cdef Upstream upstream = self.upstream
-        cdef Head head
-        cdef Py_ssize_t size, used
-        cdef bytes interim
-        while True:
-            size = upstream.inbox.size()
-            if size == 0:
-                return 0
-            head = Head()
-            used = parse_response_head(head, upstream.inbox.data(), size, self.plane.head_limit, &self.upstream_scanned)
-            if used == HEAD_MORE:
-                return 0
-            if used == HEAD_TOO_LARGE:
-                return self.fail_upstream(502, b"the upstream's response head is " + too_large_text(self.plane.head_limit))
-            if used == HEAD_MALFORMED:
-                return self.fail_upstream(502, b"the upstream's response is malformed: " + head_error_text(head.error).encode())
-            upstream.inbox.consume(used)
-            self.upstream_scanned = 0
-            self.plane.counters.bytes_from_upstreams += used
-            if head.status == 101:
-                return self.switch_protocols(head)
-            if head.status >= 200:
-                return self.begin_response(head)
-            if self.flow.request.minor == 1 and not (head.status == 100 and self.flow.continued):
-                self.flow.stop_alternatives(head)
-                interim = response_head_bytes(head, False, False, False)
-                self.client.send_bytes(interim)
-                self.plane.counters.bytes_to_clients += len(interim)
-                self.client.flush()
-
-    cdef int begin_response(self, Head head) except -1:
-        cdef Flow flow = self.flow
-        cdef bytes out
-        if body_of_response(&flow.response_body, head, flow.request.method, flow.request.minor, self.plane.head_limit) < 0:
-            return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
-        if (flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining
-                or ((self.is_pinned() or self.sending != SENDING_SENT) and not head.keeps_alive())):
-            # the last: what is left of the upload will have nowhere to go
-            self.keep = False
-        flow.forget_wire()
-        flow.begin_response(head)
-        out = response_head_bytes(head, not self.keep, self.keep and flow.request.minor == 0, False)
-        self.client.send_bytes(out)
-        self.plane.counters.bytes_to_clients += len(out)
-        self.answered = True
-        self.answering = ANSWERING_RELAY
-        self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
-        if flow.streaming:
-            self.client.flush()
-            flow.tell_head()
-            if self.over:
-                return 0
-        return self.relay_response()
-
-    cdef int switch_protocols(self, Head head) except -1:
-        cdef Flow flow = self.flow
-        cdef Upstream upstream = self.upstream
-        if not flow.upgrade or self.sending != SENDING_SENT or not was_offered(flow.request, head):
-            return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
-        self.plane.counters.upgrades += 1
-        flow.begin_response(head)
-        self.client.send_bytes(response_head_bytes(head, False, False, True))
-        self.client.flush()
-        flow.tell_head()
-        if self.over:
-            return 0
-        self.answered = True
-        self.answering = ANSWERING_NONE
-        self.client_deadline.clear()
-        self.upstream_deadline.clear()
-        self.reader_deadline.clear()
-        upstream.pool.forget(upstream)
-        self.upstream = None
-        self.tunnel = Tunnel(self.plane, self.client, upstream, self.tunnel_ended)
-        self.tunnel.start()
-        return 0
-
-    cdef int relay_response(self) except -1:
-        cdef int moved = move_response(self.flow, self.upstream, self.client)
-        if self.over:
-            return 0
-        if moved == MOVED_ALL:
-            return self.response_done()
-        if moved == MOVED_NONSENSE:
-            self.plane.counters.upstream_errors += 1
-            return self.cut(ValueError("the upstream's response body is malformed: " + body_error_text(self.flow.response_body.error)))
-        self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
-        if self.client.blocked:
-            self.upstream.hold()
-        return 0
-
-    cdef int response_done(self) except -1:
-        self.answering = ANSWERING_DONE
-        self.upstream_deadline.clear()
-        self.plane.counters.responses_relayed += 1
-        self.client.flush()
-        if self.sending != SENDING_SENT and (self.upstream is None or self.upstream.told_end or self.upstream.gone):
-            # an early response, and nobody left to send the rest of the request to
-            if self.flow.request_body.state == BODY_DONE:
-                self.send_no_more()
-                return self.flow.end_response(True)
-            self.drop_upstream()
-            close_while_sending(self.client, self.plane)
-            self.flow.end_response(True)
-            return self.stop()
-        if self.sending == SENDING_RELAY:
-            self.await_upload()
-        self.flow.end_response(True)
         return 0
 
     cdef int next_request(self) except -1:

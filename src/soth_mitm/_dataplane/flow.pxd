@@ -8,6 +8,7 @@ from soth_mitm._dataplane.decode cimport Decoder
 from soth_mitm._dataplane.frames cimport Framer
 from soth_mitm._dataplane.head cimport Head
 from soth_mitm._dataplane.hooks cimport Hook, Hooks
+from soth_mitm._dataplane.kept cimport Collected, Copy
 from soth_mitm._dataplane.messages cimport RawRequest
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.plane cimport Plane
@@ -30,19 +31,6 @@ cdef class Route:
     cdef int met(self, object facts) except -1     # requests now go over a connection of which that is known
 
 
-# The bytes of a body, up to a bound. They grow in place: what is shown in the end was not copied a second time.
-cdef class Copy:
-    cdef bytes content         # of which the first `size` bytes are the copy
-    cdef Py_ssize_t size
-    cdef Py_ssize_t limit
-    cdef Py_ssize_t sent       # how far whoever sends it has got
-    cdef bint truncated
-
-    cdef Py_ssize_t add(self, const char* data, Py_ssize_t length) except -1   # how much of it was kept
-    cdef int resize(self, Py_ssize_t capacity) except -1
-    cdef bytes whole(self)     # and no more is added from now on
-
-
 cdef class Flow(Party):
     cdef Plane plane
     cdef Hooks hooks                   # None: the handler does not see this flow
@@ -53,8 +41,8 @@ cdef class Flow(Party):
     # request
     cdef Head request
     cdef Body request_body
-    cdef Copy wire                     # the body as received, collected before the decision; None: nothing
-    cdef Copy payload                  # its content when that is not what `wire` holds (chunked), or nothing is collected; or None
+    cdef Collected collected           # the body, where the decision waits for it; None: it was not collected, or is let go
+    cdef Copy payload                  # of its content, where it is shown after it has passed; or None
     cdef bytes request_trailers
     cdef RawRequest shown              # what the handler sees of it
     cdef bint upgrade                  # asks for another protocol on this connection
@@ -75,7 +63,6 @@ cdef class Flow(Party):
 
     # what is kept for the handler
     cdef Py_ssize_t kept               # bytes of it that the budget counts
-    cdef Py_ssize_t shown_size         # those of them that `shown` has and `wire` has not
     cdef Py_ssize_t framing            # those of them that the framer holds
     cdef bint is_waiting               # for the budget
     cdef bint has_waited               # for long enough: it does not wait again
@@ -94,7 +81,8 @@ cdef class Flow(Party):
 
     cdef bint conversational(self) noexcept
     cdef bint is_repeatable(self) noexcept     # doing it twice does no harm
-    cdef int keep_request(self, const char* data, Py_ssize_t length) except -1
+    cdef Py_ssize_t collect(self, const char* data, Py_ssize_t size) except -1     # how much of it was of the body
+    cdef int copy_request(self) except -1      # its content is to be shown though nobody waits for it
     cdef int keep_payload(self, View payload) except -1
     cdef RawRequest show_request(self)
     cdef int ask_afterwards(self) except -1    # monitor mode: before every other hook of the flow, and once
@@ -112,7 +100,7 @@ cdef class Flow(Party):
 
     cdef int keep(self, Py_ssize_t count) except -1
     cdef int let_go(self, Py_ssize_t count) except -1
-    cdef int forget_wire(self) except -1       # it will not be sent again; if it is not sent yet, nothing happens
+    cdef int forget_collected(self) except -1  # it will not be sent again; if it is not sent yet, nothing happens
     cdef int grow(self, bint deciding) except -1   # more is to come of what is kept: wait, if the budget says so
     cdef int wait_no_more(self) except -1
 

@@ -41,9 +41,5 @@ class Route:
     def reason(self) -> bytes: ...
 
 @final
-class Copy:
-    def __new__(cls, limit: int) -> Copy: ...
-
-@final
 class Flow(Party):
     def __new__(cls, plane: Plane, owner: Party, route: Route, request: Head) -> Flow: ...

@@ -7,18 +7,15 @@ returned; a full queue paces the flow for a bounded time, then frames are droppe
 from collections import deque
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.string cimport memcpy
 
-from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE
+from soth_mitm._dataplane.body cimport BODY_DONE
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.decode cimport decoder_for
 from soth_mitm._dataplane.fields cimport stop_fields
 from soth_mitm._dataplane.head cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE, Head
 from soth_mitm._dataplane.headers cimport content_encoding_of
 from soth_mitm._dataplane.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook
+from soth_mitm._dataplane.kept cimport Collected, Copy, new_collected, new_copy
 from soth_mitm._dataplane.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.messages cimport RawRequest, StreamChunk, new_request, new_response
 from soth_mitm._dataplane.party cimport Party
@@ -26,13 +23,6 @@ from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport OriginPool
 from soth_mitm._dataplane.streams cimport STREAM_NONE, Stream, framer_of, stream_of
 from soth_mitm._dataplane.view cimport View, view_bytes
-
-cdef extern from *:
-    # the limit of what has none: a stream does not end, its frames are bounded one by one
-    const Py_ssize_t ENDLESS "PY_SSIZE_T_MAX"
-
-cdef enum:
-    LEAST_COPY = 64
 
 
 @cython.final
@@ -56,50 +46,6 @@ cdef class Route:
         if self.on_facts is not None and self.observed:
             self.meta = self.on_facts(self.meta, facts)
         return 0
-
-
-@cython.final
-@cython.freelist(64)
-cdef class Copy:
-    """The first `limit` bytes of a body."""
-
-    def __cinit__(self, Py_ssize_t limit):
-        self.content = b""
-        self.limit = limit
-
-    cdef Py_ssize_t add(self, const char* data, Py_ssize_t length) except -1:
-        if length > self.limit - self.size:
-            length = self.limit - self.size
-            self.truncated = True
-        if length <= 0:
-            return 0
-        if self.size == 0 and length > 1:
-            self.content = PyBytes_FromStringAndSize(data, length)
-        else:
-            if self.size == 0:
-                # Python shares its bytes objects of no or one byte
-                self.content = PyBytes_FromStringAndSize(NULL, LEAST_COPY)
-            if self.size + length > PyBytes_GET_SIZE(self.content):
-                self.resize(self.size + max(self.size, length))
-            memcpy(PyBytes_AS_STRING(self.content) + self.size, data, length)
-        self.size += length
-        return length
-
-    cdef int resize(self, Py_ssize_t capacity) except -1:
-        # nobody else has seen it yet
-        cdef PyObject* content = <PyObject*>self.content
-        Py_INCREF(self.content)
-        self.content = None
-        _PyBytes_Resize(&content, capacity)
-        self.content = <bytes>content
-        Py_DECREF(self.content)
-        return 0
-
-    cdef bytes whole(self):
-        if PyBytes_GET_SIZE(self.content) != self.size:
-            self.resize(self.size)
-        self.limit = self.size
-        return self.content
 
 
 @cython.final
@@ -127,32 +73,31 @@ cdef class Flow(Party):
     cdef bint is_repeatable(self) noexcept:
         return self.request.method in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE)
 
-    cdef int keep_request(self, const char* data, Py_ssize_t length) except -1:
-        if self.wire is None:
-            self.wire = Copy(ENDLESS)
-        return self.keep(self.wire.add(data, length))
+    cdef Py_ssize_t collect(self, const char* data, Py_ssize_t size) except -1:
+        cdef View trailers
+        cdef Py_ssize_t taken
+        if self.collected is None:
+            self.collected = new_collected(&self.request_body, self.plane.body_limit)
+        taken = self.collected.take(&self.request_body, data, size, &trailers)
+        if trailers.len:
+            self.request_trailers = view_bytes(trailers)
+        self.keep(taken)
+        return taken
+
+    cdef int copy_request(self) except -1:
+        self.payload = new_copy(self.plane.body_limit)
+        return 0
 
     cdef int keep_payload(self, View payload) except -1:
-        if self.payload is None:
-            self.payload = Copy(self.plane.body_limit)
         return self.keep(self.payload.add(payload.ptr, payload.len))
 
     cdef RawRequest show_request(self):
         cdef bytes body = b""
         cdef bint truncated = False
-        cdef Copy source = self.payload
-        if source is None and self.request_body.kind != BODY_CHUNKED:
-            source = self.wire
+        cdef Copy source = self.payload if self.collected is None else self.collected.content
         if source is not None:
             body = source.whole()
-            truncated = source.truncated
-            if len(body) > self.plane.body_limit:
-                body = body[:self.plane.body_limit]
-                truncated = True
-            elif len(body) == self.plane.body_limit < self.request.content_length:
-                truncated = True
-            if source is self.payload:
-                self.shown_size = source.size
+            truncated = source.truncated or len(body) == self.plane.body_limit < self.request.content_length
         # what comes from now on is nobody's
         self.payload = None
         self.shown = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, body,
@@ -193,7 +138,7 @@ cdef class Flow(Party):
                 self.frames = []
                 self.decoder = decoder_for(content_encoding_of(head), self.plane.body_limit, True)
         elif self.hooks.on_response is not None:
-            self.copy = Copy(self.plane.body_limit)
+            self.copy = new_copy(self.plane.body_limit)
         return 0
 
     cdef int stop_alternatives(self, Head head) except -1:
@@ -205,7 +150,7 @@ cdef class Flow(Party):
         if self.streaming and self.hooks.on_response is not None:
             self.ask_afterwards()
             self.push(self.hooks.on_response, self.show_response(b""), None)
-        if self.kept and self.streaming and self.plane.enforce and self.request_body.state == BODY_DONE and self.wire is None:
+        if self.kept and self.streaming and self.plane.enforce and self.request_body.state == BODY_DONE and self.collected is None:
             # a stream may last, and its request is the handler's now
             self.payload = None
             self.shown = None
@@ -300,20 +245,17 @@ cdef class Flow(Party):
             self.plane.arena.budget.leave(self)
         return 0
 
-    cdef int forget_wire(self) except -1:
-        cdef Py_ssize_t size
-        if self.wire is None or self.wire.sent < self.wire.size:
+    cdef int forget_collected(self) except -1:
+        cdef Collected collected = self.collected
+        if collected is None or not collected.is_sent():
             return 0
-        size = self.wire.size
-        if self.hooks.on_response is None:
-            # nobody will be shown the request again
-            size += self.shown_size
-            self.shown = None
-        elif self.shown_size == 0:
-            # what is shown is made of the same bytes
-            size = 0
-        self.wire = None
-        return self.let_go(size)
+        self.collected = None
+        if self.hooks.on_response is not None:
+            # the content is what is shown
+            return self.let_go(collected.frame_size())
+        # nobody will be shown the request again
+        self.shown = None
+        return self.let_go(collected.size())
 
     cdef int grow(self, bint deciding) except -1:
         if self.is_waiting or self.has_waited or self.kept == 0 or self.plane.arena.budget.may_grow(self):

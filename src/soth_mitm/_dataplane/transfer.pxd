@@ -12,6 +12,7 @@ cdef enum Moved:
     MOVED_OVER = 3         # it is longer than it may be; what made it so was taken and went nowhere
 
 
-# The request body: relayed to `target`, or, when that is None, kept in the flow
-cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1      # a Moved
+# Each returns a Moved
+cdef int collect_request(Flow flow, Endpoint source) except -1                     # its body, into the flow
+cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1      # what was collected first
 cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1

@@ -1,0 +1,3 @@
+from soth_mitm._dataplane.conversation import Conversation
+
+class Responding(Conversation): ...

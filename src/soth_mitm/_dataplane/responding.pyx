@@ -1,0 +1,131 @@
+"""The response's way, on one client connection: its head is read and passed on, then its body as it comes, or another protocol begins."""
+
+from soth_mitm._dataplane.body cimport BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_response
+from soth_mitm._dataplane.conversation cimport (
+    ANSWERING_DONE, ANSWERING_NONE, ANSWERING_RELAY, LATE_DOWNLOAD, SENDING_RELAY, SENDING_SENT, Conversation,
+)
+from soth_mitm._dataplane.fields cimport too_large_text
+from soth_mitm._dataplane.flow cimport Flow
+from soth_mitm._dataplane.head cimport HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, Head, head_error_text, parse_response_head
+from soth_mitm._dataplane.linger cimport close_while_sending
+from soth_mitm._dataplane.pool cimport Upstream
+from soth_mitm._dataplane.relay cimport Tunnel
+from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, move_response
+from soth_mitm._dataplane.upgrade cimport was_offered
+from soth_mitm._dataplane.writer cimport response_head_bytes
+
+
+# not final: exchange derives from it
+cdef class Responding(Conversation):
+    """Responses to the requests of one client connection."""
+
+    cdef int read_response_head(self) except -1:
+        cdef Upstream upstream = self.upstream
+        cdef Head head
+        cdef Py_ssize_t size, used
+        cdef bytes interim
+        while True:
+            size = upstream.inbox.size()
+            if size == 0:
+                return 0
+            head = Head()
+            used = parse_response_head(head, upstream.inbox.data(), size, self.plane.head_limit, &self.upstream_scanned)
+            if used == HEAD_MORE:
+                return 0
+            if used == HEAD_TOO_LARGE:
+                return self.fail_upstream(502, b"the upstream's response head is " + too_large_text(self.plane.head_limit))
+            if used == HEAD_MALFORMED:
+                return self.fail_upstream(502, b"the upstream's response is malformed: " + head_error_text(head.error).encode())
+            upstream.inbox.consume(used)
+            self.upstream_scanned = 0
+            self.plane.counters.bytes_from_upstreams += used
+            if head.status == 101:
+                return self.switch_protocols(head)
+            if head.status >= 200:
+                return self.begin_response(head)
+            if self.flow.request.minor == 1 and not (head.status == 100 and self.flow.continued):
+                self.flow.stop_alternatives(head)
+                interim = response_head_bytes(head, False, False, False)
+                self.client.send_bytes(interim)
+                self.plane.counters.bytes_to_clients += len(interim)
+                self.client.flush()
+
+    cdef int begin_response(self, Head head) except -1:
+        cdef Flow flow = self.flow
+        cdef bytes out
+        if body_of_response(&flow.response_body, head, flow.request.method, flow.request.minor, self.plane.head_limit) < 0:
+            return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
+        if (flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining
+                or ((self.is_pinned() or self.sending != SENDING_SENT) and not head.keeps_alive())):
+            # the last: what is left of the upload will have nowhere to go
+            self.keep = False
+        flow.forget_collected()
+        flow.begin_response(head)
+        out = response_head_bytes(head, not self.keep, self.keep and flow.request.minor == 0, False)
+        self.client.send_bytes(out)
+        self.plane.counters.bytes_to_clients += len(out)
+        self.answered = True
+        self.answering = ANSWERING_RELAY
+        self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
+        if flow.streaming:
+            self.client.flush()
+            flow.tell_head()
+            if self.over:
+                return 0
+        return self.relay_response()
+
+    cdef int switch_protocols(self, Head head) except -1:
+        cdef Flow flow = self.flow
+        cdef Upstream upstream = self.upstream
+        if not flow.upgrade or self.sending != SENDING_SENT or not was_offered(flow.request, head):
+            return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
+        self.plane.counters.upgrades += 1
+        flow.begin_response(head)
+        self.client.send_bytes(response_head_bytes(head, False, False, True))
+        self.client.flush()
+        flow.tell_head()
+        if self.over:
+            return 0
+        self.answered = True
+        self.answering = ANSWERING_NONE
+        self.client_deadline.clear()
+        self.upstream_deadline.clear()
+        self.reader_deadline.clear()
+        upstream.pool.forget(upstream)
+        self.upstream = None
+        self.tunnel = Tunnel(self.plane, self.client, upstream, self.tunnel_ended)
+        self.tunnel.start()
+        return 0
+
+    cdef int relay_response(self) except -1:
+        cdef int moved = move_response(self.flow, self.upstream, self.client)
+        if self.over:
+            return 0
+        if moved == MOVED_ALL:
+            return self.response_done()
+        if moved == MOVED_NONSENSE:
+            self.plane.counters.upstream_errors += 1
+            return self.cut(ValueError("the upstream's response body is malformed: " + body_error_text(self.flow.response_body.error)))
+        self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
+        if self.client.blocked:
+            self.upstream.hold()
+        return 0
+
+    cdef int response_done(self) except -1:
+        self.answering = ANSWERING_DONE
+        self.upstream_deadline.clear()
+        self.plane.counters.responses_relayed += 1
+        self.client.flush()
+        if self.sending != SENDING_SENT and (self.upstream is None or self.upstream.told_end or self.upstream.gone):
+            # an early response, and nobody left to send the rest of the request to
+            if self.flow.request_body.state == BODY_DONE:
+                self.send_no_more()
+                return self.flow.end_response(True)
+            self.drop_upstream()
+            close_while_sending(self.client, self.plane)
+            self.flow.end_response(True)
+            return self.stop()
+        if self.sending == SENDING_RELAY:
+            self.await_upload()
+        self.flow.end_response(True)
+        return 0
