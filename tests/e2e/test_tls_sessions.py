@@ -54,23 +54,25 @@ class TestUpstream:
             for _ in range(REPEATS):
                 assert fetch(running, origin.port, path) == pattern(3)
         made, resumed = upstream_counts(running)
-        # the first was made to reach the upstream and carried nothing, so that the second knows no session either
+        # the first was made to reach the upstream and carried nothing, so that the second knows no session either; the third is the first
+        # one to miss a session, and has it kept for the fourth
         assert made > REPEATS and resumed / (made - 2) >= 0.95, (made, resumed)
         seen = [response.connection_meta.tls_info.upstream_resumed for response in running.handler.wait("on_response", REPEATS)]
         assert seen[0] is False and seen.count(True) / (REPEATS - 1) >= 0.95
 
     def test_many_at_once_resume_the_same_session(self, proxy: ProxyFactory, limited: ssl.SSLContext) -> None:
+        # closed by the upstream: else a request may be handed a connection that another one has done with
+        path = "/close/3"
         with Origin(limited, host=HOST) as origin:
             running = proxy(**NO_POOL)
-            fetch(running, origin.port)
-            fetch(running, origin.port)
+            for _ in range(3):
+                fetch(running, origin.port, path)
             before = upstream_counts(running)
             with ThreadPoolExecutor(8) as pool:
-                assert list(pool.map(lambda _: fetch(running, origin.port), range(REPEATS))) == [pattern(3)] * REPEATS
+                assert list(pool.map(lambda _: fetch(running, origin.port, path), range(REPEATS))) == [pattern(3)] * REPEATS
         after = upstream_counts(running)
         made, resumed = after[0] - before[0], after[1] - before[1]
-        # some are handed from one request to the next that waits
-        assert made >= REPEATS / 2 and resumed / made >= 0.95, (made, resumed)
+        assert made >= REPEATS and resumed / made >= 0.95, (made, resumed)
 
     def test_the_certificate_is_known_of_a_resumed_session_too(self, proxy: ProxyFactory, limited: ssl.SSLContext) -> None:
         with Origin(limited, host=HOST) as origin:
@@ -226,7 +228,7 @@ class TestClientCertificates:
         with Origin(wanting, host=HOST) as origin:
             where = f"{HOST}:{origin.port}"
             running = proxy(**NO_POOL, **{"upstream.client_cert_path": {where: cert}, "upstream.client_key_path": {where: key}})
-            for _ in range(3):
+            for _ in range(4):
                 fetch(running, origin.port)
             assert running.handler.requests[-1].connection_meta.tls_info.upstream_resumed
             running.handle.reload(make_config(bind="127.0.0.1:0", **NO_POOL))

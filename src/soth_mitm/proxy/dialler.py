@@ -159,6 +159,8 @@ class Dialler:
         try:
             context = self._contexts.context(("http/1.1",), origin.client_cert)
             session = self._contexts.sessions.get(origin.server_name, origin.port, context)
+            if session is not None:
+                endpoint.offered = session
             async with asyncio.timeout(self._handshake_seconds):
                 endpoint.start_tls(context, False, origin.server_name, session)
                 while not intake.is_secured:
@@ -208,7 +210,7 @@ class Dialler:
         if endpoint.tls is None or origin.server_name is None:
             return
         engine = endpoint.tls.ssl_object
-        self._contexts.sessions.put(origin.server_name, origin.port, engine.context, engine.session)
+        self._contexts.sessions.keep(origin.server_name, origin.port, engine.context, engine, endpoint.offered)
 
 
 def _interleaved(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:

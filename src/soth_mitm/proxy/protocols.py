@@ -4,6 +4,7 @@ Loops other than uvloop choose how to read by the protocol's type, so the type m
 """
 
 import asyncio
+import ssl
 
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm._dataplane.pool import Upstream
@@ -15,3 +16,6 @@ class ClientEndpoint(Endpoint, asyncio.BufferedProtocol):
 
 class UpstreamEndpoint(Upstream, asyncio.BufferedProtocol):
     """A socket that we connected to an upstream."""
+
+    offered: ssl.SSLSession | None = None
+    """The TLS session that its handshake was to resume."""

@@ -71,13 +71,13 @@ class Upstreams:
         return pool
 
     def _forget_unused(self) -> None:
-        if len(self._kept) <= MAX_ORIGINS:
-            return
-        for origin, pool in list(self._kept.items()):
+        # a look at two, not a search: each new origin pays for it, also when thousands are in use; two, to come back to the bound
+        for _ in range(min(2, len(self._kept) - MAX_ORIGINS)):
+            origin, pool = next(iter(self._kept.items()))
             if pool.open == 0 and pool.waiting_count == 0:
                 del self._kept[origin]
-                if len(self._kept) <= MAX_ORIGINS:
-                    return
+            else:
+                self._kept.move_to_end(origin)
 
     def is_known(self, origin: Origin) -> bool:
         """Tell whether `origin` was reached lately, so that `reach` returns without waiting."""

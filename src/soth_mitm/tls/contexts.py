@@ -11,14 +11,13 @@ import re
 import ssl
 import sys
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from soth_mitm.errors import InvalidConfigError
 from soth_mitm.tls.hardening import MinVersion, harden
+from soth_mitm.tls.sessions import SessionCache
 
 # Where distributions keep one file with all roots; asked only if OpenSSL's own paths lead to nothing, as in a wheel's Python
 # that was built elsewhere.
@@ -36,8 +35,6 @@ _MAX_ROOT_FILE_BYTES = 8 << 20
 BUNDLE_MARK = "# soth-mitm combined bundle"
 _PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", re.ASCII)
 
-_SessionKey = tuple[str, int, ssl.SSLContext]
-
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
@@ -45,58 +42,6 @@ class ClientCertificate:
 
     cert_path: str
     key_path: str
-
-
-class SessionCache:
-    """TLS sessions for resumption, a bounded LRU; may be used from many threads.
-
-    A session is good for the context and the name it was made with only: resuming verifies neither chain nor name again. It is
-    given to as many handshakes as ask for it, at the same time too. RFC 8446 appendix C.4 would have each used once, so that nobody can
-    follow a client from one network to another; a proxy does not move, and parallel connections would have none.
-    Give `get`'s answer to `wrap_bio(session=...)`. Call `put` with ``sslobject.session`` after the first application data
-    was read, not right after the handshake: with TLS 1.3 the tickets come behind it, and before them there is nothing to
-    resume (`put` then keeps what it has).
-    """
-
-    def __init__(self, capacity: int = 1024) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, not {capacity}")
-        self._capacity = capacity
-        self._lock = threading.Lock()
-        self._sessions: OrderedDict[_SessionKey, ssl.SSLSession] = OrderedDict()
-
-    def get(self, host: str, port: int, context: ssl.SSLContext) -> ssl.SSLSession | None:
-        """Return a session to try, or None; an expired one is dropped."""
-        key = (host, port, context)
-        with self._lock:
-            session = self._sessions.get(key)
-            if session is None:
-                return None
-            if time.time() >= _expiry(session):
-                del self._sessions[key]
-                return None
-            self._sessions.move_to_end(key)
-            return session
-
-    def put(self, host: str, port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> bool:
-        """Keep `session` in place of an older one of the same key; False, and nothing changed, if it cannot be resumed."""
-        if session is None or not (session.has_ticket or session.id):
-            return False
-        key = (host, port, context)
-        with self._lock:
-            self._sessions[key] = session
-            self._sessions.move_to_end(key)
-            if len(self._sessions) > self._capacity:
-                self._sessions.popitem(last=False)
-        return True
-
-    def discard(self, host: str, port: int, context: ssl.SSLContext) -> None:
-        """Forget a session, as after a handshake that failed while resuming it."""
-        with self._lock:
-            self._sessions.pop((host, port, context), None)
-
-    def __len__(self) -> int:
-        return len(self._sessions)
 
 
 class UpstreamContexts:
@@ -262,8 +207,3 @@ def _load_client_certificate(context: ssl.SSLContext, client_cert: ClientCertifi
         raise InvalidConfigError(
             "upstream.client_cert_path", f"{client_cert.cert_path} and {client_cert.key_path} cannot be used: {why}"
         ) from error
-
-
-def _expiry(session: ssl.SSLSession) -> float:
-    hint = session.ticket_lifetime_hint
-    return session.time + (min(session.timeout, hint) if hint else session.timeout)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import ssl
 import threading
-import time
-from types import SimpleNamespace
 
 import pytest
 
 from soth_mitm.errors import InvalidConfigError
 from soth_mitm.tls import contexts as contexts_module
-from soth_mitm.tls.contexts import ClientCertificate, SessionCache, UpstreamContexts, system_roots
+from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts, system_roots
 from support.certs import TestCA, self_signed
 from support.handshakes import connect, run_handshake, tls_pair
 
@@ -190,65 +188,3 @@ def test_handshakes_read_nothing_from_disk(monkeypatch, tmp_path, authority, ser
     context = UpstreamContexts().context(H1)
     (tmp_path / "root.pem").unlink()
     connect(context, server, "a.example")
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_sessions_are_resumed(upstream, server, version):
-    server.maximum_version = version
-    context = upstream.context(H1)
-    assert upstream.sessions.get("a.example", 443, context) is None
-    pair = connect(context, server, "a.example")
-    pair.exchange()
-    assert upstream.sessions.put("a.example", 443, context, pair.client.session)
-    session = upstream.sessions.get("a.example", 443, context)
-    for _ in range(3):
-        assert connect(context, server, "a.example", session).client.session_reused
-    upstream.sessions.discard("a.example", 443, context)
-    assert upstream.sessions.get("a.example", 443, context) is None
-
-
-def test_session_before_the_tickets_does_not_replace_a_good_one(upstream, server):
-    context = upstream.context(H1)
-    pair = connect(context, server, "a.example")
-    assert not upstream.sessions.put("a.example", 443, context, pair.client.session)
-    pair.exchange()
-    good = pair.client.session
-    assert upstream.sessions.put("a.example", 443, context, good)
-    early = connect(context, server, "a.example", None).client.session
-    assert not upstream.sessions.put("a.example", 443, context, early)
-    assert not upstream.sessions.put("a.example", 443, context, None)
-    assert upstream.sessions.get("a.example", 443, context) is good
-
-
-def fake_session(age=0.0, *, timeout=7200, hint=0):
-    return SimpleNamespace(id=b"x", has_ticket=bool(hint), time=int(time.time() - age), timeout=timeout, ticket_lifetime_hint=hint)
-
-
-def test_sessions_are_bounded_and_the_least_recently_used_goes(upstream):
-    cache, context = SessionCache(2), upstream.context(H1)
-    for host in ("a", "b"):
-        cache.put(host, 443, context, fake_session())
-    assert cache.get("a", 443, context)
-    cache.put("c", 443, context, fake_session())
-    assert len(cache) == 2 and cache.get("b", 443, context) is None and cache.get("a", 443, context)
-
-
-def test_sessions_belong_to_host_port_and_context(upstream):
-    cache, context = SessionCache(), upstream.context(H1)
-    cache.put("a", 443, context, fake_session())
-    assert cache.get("a", 444, context) is None and cache.get("b", 443, context) is None
-    assert cache.get("a", 443, upstream.context(())) is None
-
-
-@pytest.mark.parametrize(("age", "hint", "alive"), [(7000, 0, True), (7300, 0, False), (301, 300, False)])
-def test_expired_sessions_are_dropped(upstream, age, hint, alive):
-    # made here: what is made when the tests are collected is older by the time of all tests before this one
-    session = fake_session(age, hint=hint)
-    cache, context = SessionCache(), upstream.context(H1)
-    cache.put("a", 443, context, session)
-    assert (cache.get("a", 443, context) is session) is alive and len(cache) == alive
-
-
-def test_session_cache_of_no_size_is_refused():
-    with pytest.raises(ValueError, match="capacity"):
-        SessionCache(0)

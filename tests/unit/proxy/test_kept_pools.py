@@ -1,0 +1,86 @@
+"""How many pools are kept, which go first, and what it costs to find them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from soth_mitm.proxy import upstreams
+from soth_mitm.proxy.dialler import Dialler, Origin
+from soth_mitm.proxy.upstreams import Upstreams
+
+BOUND = 200
+
+
+class Pool:
+    """Stands for a pool; counts how often it is asked whether it is in use."""
+
+    asked = 0
+
+    def __init__(self, origin: Origin, *_: object, **__: object) -> None:
+        self.origin = origin
+        self.used = False
+
+    @property
+    def open(self) -> int:
+        Pool.asked += 1
+        return int(self.used)
+
+    waiting_count = 0
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Upstreams:
+    monkeypatch.setattr(upstreams, "OriginPool", Pool)
+    monkeypatch.setattr(upstreams, "MAX_ORIGINS", BOUND)
+    monkeypatch.setattr(Pool, "asked", 0)
+    pools = SimpleNamespace(max_connections_per_host=1, max_idle_per_host=1)
+    snapshot = SimpleNamespace(
+        config=SimpleNamespace(connection_pool=pools), plane=SimpleNamespace(counters=None), pool_idle=None, pool_surplus=None
+    )
+    return Upstreams(cast(Any, snapshot), cast(Dialler, None))
+
+
+def ask(kept: Upstreams, names: range) -> list[Pool]:
+    return [cast(Pool, cast(object, kept.pool(Origin(f"{name}.example", 443, f"{name}.example")))) for name in names]
+
+
+def test_the_pool_asked_for_longest_ago_goes_first(kept: Upstreams) -> None:
+    ask(kept, range(BOUND))
+    first, second = ask(kept, range(2))
+    ask(kept, range(BOUND, 2 * BOUND - 2))
+    assert ask(kept, range(2)) == [first, second]
+    assert len(kept._kept) == BOUND
+
+
+def test_one_that_is_in_use_stays(kept: Upstreams) -> None:
+    used = ask(kept, range(10))
+    for pool in used:
+        pool.used = True
+    ask(kept, range(10, 5 * BOUND))
+    assert ask(kept, range(10)) == used
+    assert len(kept._kept) <= BOUND + 10
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["unused", "in use"])
+def test_a_new_origin_costs_the_same_however_many_there_are(kept: Upstreams, used: bool) -> None:
+    for pool in ask(kept, range(BOUND)):
+        pool.used = used
+    Pool.asked = 0
+    for pool in ask(kept, range(BOUND, 2 * BOUND)):
+        pool.used = used
+    assert Pool.asked <= 3 * BOUND
+
+
+def test_when_a_crowd_has_gone_the_bound_holds_again(kept: Upstreams) -> None:
+    crowd = ask(kept, range(0))
+    for name in range(3 * BOUND):
+        (pool,) = ask(kept, range(name, name + 1))
+        pool.used = True
+        crowd.append(pool)
+    for pool in crowd:
+        pool.used = False
+    ask(kept, range(3 * BOUND, 7 * BOUND))
+    assert len(kept._kept) == BOUND
