@@ -107,7 +107,7 @@ class Connection:
             if self._writer is None:
                 self._sock.close()
             else:
-                self._writer.close()
+                self.end()
                 await self._writer.wait_closed()
         except OSError as error:
             self.error = self.error or error
@@ -180,7 +180,8 @@ class Connection:
 
     def end(self) -> None:
         """Close in an orderly way after what was sent."""
-        if self._writer is not None:
+        # asyncio's TLS transport, closed twice, cannot be aborted any more
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.close()
 
     def cut(self) -> None:

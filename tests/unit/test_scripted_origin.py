@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import gc
 import hashlib
@@ -363,6 +364,28 @@ def test_leaving_right_after_a_handshake_leaves_nothing_open(contexts):
         warnings.simplefilter("always", ResourceWarning)
         gc.collect()
     assert [str(warning.message) for warning in found] == []
+
+
+def test_leaving_while_a_client_does_not_answer_our_goodbye_leaves_nothing_open(contexts):
+    server, trusting = contexts
+    accepted = []
+
+    def leave(connection, request):
+        accepted.append(connection.connection.writer.get_extra_info("socket"))
+        connection.close()
+
+    with Origin(server) as origin:
+        origin.script(leave)
+        with trusting.wrap_socket(socket.create_connection(("127.0.0.1", origin.port)), server_hostname="localhost") as client:
+            client.sendall(GET % b"/")
+            # our close_notify, to which nothing is said
+            assert client.recv(1) == b""
+            for _ in range(5):
+                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), origin.loop).result()
+            (connection,) = origin.connections
+            assert not connection.closed.is_set()
+            origin.close()
+            assert accepted[0].fileno() == -1
 
 
 def test_ipv6():
