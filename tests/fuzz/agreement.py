@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from fuzz.scripted_handler import HOOKS
 from soth_mitm._dataplane.decode import decoder_for
 from soth_mitm._dataplane.frames import Framer
 from soth_mitm._dataplane.grpc import GrpcFramer
+from soth_mitm._dataplane.head import Head
 from soth_mitm._dataplane.ndjson import NdjsonFramer
 from soth_mitm._dataplane.sse import SseFramer
 from soth_mitm._dataplane.writer import rewrite_request, rewrite_response
@@ -124,6 +126,25 @@ def check_interims(messages: list[Message], all_exchanged: list[Exchanged], stri
     for message in messages:
         if message.head.status < 200 and message.head.raw != CONTINUE:
             assert any(is_relayed(message, interim, stripped) for interim in said), f"nobody said {message.head!r}"
+
+
+def check_owners(scene: Scene) -> None:
+    """Who authenticated a connection has it alone (RFC 4559 section 6)."""
+    for peer in scene.upstreams:
+        owners: list[Client] = []
+        for sent, answer, _ in (one for one in exchanged(scene) if one.upstream is peer):
+            said_so = [client for client in scene.clients if any(is_forwarded(sent, message) for message in client.requests.messages)]
+            assert not owners or any(client in owners for client in said_so), f"{sent.head!r} goes over somebody else's connection"
+            if not owners and answer is not None and authenticates(sent.head, answer.head):
+                owners = said_so
+
+
+def authenticates(request: Head, response: Head) -> bool:
+    """Tell whether this proves, or asks to prove, who a connection's client is."""
+    said = [value for name, value in request.fields if name.lower() == b"authorization"]
+    if response.status == 401:
+        said += [part for name, value in response.fields if name.lower() == b"www-authenticate" for part in value.split(b",")]
+    return any(re.match(rb"(?i)[ \t]*(ntlm|negotiate)([ \t,]|$)", value) for value in said)
 
 
 def is_own(message: Message) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import atheris
 
-from fuzz.mutations import mutate_operations
 from fuzz.targets import TARGETS, Target
 
 
@@ -48,14 +47,10 @@ def without_timer(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
     return test_one
 
 
-def mutator(target: Target) -> Callable[[bytes, int, int], bytes]:
-    """Return what changes an input of operations: one of them, or, as libFuzzer does by itself, bytes."""
-    words = target.words
-
-    def mutate(data: bytes, most: int, seed: int) -> bytes:
-        return mutate_operations(data, most, seed, words, atheris.Mutate)
-
-    return mutate
+def mutator(target: Target) -> dict[str, Callable[[bytes, int, int], bytes]]:
+    """Return the option that says what changes inputs, if it is not to be libFuzzer."""
+    change = target.mutate
+    return {} if change is None else {"custom_mutator": lambda data, most, seed: change(data, most, seed, atheris.Mutate)}
 
 
 def main(arguments: list[str]) -> None:
@@ -67,8 +62,8 @@ def main(arguments: list[str]) -> None:
     logging.getLogger("soth_mitm").setLevel(logging.CRITICAL)
     write_seeds(target, folder / "seeds")
     write_words(target, folder / "words")
-    options = {"custom_mutator": mutator(target)} if target.of_operations else {}
-    atheris.Setup([arguments[0], f"-max_len={target.longest}", f"-dict={folder / 'words'}", *arguments[3:]], without_timer(run), **options)
+    options = [f"-max_len={target.longest}", f"-dict={folder / 'words'}", *arguments[3:]]
+    atheris.Setup([arguments[0], *options], without_timer(run), **mutator(target))
     atheris.Fuzz()
 
 

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
-from fuzz.agreement import check_answers, check_frames, check_order, check_requests, check_shown, exchanged, name_of
+from fuzz.agreement import check_answers, check_frames, check_order, check_owners, check_requests, check_shown, exchanged, name_of
 from fuzz.conversations import finals, request_stream, response_stream
 from fuzz.fake_loop import FakeLoop
+from fuzz.mutations import mutate_operations
 from fuzz.operations import SEPARATOR, VERBS, from_text, parse
 from fuzz.scene import MOST_OPERATIONS, NO_TIME, Client, Peer, Scene, Upstream, make_config, settings_of
 from fuzz.scripted_handler import ScriptedHandler
@@ -65,6 +66,7 @@ WORDS = tuple(
     b"0\r\n\r\n",
     b"data: x\n\n",
 )
+mutate = functools.partial(mutate_operations, WORDS)
 # What each input needs, and is the same for all; both take long
 NAMES_OF_DEADLINES: dict[type, list[str]] = {}
 cached_config = functools.cache(make_config)
@@ -261,6 +263,7 @@ def check_end(scene: ExchangeScene) -> None:
     all_exchanged = exchanged(scene)
     for client in scene.clients:
         check_answers(client, all_exchanged, stripped)
+    check_owners(scene)
     check_shown(scene, all_exchanged, scene.plane.body_limit)
     check_frames(scene, all_exchanged, scene.plane.body_limit)
     check_order(scene)

@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import Iterator
 
+from fuzz.hello_mutations import mutate_hello
 from fuzz.plain_hello import ECH, PlainHello, Refused, ja3_of, ja4_of, read_hello
 from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
 from soth_mitm.tls.fingerprint import ja3, ja4
@@ -23,6 +24,9 @@ WORDS = (
     *(code.to_bytes(2) for code in (0, 10, 11, 13, 16, 43, 0xFE0D, 0x0A0A)),
     *(b"\x16\x03\x01", b"\x16\x03\x01\0\x01", b"\x01\0\0", b"\0\x02", b"\0\x05\0\x03\x02h2", b"\0\x04\0\0\x01a"),
 )
+
+
+mutate = mutate_hello
 
 
 def parsed(data: bytes) -> object:

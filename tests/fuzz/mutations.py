@@ -78,7 +78,7 @@ def change_data(operations: list[bytes], chance: random.Random, words: Sequence[
 CHANGES = (insert, insert, delete, repeat, move, readdress, split, join, change_data, change_data)
 
 
-def mutate_operations(data: bytes, most: int, seed: int, words: Sequence[bytes], mutate: Mutate) -> bytes:
+def mutate_operations(words: Sequence[bytes], data: bytes, most: int, seed: int, mutate: Mutate) -> bytes:
     """Return a like input of at most `most` bytes; `mutate` changes bytes, `words` are operations and parts of them."""
     chance = random.Random(seed)
     settings, *operations = data.split(SEPARATOR)

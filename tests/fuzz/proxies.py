@@ -11,6 +11,7 @@ listed: tunnelled, forwarded unseen, or blocked.
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from unittest import mock
 from fuzz.agreement import check_answers, exchanged, is_forwarded, is_own, name_of
 from fuzz.conversations import SWITCHED, finals
 from fuzz.fake_loop import FakeLoop
+from fuzz.mutations import mutate_operations
 from fuzz.operations import VERBS, from_text, parse
 from fuzz.proxy_peers import Origin, ProxyClient, SecurablePeer, authority
 from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, repeated, settings_of
@@ -45,6 +47,7 @@ WORDS = (
     b"\x16\x03\x01",
     b"SSH-2.0-",
 )
+mutate = functools.partial(mutate_operations, WORDS)
 # The last digit of the addresses that a host has
 HOSTS = {"a": 1, "b": 2}
 UNLISTED = 3

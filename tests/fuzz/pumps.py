@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from fuzz.exchanges import ExchangeScene
 from fuzz.fake_transport import FakeTransport
+from fuzz.mutations import mutate_operations
 from fuzz.operations import Operation, from_text, parse
 from fuzz.tls_peer import TlsPeer
 from soth_mitm._dataplane import ledger
@@ -24,6 +25,7 @@ from support.samples import read_samples
 
 WE_ARE_CLIENT, OLD_VERSION, HANDSHAKE_FIRST = 1, 2, 4
 NAME = "localhost"
+mutate = functools.partial(mutate_operations, ())
 MOST_OPERATIONS = 60
 # More than one read buffer holds
 MANY = 70_000

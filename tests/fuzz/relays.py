@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fuzz.conversations import Stream, finals, request_stream, response_stream
+from fuzz.conversations import SWITCHED, Stream, finals, request_stream, response_stream
 from fuzz.cutting import every_way
 from fuzz.exchanges import WORDS as WORDS
 from fuzz.exchanges import ExchangeClient, ExchangeScene, check_end, check_permits
+from fuzz.exchanges import mutate as mutate
 from fuzz.exchanges import seeds as seeds
 from fuzz.operations import parse
 from fuzz.scene import Peer, Upstream
@@ -118,6 +119,7 @@ def relay(
     with scene.loop:
         client: Any = scene.client(0)
         scene.say(client, text, bytewise)
+        check_answered(client)
         scene.wind_down()
     check_permits(scene)
     check_end(scene)
@@ -127,6 +129,14 @@ def relay(
     all_said = request_stream(scene.plane.head_limit)
     all_said.feed(text)
     return scene, (client.heard, [heard for heard in upstreams if heard], all_said.fault or told(scene))
+
+
+def check_answered(client: RecordingClient) -> None:
+    """Where everybody does his part no time has to pass."""
+    complete = sum(message.complete for message in client.requests.messages)
+    over = client.transport.closing or client.transport.eof_written
+    waits = not over and client.responses.fault != SWITCHED and len(finals(client.responses)) < complete
+    assert not waits, "a request that is complete has no answer, though every upstream gave its own"
 
 
 def without_chunks(got: tuple[Any, ...]) -> tuple[Any, ...]:

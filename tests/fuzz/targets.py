@@ -6,17 +6,15 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+Mutate = Callable[[bytes, int], bytes]
+
 
 class Target(NamedTuple):
-    """One target. `instrumented` are its Python modules that count for coverage; compiled ones always do. `longest` is in bytes.
-
-    The inputs of those `of_operations` are lists as `operations` describes them.
-    """
+    """One target. `instrumented` are its Python modules that count for coverage; compiled ones always do. `longest` is in bytes."""
 
     name: str
     longest: int
     instrumented: tuple[str, ...] = ()
-    of_operations: bool = False
 
     @property
     def run(self) -> Callable[[bytes], None]:
@@ -34,6 +32,12 @@ class Target(NamedTuple):
         words: tuple[bytes, ...] = getattr(importlib.import_module(f"fuzz.{self.name}"), "WORDS", ())
         return words
 
+    @property
+    def mutate(self) -> Callable[[bytes, int, int, Mutate], bytes] | None:
+        """What changes inputs, if that is not left to libFuzzer: an input, the most bytes, a seed, and what changes bytes."""
+        mutate: Callable[[bytes, int, int, Mutate], bytes] | None = getattr(importlib.import_module(f"fuzz.{self.name}"), "mutate", None)
+        return mutate
+
 
 TARGETS = {
     target.name: target
@@ -41,10 +45,10 @@ TARGETS = {
         Target("heads", 2048),
         Target("bodies", 2048),
         Target("framing", 1024),
-        Target("exchanges", 2048, of_operations=True),
-        Target("relays", 2048, of_operations=True),
-        Target("pumps", 1024, of_operations=True),
-        Target("proxies", 2048, of_operations=True),
+        Target("exchanges", 2048),
+        Target("relays", 2048),
+        Target("pumps", 1024),
+        Target("proxies", 2048),
         Target("hellos", 4096, ("soth_mitm.tls.client_hello", "soth_mitm.tls.fingerprint", "soth_mitm.tls.names")),
         Target("destinations", 512, ("soth_mitm.addresses", "soth_mitm.destinations", "soth_mitm.tls.names")),
     )
