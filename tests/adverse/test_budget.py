@@ -75,7 +75,7 @@ def assert_echoed(client: WireClient, body: bytes) -> None:
     assert hashlib.sha256(body).hexdigest() in answer.text
 
 
-@pytest.mark.parametrize(("size", "chunk"), [(BODY, 0), (BODY, BODY), (BODY // 8, 1)], ids=["length", "chunked", "single-bytes"])
+@pytest.mark.parametrize(("size", "chunk"), [(BODY, 0), (BODY, BODY), (BODY // 8, 16)], ids=["length", "chunked", "small-chunks"])
 def test_uploads_that_together_exceed_the_budget_all_complete(proxy: ProxyFactory, origin: Origin, size: int, chunk: int) -> None:
     """Each is collected whole before its decision, though together they are many times the budget. Framing counts as content does."""
     running = proxy(Recording(), **SMALL)
