@@ -70,6 +70,8 @@ cdef class Upstream(Endpoint):
         Endpoint.connection_lost(self, error)
         if self.pool is not None:
             self.pool.forget(self)
+        # which refers to us: what the TLS engine holds would be left to the garbage collector
+        self.parked = None
 
 
 @cython.final
@@ -225,9 +227,9 @@ cdef class OriginPool:
         """A dialled connection is ready for its first request."""
         upstream.arena.check_thread()
         cdef object refusal = None
-        upstream.parked = Parked(upstream)
-        upstream.party = upstream.parked
         if not upstream.gone:
+            upstream.parked = Parked(upstream)
+            upstream.party = upstream.parked
             upstream.socket = upstream.transport.get_extra_info("socket").fileno()
         # held since its handshake
         upstream.release()
