@@ -58,8 +58,8 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def make_certificates(directory: Path) -> Certificates:
-    """Write a new CA and leaf below ``directory`` and return where they are."""
+def make_certificates(directory: Path, *more: str) -> Certificates:
+    """Write a new CA and leaf, which is for the names ``more`` too, below ``directory`` and return where they are."""
     directory.mkdir(parents=True, exist_ok=True)
     ca_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca = (
@@ -68,7 +68,7 @@ def make_certificates(directory: Path) -> Certificates:
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
-    names = [x509.DNSName(NAME), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [*map(x509.DNSName, (NAME, *more)), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     leaf = (
         _builder(NAME, "soth-mitm bench CA", leaf_key.public_key(), ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -179,6 +179,9 @@ class ConnectionPoolConfig(Struct, kw_only=True):
     max_connections_per_host: Annotated[int, count("Connections to one origin at once; further requests wait their turn.")] = 32
     idle_timeout_ms: Annotated[int, milliseconds("How long an unused connection is kept.")] = 60_000
     max_idle_per_host: Annotated[int, count("Unused connections kept per origin; 0 closes each after its request.", minimum=0)] = 8
+    max_hosts: Annotated[
+        int, count("Origins for which unused connections are kept; those of the origin asked for longest ago are closed first.")
+    ] = 512
 
 
 class BodyConfig(Struct, kw_only=True):

@@ -53,7 +53,7 @@ class CaMaterialError(CaError, ValueError):
 
 
 class CaOperationError(CaError):
-    """A trust-store tool ran and failed; the message carries its output."""
+    """A trust-store tool ran and failed, or a file could not be written; the message carries the tool's output or the system's words."""
 
 
 class CaUnsupportedError(CaError):

@@ -104,9 +104,8 @@ def test_every_way_to_decide_while_the_budget_is_short(
     keys = {"max_in_flight_bytes": 2 * limit, "body.max_size_bytes": limit, "connection_pool.max_connections_per_host": count}
     running = proxy(Recording(), **keys, **{"intercept_mode": mode, "body.buffer_request_bodies": buffered, "body.overflow": overflow})
     with clients(running, origin.port, count) as all_clients:
-        bodies = [
-            upload(client, number, (limit, limit + 50 * KIB)[number % 2], chunked=chunked) for number, client in enumerate(all_clients)
-        ]
+        sizes = [(limit, limit + 50 * KIB)[number % 2] for number in range(count)]
+        bodies = [upload(client, number, sizes[number], chunk=2 * KIB if chunked else 0) for number, client in enumerate(all_clients)]
         for client, body in zip(all_clients, bodies, strict=True):
             if mode == "enforce" and buffered and overflow == "reject" and len(body) > limit:
                 assert client.read_answer().status == 413

@@ -56,7 +56,7 @@ def test_new_names_take_no_memory_for_good(
     allocated: Callable[[], int], proxy: ProxyFactory, origin_ca: TestCA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upstreams, "MAX_ORIGINS", BOUND)
-    small = {"tls.leaf_cache_capacity": BOUND, "tls.learn_bypass": False, "connection_pool.max_idle_per_host": 0}
+    small = {"tls.leaf_cache_capacity": BOUND, "tls.learn_bypass": False, "connection_pool.max_hosts": BOUND}
     running = proxy(InterceptHandler(), **small)
     with Origin(origin_ca.server_context("*.example.test"), host="127.0.0.1") as origin:
         grown = 0
@@ -68,4 +68,4 @@ def test_new_names_take_no_memory_for_good(
             grown = allocated() - before
     assert grown / NAMES < MOST_PER_NAME
     metrics = running.metrics()
-    assert (metrics.leaf_minted_count, metrics.upstream_connections) == (2 * NAMES, 0)
+    assert metrics.leaf_minted_count == 2 * NAMES and metrics.upstream_connections <= BOUND

@@ -111,3 +111,25 @@ def test_a_forwarded_request_and_a_tunnel_leave_no_cycle(
             collected()
             gc.garbage.clear()
     assert collected() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "pool"),
+    [("/close/3", {}), ("/bytes/3", {"max_idle_per_host": 0}), ("/bytes/3", {"idle_timeout_ms": 1})],
+    ids=["the upstream closes", "not kept", "idle for too long"],
+)
+def test_an_upstream_connection_leaves_no_cycle(
+    proxy: ProxyFactory, origin: Origin, collected: Callable[[], list[Any]], path: str, pool: dict[str, object]
+) -> None:
+    running = proxy(Counting(), **{f"connection_pool.{name}": value for name, value in pool.items()})
+    for repetition in range(2):
+        for _ in range(CONNECTIONS):
+            with running.secured(origin.port) as client:
+                assert client.request(path, HOST).status == 200
+        running.handler.wait(CONNECTIONS)
+        running.wait_idle("upstream_connections")
+        running.wait_idle()
+        if repetition == 0:
+            collected()
+            gc.garbage.clear()
+    assert collected() == []

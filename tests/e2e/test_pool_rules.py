@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from soth_mitm import MitmConfig
-from soth_mitm.proxy import upstreams
 from support.certs import TestCA, self_signed
 from support.origin import Origin, Request, ScriptedConnection
 from support.running import HOST, ProxyFactory, Running
@@ -151,11 +150,7 @@ class TestOneConfiguration:
 
 
 class TestManyOrigins:
-    """With room for one unused pool."""
-
-    @pytest.fixture(autouse=True)
-    def _one_pool(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(upstreams, "MAX_ORIGINS", 1)
+    """With room for few of them."""
 
     def test_a_pool_that_somebody_still_uses_is_the_origins_only_one(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
         """Its limit holds for all, and its connections are closed at the end, although there was no room to keep it."""
@@ -166,7 +161,8 @@ class TestManyOrigins:
             connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
 
         plain_origin.script(wait, "/wait")
-        running = proxy(**{"connection_pool.max_connections_per_host": 1, "connection_pool.max_idle_per_host": 0})
+        one = {"connection_pool.max_connections_per_host": 1, "connection_pool.max_hosts": 1}
+        running = proxy(**one, **{"connection_pool.max_idle_per_host": 0})
         with Origin(host=HOST) as other, running.client() as before, running.client() as after:
             first, second = f"{HOST}:{plain_origin.port}", f"{HOST}:{other.port}"
             assert before.request(plain_origin.url("/bytes/1"), first).status == 200
@@ -181,6 +177,45 @@ class TestManyOrigins:
             go_on.set()
             assert (before.read_answer().status, after.read_answer().status) == (204, 204)
             running.handle.shutdown(5)
+
+    def test_idle_connections_are_kept_for_so_many_origins(
+        self, proxy: ProxyFactory, origin_ca: TestCA, make_config: Callable[..., MitmConfig]
+    ) -> None:
+        """Those of the origin asked for longest ago are closed first, and another connection is made when it is asked for again."""
+        running = proxy(**{"connection_pool.max_hosts": 2})
+
+        def ask(name: str) -> int:
+            before = len(origin.connections)
+            with running.tunnel(origin.port, "127.0.0.1") as client:
+                client.start_tls(running.client_context(), f"{name}.example.test")
+                assert client.request("/bytes/3", HOST).status == 200
+            running.wait_idle()
+            assert running.metrics().idle_upstream_connections <= running.handle.current_config().connection_pool.max_hosts
+            return len(origin.connections) - before
+
+        with Origin(origin_ca.server_context("*.example.test"), host="127.0.0.1") as origin:
+            assert [ask(name) for name in "abab"] == [1, 1, 0, 0]
+            assert [ask(name) for name in "caab"] == [1, 1, 0, 1]
+            running.handle.reload(make_config(**{"connection_pool.max_hosts": 3}))
+            assert [ask(name) for name in "abcabc"] == [1, 1, 1, 0, 0, 0]
+
+    def test_a_connection_in_use_is_not_closed_to_make_room(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        go_on = threading.Event()
+
+        def wait(connection: ScriptedConnection, request: Request) -> None:
+            connection.wait(go_on)
+            connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        plain_origin.script(wait, "/wait")
+        running = proxy(**{"connection_pool.max_hosts": 1})
+        with running.client() as waiting, Origin(host=HOST) as one, Origin(host=HOST) as two:
+            waiting.send(f"GET {plain_origin.url('/wait')} HTTP/1.1\r\nHost: {HOST}:{plain_origin.port}\r\n\r\n".encode())
+            plain_origin.wait_heads(1)
+            for other in (one, two, one):
+                with running.client() as client:
+                    assert client.request(other.url("/bytes/1"), f"{HOST}:{other.port}").status == 200
+            go_on.set()
+            assert waiting.read_answer().status == 204
 
 
 class TestNames:

@@ -84,6 +84,8 @@ cdef class Upstream(Endpoint):
         Endpoint.connection_lost(self, error)
         if self.pool is not None:
             self.pool.forget(self)
+        # which refers to us: what the TLS engine holds would be left to the garbage collector
+        self.parked = None
 
 
 @cython.final
@@ -239,8 +241,9 @@ cdef class OriginPool:
         """A dialled connection is ready for its first request."""
         upstream.arena.check_thread()
         cdef object refusal = None
-        upstream.parked = Parked(upstream)
-        upstream.party = upstream.parked
+        if not upstream.gone:
+            upstream.parked = Parked(upstream)
+            upstream.party = upstream.parked
         # held since its handshake
         upstream.release()
         if upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size():

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from soth_mitm.cli.configured import as_json, ca_paths, config_file, configured_ca, read_config
 from soth_mitm.cli.exits import RUN_FAILED, START_FAILED, Failure, explained
+from soth_mitm.errors import CaError
 from soth_mitm.tls.bundle import trust_files, write_trust_files
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
 from soth_mitm.tls.ca_files import load_ca_from_files, save_ca
@@ -94,10 +95,12 @@ def export(target: Path, form: str, with_key: bool, force: bool, password_file: 
     with explained():
         if target.exists() and not force:
             raise Failure(RUN_FAILED, f"{target} exists; --force replaces it")
+        if not target.parent.is_dir():
+            raise Failure(RUN_FAILED, f"{target} cannot be written: there is no directory {target.parent}")
         try:
             write_atomically(target, data, 0o600 if with_key else 0o644)
-        except FileNotFoundError:
-            raise Failure(RUN_FAILED, f"{target} cannot be written: there is no directory {target.parent}") from None
+        except CaError as error:
+            raise Failure(RUN_FAILED, str(error)) from error
     click.echo(f"wrote {target}", err=True)
 
 

@@ -67,13 +67,17 @@ class Upstreams:
             pool.on_refusal = partial(self._refused, origin)
             self._alive[origin] = pool
         self._kept[origin] = pool
-        self._forget_unused()
+        self._make_room()
         return pool
 
-    def _forget_unused(self) -> None:
+    def _make_room(self) -> None:
+        connection_pool = self._connection_pool
         # a look at two, not a search: each new origin pays for it, also when thousands are in use; two, to come back to the bound
-        for _ in range(min(2, len(self._kept) - MAX_ORIGINS)):
+        for _ in range(min(2, len(self._kept) - connection_pool.max_hosts)):
             origin, pool = next(iter(self._kept.items()))
+            max_idle = pool.max_idle
+            pool.limit(pool.max_open, 0)
+            pool.limit(pool.max_open, max_idle)
             if pool.open == 0 and pool.waiting_count == 0:
                 del self._kept[origin]
             else:

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, PublicKeyAlgorithmOID
 
 from soth_mitm.errors import CaMaterialError
 
@@ -22,6 +22,9 @@ CaPrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 # Clients with a slow clock must not see a certificate of the future.
 CA_BACKDATE = datetime.timedelta(days=2)
 MIN_RSA_BITS = 2048
+# What Go, browsers and Java verify.
+CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_SERVERS = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,12 @@ def load_ca(cert_pem: bytes, key_pem: bytes) -> CertificateAuthority:
     """
     try:
         certificate = x509.load_pem_x509_certificates(cert_pem)[0]
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise CaMaterialError(f"the CA certificate is not a PEM certificate: {error}") from error
     key = _private_key(key_pem)
     _check_may_sign(certificate)
     _check_valid_today(certificate)
+    _check_key_kind(certificate)
     if _public_der(certificate) != _public_der(key):
         raise CaMaterialError("the CA certificate and the CA key do not belong together: the certificate is for another key")
     return CertificateAuthority(
@@ -140,6 +144,8 @@ def _private_key(key_pem: bytes) -> CaPrivateKey:
             raise CaMaterialError(f"the CA key has {key.key_size} bits; clients refuse RSA below {MIN_RSA_BITS}")
         return key
     if isinstance(key, ec.EllipticCurvePrivateKey):
+        if not isinstance(key.curve, CURVES):
+            raise CaMaterialError(f"the CA key is on the curve {key.curve.name}; clients accept P-256, P-384 and P-521")
         return key
     raise CaMaterialError(f"the CA key is of the type {type(key).__name__}; clients accept RSA and ECDSA")
 
@@ -154,12 +160,21 @@ def _check_may_sign(certificate: x509.Certificate) -> None:
         raise CaMaterialError(f"the CA certificate's extensions cannot be read: {error}") from error
     if not constraints.ca:
         raise CaMaterialError("the certificate is no CA certificate: its basicConstraints say CA:FALSE")
+    # RFC 5280 sections 4.2.1.3 and 4.2.1.12: what is not there restricts nothing
+    for extension in extensions:
+        if isinstance(extension.value, x509.KeyUsage) and not extension.value.key_cert_sign:
+            raise CaMaterialError("the CA certificate may not sign certificates: its keyUsage lacks keyCertSign")
+        if isinstance(extension.value, x509.ExtendedKeyUsage) and not _SERVERS & set(extension.value):
+            raise CaMaterialError("the CA may not vouch for servers: its extendedKeyUsage lacks serverAuth")
+
+
+def _check_key_kind(certificate: x509.Certificate) -> None:
     try:
-        usage = extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        return  # RFC 5280 section 4.2.1.3: no key usage, no restriction
-    if not usage.key_cert_sign:
-        raise CaMaterialError("the CA certificate may not sign certificates: its keyUsage lacks keyCertSign")
+        certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CaMaterialError(f"the CA certificate's key cannot be read: {error}") from error
+    if certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        raise CaMaterialError("the CA's RSA key is for PSS signatures only, which leaves do not have; clients would accept none of them")
 
 
 def _check_valid_today(certificate: x509.Certificate) -> None:

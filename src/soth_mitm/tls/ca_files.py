@@ -6,12 +6,12 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from soth_mitm.errors import CaMaterialError, CaPermissionError
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
-from soth_mitm.tls.safe_files import locked, make_directories, write_atomically
+from soth_mitm.tls.safe_files import locked, make_directories, write_together
 
 CERT_NAME = "soth-mitm-ca.pem"
 KEY_NAME = "soth-mitm-ca-key.pem"
@@ -101,9 +101,14 @@ def _half_a_pair(present: Path, kind: str, missing: Path) -> str:
 
 def write_pair(ca: CertificateAuthority, cert_path: Path, key_path: Path) -> None:
     """Write both files; for those who hold the lock of the key's directory."""
+    write_together(*pair_of(ca.cert_pem, ca.key_pem, cert_path, key_path))
+
+
+def pair_of(cert_pem: bytes, key_pem: bytes, cert_path: Path, key_path: Path) -> Iterator[tuple[Path, bytes, int]]:
+    """Return a pair as `write_together` takes it."""
     # The key first: a certificate that somebody may come to trust never exists without its key.
-    write_atomically(key_path, ca.key_pem, 0o600)
-    write_atomically(cert_path, ca.cert_pem, 0o644)
+    yield key_path, key_pem, 0o600
+    yield cert_path, cert_pem, 0o644
 
 
 def _read(path: Path, what: str, *, private: bool) -> bytes:

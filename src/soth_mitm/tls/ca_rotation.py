@@ -12,8 +12,8 @@ from cryptography import x509
 
 from soth_mitm.errors import CaMaterialError, CaPermissionError
 from soth_mitm.tls.ca import CertificateAuthority
-from soth_mitm.tls.ca_files import StrPath, write_pair
-from soth_mitm.tls.safe_files import locked, make_directories, write_atomically
+from soth_mitm.tls.ca_files import StrPath, pair_of
+from soth_mitm.tls.safe_files import locked, make_directories, write_together
 
 
 def previous_path(path: StrPath) -> Path:
@@ -33,10 +33,10 @@ def replace_ca(ca: CertificateAuthority, cert_path: StrPath, key_path: StrPath) 
         old_cert, old_key = _read_if_there(cert_path), _read_if_there(key_path)
         if (old_cert, old_key) == (ca.cert_pem, ca.key_pem):
             return False
+        files = list(pair_of(ca.cert_pem, ca.key_pem, cert_path, key_path))
         if old_cert is not None and old_key is not None:
-            write_atomically(previous_path(key_path), old_key, 0o600)
-            write_atomically(previous_path(cert_path), old_cert, 0o644)
-        write_pair(ca, cert_path, key_path)
+            files = [*pair_of(old_cert, old_key, previous_path(cert_path), previous_path(key_path)), *files]
+        write_together(*files)
         return True
 
 

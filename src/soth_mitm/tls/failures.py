@@ -37,7 +37,7 @@ _ALERT_UNKNOWN_CA = "TLSV1_ALERT_UNKNOWN_CA"
 # Clients' words for a CA that they do not know: OpenSSL and NSS say unknown_ca, Go and GnuTLS bad_certificate, Java and BoringSSL
 # certificate_unknown (docs/tls.md has the table). Our leaves are fresh and for the right name: there is little else to object to.
 _UNKNOWN_CA_ALERTS = frozenset({_ALERT_UNKNOWN_CA, "SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"})
-# And for one that is not the one they pin: any of these; rustls has a word of its own.
+# And for one that is valid and not the one they pin: any of these; rustls has a word of its own.
 _REFUSALS = _UNKNOWN_CA_ALERTS | {"TLSV1_ALERT_ACCESS_DENIED"}
 
 _CERTIFICATE_REASONS = frozenset(
@@ -63,12 +63,6 @@ _CERTIFICATE_REASONS = frozenset(
         "PEER_DID_NOT_RETURN_A_CERTIFICATE",
         "CERTIFICATE_VERIFY_FAILED",
     }
-)
-
-# How clients word that they will not have our certificate: no root of theirs leads to it (unknown_ca, Go: bad_certificate, Java and
-# Chromium: certificate_unknown), or it is valid and not the pinned one (any of these, rustls: access_denied).
-_REFUSALS = frozenset(
-    {"TLSV1_ALERT_UNKNOWN_CA", "SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_UNKNOWN", "TLSV1_ALERT_ACCESS_DENIED"}
 )
 
 _EOF_REASONS = frozenset({"UNEXPECTED_EOF_WHILE_READING"})

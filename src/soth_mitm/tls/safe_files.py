@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from soth_mitm.errors import CaMaterialError, CaPermissionError
+from soth_mitm.errors import CaError, CaMaterialError, CaOperationError, CaPermissionError
 
 if sys.platform == "win32":
     import msvcrt
@@ -33,21 +33,40 @@ def make_directories(*paths: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes, mode: int) -> None:
-    """Put `data` in place of what `path` holds; nobody sees a part of it, nor a mode wider than `mode`."""
+    """Put `data` in place of what `path` holds; nobody sees a part of it, nor a mode wider than `mode`. Raises `CaError`."""
+    write_together((path, data, mode))
+
+
+def write_together(*files: tuple[Path, bytes, int]) -> None:
+    """Do as `write_atomically` for several files; a disk that has no room for the last one is noticed before the first is replaced."""
+    written: list[tuple[Path, str]] = []
     try:
-        # mkstemp makes the file 0600: the key is never readable by others, not even for a moment.
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except PermissionError as error:
-        raise CaPermissionError(f"{path} cannot be written: permission denied in {path.parent}") from error
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
+        for path, data, mode in files:
+            try:
+                # mkstemp makes the file 0600: the key is never readable by others, not even for a moment.
+                descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+                written.append((path, temporary))
+                with open(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(temporary, mode)
+            except OSError as error:
+                raise _not_written(path, error) from error
+        for path, temporary in written:
+            try:
+                os.replace(temporary, path)
+            except OSError as error:
+                raise _not_written(path, error) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        for _, temporary in written:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _not_written(path: Path, error: OSError) -> CaError:
+    if isinstance(error, PermissionError):
+        return CaPermissionError(f"{path} cannot be written: permission denied in {path.parent}")
+    return CaOperationError(f"{path} cannot be written: {error.strerror}")
 
 
 @contextmanager

@@ -29,14 +29,17 @@ class Pool:
         return int(self.used)
 
     waiting_count = 0
+    max_open = max_idle = 1
+
+    def limit(self, max_open: int, max_idle: int) -> None:
+        pass
 
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Upstreams:
     monkeypatch.setattr(upstreams, "OriginPool", Pool)
-    monkeypatch.setattr(upstreams, "MAX_ORIGINS", BOUND)
     monkeypatch.setattr(Pool, "asked", 0)
-    pools = SimpleNamespace(max_connections_per_host=1, max_idle_per_host=1)
+    pools = SimpleNamespace(max_connections_per_host=1, max_idle_per_host=1, max_hosts=BOUND)
     snapshot = SimpleNamespace(
         config=SimpleNamespace(connection_pool=pools), plane=SimpleNamespace(counters=None), pool_idle=None, pool_surplus=None
     )

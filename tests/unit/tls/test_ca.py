@@ -10,12 +10,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from soth_mitm.errors import CaMaterialError
 from soth_mitm.tls.ca import generate_ca, load_ca
 from soth_mitm.tls.leaf import LeafStore
 from support.certs import DAY, TestCA, key_to_pem, new_key
 from support.handshakes import connect
+from support.programs import needed, run
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,21 @@ def test_ca_without_key_usage_may_sign():
     assert load_ca(*certificate_with([IS_CA])).certificate.extensions
 
 
+@pytest.mark.parametrize("usage", [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
+def test_ca_for_servers_may_sign(usage):
+    assert load_ca(*certificate_with([IS_CA, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, usage])])).certificate.extensions
+
+
+def test_key_for_another_kind_of_signature_is_refused(tmp_path):
+    """What it signs as other RSA keys do, no client accepts."""
+    openssl = needed("openssl")
+    options = ("-newkey", "rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048", "-addext", "basicConstraints=critical,CA:TRUE", "-subj", "/CN=PSS")
+    made = run(openssl, "req", "-x509", "-nodes", *options, "-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem")
+    assert made.returncode == 0, made.stderr
+    with pytest.raises(CaMaterialError, match="PSS"):
+        load_ca((tmp_path / "ca.pem").read_bytes(), (tmp_path / "key.pem").read_bytes())
+
+
 def encrypted_key():
     return new_key().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
@@ -130,6 +147,20 @@ def ed25519_key():
     return ed25519.Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def unknown_curve():
+    """A certificate whose key is on a curve that nobody has heard of."""
+    cert_pem, key_pem = certificate_with([IS_CA])
+    der = ssl.PEM_cert_to_DER_cert(cert_pem.decode())
+    p256 = bytes.fromhex("06082a8648ce3d030107")
+    return ssl.DER_cert_to_PEM_cert(der.replace(p256, p256[:-1] + b"\x7f")).encode(), key_pem
+
+
+def unknown_version():
+    cert_pem, key_pem = certificate_with([IS_CA])
+    der = ssl.PEM_cert_to_DER_cert(cert_pem.decode())
+    return ssl.DER_cert_to_PEM_cert(der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020125"), 1)).encode(), key_pem
 
 
 NO_SIGNING = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
@@ -149,6 +180,10 @@ NO_SIGNING = x509.KeyUsage(True, False, False, False, False, False, False, False
         (*certificate_with([]), "no basicConstraints"),
         (*certificate_with([x509.BasicConstraints(ca=False, path_length=None)]), "CA:FALSE"),
         (*certificate_with([IS_CA, NO_SIGNING]), "keyCertSign"),
+        (*certificate_with([IS_CA, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])]), "serverAuth"),
+        (*certificate_with([IS_CA], key=ec.generate_private_key(ec.SECP256K1())), "secp256k1; clients accept P-256, P-384 and P-521"),
+        (*unknown_curve(), "key cannot be read"),
+        (*unknown_version(), "not a valid X509 version"),
         (*certificate_with([IS_CA], starts=-2 * DAY, ends=-DAY), "expired on"),
         (*certificate_with([IS_CA], starts=DAY, ends=2 * DAY), "not valid before"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from soth_mitm.errors import CaMaterialError, CaPermissionError
+from soth_mitm.errors import CaMaterialError, CaOperationError, CaPermissionError
 from soth_mitm.tls import ca_files, safe_files
 from soth_mitm.tls.ca import generate_ca
 from soth_mitm.tls.ca_files import default_ca_paths, load_ca_from_files, load_or_create_ca, save_ca, state_directory
@@ -147,14 +147,35 @@ def test_bad_material_names_the_files(paths):
     assert str(paths[0]) in str(caught.value) and str(paths[1]) in str(caught.value)
 
 
-def test_write_that_fails_leaves_nothing_behind(paths, monkeypatch):
+@pytest.mark.parametrize("number", [1, 2])
+def test_write_that_fails_leaves_nothing_behind(paths, monkeypatch, number):
+    begun = []
+
     def full(descriptor):
-        raise OSError(28, "No space left on device")
+        begun.append(descriptor)
+        if len(begun) == number:
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(safe_files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CaOperationError, match=f"{paths[2 - number].name} cannot be written: No space left on device"):
         load_or_create_ca(*paths)
     assert list(paths[0].parent.iterdir()) == []
+
+
+def test_a_file_system_that_cannot_be_written_is_named_with_the_file(paths, monkeypatch):
+    def read_only(**_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(safe_files.tempfile, "mkstemp", read_only)
+    with pytest.raises(CaOperationError, match=r"ca-key\.pem cannot be written: Read-only file system"):
+        load_or_create_ca(*paths)
+
+
+def test_a_directory_where_a_file_belongs_is_not_replaced(paths):
+    paths[0].mkdir(parents=True)
+    with pytest.raises(CaOperationError, match=r"ca\.pem cannot be written: "):
+        save_ca(generate_ca(), *paths)
+    assert sorted(paths[0].parent.iterdir()) == sorted(paths)
 
 
 RACE = """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from soth_mitm.errors import CaMaterialError, CaPermissionError
+from soth_mitm.errors import CaMaterialError, CaOperationError, CaPermissionError
 from soth_mitm.tls import ca_files, ca_rotation, safe_files
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca
 from soth_mitm.tls.ca_files import load_ca_from_files, load_or_create_ca
@@ -98,28 +98,36 @@ def test_files_that_are_not_ours_are_permission_errors(paths: Paths, monkeypatch
         previous_certificates(paths[0])
 
 
-def test_a_write_that_fails_leaves_the_old_pair_in_place(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_write_that_fails_leaves_the_old_pair_in_place(paths: Paths, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Also when it is the last of the four files that finds no room."""
     old, _ = load_or_create_ca(*paths)
+    begun = []
 
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
+    def full(descriptor: int) -> None:
+        begun.append(descriptor)
+        if len(begun) == number:
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(safe_files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CaOperationError, match="cannot be written: No space left"):
         replace_ca(generate_ca(), *paths)
     monkeypatch.undo()
     assert load_ca_from_files(*paths) == old
+    assert previous_certificates(paths[0]) == [] and sorted(paths[0].parent.iterdir()) == sorted(paths)
 
 
 def test_a_reader_in_between_waits_for_the_whole_pair(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     load_or_create_ca(*paths)
     new, half_written, go_on = generate_ca(), threading.Event(), threading.Event()
 
-    def write_slowly(ca: CertificateAuthority, cert_path: Path, key_path: Path) -> None:
-        key_path.write_bytes(ca.key_pem)
+    def write_slowly(*files: tuple[Path, bytes, int]) -> None:
+        *others, (cert_path, cert_pem, _) = files
+        for path, data, _ in others:
+            path.write_bytes(data)
         half_written.set()
         assert go_on.wait(10)
-        cert_path.write_bytes(ca.cert_pem)
+        cert_path.write_bytes(cert_pem)
 
     @contextmanager
     def noticed(directory: Path) -> Iterator[None]:
@@ -127,7 +135,7 @@ def test_a_reader_in_between_waits_for_the_whole_pair(paths: Paths, monkeypatch:
         with locked(directory):
             yield
 
-    monkeypatch.setattr(ca_rotation, "write_pair", write_slowly)
+    monkeypatch.setattr(ca_rotation, "write_together", write_slowly)
     monkeypatch.setattr(ca_files, "locked", noticed)
     writer = threading.Thread(target=replace_ca, args=(new, *paths))
     writer.start()

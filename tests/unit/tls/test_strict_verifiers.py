@@ -35,23 +35,20 @@ def ca(request):
     return request.param()
 
 
-def newest_python():
-    """Find a Python whose ssl module verifies strictly by default (3.13)."""
-    candidates = [shutil.which(f"python3.{minor}") for minor in (15, 14, 13)]
-    candidates += sorted(map(str, Path("~/.pyenv/versions").expanduser().glob("3.1[3-9]*/bin/python3")))
-    if sys.version_info >= (3, 13):
-        candidates.append(sys.executable)
-    for candidate in filter(None, candidates):
-        if subprocess.run([candidate, "-c", "import ssl; ssl.VERIFY_X509_STRICT"], capture_output=True).returncode == 0:
-            return candidate
-    return None
+def python_of(minor):
+    """Find Python 3.`minor`."""
+    own = [sys.executable] if sys.version_info[1] == minor else []
+    known = sorted(map(str, Path("~/.pyenv/versions").expanduser().glob(f"3.{minor}.*/bin/python3")))
+    # last, because pyenv's shims are found too, but run only what was made the default
+    return next((path for path in [*own, *known, shutil.which(f"python3.{minor}")] if path), None)
 
 
 CLIENT = """
 import ssl, sys
 root, name = sys.argv[1:]
 context = ssl.create_default_context(cafile=root)
-assert context.verify_flags & ssl.VERIFY_X509_STRICT, "this Python is not strict"
+assert context.verify_flags & ssl.VERIFY_X509_STRICT or sys.version_info < (3, 13), "this Python is not strict by itself"
+context.verify_flags |= ssl.VERIFY_X509_STRICT
 incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
 tls = context.wrap_bio(incoming, outgoing, server_hostname=name)
 while True:
@@ -68,11 +65,11 @@ sys.stdout.buffer.write(outgoing.read()); sys.stdout.buffer.flush()
 """
 
 
-@pytest.fixture(scope="module")
-def strict_python():
-    python = newest_python()
+@pytest.fixture(params=[11, 12, 13, 14], ids="3.{}".format, scope="module")
+def strict_python(request):
+    python = python_of(request.param)
     if python is None:
-        pytest.skip("no Python 3.13 or newer on PATH or under ~/.pyenv")
+        pytest.skip(f"no Python 3.{request.param} on PATH or under ~/.pyenv")
     return python
 
 

@@ -111,7 +111,7 @@ class LinuxStore:
         before = self._file.read_bytes() if self._file.is_file() else None
         try:
             write_atomically(self._file, to_pem([anchor]), 0o644)
-        except (CaPermissionError, OSError) as error:
+        except PermissionError as error:
             raise _not_writable(self._file, error, remedy) from error
         try:
             self._refresh(remedy)
