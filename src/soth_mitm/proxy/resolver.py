@@ -5,6 +5,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -12,14 +13,17 @@ from soth_mitm.proxy.tally import Tally
 
 # Names remembered, and names looked up at once
 MAX_NAMES = 4096
+# Where a name server is gone, the system keeps a thread for many seconds. The loops have few for look-ups (uvloop four), and asyncio's are
+# those that a handler may fill with `asyncio.to_thread`.
+MAX_THREADS = 32
 
 Addresses = tuple[str, ...]
 LookUp = Callable[[str], Awaitable[Addresses]]
 
 
-async def system_addresses(host: str) -> Addresses:
-    """Ask the system's resolver, in a thread of the loop's; addresses in its order, each once. Raises `socket.gaierror`."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+def system_addresses(host: str) -> Addresses:
+    """Ask the system's resolver, and wait for it; addresses in its order, each once. Raises `socket.gaierror`."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(info[4][0]) for info in found))
 
 
@@ -36,10 +40,11 @@ class Resolver:
     again. Whoever waits for a look-up may give up; it goes on for the others.
     """
 
-    def __init__(self, seconds: float, tally: Tally, look_up: LookUp = system_addresses, max_names: int = MAX_NAMES) -> None:
+    def __init__(self, seconds: float, tally: Tally, look_up: LookUp | None = None, max_names: int = MAX_NAMES) -> None:
         self._seconds = seconds
         self._tally = tally
-        self._look_up = look_up
+        self._look_up = look_up or self._ask_system
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="soth-mitm name")
         self._max_names = max_names
         self._now = time.monotonic
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -70,6 +75,9 @@ class Resolver:
         look_up.add_done_callback(lambda done: self._ended(host, done))
         return look_up
 
+    async def _ask_system(self, host: str) -> Addresses:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, system_addresses, host)
+
     async def _ask(self, host: str) -> Addresses:
         addresses = await self._look_up(host)
         if not addresses:
@@ -93,9 +101,10 @@ class Resolver:
             del self._known[host]
 
     async def close(self) -> None:
-        """End the look-ups under way."""
+        """End the look-ups under way. What hangs in the system is not waited for."""
         running = list(self._running.values())
         for look_up in running:
             look_up.cancel()
         if running:
             await asyncio.wait(running)
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 
 import pytest
 
-from soth_mitm.proxy.resolver import Addresses, Resolver, system_addresses
+from soth_mitm.proxy.resolver import MAX_THREADS, Addresses, Resolver
 from soth_mitm.proxy.tally import Tally
 
 pytestmark = pytest.mark.anyio
@@ -179,6 +180,33 @@ async def test_closing_ends_what_is_under_way() -> None:
 
 
 async def test_the_system_knows_this_machine() -> None:
-    addresses = await system_addresses("localhost")
+    resolver = Resolver(LONG, Tally())
+    addresses = await resolver.addresses("localhost")
     assert set(addresses) & {"127.0.0.1", "::1"}
     assert len(addresses) == len(set(addresses))
+    await resolver.close()
+
+
+async def test_names_that_hang_and_a_handler_that_does_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a name server is gone, and every thread of the loop waits for something else."""
+    go_on, threads = threading.Event(), 40
+    ask_system = socket.getaddrinfo
+
+    def ask(host: str, *arguments: object, **keys: int) -> object:
+        if host.startswith("gone"):
+            go_on.wait(10)
+            raise unknown()
+        return ask_system("localhost", *arguments, **keys)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    resolver = Resolver(LONG, Tally())
+    waiting = [asyncio.create_task(asyncio.to_thread(go_on.wait, 10)) for _ in range(threads)]
+    gone = [asyncio.create_task(resolver.addresses(f"gone-{number}.test")) for number in range(MAX_THREADS - 1)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        assert await resolver.addresses("here.test")
+    go_on.set()
+    for answer in await asyncio.gather(*gone, return_exceptions=True):
+        assert isinstance(answer, socket.gaierror)
+    await asyncio.gather(*waiting)
+    await resolver.close()
