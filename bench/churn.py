@@ -22,7 +22,6 @@ from rich.table import Table
 from bench import native_tools, opponents
 from bench.certificates import make_certificates
 from bench.memory import MIB, WrongBytesError, read_head
-from bench.process_cpu import ProcessTree
 from bench.running import RunningProxy, free_port
 from bench.scenarios import Route
 
