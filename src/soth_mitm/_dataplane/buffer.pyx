@@ -33,7 +33,9 @@ cdef class Window:
         memoryview(self)[key] = value
 
 
+# its buffers give their blocks back when they go away, be it with everything else in one collection
 @cython.final
+@cython.no_gc_clear
 cdef class Arena:
     """The memory of one loop. `max_buffer` bounds what one message head, chunk line or trailer section may take; `budget` counts."""
 
@@ -96,7 +98,9 @@ cdef class Arena:
             free(block)
 
 
+# its arena must be there until the last: when a loop is abandoned, all of its connections go away in one collection
 @cython.final
+@cython.no_gc_clear
 cdef class Buffer:
     """Contiguous bytes on their way, in a block of an arena."""
 

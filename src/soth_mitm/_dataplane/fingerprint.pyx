@@ -54,14 +54,15 @@ def ja4_texts(ClientHello hello not None):
     cdef Text text
     cdef uint16_t* codes
     cdef uint32_t suites, extensions, hashed, offered = 0, i
-    cdef bint named = False
+    cdef bint named = False, lists_versions = False
     cdef size_t most = (hello.parts.ciphers.len + hello.parts.extensions.len) // 2 + 1
     cdef const uint8_t* data = hello.at(hello.parts.versions)
     cdef str sorted_suites, rest
     for i in range(0, hello.parts.versions.len, 2):
-        if not grease(number_at(data + i)) and number_at(data + i) > offered:
-            offered = number_at(data + i)
-    if offered == 0:
+        if not grease(number_at(data + i)):
+            lists_versions = True
+            offered = max(offered, <uint32_t>number_at(data + i))
+    if not lists_versions:
         offered = hello.parts.legacy_version
     codes = <uint16_t*>malloc(most * sizeof(uint16_t))
     text.start = <char*>malloc(CHARACTERS * (most + hello.parts.signature_algorithms.len // 2 + 1))

@@ -88,7 +88,8 @@ def test_ja4_counts_stop_at_99_and_include_scsv():
 
 
 @pytest.mark.parametrize(
-    ("versions", "text"), [((0x0304,), "13"), ((0x0303, 0x0301), "12"), ((0x0302,), "11"), ((0x0300,), "s3"), ((0x7F1C,), "00")]
+    ("versions", "text"),
+    [((0x0304,), "13"), ((0x0303, 0x0301), "12"), ((0x0302,), "11"), ((0x0300,), "s3"), ((0x7F1C,), "00"), ((0,), "00"), ((0x1A1A,), "12")],
 )
 def test_ja4_version_is_the_highest_offered(versions, text):
     assert ja4(parse([supported_versions(*versions)]))[1:3] == text
