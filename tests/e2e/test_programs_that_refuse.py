@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.origin import Origin
+from support.programs import build_rust
 from support.running import HOST, ProxyFactory
 
 PROGRAMS = Path(__file__).with_name("programs")
@@ -38,6 +39,8 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "Java HttpClient": (("java", "Refuse.java", *TO_URL, "client"), "eof_or_reset"),
     "Node": (("node", "refuse.js", *TO_URL, "unknown"), "eof_or_reset"),
     "Node, pinned": (("node", "refuse.js", *TO_URL, "pinned"), "eof_or_reset"),
+    "Rust": (("{rust}", "refuse", *TO_URL, "unknown"), "unknown_ca"),
+    "Rust, pinned": (("{rust}", "refuse", *TO_URL, "pinned"), "access_denied"),
     "urllib": (python("urllib"), "unknown_ca"),
     "aiohttp": (python("aiohttp"), "eof_or_reset"),
     "aiohttp, pinned": (python("aiohttp pinned"), LEFT),
@@ -68,6 +71,8 @@ def test_how_programs_refuse(proxy: ProxyFactory, origin: Origin, go_program: Ca
     values = {"proxy": running.url, "url": origin.url("/"), "ca": str(running.ca_path)}
     if words[0] == "{go}":
         values["go"] = go_program()
+    elif words[0] == "{rust}":
+        values["rust"] = str(build_rust())
     elif shutil.which(words[0]) is None:
         pytest.skip(f"{words[0]} is not installed")
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy") and "SSL" not in name}
@@ -87,5 +92,7 @@ def test_how_programs_refuse(proxy: ProxyFactory, origin: Origin, go_program: Ca
     if expected == "eof_or_reset":
         assert error.reason == expected
     else:
-        assert (error.reason, error.detail) == ("unknown_ca", f"the peer sent the TLS alert {expected}")
+        # rustls says the one, and means that the certificate is fine and not the pinned one
+        reason = "handshake" if expected == "access_denied" else "unknown_ca"
+        assert (error.reason, error.detail) == (reason, f"the peer sent the TLS alert {expected}")
     assert (metrics.tls_client_failure_count, metrics.tls_client_abandoned_count) == (1, 0)

@@ -22,6 +22,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from soth_mitm.tls.ca_formats import to_java_truststore
 from support.certs import TestCA
 from support.origin import Origin
+from support.programs import build_rust
 from support.running import ProxyFactory, Running
 
 PROGRAMS = Path(__file__).with_name("programs")
@@ -99,6 +100,10 @@ def test_node(running: Running, origin: Origin, environment: dict[str, str]) -> 
 
 def test_go(running: Running, origin: Origin, environment: dict[str, str], go_program: Callable[[], str]) -> None:
     tunnelled_at_last(running, origin, [go_program(), *words(running, origin, "unknown")], environment)
+
+
+def test_rust(running: Running, origin: Origin, environment: dict[str, str]) -> None:
+    tunnelled_at_last(running, origin, [str(build_rust()), "refuse", *words(running, origin, "unknown")], environment)
 
 
 @pytest.mark.parametrize("way", ["urllib", "aiohttp"])
