@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from soth_mitm import CaPermissionError, MitmConfig, MitmProxyBuilder, generate_ca, load_ca_from_files
+from soth_mitm import CaError, MitmConfig, MitmProxyBuilder, generate_ca, load_ca_from_files
 from soth_mitm.tls import safe_files
 from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_rotation import previous_path
@@ -96,15 +96,18 @@ def test_a_reload_keeps_the_new_ca(proxy: ProxyFactory, origin: Origin) -> None:
         assert client.request("/bytes/3", HOST).status == 200
 
 
-def test_a_rotation_that_cannot_be_written_changes_nothing(proxy: ProxyFactory, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refusal", [PermissionError(13, "permission denied"), OSError(28, "No space left on device")], ids=str)
+def test_a_rotation_that_cannot_be_written_changes_nothing(
+    proxy: ProxyFactory, origin: Origin, monkeypatch: pytest.MonkeyPatch, refusal: OSError
+) -> None:
     running = proxy()
     old = running.handle.ca
 
     def refuse(**_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+        raise refusal
 
     monkeypatch.setattr(safe_files.tempfile, "mkstemp", refuse)
-    with pytest.raises(CaPermissionError, match="permission denied"):
+    with pytest.raises(CaError, match=f"cannot be written: {refusal.strerror}"):
         running.handle.rotate_ca(generate_ca())
     monkeypatch.undo()
     assert running.handle.ca == old

@@ -1,4 +1,4 @@
-"""Clients written in Go, JavaScript and Java, with what their languages bring: each does the same and must get the same."""
+"""Clients written in Go, JavaScript, Java and Rust, with what their languages bring: each does the same and must get the same."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ import pytest
 from soth_mitm import InterceptHandler
 from support.origin import Origin, Request, ScriptedConnection
 from support.origin_answers import pattern
-from support.programs import CLIENTS, DIGEST, needed, run
+from support.programs import CLIENTS, DIGEST, PATIENCE, build_rust, needed, run
 from support.recording import Recording
 from support.running import ProxyFactory, Running
-
-# compilers take their time when everything else runs too
-PATIENCE = 100
 
 
 def sha256(count: int) -> str:
@@ -136,3 +133,17 @@ def test_java(proxy: ProxyFactory, origin: Origin, plain_origin: Origin, tmp_pat
     assert reported(done) == expected("trailer", "trailed", "early", "continued", "switched", "pipelined", "fetched")
     check_origin(running, origin)
     assert all(request.get("upgrade") is None and request.get("http2-settings") is None for request in plain_origin.requests)
+
+
+@pytest.fixture(scope="module")
+def rust_client() -> Path:
+    """The Rust client, compiled once and kept."""
+    return build_rust()
+
+
+def test_rust(rust_client: Path, running: Running, origin: Origin, plain_origin: Origin) -> None:
+    """ureq on rustls, which tunnels plain HTTP too."""
+    done = run(rust_client, running.url, running.ca_path, origin.url(""), plain_origin.url(""), timeout=PATIENCE)
+    assert reported(done) == expected("trailer", "trailed", "early", "expected", "continued", "switched", "pipelined", "fetched")
+    if isinstance(running.handler, Recording):
+        check_origin(running, origin)

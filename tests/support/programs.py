@@ -13,10 +13,14 @@ import pytest
 from support.origin import Origin
 from support.origin_answers import pattern
 from support.running import Running
+from support.source import ROOT
 
 BODY = pattern(200_000)
 DIGEST = hashlib.sha256(BODY).hexdigest()
 CLIENTS = Path(__file__).parent / "clients"
+RUST = CLIENTS / "rust" / "Cargo.toml"
+# compilers take their time when everything else runs too
+PATIENCE = 100
 
 
 def needed(program: str, *fallbacks: Path) -> Path:
@@ -33,6 +37,16 @@ def run(
     """Run a program to its end."""
     words = [str(word) for word in command]
     return subprocess.run(words, input=stdin, capture_output=True, timeout=timeout, check=False, env=environment)
+
+
+def build_rust() -> Path:
+    """Compile the Rust client, or skip the test and say what is missing: what it is made of is not fetched by a test."""
+    out = ROOT / "build" / "rust"
+    done = run(needed("cargo"), "build", "--offline", "--locked", "--manifest-path", RUST, "--target-dir", out, timeout=PATIENCE)
+    if b"--offline" in done.stderr:
+        pytest.skip(f"the crates of the Rust client are not here (cargo fetch --locked --manifest-path {RUST.relative_to(ROOT)})")
+    assert done.returncode == 0, done.stderr.decode()
+    return out / "debug" / "rust-client"
 
 
 def curl(running: Running, *arguments: str | Path, stdin: bytes = b"") -> bytes:

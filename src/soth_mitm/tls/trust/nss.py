@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from soth_mitm.errors import CaOperationError
+from soth_mitm.errors import CaError, CaOperationError, CaPermissionError
 from soth_mitm.tls.ca_formats import to_pem
 from soth_mitm.tls.contexts import der_certificates
 from soth_mitm.tls.trust.command import Output, Run, failure
@@ -65,7 +65,13 @@ class NssStore:
             return False
         for other in others:
             self._change("-D", "-n", other)
-        self._change("-A", "-n", nickname, "-t", "C,,", "-a", stdin=to_pem([anchor]).decode())
+        try:
+            self._change("-A", "-n", nickname, "-t", "C,,", "-a", stdin=to_pem([anchor]).decode())
+        except CaError:
+            # it may be in all the same, and not trusted
+            if nickname in self._ours():
+                self._change("-D", "-n", nickname)
+            raise
         if not self.is_trusted(anchor):
             raise CaOperationError(f"certutil ended well, but {self._database} does not trust the certificate")
         return True
@@ -94,6 +100,8 @@ class NssStore:
 
     def _failure(self, arguments: Sequence[str], output: Output) -> Exception:
         argv = ("certutil", "-d", self._database, *arguments)
+        if "SEC_ERROR_BAD_PASSWORD" in output.text:
+            return CaPermissionError(f"{self._database} has a primary password; run: soth-mitm ca install, in a terminal, and type it there")
         return failure(argv, output, f"soth-mitm ca install, as the owner of {shlex.quote(self._database.removeprefix('sql:'))}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,23 @@ def test_databases_of_browsers_are_found_once(tmp_path: Path) -> None:
         (tmp_path / place / "cert9.db").write_bytes(b"")
     (tmp_path / ".mozilla/firefox/link").symlink_to(tmp_path / places[1], target_is_directory=True)
     assert list(find_databases(tmp_path)) == [tmp_path / place for place in (places[0], *sorted(places[1:]))]
+
+
+@with_certutil
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid is not installed")
+def test_a_profile_with_a_primary_password_is_told_of_and_left_as_it_was(tmp_path: Path) -> None:
+    """certutil takes the certificate in before it asks for the password that trusting it needs."""
+    (tmp_path / "password").write_text("secret\n")
+    certutil(tmp_path, "-N", "-f", str(tmp_path / "password"))
+    before = certutil(tmp_path, "-L")
+
+    def run_without_terminal(argv: Sequence[str], stdin: str = "") -> Output:
+        return run_command(("setsid", "--wait", *argv), stdin)
+
+    store = NssStore(run_without_terminal, tmp_path)
+    with pytest.raises(CaPermissionError, match=r"primary password; run: soth-mitm ca install, in a terminal"):
+        store.install(generate_ca().certificate)
+    assert certutil(tmp_path, "-L") == before
 
 
 EMPTY = """
