@@ -97,7 +97,7 @@ def _normalise_glob(host: str) -> str:
     host = host.lower()
     if unfit := re.search(r"[^a-z0-9_.*-]", host):
         raise ValueError(f"has a host with `{unfit[0]}`, which no name contains")
-    if ".." in host or host.startswith("."):
+    if ".." in host or host.startswith(".") or host.endswith("."):
         raise ValueError("has an empty label in its host")
     return host
 

@@ -97,6 +97,7 @@ def test_pattern_is_normalised(text: str, host: str, port: int | None) -> None:
         ("*.exa mple.com:443", "has a host with ` `"),
         ("*.example.com/x:443", "has a host with `/`"),
         ("*..com:443", "empty label"),
+        ("*..:443", "empty label"),
         (".*.com:443", "empty label"),
         ("bü*.example:443", "inside a label that is not ASCII"),
         ("127.1:80", "neither a name nor an IPv4 address"),

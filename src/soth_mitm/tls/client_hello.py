@@ -95,7 +95,7 @@ def _sniff_http(data: bytes) -> Sniffed | Literal[NeedMore.NEED_MORE]:
         return "other"
     rest = data[token.end() :]
     if not rest:
-        return NEED_MORE if token.end() < 32 else "other"
+        return NEED_MORE
     target = rest.lstrip(b" \t")[:8].lower()
     if rest[0] not in b" \t":
         return "other"

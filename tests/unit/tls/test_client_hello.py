@@ -276,6 +276,7 @@ def test_verdicts_are_final(data):
         (b"USER  me 0 *\r\n", "other"),
         (b"A" * 40, "other"),
         (b"A" * 33 + b" / HTTP/1.1", "other"),
+        (b"A" * 32 + b" / HTTP/1.1", "http"),
     ],
 )
 def test_sniffing_tells_protocols_apart_and_waits_while_it_cannot(first_bytes, verdict):
