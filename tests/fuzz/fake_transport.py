@@ -43,7 +43,7 @@ class FakeSocket:
         if self._pair is None:
             return
         ours, theirs = self._pair
-        if waiting and not self._byte:
+        if waiting and not self._byte and not self._ended:
             theirs.send(b"x")
         elif self._byte and not waiting:
             with contextlib.suppress(BlockingIOError):
