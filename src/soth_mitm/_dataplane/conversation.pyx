@@ -107,7 +107,8 @@ cdef class Conversation(Party):
     cdef int part_with(self, Upstream upstream, Flow flow) except -1:
         cdef OriginPool pool = upstream.pool
         cdef bint pinned = self.pin is not None and self.pin.upstream is upstream
-        if (pool is None or flow.request.minor == 0 or not flow.response.keeps_alive() or upstream.inbox.size()
+        # behind: with an early answer the last of the request may still be here, and nobody else's is to wait until it is taken
+        if (pool is None or flow.request.minor == 0 or not flow.response.keeps_alive() or upstream.inbox.size() or upstream.is_behind
                 or flow.response_body.kind == BODY_UNTIL_CLOSE):
             if pool is not None:
                 pool.forget(upstream)
