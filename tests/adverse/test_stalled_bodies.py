@@ -30,7 +30,7 @@ def deaf(done: threading.Event) -> RequestScript:
 def test_upstream_that_does_not_read_is_answered_504(proxy: ProxyFactory, plain_origin: Origin, collected: bool) -> None:
     done = threading.Event()
     plain_origin.script(deaf(done), "/deaf")
-    running = proxy(Recording(), **{"timeouts.body_idle_ms": 400, "body.buffer_request_bodies": collected})
+    running = proxy(Recording(), **{"timeouts.body_idle_ms": 1000, "body.buffer_request_bodies": collected})
     # without TLS: one thread sends while another reads, and an engine is for one thread
     with running.tunnel(plain_origin.port) as client:
         sending = threading.Thread(target=send_all, args=(client, BIG))
@@ -62,7 +62,7 @@ def send_all(client: WireClient, size: int, chunked: bool = False) -> None:
 
 
 def test_client_that_stops_its_upload_is_answered_408(proxy: ProxyFactory, origin: Origin) -> None:
-    running = proxy(Recording(), **{"timeouts.body_idle_ms": 300, "body.buffer_request_bodies": False})
+    running = proxy(Recording(), **{"timeouts.body_idle_ms": 1000, "body.buffer_request_bodies": False})
     with running.secured(origin.port) as client:
         client.send(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
         answer = client.read_answer()
@@ -73,7 +73,7 @@ def test_client_that_stops_its_upload_is_answered_408(proxy: ProxyFactory, origi
 
 
 def test_client_that_does_not_read_is_cut_and_the_upstream_not_blamed(proxy: ProxyFactory, origin: Origin) -> None:
-    running = proxy(InterceptHandler(), **{"timeouts.body_idle_ms": 300})
+    running = proxy(InterceptHandler(), **{"timeouts.body_idle_ms": 1000})
     with running.secured(origin.port) as client:
         client.send(b"GET /bytes/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % BIG)
         assert client.read_head().status == 200
