@@ -72,6 +72,34 @@ def test_client_that_stops_its_upload_is_answered_408(proxy: ProxyFactory, origi
     assert (metrics.upstream_timeout_count, metrics.refused_request_count) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("answer", "sent", "status"),
+    [(b"", b"", 504), (b"HTTP/1.1 100 Continue\r\n\r\n", b"", 408), (b"", b"abc", 408)],
+    ids=["silent", "asked", "begun"],
+)
+def test_client_that_waits_for_100_is_not_blamed_for_an_upstream_that_is_silent(
+    proxy: ProxyFactory, plain_origin: Origin, answer: bytes, sent: bytes, status: int
+) -> None:
+    """But once it has been asked for the body, or has begun to send it, it is."""
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(answer)
+        while connection.receive():
+            pass
+
+    plain_origin.script(script, "/up")
+    running = proxy(Recording(), **{"timeouts.body_idle_ms": 500, "body.buffer_request_bodies": False})
+    with running.tunnel(plain_origin.port) as client:
+        client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n" + sent)
+        if answer:
+            assert client.read_answer().status == 100
+        answered = client.read_answer()
+        assert (answered.status, answered.get("connection")) == (status, "close") and "timeouts.body_idle_ms" in answered.text
+        assert client.read_to_end() == b""
+    metrics = running.metrics()
+    assert (metrics.upstream_timeout_count, metrics.refused_request_count) == ((1, 0) if status == 504 else (0, 1))
+
+
 def test_client_that_does_not_read_is_cut_and_the_upstream_not_blamed(proxy: ProxyFactory, origin: Origin) -> None:
     running = proxy(InterceptHandler(), **{"timeouts.body_idle_ms": 1000})
     with running.secured(origin.port) as client:

@@ -358,6 +358,11 @@ cdef class Conversation(Party):
         self.client.release()
         return self.over
 
+    cdef bint owes_continue(self) noexcept:
+        cdef Flow flow = self.flow
+        return (flow.request.expect_continue and not flow.continued and flow.request_body.payload_total == 0
+                and self.upstream is not None and self.upstream.bytes_in == self.upstream_bytes_before)
+
     cdef int await_upload(self) except -1:
         cdef bint said = self.answering == ANSWERING_DONE and self.flow.request_body.state == BODY_DONE
         # a client that has said everything and has its answer does not wait for long until the upstream has heard all of it
@@ -389,6 +394,9 @@ cdef class Conversation(Party):
         elif stage == LATE_UPLOAD and self.has_enough():
             # the client waits for us
             return self.await_upload()
+        elif stage == LATE_UPLOAD and self.owes_continue():
+            self.plane.counters.upstream_timeouts += 1
+            self.answer(504, b"the upstream neither asked for the request body nor answered (timeouts.body_idle_ms)", ())
         elif stage == LATE_UPLOAD:
             self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
         elif stage == LATE_CLAIM:
