@@ -90,7 +90,9 @@ class TlsConfig(Struct, kw_only=True):
     min_version: Annotated[Literal["tls1.2", "tls1.3"], Key("The lowest TLS version, towards clients and upstreams.")] = "tls1.2"
     capture_fingerprint: Annotated[bool, Key("Compute JA3 and JA4 of each ClientHello.")] = True
     leaf_validity_days: Annotated[int, Key("How long a certificate that we mint is valid.", 1, 197)] = 197
-    leaf_cache_capacity: Annotated[int, count("How many minted certificates are kept, some 25 kB each; the least recently used goes first.")] = 1024
+    leaf_cache_capacity: Annotated[
+        int, count("How many minted certificates are kept, some 25 kB each; the least recently used goes first.")
+    ] = 1024
     learn_bypass: Annotated[
         bool,
         Key(

@@ -50,7 +50,7 @@ class Watch:
 
 def wait_until(running: Running, name: str, value: int) -> None:
     """Wait until a metric is at least `value`."""
-    left = what_remains(lambda: {} if getattr(running.metrics(), name) >= value else {name: getattr(running.metrics(), name)})
+    left = what_remains(lambda: {} if getattr(running.metrics(), name) >= value else {name: getattr(running.metrics(), name)}, 30)
     assert not left, left
 
 
@@ -230,7 +230,7 @@ def test_copies_that_wait_for_too_long_end_and_the_traffic_goes_on(proxy: ProxyF
         for client in all_clients:
             assert client.read_exactly(1) == pattern(BODY)[-1:]
         assert running.metrics().cut_response_count == 0
-        what_remains(lambda: {} if len(running.handler.responses) == MANY else {"responses": 1})
+        what_remains(lambda: {} if len(running.handler.responses) == MANY else {"responses": 1}, 30)
     cut = [response for response in running.handler.responses if response.body_truncated]
     assert 0 < len(cut) == running.metrics().shortened_copy_count < MANY
     assert all(pattern(BODY).startswith(response.raw_body) for response in running.handler.responses)
@@ -245,7 +245,7 @@ def test_reload_applies_at_once(proxy: ProxyFactory, origin: Origin, make_config
         wait_until(running, "waiting_flows", MANY - 5)
         running.handle.reload(make_config(**{**SMALL, "max_in_flight_bytes": 64 * BUDGET}))
         # those that waited read on, without anybody having finished
-        left = what_remains(lambda: {} if running.metrics().buffered_bytes >= MANY * (BODY - 1) else {"missing": 1})
+        left = what_remains(lambda: {} if running.metrics().buffered_bytes >= MANY * (BODY - 1) else {"missing": 1}, 30)
         assert not left, running.metrics()
         assert running.metrics().waiting_flows == 0
         for client, body in zip(all_clients, bodies, strict=True):
@@ -289,7 +289,7 @@ def test_frames_that_wait_for_their_hook_count_and_pace(proxy: ProxyFactory, pla
         assert running.metrics().buffered_bytes < BUDGET
         running.handle._loop.call_soon_threadsafe(running.handler.go_on.set)
         assert client.read_exactly(count * len(event)) == event * count
-        left = what_remains(lambda: {} if running.handler.seen == count else {"seen": running.handler.seen})
+        left = what_remains(lambda: {} if running.handler.seen == count else {"seen": running.handler.seen}, 30)
         assert not left
         assert running.metrics().dropped_dispatch_work_count == 0
     running.wait_idle()

@@ -81,7 +81,7 @@ def test_early_answer_then_the_rest_of_the_upload_then_the_next_request(proxy: P
     ("rest", "keys"),
     [
         (b"no size\r\n", {"body.buffer_request_bodies": False}),
-        (b"", {"body.buffer_request_bodies": False, "timeouts.body_idle_ms": 50}),
+        (b"", {"body.buffer_request_bodies": False, "timeouts.body_idle_ms": 500}),
         (b"800\r\n" + bytes(0x800), {"body.overflow": "reject", "body.max_size_bytes": 1000, "body.buffer_timeout_ms": 50}),
     ],
     ids=["malformed", "stops", "too-long"],
@@ -107,6 +107,35 @@ def test_early_answer_is_not_lost_when_the_rest_of_the_upload_is_refused(
     running.wait_idle()
     assert running.metrics().cut_response_count == 0
     assert not server.requests[0].complete
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_request_does_not_wait_behind_an_upload_that_its_upstream_does_not_take(
+    proxy: ProxyFactory, plain_origin: Origin, origin: Origin, secure: bool
+) -> None:
+    """An answer came early, and the last of the upload is still with us: the upstream may take it, but nobody else has to wait for that."""
+    server, answered, taken = origin if secure else plain_origin, threading.Event(), threading.Event()
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        connection.wait(answered)
+        connection.read_body()
+        taken.set()
+
+    server.script(script, "/up")
+    running = proxy(InterceptHandler())
+    with (running.secured if secure else running.tunnel)(server.port) as client:
+        client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert client.read_answer().body == b"ok"
+        # until the system takes no more of it
+        while running.metrics().buffered_bytes == 0:
+            client.send(b"4000\r\n" + bytes(0x4000) + b"\r\n")
+        client.send(b"0\r\n\r\n")
+        assert len(client.request("/bytes/5", "localhost").body) == 5
+        answered.set()
+        assert taken.wait(10)
+    assert [request.connection_index for request in server.requests] == [0, 1]
+    assert server.wait_requests(2)[0].complete
 
 
 def test_bytes_behind_a_response_never_answer_the_next_request(proxy: ProxyFactory, plain_origin: Origin) -> None:

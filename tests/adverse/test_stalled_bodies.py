@@ -30,7 +30,7 @@ def deaf(done: threading.Event) -> RequestScript:
 def test_upstream_that_does_not_read_is_answered_504(proxy: ProxyFactory, plain_origin: Origin, collected: bool) -> None:
     done = threading.Event()
     plain_origin.script(deaf(done), "/deaf")
-    running = proxy(Recording(), **{"timeouts.body_idle_ms": 400, "body.buffer_request_bodies": collected})
+    running = proxy(Recording(), **{"timeouts.body_idle_ms": 1000, "body.buffer_request_bodies": collected})
     # without TLS: one thread sends while another reads, and an engine is for one thread
     with running.tunnel(plain_origin.port) as client:
         sending = threading.Thread(target=send_all, args=(client, BIG))
@@ -62,7 +62,7 @@ def send_all(client: WireClient, size: int, chunked: bool = False) -> None:
 
 
 def test_client_that_stops_its_upload_is_answered_408(proxy: ProxyFactory, origin: Origin) -> None:
-    running = proxy(Recording(), **{"timeouts.body_idle_ms": 300, "body.buffer_request_bodies": False})
+    running = proxy(Recording(), **{"timeouts.body_idle_ms": 1000, "body.buffer_request_bodies": False})
     with running.secured(origin.port) as client:
         client.send(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
         answer = client.read_answer()
@@ -72,8 +72,36 @@ def test_client_that_stops_its_upload_is_answered_408(proxy: ProxyFactory, origi
     assert (metrics.upstream_timeout_count, metrics.refused_request_count) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("answer", "sent", "status"),
+    [(b"", b"", 504), (b"HTTP/1.1 100 Continue\r\n\r\n", b"", 408), (b"", b"abc", 408)],
+    ids=["silent", "asked", "begun"],
+)
+def test_client_that_waits_for_100_is_not_blamed_for_an_upstream_that_is_silent(
+    proxy: ProxyFactory, plain_origin: Origin, answer: bytes, sent: bytes, status: int
+) -> None:
+    """But once it has been asked for the body, or has begun to send it, it is."""
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(answer)
+        while connection.receive():
+            pass
+
+    plain_origin.script(script, "/up")
+    running = proxy(Recording(), **{"timeouts.body_idle_ms": 500, "body.buffer_request_bodies": False})
+    with running.tunnel(plain_origin.port) as client:
+        client.send(b"POST /up HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n" + sent)
+        if answer:
+            assert client.read_answer().status == 100
+        answered = client.read_answer()
+        assert (answered.status, answered.get("connection")) == (status, "close") and "timeouts.body_idle_ms" in answered.text
+        assert client.read_to_end() == b""
+    metrics = running.metrics()
+    assert (metrics.upstream_timeout_count, metrics.refused_request_count) == ((1, 0) if status == 504 else (0, 1))
+
+
 def test_client_that_does_not_read_is_cut_and_the_upstream_not_blamed(proxy: ProxyFactory, origin: Origin) -> None:
-    running = proxy(InterceptHandler(), **{"timeouts.body_idle_ms": 300})
+    running = proxy(InterceptHandler(), **{"timeouts.body_idle_ms": 1000})
     with running.secured(origin.port) as client:
         client.send(b"GET /bytes/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % BIG)
         assert client.read_head().status == 200

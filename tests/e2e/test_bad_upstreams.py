@@ -40,7 +40,7 @@ def test_there_are_enough_faults() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_the_client_reads_why(proxy: ProxyFactory, origin: Origin, origin_ca: TestCA, fault: Fault) -> None:
-    limit = {"timeouts.upstream_tls_handshake_ms": 200} if fault.reason == "timeout" else {}
+    limit = {"timeouts.upstream_tls_handshake_ms": 1000} if fault.reason == "timeout" else {}
     running = proxy(**limit)
     with BadUpstream(fault, origin_ca) as upstream:
         answer = ask(running, upstream.port, fault.name)

@@ -152,7 +152,7 @@ class TestRefused:
         assert (metrics.tls_client_abandoned_count, metrics.tls_client_handshake_count, metrics.tls_client_failure_count) == (1, 1, 0)
 
     def test_a_request_is_no_abandonment_and_neither_is_our_own_leaving(self, proxy: ProxyFactory, origin: Origin) -> None:
-        running = proxy(**{"timeouts.client_idle_ms": 100})
+        running = proxy(**{"timeouts.client_idle_ms": 500})
         still_works(running, origin)
         with running.secured(origin.port) as client:
             assert client.read_to_end() == b""
@@ -250,7 +250,7 @@ class TestHellos:
         assert origin.connections == []
 
     def test_stalling_in_the_middle(self, proxy: ProxyFactory, origin: Origin) -> None:
-        running = proxy(**{"timeouts.client_tls_handshake_ms": 100})
+        running = proxy(**{"timeouts.client_tls_handshake_ms": 500})
         with running.tunnel(origin.port) as client:
             client.send(HELLO[:50])
             assert client.read_to_end() == b""
@@ -259,7 +259,7 @@ class TestHellos:
         assert "timeouts.client_tls_handshake_ms" in error.detail
 
     def test_stalling_after_our_certificate(self, proxy: ProxyFactory, origin: Origin) -> None:
-        running = proxy(**{"timeouts.client_tls_handshake_ms": 100})
+        running = proxy(**{"timeouts.client_tls_handshake_ms": 500})
         with shown_our_certificate(running, origin) as client:
             assert client.read_to_end() == b""
             error = client_failure(running)
@@ -303,7 +303,7 @@ class TestOtherProtocols:
         self, proxy: ProxyFactory, plain_origin: Origin, said: bytes
     ) -> None:
         plain_origin.script_connections(self.greet_and_hear_out)
-        running = proxy(**{"timeouts.client_tls_handshake_ms": 100})
+        running = proxy(**{"timeouts.client_tls_handshake_ms": 500})
         with running.tunnel(plain_origin.port) as client:
             client.send(said)
             assert client.read_exactly(16) == b"SSH-2.0-origin\r\n"
@@ -315,7 +315,7 @@ class TestOtherProtocols:
 
     @pytest.mark.parametrize("said", [b"SSH-2.0-client\r\n", b"", b"EH"])
     def test_are_cut_when_told_so(self, proxy: ProxyFactory, plain_origin: Origin, said: bytes) -> None:
-        running = proxy(**{"timeouts.client_tls_handshake_ms": 100, "interception.unknown_protocol": "block"})
+        running = proxy(**{"timeouts.client_tls_handshake_ms": 500, "interception.unknown_protocol": "block"})
         with running.tunnel(plain_origin.port) as client:
             client.send(said)
             with contextlib.suppress(ConnectionResetError):

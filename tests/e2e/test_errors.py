@@ -90,7 +90,7 @@ class TestUpstream:
         assert (host, error.side, error.reason) == ("localhost", "upstream", "timeout")
 
     def test_no_answer_to_the_request(self, proxy: ProxyFactory, plain_origin: Origin, silent_port: int) -> None:
-        running = proxy(**{"upstream.timeout_ms": 100})
+        running = proxy(**{"upstream.timeout_ms": 1000})
         with running.client() as client:
             answer = client.request(f"http://localhost:{silent_port}/", f"localhost:{silent_port}")
             assert answer.status == 504 and "upstream.timeout_ms" in answer.text

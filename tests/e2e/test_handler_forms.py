@@ -166,7 +166,7 @@ FAILURES = [raises, raises_later, returns_nonsense, returns_nothing_later, is_la
 def test_a_failure_is_answered_by_the_policy(
     proxy: ProxyFactory, origin: Origin, decide: Callable[[RawRequest], HandlerDecision], policy: str
 ) -> None:
-    running = proxy(Recording(decide), **{"handler.failure_policy": policy, "handler.request_timeout_ms": 50})
+    running = proxy(Recording(decide), **{"handler.failure_policy": policy, "handler.request_timeout_ms": 500})
     answers = ask(running, origin, 2)
     if policy == "allow":
         assert [(answer.status, answer.body) for answer in answers] == [(200, pattern(7))] * 2

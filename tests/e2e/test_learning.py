@@ -334,7 +334,7 @@ class TestNoRefusal:
                 client.send(client_hello_bytes(running.client_context(), HOST))
                 client.read_to_end()
 
-        self.not_refused(proxy(**{"timeouts.client_tls_handshake_ms": 100}), wait, 1)
+        self.not_refused(proxy(**{"timeouts.client_tls_handshake_ms": 500}), wait, 1)
 
     def test_a_client_that_we_gave_up(self, proxy: ProxyFactory, origin: Origin) -> None:
         def wait(running: Running) -> None:

@@ -156,7 +156,7 @@ class TestTurns:
         assert [clients.answer(path)[0] for path in holding[1:]] == [200] * (limit - 1)
 
     def test_who_is_late_is_told_so(self, proxy: ProxyFactory, gate: Gate, limit: int) -> None:
-        times = {"upstream.connect_timeout_ms": 100, "timeouts.upstream_tls_handshake_ms": 100}
+        times = {"upstream.connect_timeout_ms": 500, "timeouts.upstream_tls_handshake_ms": 500}
         running = proxy(**{LIMIT: limit}, **times)
         clients = Clients(running, gate)
         holding = [f"/held-{number}" for number in range(limit)]
@@ -175,7 +175,7 @@ def test_a_client_whose_origin_has_no_room_is_told_so(proxy: ProxyFactory, origi
     """Before its own TLS is answered the upstream is looked at again from time to time, and that waits no longer than a request does."""
     monkeypatch.setattr(upstreams, "FACTS_SECONDS", 0.0)
     gate = Gate(origin)
-    times = {"upstream.connect_timeout_ms": 100, "timeouts.upstream_tls_handshake_ms": 100}
+    times = {"upstream.connect_timeout_ms": 500, "timeouts.upstream_tls_handshake_ms": 500}
     running = proxy(**{LIMIT: 1}, **times)
     with running.secured(origin.port) as holding:
         holding.send(b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -369,7 +369,7 @@ class TestInterim:
                 connection.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
         server.script(flood, "/flood")
-        running = proxy(InterceptHandler(), **{"upstream.timeout_ms": 100})
+        running = proxy(InterceptHandler(), **{"upstream.timeout_ms": 1000})
         with connected(running, server) as client:
             client.send(get("/flood") + get("/bytes/3"))
             while (answer := client.read_answer()).status == 102:

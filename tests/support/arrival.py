@@ -6,7 +6,7 @@ import os
 import select
 import socket
 
-PATIENCE_MS = 5000
+PATIENCE_MS = 20_000
 
 
 def wait_arrival(address: tuple[str, int], *, reset: bool = False) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from soth_mitm._dataplane import ledger
 
 DESCRIPTORS = Path("/proc/self/fd")
-# Long enough for another thread's loop to finish closing what it was told to close, short enough to wait for in a failing run
-PATIENCE = 2.0
+# Long enough for another thread's loop to finish closing what it was told to close; shorter than the proxy bears with a peer that does not
+PATIENCE = 4.0
 
 
 def open_descriptors() -> dict[int, str]:
@@ -31,13 +31,13 @@ def outstanding() -> dict[str, int]:
     return {name: count for name, count in ledger.counts().items() if count}
 
 
-def what_remains(look: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+def what_remains(look: Callable[[], dict[Any, Any]], patience: float | None = None) -> dict[Any, Any]:
     """Look until nothing is left or patience ends; cycles are collected first, since an object in one still holds what it holds."""
     left = look()
     if left:
         gc.collect()
         left = look()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     while left and time.monotonic() < deadline:
         time.sleep(0.01)
         gc.collect()

@@ -72,6 +72,7 @@ cdef class Conversation(Party):
 
     cdef bint has_enough(self) noexcept        # whether the client is not to be read from now
     cdef int end_wait(self) except -1          # of a request that is decided on as it is; 1: the connection has ended meanwhile
+    cdef bint owes_continue(self) noexcept     # the upstream: the client waits for its 100 and has heard nothing
     cdef int await_upload(self) except -1      # set the deadline of what is left of the request
     cdef int send_no_more(self) except -1      # the upstream does not want the rest of what was collected
 

@@ -107,7 +107,8 @@ cdef class Conversation(Party):
     cdef int part_with(self, Upstream upstream, Flow flow) except -1:
         cdef OriginPool pool = upstream.pool
         cdef bint pinned = self.pin is not None and self.pin.upstream is upstream
-        if (pool is None or flow.request.minor == 0 or not flow.response.keeps_alive() or upstream.inbox.size()
+        # behind: with an early answer the last of the request may still be here, and nobody else's is to wait until it is taken
+        if (pool is None or flow.request.minor == 0 or not flow.response.keeps_alive() or upstream.inbox.size() or upstream.is_behind
                 or flow.response_body.kind == BODY_UNTIL_CLOSE):
             if pool is not None:
                 pool.forget(upstream)
@@ -357,6 +358,11 @@ cdef class Conversation(Party):
         self.client.release()
         return self.over
 
+    cdef bint owes_continue(self) noexcept:
+        cdef Flow flow = self.flow
+        return (flow.request.expect_continue and not flow.continued and flow.request_body.payload_total == 0
+                and self.upstream is not None and self.upstream.bytes_in == self.upstream_bytes_before)
+
     cdef int await_upload(self) except -1:
         cdef bint said = self.answering == ANSWERING_DONE and self.flow.request_body.state == BODY_DONE
         # a client that has said everything and has its answer does not wait for long until the upstream has heard all of it
@@ -388,6 +394,9 @@ cdef class Conversation(Party):
         elif stage == LATE_UPLOAD and self.has_enough():
             # the client waits for us
             return self.await_upload()
+        elif stage == LATE_UPLOAD and self.owes_continue():
+            self.plane.counters.upstream_timeouts += 1
+            self.answer(504, b"the upstream neither asked for the request body nor answered (timeouts.body_idle_ms)", ())
         elif stage == LATE_UPLOAD:
             self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
         elif stage == LATE_CLAIM:

@@ -101,7 +101,9 @@ class NssStore:
     def _failure(self, arguments: Sequence[str], output: Output) -> Exception:
         argv = ("certutil", "-d", self._database, *arguments)
         if "SEC_ERROR_BAD_PASSWORD" in output.text:
-            return CaPermissionError(f"{self._database} has a primary password; run: soth-mitm ca install, in a terminal, and type it there")
+            return CaPermissionError(
+                f"{self._database} has a primary password; run: soth-mitm ca install, in a terminal, and type it there"
+            )
         return failure(argv, output, f"soth-mitm ca install, as the owner of {shlex.quote(self._database.removeprefix('sql:'))}")
 
 
