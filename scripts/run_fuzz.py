@@ -76,10 +76,21 @@ def fuzzing_environment(python: Path) -> dict[str, str]:
     }
 
 
-def target_names(python: Path, environment: dict[str, str]) -> list[str]:
-    """Ask the tests which targets there are."""
-    code = "from fuzz.targets import TARGETS; print(*TARGETS)"
+def ask(python: Path, environment: dict[str, str], code: str) -> list[str]:
+    """Run this in Python, and return the words that it prints."""
     return subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+
+def targets(python: Path, environment: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Ask the tests which targets there are; return the environment of each.
+
+    libFuzzer looks for a mutator when it is loaded, so that those which bring their own need that of atheris to be there already.
+    """
+    known = ask(python, environment, "from fuzz.targets import TARGETS; print(*TARGETS)")
+    mutating = ask(python, environment, "from fuzz.targets import TARGETS; print(*(name for name in TARGETS if TARGETS[name].mutate))")
+    (library,) = ask(python, environment, "from atheris import custom_mutator; print(custom_mutator.__file__)")
+    preloaded = {**environment, "LD_PRELOAD": f"{environment['LD_PRELOAD']} {library}"}
+    return {name: preloaded if name in mutating else environment for name in known}
 
 
 def fuzz(python: Path, environment: dict[str, str], name: str, seconds: int) -> Outcome:
@@ -140,14 +151,14 @@ def main() -> int:
     choose_build()
     python = prepare(variant_name(), extra="fuzz")
     environment = fuzzing_environment(python)
-    known = target_names(python, environment)
+    known = targets(python, environment)
     if unknown := [name for name in arguments.targets if name not in known]:
         parser.error(f"no target is called {unknown[0]}; there are: {', '.join(known)}")
     if arguments.replay is not None:
         if len(arguments.targets) != 1:
             parser.error("--replay needs exactly one target")
-        return replay(python, environment, arguments.targets[0], arguments.replay)
-    outcomes = [fuzz(python, environment, name, arguments.seconds) for name in arguments.targets or known]
+        return replay(python, known[arguments.targets[0]], arguments.targets[0], arguments.replay)
+    outcomes = [fuzz(python, known[name], name, arguments.seconds) for name in arguments.targets or known]
     found = [outcome for outcome in outcomes if outcome.code]
     runs = sum(outcome.runs for outcome in outcomes)
     if found:

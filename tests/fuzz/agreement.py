@@ -116,15 +116,19 @@ def check_answers(client: Client, all_exchanged: list[Exchanged], stripped: byte
             and (message.complete or cut or (answer.raw == message.raw and upstream.has_ended))
             for sent, answer, upstream in all_exchanged
         ), f"an answer that nobody gave to this request: {message.head!r} {bytes(message.raw)!r}"
-    check_interims(stream.messages, all_exchanged, stripped)
+    check_interims(client, all_exchanged, stripped)
 
 
-def check_interims(messages: list[Message], all_exchanged: list[Exchanged], stripped: bytes) -> None:
+def check_interims(client: Client, all_exchanged: list[Exchanged], stripped: bytes) -> None:
     """What comes before an answer is ours, or an upstream said it."""
     upstreams = {id(upstream): upstream for _, _, upstream in all_exchanged}.values()
     said = [interim for upstream in upstreams for interim in upstream.responses.messages if interim.head.status < 200]
-    for message in messages:
-        if message.head.status < 200 and message.head.raw != CONTINUE:
+    heard = [message for message in client.responses.messages if message.head.status < 200]
+    goes_on = sum(message.head.raw == CONTINUE for message in heard)
+    expected = sum(bool(request.head.facts["expect_continue"]) for request in client.requests.messages)
+    assert goes_on <= expected + sum(interim.head.status == 100 for interim in said), "told to go on, and did not ask"
+    for message in heard:
+        if message.head.raw != CONTINUE:
             assert any(is_relayed(message, interim, stripped) for interim in said), f"nobody said {message.head!r}"
 
 

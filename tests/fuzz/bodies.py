@@ -126,5 +126,7 @@ def seeds() -> Iterator[bytes]:
                 option |= METHODS.index(block.options.get("request_method", "GET")) << 6
                 option |= END * (block.options.get("eof") == "yes") | HTTP_10 * (block.options.get("http_10") == "yes")
                 yield bytes((option, 30, 3)) + block.data
+                if "trailer_limit" in block.options:
+                    yield bytes((option | SMALL_TRAILERS, int(block.options["trailer_limit"]) - 1, 3)) + block.data
                 if b"chunked\r\n\r\n" in block.data:
                     yield bytes((option & ~RESPONSE, 70, 9)) + CHUNKED_REQUEST + block.data.partition(b"\r\n\r\n")[2]

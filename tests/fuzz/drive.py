@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -55,6 +56,8 @@ def mutator(target: Target) -> dict[str, Callable[[bytes, int, int], bytes]]:
 
 def main(arguments: list[str]) -> None:
     """Write the seeds and fuzz; libFuzzer ends the process."""
+    # not for the symbolizer, which the sanitizers start, and which is no Python
+    os.environ.pop("LD_PRELOAD", None)
     target = TARGETS[arguments[1]]
     run = load(target)
     folder = Path(arguments[2])

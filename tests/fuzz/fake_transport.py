@@ -149,6 +149,11 @@ class FakeTransport:
         self.socket.close()
         self._protocol.connection_lost(error)
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether the peer has said something that the protocol was not given yet, its end included."""
+        return bool(self._incoming) or (self._fin and not self.ended)
+
     # --- what the peer does
 
     def peer_sends(self, data: bytes) -> None:

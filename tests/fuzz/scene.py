@@ -74,6 +74,7 @@ class Upstream(Peer):
         """A request goes out when the exchange before is over: else what the upstream said too early would be taken for the answer."""
         said = len(finals(self.responses))
         assert self.responses.at_boundary and said == len(self.requests.messages), "a request behind an exchange that is not over"
+        assert not self.requests.messages or not self.transport.has_unread, "a request to who has spoken unasked, or is gone"
 
 
 class Client(Peer):
