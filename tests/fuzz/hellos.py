@@ -120,6 +120,9 @@ def seeds() -> Iterator[bytes]:
         client_hello_bytes(context, "example.org"),
         hellos.records(hellos.handshake(body)),
         hellos.records(hellos.handshake(body), 7),
+        # a name as long as may be and a longer one, and two names
+        *(hellos.records(hellos.handshake(hellos.hello_body(extensions=[hellos.server_name(b"a" * count)]))) for count in (255, 256)),
+        hellos.records(hellos.handshake(hellos.hello_body(extensions=[(0, hellos.vector(b"\0\0\1a" * 2, 2))]))),
         # 256 records and 257
         *(hellos.records(hellos.handshake(hellos.hello_body(session_id=more, ciphers=range(105))), 1) for more in (b"x", b"xy")),
         hellos.records(hellos.handshake(hellos.hello_body(extensions=None))),
