@@ -151,6 +151,9 @@ def seeds() -> Iterator[bytes]:
         yield bytes((DECODES | ENCODED | number, 255, 4, 7)) + lines
     raw = zlib.compressobj(wbits=-15)
     yield bytes((DECODES | 1, 255, 4, 7)) + raw.compress(lines) + raw.flush()
+    # messages as long as may be, and a byte longer
+    for size in (10, 11):
+        yield bytes((2, 9, 11, 2)) + b"\0\0\0\0" + bytes((size,)) + b"x" * size + b"\0\0\0\0\0"
     for number, name in enumerate(GRPC_CODINGS):
         message = lines if name is None else ENCODERS[name](lines)
         frame = bytes((name is not None,)) + len(message).to_bytes(4) + message

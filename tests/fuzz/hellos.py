@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 from fuzz.hello_mutations import mutate_hello
 from fuzz.plain_hello import ECH, PlainHello, Refused, ja3_of, ja4_of, read_hello
+from fuzz.plain_http import Refused as HttpRefused
+from fuzz.plain_http import read_head
 from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
 from soth_mitm.tls.fingerprint import ja3, ja4
 from soth_mitm.tls.names import parse_name
@@ -27,6 +29,8 @@ WORDS = (
 
 
 mutate = mutate_hello
+# What begins with a longer word is not taken for HTTP
+LONGEST_METHOD = 32
 
 
 def parsed(data: bytes) -> object:
@@ -53,6 +57,7 @@ def run(data: bytes) -> None:
         assert earlier is NEED_MORE or earlier == verdict or same_fault(earlier, verdict), "a verdict that did not stay"
         earlier_kind = sniff(text[:end])
         assert earlier_kind is NEED_MORE or earlier_kind == kind, "a protocol that did not stay"
+    check_request(text, kind)
     try:
         plain = read_hello(text)
     except Refused as refusal:
@@ -64,6 +69,15 @@ def run(data: bytes) -> None:
         assert isinstance(verdict, ClientHello), f"refused without a reason: {verdict}"
         assert kind == "tls"
         check(verdict, plain, text)
+
+
+def check_request(text: bytes, kind: object) -> None:
+    """No request passes for something else, and be it behind empty lines."""
+    try:
+        request = read_head(text.lstrip(b"\r\n"), True, len(text) + 1)
+    except HttpRefused:
+        return
+    assert request is None or len(request.method) > LONGEST_METHOD or kind == "http", f"a request is taken for {kind}"
 
 
 def same_fault(earlier: object, later: object) -> bool:
@@ -128,6 +142,8 @@ def seeds() -> Iterator[bytes]:
         hellos.records(hellos.handshake(hellos.hello_body(extensions=None))),
         hellos.records(hellos.handshake(body, kind=2)),
         b"GET / HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\r\n\n\r\nPOST http://a HTTP/1.0\r\n\r\n",
         b"CONNECT a:1 HTTP/1.1\r\n",
         b"OPTIONS * HTTP/1.1\r\n",
         b"PUT https://a/ HTTP/1.1\r\n",

@@ -45,6 +45,7 @@ VERBS = {
     "raw": "w",
     "corrupt": "k",
     "notify": "b",
+    "client_queues": "q",
     "client_notifies": "y",
     "upstream_notifies": "Y",
 }

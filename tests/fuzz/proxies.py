@@ -23,7 +23,7 @@ from fuzz.agreement import check_answers, exchanged, is_forwarded, is_own, name_
 from fuzz.conversations import SWITCHED, finals
 from fuzz.fake_loop import FakeLoop
 from fuzz.mutations import mutate_operations
-from fuzz.operations import VERBS, from_text, parse
+from fuzz.operations import VERBS, Operation, from_text, parse
 from fuzz.proxy_peers import Origin, ProxyClient, SecurablePeer, authority
 from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, repeated, settings_of
 from fuzz.scripted_handler import ConnectionHandler
@@ -95,6 +95,7 @@ class ProxyScene(Scene):
         super().__init__(ConnectionHandler(loop, hooks), loop, dials_at_once=not pool & 16)
         loop.connect = lambda factory, address: self.dial(lambda: self._connected(factory, address))
         self._stopping: Any = None
+        self._time_passed = False
         config = self._config()
         self._head_limit = config.max_http_head_bytes
         self._speak_tls = bool(self._more & SPEAK_TLS)
@@ -105,8 +106,14 @@ class ProxyScene(Scene):
 
     @property
     def intercepts(self) -> bool:
-        """Whether everybody is kept from being tunnelled to a.example."""
-        return self.blocks_unknown and not self.handler.leaves_alone("a.example")
+        """Whether everybody is kept from being tunnelled to a.example: because nobody is, or because they all speak HTTP at once."""
+        clients = [client for client in self.clients if isinstance(client, ProxyClient) and client.inside is not None]
+        tunnels_nobody = self.blocks_unknown or (not self._time_passed and all(client.speaks_http for client in clients))
+        return tunnels_nobody and not self.handler.leaves_alone("a.example")
+
+    def act(self, operation: Operation) -> None:
+        self._time_passed |= operation.verb == "late"
+        super().act(operation)
 
     def origins_of(self, host: str) -> list[Origin]:
         """Return the connections to a host."""
@@ -258,7 +265,8 @@ def check_conversations(scene: ProxyScene) -> None:
             assert any(is_forwarded(sent, message) for message in asked), f"nobody asked for {sent.head!r} {bytes(sent.raw)!r}"
     for client in clients:
         connects = any(message.head.method == "CONNECT" for message in client.requests.messages)
-        if not connects or (scene.intercepts and client.requests.messages[0].head.target.startswith("a.example:")):
+        is_http = client.tls is not None or client.speaks_http or (client.inside is not None and sniff(client.inside) == "http")
+        if not connects or (is_http and scene.intercepts and client.requests.messages[0].head.target.startswith("a.example:")):
             check_answers(client, exchanged(scene), b"")
         if scene.blocks_unlisted and client.asked_name == "z.example":
             inside = finals(client.responses)[1:]

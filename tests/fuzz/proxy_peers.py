@@ -9,11 +9,14 @@ from typing import Any
 from fuzz.agreement import ESTABLISHED
 from fuzz.conversations import LIMIT, finals, request_stream, response_stream
 from fuzz.fake_loop import FakeLoop
+from fuzz.plain_http import Refused, read_head
 from fuzz.scene import Client, Peer
 from fuzz.tls_peer import TlsPeer
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca
 from support.certs import TestCA
 
+# What begins with a longer word is not taken for HTTP
+LONGEST_METHOD = 32
 # Whom a client asks for in TLS, if not for whom it asked in CONNECT: by the first byte that it says inside
 OTHER_NAMES = {b"!": "b.example", b"~": "z.example"}
 
@@ -106,6 +109,22 @@ class ProxyClient(SecurablePeer, Client):
     def is_connected(self) -> bool:
         """Whether it was let through to somebody, and has said nothing there yet."""
         return self.heard == ESTABLISHED and not self.requests.rest and len(self.requests.messages) == 1
+
+    @property
+    def inside(self) -> bytes | None:
+        """What it has said behind its CONNECT, None when it began with something else."""
+        if not self.requests.messages or self.requests.messages[0].head.method != "CONNECT":
+            return None
+        return self.said.removeprefix(b"\r\n")[len(self.requests.messages[0].head.raw) :]
+
+    @property
+    def speaks_http(self) -> bool:
+        """Whether there is a good request behind its CONNECT, and be it behind empty lines."""
+        try:
+            head = read_head((self.inside or b"").lstrip(b"\r\n"), True, LIMIT)
+        except Refused:
+            return False
+        return head is not None and len(head.method) <= LONGEST_METHOD
 
     def begin_tls(self, data: bytes) -> None:
         """Speak TLS from now on."""

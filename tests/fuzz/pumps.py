@@ -2,7 +2,8 @@
 
 One side of a TLS connection is ours, in a tunnel to a plain connection; the other side is OpenSSL's. Input: see `operations`; the settings
 are one byte. ``client`` lets the peer write, ``raw`` puts bytes on the wire, ``corrupt`` changes one that waits there, ``notify`` is
-close_notify; the digit of ``client`` says how many tenths of what is on the wire are delivered, 0 for all of it.
+close_notify; the digit of ``client`` says how many tenths of what is on the wire are delivered, 0 for all of it. ``client_queues`` lets the
+peer write, and nothing is delivered yet: what is said, or, with a digit, so many records of the greatest length.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ WE_ARE_CLIENT, OLD_VERSION, HANDSHAKE_FIRST = 1, 2, 4
 NAME = "localhost"
 mutate = functools.partial(mutate_operations, ())
 MOST_OPERATIONS = 60
+LONGEST_RECORD = 16384
 # More than one read buffer holds
 MANY = 70_000
 
@@ -113,6 +115,9 @@ class PumpScene:
         match verb:
             case "client" | "client_many":
                 self.peer.write(data * (1 + MANY // len(data)) if data and verb.endswith("many") else data)
+            case "client_queues" if data:
+                self.peer.write((data * (number * LONGEST_RECORD))[: number * LONGEST_RECORD] if number else data)
+                return
             case "upstream" | "upstream_many":
                 more = data * (1 + MANY // len(data)) if data and verb.endswith("many") else data
                 if not transport.closing and not transport.ended:
