@@ -105,6 +105,19 @@ def test_garbage_is_an_error_that_names_the_coding(coding: bytes, encode: Encode
     assert error is not None and error.startswith(coding.decode().lower() + ": ")
 
 
+@each_coding
+def test_what_a_coding_could_not_take_at_once_is_not_lost(coding: bytes, encode: Encode) -> None:
+    """An outer coding that gives out far more than one step may, out of few bytes and of many."""
+    content = b"".join(b"%d " % number for number in range(150_000))
+    # stored, so that it is the outer coding that makes it small
+    stored = gzip.compress(content, compresslevel=0)
+    packed = encode(stored)
+    assert decode_body(b"gzip, " + coding, packed, LIMIT) == (content, None)
+    assert decoded(b"gzip, " + coding, [packed[at : at + 5000] for at in range(0, len(packed), 5000)]) == (content, None)
+    zeros = encode(gzip.compress(bytes(LIMIT), compresslevel=0))
+    assert decode_body(b"gzip, " + coding, zeros, LIMIT) == (bytes(LIMIT), None)
+
+
 @pytest.mark.parametrize("value", [None, b"", b" ", b"identity", b"Identity, ,identity"])
 def test_no_coding_needs_no_decoder(value: bytes | None) -> None:
     assert decoder_for(value, LIMIT) is None

@@ -147,7 +147,8 @@ cdef class _BrotliStage(_Stage):
             self.engine = brotli.Decompressor()
         out = self.engine.process(data, output_buffer_limit=most)
         self.complete = self.engine.is_finished()
-        self.pending = not self.complete and not self.engine.can_accept_more_data()
+        # a library that has taken all input says that it takes more, whatever it has not given out yet
+        self.pending = not self.complete and (len(out) >= most or not self.engine.can_accept_more_data())
         return out
 
 
