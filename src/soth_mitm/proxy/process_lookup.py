@@ -1,12 +1,12 @@
 """Process attribution as connections use it: who connected lately is recalled at once, others are looked up off the loop."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ProcessInfo, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.process.attribution import ProcessAttribution
+from soth_mitm.proxy.threads import Threads
 
 # A look-up holds its thread for microseconds to milliseconds; more threads would only queue for the interpreter.
 THREADS = 2
@@ -27,7 +27,7 @@ class ProcessLookup:
         self.seconds = process_attribution.lookup_timeout_ms / 1000
         self.enabled = process_attribution.enabled
         self.timeouts = 0
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="soth-mitm process")
+        self._threads = Threads(THREADS, "soth-mitm process")
 
     def recall(self, family: SocketFamily) -> ProcessInfo | None:
         """Return the client's process if it is one of those that connected lately; None to have it looked up by `find`."""
@@ -58,5 +58,5 @@ class ProcessLookup:
 
     def close(self) -> None:
         """Stop the threads, without waiting for a look-up that hangs."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         self.attribution.close()

@@ -5,11 +5,11 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from soth_mitm.proxy.tally import Tally
+from soth_mitm.proxy.threads import Threads
 
 # Names remembered, and names looked up at once
 MAX_NAMES = 4096
@@ -44,7 +44,7 @@ class Resolver:
         self._seconds = seconds
         self._tally = tally
         self._look_up = look_up or self._ask_system
-        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="soth-mitm name")
+        self._threads = Threads(MAX_THREADS, "soth-mitm name")
         self._max_names = max_names
         self._now = time.monotonic
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -107,4 +107,4 @@ class Resolver:
             look_up.cancel()
         if running:
             await asyncio.wait(running)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -27,6 +26,7 @@ from soth_mitm.proxy.process_lookup import ProcessLookup
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tally import Tally
+from soth_mitm.proxy.threads import Threads
 from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.leaf import LeafStore
 
@@ -81,7 +81,7 @@ class Service:
         self._leaves = self._leaf_store(config)
         self._leaves_minted_before = 0
         # one thread: many new names at a time are not to take the interpreter from the traffic
-        self._minting = ThreadPoolExecutor(1, thread_name_prefix="soth-mitm leaf")
+        self._minting = Threads(1, "soth-mitm leaf")
         self._generations = [self._generation(config)]
 
     def _leaf_store(self, config: MitmConfig) -> LeafStore:
@@ -230,7 +230,7 @@ class Service:
         for generation in self._generations:
             await generation.close()
         self._lookup.close()
-        self._minting.shutdown(wait=False, cancel_futures=True)
+        self._minting.close()
 
     # --- figures
 
