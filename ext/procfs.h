@@ -1,4 +1,5 @@
-/* Linux procfs: is a socket held at this descriptor of that process, and which process is it now. Elsewhere it knows of none. */
+/* Linux procfs: a process held by open files, so that nothing else can pass for it, and whether it holds a socket at a descriptor.
+ * Elsewhere no process can be held. */
 #ifndef SOTH_PROCFS_H
 #define SOTH_PROCFS_H
 
@@ -6,9 +7,14 @@
 #include <stdint.h>
 
 typedef struct {
+    int64_t pid;
     int64_t parent;
     uint64_t start; /* clock ticks since boot */
     uint64_t stack; /* bottom of the stack: it moves when the process executes another program; 0 for what we may not inspect */
+    int sockets;    /* its directory of descriptors: this process's for ever, whoever has its pid later */
+    int parents;    /* its parent's; -1: it has none that we may look at */
+    int image;      /* its environment, which can be read until it ends or executes another program; -1: it has an empty one */
+    int stat;       /* instead of that: its stat, to be compared with the above; else -1 */
 } SothProcess;
 
 /* The fields of /proc/<pid>/stat (proc(5)) behind the name, which may hold blanks and parentheses and so ends at the last one: the parent
@@ -50,43 +56,102 @@ static inline int soth_parse_stat(const char *text, size_t n, SothProcess *proce
 
 enum { SOTH_PROCFS_PATH = 512 };
 
-/* Does process `pid` hold the socket of `inode` at `descriptor`? Also 0 when we may not look. */
-static inline int soth_holds_socket(const char *proc, int64_t pid, int64_t descriptor, uint64_t inode)
+static inline int soth_open_of(const char *proc, int64_t pid, const char *name, int flags)
 {
-    char path[SOTH_PROCFS_PATH], found[64], wanted[64];
-    const int length = snprintf(path, sizeof path, "%s/%lld/fd/%lld", proc, (long long)pid, (long long)descriptor);
-    const int n = snprintf(wanted, sizeof wanted, "socket:[%llu]", (unsigned long long)inode);
-    if (length < 0 || (size_t)length >= sizeof path)
-        return 0;
-    return readlink(path, found, sizeof found) == n && memcmp(found, wanted, (size_t)n) == 0;
+    char path[SOTH_PROCFS_PATH];
+    const int length = snprintf(path, sizeof path, "%s/%lld/%s", proc, (long long)pid, name);
+    return length < 0 || (size_t)length >= sizeof path ? -1 : open(path, O_RDONLY | O_CLOEXEC | flags);
 }
 
-/* 0 when there is no such process, or we may not look. */
-static inline int soth_read_process(const char *proc, int64_t pid, SothProcess *process)
+static inline void soth_close(int file)
 {
-    char path[SOTH_PROCFS_PATH], text[2048];
-    const int length = snprintf(path, sizeof path, "%s/%lld/stat", proc, (long long)pid);
-    if (length < 0 || (size_t)length >= sizeof path)
-        return 0;
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return 0;
-    const ssize_t n = read(file, text, sizeof text);
-    close(file);
+    if (file >= 0)
+        close(file);
+}
+
+static inline int soth_read_stat(int file, SothProcess *process)
+{
+    char text[2048];
+    const ssize_t n = pread(file, text, sizeof text, 0);
     return n > 0 && soth_parse_stat(text, (size_t)n, process);
+}
+
+static inline void soth_close_process(SothProcess *process)
+{
+    soth_close(process->sockets);
+    soth_close(process->parents);
+    soth_close(process->image);
+    soth_close(process->stat);
+    process->pid = 0;
+}
+
+/* Hold process `pid` until soth_close_process(). 0 when there is no such process, or we may not look; then nothing is held. */
+static inline int soth_open_process(const char *proc, int64_t pid, SothProcess *process)
+{
+    char byte;
+    process->pid = pid;
+    process->parents = -1;
+    process->sockets = soth_open_of(proc, pid, "fd", O_DIRECTORY);
+    /* before the stat is read: if it executes another program in between, that is seen later */
+    process->image = soth_open_of(proc, pid, "environ", 0);
+    process->stat = soth_open_of(proc, pid, "stat", 0);
+    if (process->sockets < 0 || process->stat < 0 || !soth_read_stat(process->stat, process)) {
+        soth_close_process(process);
+        return 0;
+    }
+    if (process->image >= 0 && pread(process->image, &byte, 1, 0) == 1) {
+        close(process->stat);
+        process->stat = -1;
+    } else {
+        soth_close(process->image);
+        process->image = -1;
+    }
+    if (process->parent)
+        process->parents = soth_open_of(proc, process->parent, "fd", O_DIRECTORY);
+    return 1;
+}
+
+/* Does it live, and execute the program that it did when it was opened? */
+static inline int soth_is_same(const SothProcess *process)
+{
+    char byte;
+    SothProcess now = {0};
+    if (process->image >= 0)
+        return pread(process->image, &byte, 1, 0) == 1;
+    return soth_read_stat(process->stat, &now) && now.start == process->start && now.stack == process->stack;
+}
+
+/* Is the socket of `inode` held at `descriptor` in the directory of descriptors `sockets`? */
+static inline int soth_holds_socket(int sockets, int64_t descriptor, uint64_t inode)
+{
+    char name[24], found[64], wanted[64];
+    snprintf(name, sizeof name, "%lld", (long long)descriptor);
+    const int n = snprintf(wanted, sizeof wanted, "socket:[%llu]", (unsigned long long)inode);
+    return sockets >= 0 && readlinkat(sockets, name, found, sizeof found) == n && memcmp(found, wanted, (size_t)n) == 0;
 }
 
 #else
 
-static inline int soth_holds_socket(const char *proc, int64_t pid, int64_t descriptor, uint64_t inode)
+static inline void soth_close_process(SothProcess *process)
 {
-    (void)proc, (void)pid, (void)descriptor, (void)inode;
+    process->pid = 0;
+}
+
+static inline int soth_open_process(const char *proc, int64_t pid, SothProcess *process)
+{
+    (void)proc, (void)pid, (void)process;
     return 0;
 }
 
-static inline int soth_read_process(const char *proc, int64_t pid, SothProcess *process)
+static inline int soth_is_same(const SothProcess *process)
 {
-    (void)proc, (void)pid, (void)process;
+    (void)process;
+    return 0;
+}
+
+static inline int soth_holds_socket(int sockets, int64_t descriptor, uint64_t inode)
+{
+    (void)sockets, (void)descriptor, (void)inode;
     return 0;
 }
 

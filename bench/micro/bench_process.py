@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from soth_mitm._dataplane.sock_diag import SockDiag
 from soth_mitm.process import linux
+from soth_mitm.process.address import pack_host
 from soth_mitm.process.attribution import ProcessAttribution
 
 CONNECT = "import socket, sys; s = [socket.create_connection(('127.0.0.1', int(p))) for p in sys.argv[1:] * 2]; sys.stdin.read()"
@@ -91,7 +93,7 @@ def run(connections: tuple[socket.socket, socket.socket], rounds: int) -> None:
     ends = [(connection.getsockname(), connection.getpeername()) for connection in connections]
     attribution = ProcessAttribution()
     system = linux.LinuxProcesses()
-    kernel = linux.SockDiag()
+    kernel = SockDiag()
     local, remote = ends[0]
     info = attribution.lookup(local, remote)
     if info is None:
@@ -108,7 +110,7 @@ def run(connections: tuple[socket.socket, socket.socket], rounds: int) -> None:
             linux.find_in_table(file.read(), remote, local, mapped=False)
 
     print(f"{'microseconds':58} {'median':>9} {'p95':>9}")
-    measure("socket by sock_diag", rounds, lambda: kernel.ask(remote, local))
+    measure("socket by sock_diag", rounds, lambda: kernel.ask(pack_host(remote[0]), remote[1], pack_host(local[0]), local[1]))
     measure("socket by /proc/net/tcp", rounds, read_table)
     measure("start token", rounds, lambda: system.start_token(pid))
     measure("describe", rounds, lambda: system.describe(pid))

@@ -1,9 +1,10 @@
-/* ext/procfs.h: forms of /proc/<pid>/stat, and this process as the kernel tells of it. */
+/* ext/procfs.h: forms of /proc/<pid>/stat, and processes as the kernel tells of them. */
 #define _GNU_SOURCE
 #include "procfs.h"
 
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "guard.h"
 
@@ -33,17 +34,51 @@ int main(void)
     check_stat("", 0);
     check_stat(")", 0);
 #if defined(__linux__)
-    SothProcess self = {0};
-    CHECK(soth_read_process("/proc", getpid(), &self), "our own stat cannot be read");
+    SothProcess self = {0}, child = {0}, nobody = {0};
+    CHECK(soth_open_process("/proc", getpid(), &self), "we cannot be opened ourselves");
     CHECK(self.parent == getppid() && self.start > 0, "parent %lld, start %llu", (long long)self.parent, (unsigned long long)self.start);
-    CHECK(!soth_read_process("/proc", 1LL << 40, &self), "a process that cannot be was found");
-    CHECK(!soth_holds_socket("/proc", getpid(), 0, 0), "descriptor 0 passes for a socket with inode 0");
+    CHECK(soth_is_same(&self), "we are not the same");
+    CHECK(!soth_open_process("/proc", 1LL << 40, &nobody) && nobody.pid == 0, "a process that cannot be was opened");
+    CHECK(!soth_holds_socket(self.sockets, 0, 0), "descriptor 0 passes for a socket with inode 0");
+    CHECK(!soth_holds_socket(-1, 0, 0), "nobody passes for the holder of a socket");
     int pair[2];
     struct stat about;
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0 && fstat(pair[0], &about) == 0, "a pair of sockets");
-    CHECK(soth_holds_socket("/proc", getpid(), pair[0], about.st_ino), "our own socket was not found");
-    CHECK(!soth_holds_socket("/proc", getpid(), pair[1], about.st_ino), "the other end passes for it");
-    CHECK(!soth_holds_socket("/proc", getpid(), 9999, about.st_ino), "a descriptor that is not open passes for it");
+    CHECK(soth_holds_socket(self.sockets, pair[0], about.st_ino), "our own socket was not found");
+    CHECK(!soth_holds_socket(self.sockets, pair[1], about.st_ino), "the other end passes for it");
+    CHECK(!soth_holds_socket(self.sockets, 9999, about.st_ino), "a descriptor that is not open passes for it");
+
+    /* a child that ends: with an environment and without one */
+    static char *const arguments[] = {"cat", NULL};
+    static char *const environments[][2] = {{"A=1", NULL}, {NULL, NULL}};
+    for (int empty = 0; empty < 2; empty++) {
+        int go[2], words[2];
+        char byte;
+        CHECK(pipe(go) == 0 && pipe(words) == 0, "pipes");
+        const pid_t pid = fork();
+        if (pid == 0) {
+            dup2(go[0], 0);
+            dup2(words[1], 1);
+            close(go[1]);
+            close(words[0]);
+            execve("/bin/cat", arguments, environments[empty]);
+            _exit(1);
+        }
+        close(go[0]);
+        close(words[1]);
+        CHECK(write(go[1], "1", 1) == 1 && read(words[0], &byte, 1) == 1, "the child runs");
+        CHECK(soth_open_process("/proc", pid, &child), "the child cannot be opened");
+        CHECK((child.image < 0) == empty && (child.stat < 0) == !empty, "image %d, stat %d", child.image, child.stat);
+        CHECK(child.parent == getpid() && soth_is_same(&child), "the child is not what it is");
+        CHECK(soth_holds_socket(child.parents, pair[0], about.st_ino), "its parent does not hold our socket");
+        close(go[1]);
+        CHECK(waitpid(pid, NULL, 0) == pid, "the child ends");
+        CHECK(!soth_is_same(&child), "the child lives on");
+        CHECK(!soth_holds_socket(child.sockets, pair[0], about.st_ino), "the child holds on");
+        soth_close_process(&child);
+        close(words[0]);
+    }
+    soth_close_process(&self);
 #endif
     return 0;
 }

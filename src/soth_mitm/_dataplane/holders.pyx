@@ -3,67 +3,78 @@
 Programs open one connection after the other, and the kernel gives them the same few descriptors again. So the places where their sockets
 were held lately are asked first: those whose connections have ended, in the order in which they did, then the others. What was asked in
 vain on the way to an answer is asked last the next time. A place costs a system call of two microseconds, and there are at most
-`RECENT_HOLDERS`.
+`RECENT_HOLDERS`. Processes are held by open files of procfs, so that a pid that was given to another one is never taken for it.
 """
 
 cimport cython
 
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 
 
 @cython.final
 cdef class RecentHolders:
-    """Places (process and descriptor) at which sockets were held lately. `proc` is where procfs is mounted. Hold a lock around calls.
+    """Places (process and descriptor) at which sockets were held lately. `proc` is where procfs is mounted. May be used by threads: the
+    interpreter's lock is held in each call.
 
     `connection` is any number that the caller tells connections by; it orders the places, and no answer depends on it.
     """
 
     def __cinit__(self, bytes proc not None):
         self.proc = proc
+        self.tokens = [None] * RECENT_PROCESSES
 
     def note(self, int64_t pid, int64_t descriptor, int64_t connection):
         """Remember where the socket of `connection` is held; the place that was not useful for longest is forgotten."""
-        cdef int place, oldest = 0
+        cdef int place, oldest, process = self.index_of(pid)
+        if process < 0:
+            return
         for place in range(self.count):
-            if self.holders[place].pid == pid and self.holders[place].descriptor == descriptor:
-                oldest = place
+            if self.holders[place].process == process and self.holders[place].descriptor == descriptor:
                 break
-            if self.holders[place].used < self.holders[oldest].used:
-                oldest = place
         else:
-            if self.count < RECENT_HOLDERS:
-                oldest = self.count
-                self.count += 1
-        self.holders[oldest].pid = pid
-        self.holders[oldest].descriptor = descriptor
-        self.holders[oldest].connection = connection
-        self.take(oldest)
+            if self.count == RECENT_HOLDERS:
+                oldest = 0
+                for place in range(self.count):
+                    if self.holders[place].used < self.holders[oldest].used:
+                        oldest = place
+                self.remove(oldest)
+                # it may have been the last one of this very process
+                process = self.index_of(pid)
+                if process < 0:
+                    return
+            place = self.count
+            self.count += 1
+            self.holders[place].process = process
+            self.holders[place].descriptor = descriptor
+        self.holders[place].connection = connection
+        self.take(place)
 
     def find(self, uint64_t inode, int64_t connection):
         """Return the pid and the start token of the process that holds the socket of `inode` at a known place, or None.
 
-        Of a socket that processes share after a fork it is the topmost of their line.
+        Also None when its parent holds it too: then it may not be the one that opened it.
         """
-        cdef SothProcess process
-        cdef const char* proc = self.proc
         cdef Holder holder
+        cdef SothProcess* process
         cdef int place = 0
-        while place < self.count and not soth_holds_socket(proc, self.holders[place].pid, self.holders[place].descriptor, inode):
+        while place < self.count:
+            holder = self.holders[place]
+            if soth_holds_socket(self.processes[holder.process].sockets, holder.descriptor, inode):
+                break
             place += 1
         if place == self.count:
             return None
-        holder = self.holders[place]
-        if not soth_read_process(proc, holder.pid, &process):
+        process = &self.processes[holder.process]
+        if not soth_is_same(process):
+            self.forget(holder.process)
             return None
-        while process.parent and soth_holds_socket(proc, process.parent, holder.descriptor, inode):
-            holder.pid = process.parent
-            if not soth_read_process(proc, holder.pid, &process):
-                return None
-        self.holders[place].pid = holder.pid
+        if soth_holds_socket(process.parents, holder.descriptor, inode):
+            self.remove(place)
+            return None
         self.holders[place].connection = connection
         self.pass_over(place)
         self.take(0)
-        return holder.pid, f"{process.start}.{process.stack}"
+        return process.pid, self.tokens[holder.process]
 
     def ended(self, int64_t connection):
         """The socket of `connection` is closed: the next one of its process is likely to be held at the same place."""
@@ -79,7 +90,72 @@ cdef class RecentHolders:
 
     def pids(self):
         """Return the processes known, in the order in which they are asked."""
-        return list(dict.fromkeys([self.holders[place].pid for place in range(self.count)]))
+        return list(dict.fromkeys([self.processes[self.holders[place].process].pid for place in range(self.count)]))
+
+    def close(self):
+        """Forget everything, and close what is open for it."""
+        cdef int process
+        for process in range(RECENT_PROCESSES):
+            if self.processes[process].pid:
+                self.forget(process)
+
+    def __dealloc__(self):
+        cdef int process
+        for process in range(RECENT_PROCESSES):
+            if self.processes[process].pid:
+                soth_close_process(&self.processes[process])
+
+    cdef int index_of(self, int64_t pid) except -2:
+        cdef SothProcess opened
+        cdef int process
+        for process in range(RECENT_PROCESSES):
+            if self.processes[process].pid == pid:
+                if soth_is_same(&self.processes[process]):
+                    return process
+                self.forget(process)
+                break
+        if not soth_open_process(self.proc, pid, &opened):
+            return -1
+        process = self.free_index()
+        self.processes[process] = opened
+        self.tokens[process] = f"{opened.start}.{opened.stack}"
+        return process
+
+    cdef int free_index(self) noexcept:
+        cdef uint64_t[RECENT_PROCESSES] used
+        cdef int place, process, oldest = 0
+        memset(used, 0, sizeof(used))
+        for process in range(RECENT_PROCESSES):
+            if self.processes[process].pid == 0:
+                return process
+        for place in range(self.count):
+            process = self.holders[place].process
+            used[process] = max(used[process], self.holders[place].used)
+        for process in range(RECENT_PROCESSES):
+            if used[process] < used[oldest]:
+                oldest = process
+        self.forget(oldest)
+        return oldest
+
+    cdef void forget(self, int process) noexcept:
+        cdef int place = self.count
+        while place:
+            place -= 1
+            if self.holders[place].process == process:
+                self.remove(place)
+        if self.processes[process].pid:
+            soth_close_process(&self.processes[process])
+
+    cdef void remove(self, int place) noexcept:
+        cdef int process = self.holders[place].process
+        self.count -= 1
+        memmove(&self.holders[place], &self.holders[place + 1], (self.count - place) * sizeof(Holder))
+        if place < self.freed:
+            self.freed -= 1
+        for place in range(self.count):
+            if self.holders[place].process == process:
+                return
+        soth_close_process(&self.processes[process])
 
     cdef void pass_over(self, int places) noexcept:
         cdef Holder[RECENT_HOLDERS] passed

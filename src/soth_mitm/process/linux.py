@@ -12,31 +12,14 @@ import os
 import socket
 import struct
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from soth_mitm._dataplane.holders import RecentHolders
+from soth_mitm._dataplane.sock_diag import SockDiag
 from soth_mitm.connection import ProcessInfo, SocketAddress
 from soth_mitm.process.address import interface_of, map_to_v6, pack_host
 from soth_mitm.process.naming import program_name
-
-_NETLINK_HEADER = "=IHHII"  # length, type, flags, sequence, port id
-# The header; family, protocol, extensions, states; the connection's id: ports and addresses as on the wire, interface, cookie
-_DIAG_REQUEST = struct.Struct(f"{_NETLINK_HEADER} BBBxI HH16s16sI8s")
-_NETLINK_HEADER_SIZE = struct.calcsize(_NETLINK_HEADER)
-_DIAG_KIND = struct.Struct("=H")
-_DIAG_KIND_OFFSET = 4
-_DIAG_ANSWER_STATE = _NETLINK_HEADER_SIZE + 1
-_DIAG_ANSWER_OWNER = struct.Struct("=II")  # uid, inode: the end of inet_diag_msg
-_DIAG_ANSWER_OWNER_OFFSET = _NETLINK_HEADER_SIZE + 4 + 48 + 12
-_NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
-_NLM_F_REQUEST = 1
-_NLMSG_ERROR = 2
-_NO_COOKIE = b"\xff" * 8
-_ALL_STATES = 0xFFFFFFFF
-_TCP_LISTEN = 10
 
 
 class SocketEntry(NamedTuple):
@@ -61,19 +44,14 @@ class ProcessStat(NamedTuple):
     start_token: str
 
 
-class DiagUnavailableError(OSError):
-    """This kernel, or the sandbox around us, does not answer sock_diag requests for TCP."""
-
-
 class LinuxProcesses:
-    """Which process holds a socket, and who that process is. Thread-safe; `close` closes the one socket to the kernel that it keeps.
+    """Which process holds a socket, and who that process is. Thread-safe; `close` closes the few files that it keeps open.
 
     `proc` is where procfs is mounted. What we may not read (other users' processes, unless we are root) is as good as absent.
     """
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
-        self._lock = threading.Lock()
         self._recent = RecentHolders(os.fsencode(proc))
         self._diag = SockDiag()
         self._diag_usable = True
@@ -89,17 +67,15 @@ class LinuxProcesses:
         if entry is None or entry.inode == 0:
             return None
         link = f"socket:[{entry.inode}]"
-        with self._lock:
-            found = self._recent.find(entry.inode, hash(remote))
-            pids = self._recent.pids()
+        found = self._recent.find(entry.inode, hash(remote))
         if found is not None:
             return found[0]
+        pids = self._recent.pids()
         holding = self._first_holding(pids, link) or self._search(pids, link, entry.uid)
         if holding is None:
             return None
         pid = self._opener(holding, link)
-        with self._lock:
-            self._recent.note(pid, int(holding.descriptor), hash(remote))
+        self._recent.note(pid, int(holding.descriptor), hash(remote))
         return pid
 
     def find_recent_owner(self, local: SocketAddress, remote: SocketAddress) -> tuple[int, str] | None:
@@ -107,22 +83,19 @@ class LinuxProcesses:
         if not self._diag_proved:
             return None
         try:
-            entry = self._diag.ask(remote, local)
-        except DiagUnavailableError:
+            found = self._ask(remote, local)
+        except OSError:
             return None
-        if entry is None or entry.inode == 0:
-            return None
-        with self._lock:
-            return self._recent.find(entry.inode, hash(remote))
+        return None if found is None or found[0] == 0 else self._recent.find(found[0], hash(remote))
 
     def connection_ended(self, remote: SocketAddress) -> None:
         """Expect the next connection of the same process where the one from `remote` was held."""
-        with self._lock:
-            self._recent.ended(hash(remote))
+        self._recent.ended(hash(remote))
 
     def close(self) -> None:
-        """Close the socket to the kernel."""
+        """Close what is kept open."""
         self._diag.close()
+        self._recent.close()
 
     def peer_pid(self, sock: socket.socket) -> int | None:
         """Return the process that connected a Unix socket, None if it lives in a pid namespace that we cannot see."""
@@ -157,20 +130,26 @@ class LinuxProcesses:
     def _client_socket(self, client: SocketAddress, peer: SocketAddress) -> SocketEntry | None:
         if self._diag_usable:
             try:
-                entry = self._diag.ask(client, peer)
-            except DiagUnavailableError:
+                found = self._ask(client, peer)
+            except OSError:
                 self._diag_usable = False
             else:
-                self._diag_proved = self._diag_proved or entry is not None
+                self._diag_proved = self._diag_proved or found is not None
                 # Until it has answered once, "no such socket" may also mean that tcp_diag is not loaded: the error number is the same.
                 if self._diag_proved:
-                    return entry
+                    return found and SocketEntry(*found)
         tables = ("net/tcp", "net/tcp6") if len(pack_host(client[0])) == 4 else ("net/tcp6",)
         for table in tables:
             entry = find_in_table(self._read(table) or b"", client, peer, mapped=table == "net/tcp6")
             if entry is not None:
                 return entry
         return None
+
+    def _ask(self, client: SocketAddress, peer: SocketAddress) -> tuple[int, int] | None:
+        source, destination = pack_host(client[0]), pack_host(peer[0])
+        if len(source) != len(destination):
+            return None
+        return self._diag.ask(source, client[1], destination, peer[1], interface_of(client[0]) if "%" in client[0] else 0)
 
     def _search(self, searched: Iterable[int], link: str, uid: int) -> Holding | None:
         """Search the processes of the socket's user, then, if we are root, the others: a process may have changed its user since."""
@@ -250,78 +229,6 @@ def parse_stat(data: bytes) -> ProcessStat:
     head, _, tail = data.rpartition(b")")
     fields = tail.split()
     return ProcessStat(os.fsdecode(head.partition(b"(")[2]), int(fields[1]), f"{fields[19].decode()}.{fields[25].decode()}")
-
-
-def diag_request(client: SocketAddress, peer: SocketAddress) -> bytes:
-    """Build the sock_diag request for the one TCP socket that is bound to `client` and connected to `peer`.
-
-    IPv4-mapped addresses are asked for as IPv4: the kernel files such sockets there, whatever their family.
-    """
-    source, destination = pack_host(client[0]), pack_host(peer[0])
-    family = socket.AF_INET if len(source) == 4 else socket.AF_INET6
-    ports = socket.htons(client[1]), socket.htons(peer[1])
-    return _DIAG_REQUEST.pack(
-        *(_DIAG_REQUEST.size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0),
-        *(family, socket.IPPROTO_TCP, 0, _ALL_STATES),
-        *(*ports, source, destination, interface_of(client[0]), _NO_COOKIE),
-    )
-
-
-def parse_diag_answer(answer: bytes) -> SocketEntry | None:
-    """Read the kernel's answer; None if there is no such connection. Raises DiagUnavailableError for any other refusal."""
-    (kind,) = _DIAG_KIND.unpack_from(answer, _DIAG_KIND_OFFSET)
-    if kind == _NLMSG_ERROR:
-        code = -struct.unpack_from("=i", answer, _NETLINK_HEADER_SIZE)[0]
-        if code == errno.ENOENT:
-            return None
-        raise DiagUnavailableError(code, f"sock_diag refused: {os.strerror(code)}")
-    # Where no connection matches, the kernel answers with a listener on that port if there is one.
-    if answer[_DIAG_ANSWER_STATE] == _TCP_LISTEN:
-        return None
-    uid, inode = _DIAG_ANSWER_OWNER.unpack_from(answer, _DIAG_ANSWER_OWNER_OFFSET)
-    return SocketEntry(inode, uid)
-
-
-class SockDiag:
-    """A socket to the kernel that answers which socket a connection's end is; thread-safe, opened by the first question."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._closed = False
-
-    def ask(self, client: SocketAddress, peer: SocketAddress) -> SocketEntry | None:
-        """Ask for the socket of `client`'s end; None if there is none here. Raises DiagUnavailableError."""
-        if sys.platform != "linux":
-            raise DiagUnavailableError(errno.ENOTSUP, "sock_diag exists on Linux only")
-        request = diag_request(client, peer)
-        try:
-            with self._lock:
-                if self._closed:
-                    raise DiagUnavailableError(errno.EBADF, "sock_diag is not asked any more")
-                if self._socket is None:
-                    self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_SOCK_DIAG)
-                # the kernel has answered when it has taken the question
-                self._socket.sendto(request, (0, 0))
-                answer = self._socket.recv(4096)
-        except DiagUnavailableError:
-            raise
-        except OSError as error:
-            self._drop()
-            raise DiagUnavailableError(error.errno, f"sock_diag cannot be asked: {error.strerror}") from error
-        return parse_diag_answer(answer)
-
-    def close(self) -> None:
-        """Close the socket for good; a question that comes later, from a look-up that hung, is refused."""
-        with self._lock:
-            self._closed = True
-        self._drop()
-
-    def _drop(self) -> None:
-        with self._lock:
-            if self._socket is not None:
-                self._socket.close()
-                self._socket = None
 
 
 def find_in_table(table: bytes, client: SocketAddress, peer: SocketAddress, *, mapped: bool) -> SocketEntry | None:

@@ -13,8 +13,8 @@ from contextlib import closing, contextmanager
 import pytest
 
 from soth_mitm.connection import ProcessInfo
-from soth_mitm.process import linux
 from soth_mitm.process.attribution import AttributionCounters, ProcessAttribution
+from soth_mitm.process.linux import LinuxProcesses
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="procfs")
 
@@ -89,14 +89,14 @@ def test_curl(listener, attribution):
 @pytest.mark.parametrize("diag", [True, False], ids=["sock_diag", "tables"])
 def test_families(dual_listener, monkeypatch, host, diag, attribution):
     if not diag:
-        monkeypatch.setattr(linux.SockDiag, "ask", refuse)
+        monkeypatch.setattr(LinuxProcesses, "_ask", refuse)
     with accepted(dual_listener, [sys.executable, "-c", CONNECT, host, str(dual_listener.getsockname()[1])]) as (process, connection):
         info = look(attribution, connection)
         assert info is not None and info.pid == process.pid
 
 
 def refuse(self, client, peer):
-    raise linux.DiagUnavailableError(1, "not permitted")
+    raise OSError(1, "not permitted")
 
 
 def test_the_opener_is_named_not_the_child_that_inherited(listener):

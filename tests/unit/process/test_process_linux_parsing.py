@@ -11,17 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from soth_mitm.connection import ProcessInfo
-from soth_mitm.process.linux import (
-    DiagUnavailableError,
-    LinuxProcesses,
-    SockDiag,
-    SocketEntry,
-    diag_request,
-    find_in_table,
-    parse_diag_answer,
-    parse_stat,
-)
+from soth_mitm._dataplane.sock_diag import SockDiag, diag_answer, diag_request
+from soth_mitm.connection import ProcessInfo, SocketAddress
+from soth_mitm.process.address import pack_host
+from soth_mitm.process.linux import LinuxProcesses, SocketEntry, find_in_table, parse_stat
 
 CLIENT, PEER = ("127.9.9.9", 50001), ("127.0.0.1", 8080)
 
@@ -60,31 +53,40 @@ def test_table_of_ipv6():
     assert find_in_table(TCP6_TABLE, ("127.9.9.9", 50003), PEER, mapped=True) == SocketEntry(555, 43)
 
 
+def ends(client: SocketAddress, peer: SocketAddress) -> tuple[bytes, int, bytes, int]:
+    return pack_host(client[0]), client[1], pack_host(peer[0]), peer[1]
+
+
 def test_diag_request_names_one_connection():
-    request = diag_request(("::ffff:127.9.9.9", 50001), ("127.0.0.1", 8080))
+    request = diag_request(*ends(("::ffff:127.9.9.9", 50001), ("127.0.0.1", 8080)), sequence=9)
     assert len(request) == 72
-    assert struct.unpack_from("=IHH", request) == (72, 20, 1)
+    assert struct.unpack_from("=IHHI", request) == (72, 20, 1, 9)
     assert request[16] == socket.AF_INET
     assert request[24:28] == struct.pack("!HH", 50001, 8080)
     assert request[28:32] == b"\x7f\x09\x09\x09" and request[44:48] == b"\x7f\x00\x00\x01"
-    assert diag_request(("::1", 1), ("::1", 2))[16] == socket.AF_INET6
+    assert diag_request(*ends(("::1", 1), ("::1", 2)))[16] == socket.AF_INET6
+    with pytest.raises(ValueError, match="one family"):
+        diag_request(*ends(("::1", 1), ("127.0.0.1", 2)))
 
 
-def diag_answer(state: int) -> bytes:
+def answer_of(state: int, sequence: int = 0) -> bytes:
     body = struct.pack("=BBBB", socket.AF_INET, state, 0, 0) + bytes(48) + struct.pack("=IIIII", 0, 0, 0, 1000, 333)
-    return struct.pack("=IHHII", 16 + len(body), 20, 0, 0, 0) + body
+    return struct.pack("=IHHII", 16 + len(body), 20, 0, sequence, 0) + body
 
 
-def diag_error(code: int) -> bytes:
+def refusal(code: int) -> bytes:
     return struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -code) + bytes(16)
 
 
 def test_diag_answers():
-    assert parse_diag_answer(diag_answer(1)) == SocketEntry(333, 1000)
-    assert parse_diag_answer(diag_answer(10)) is None, "a listener is not the client"
-    assert parse_diag_answer(diag_error(errno.ENOENT)) is None
-    with pytest.raises(DiagUnavailableError, match="sock_diag refused"):
-        parse_diag_answer(diag_error(errno.EPERM))
+    assert diag_answer(answer_of(1)) == (333, 1000)
+    assert diag_answer(answer_of(10)) is None, "a listener is not the client"
+    assert diag_answer(refusal(errno.ENOENT)) is None
+    with pytest.raises(OSError, match="sock_diag refused") as caught:
+        diag_answer(refusal(errno.EPERM))
+    assert caught.value.errno == errno.EPERM
+    with pytest.raises(OSError, match="sock_diag refused"):
+        diag_answer(answer_of(1, sequence=4), sequence=5)
 
 
 @linux_only
@@ -92,15 +94,15 @@ def test_the_kernel_answers_for_one_connection():
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
         kernel = SockDiag()
         try:
-            entry = kernel.ask(client.getsockname(), client.getpeername())
-        except DiagUnavailableError as error:
+            found = kernel.ask(*ends(client.getsockname(), client.getpeername()))
+        except OSError as error:
             pytest.skip(f"not here: {error}")
-        assert entry == SocketEntry(os.fstat(client.fileno()).st_ino, os.geteuid())
+        assert found == (os.fstat(client.fileno()).st_ino, os.geteuid())
         # Nobody is connected from there, but somebody listens.
-        assert kernel.ask(listener.getsockname(), ("127.9.9.9", 1)) is None
+        assert kernel.ask(*ends(listener.getsockname(), ("127.9.9.9", 1))) is None
         kernel.close()
-        with pytest.raises(DiagUnavailableError, match="any more"):
-            kernel.ask(client.getsockname(), client.getpeername())
+        with pytest.raises(OSError, match="any more"):
+            kernel.ask(*ends(client.getsockname(), client.getpeername()))
 
 
 class Procfs:

@@ -1,6 +1,8 @@
 """The places at which clients' sockets were held lately, in a procfs of the test's own."""
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,23 +11,23 @@ from soth_mitm._dataplane.holders import RecentHolders
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="procfs")
 
-CAPACITY = 48
+PLACES, PROCESSES = 48, 32
 
 
 class Procfs:
-    """Processes that hold one socket each, at descriptor 3."""
+    """Processes that hold a socket each, at descriptor 3."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self.holders = RecentHolders(bytes(path))
 
-    def hold(self, pid: int, inode: int, parent: int = 0) -> None:
-        folder = self._path / str(pid) / "fd"
+    def hold(self, pid: int, inode: int, parent: int = 0, descriptor: int = 3) -> None:
+        folder = self.path / str(pid) / "fd"
         folder.mkdir(parents=True, exist_ok=True)
         fields = [str(parent)] + ["0"] * 17 + [f"9{pid}"] + ["0"] * 5 + [f"7{pid}"] + ["0"] * 4
         (folder.parent / "stat").write_text(f"{pid} (a name) S {' '.join(fields)}\n")
-        (folder / "3").unlink(missing_ok=True)
-        (folder / "3").symlink_to(f"socket:[{inode}]")
+        (folder / str(descriptor)).unlink(missing_ok=True)
+        (folder / str(descriptor)).symlink_to(f"socket:[{inode}]")
 
     def find(self, pid: int, connection: int) -> None:
         """Let a new connection of `pid` be held there, and find it."""
@@ -34,12 +36,20 @@ class Procfs:
 
 
 @pytest.fixture
-def procfs(tmp_path: Path) -> Procfs:
+def empty(tmp_path: Path) -> Iterator[Procfs]:
     procfs = Procfs(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    yield procfs
+    procfs.holders.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def procfs(empty: Procfs) -> Procfs:
     for pid in (1, 2, 3, 4):
-        procfs.hold(pid, 1000 + pid)
-        procfs.holders.note(pid, 3, pid)
-    return procfs
+        empty.hold(pid, 1000 + pid)
+        empty.holders.note(pid, 3, pid)
+    return empty
 
 
 def test_what_is_in_use_is_asked_in_the_order_of_its_beginning(procfs: Procfs) -> None:
@@ -83,25 +93,61 @@ def test_nobody_is_found_at_places_that_hold_other_sockets(procfs: Procfs) -> No
     assert procfs.holders.pids() == [1, 2, 3, 4]
 
 
-def test_the_topmost_holder_is_the_owner(procfs: Procfs) -> None:
-    procfs.hold(2, 600, parent=9)
+def test_who_shares_a_socket_with_its_parent_is_not_recalled_as_its_owner(procfs: Procfs) -> None:
     procfs.hold(9, 600)
+    procfs.hold(5, 600, parent=9)
+    procfs.holders.note(5, 3, 6)
+    assert procfs.holders.find(600, 6) is None
+    assert procfs.holders.pids() == [1, 2, 3, 4]
+    procfs.holders.note(9, 3, 6)
     assert procfs.holders.find(600, 6) == (9, "99.79")
-    assert procfs.holders.pids() == [3, 4, 1, 9]
 
 
-def test_the_place_that_was_useful_longest_ago_is_forgotten(tmp_path: Path) -> None:
-    procfs = Procfs(tmp_path)
-    for pid in range(1, CAPACITY + 1):
-        procfs.hold(pid, 1000 + pid)
-        procfs.holders.note(pid, 3, pid)
+def test_what_became_another_program_is_forgotten(procfs: Procfs) -> None:
+    procfs.hold(2, 1012)
+    stat = procfs.path / "2" / "stat"
+    stat.write_text(stat.read_text().replace("72", "73"))
+    assert procfs.holders.find(1012, 12) is None
+    assert procfs.holders.pids() == [1, 3, 4]
+    procfs.holders.note(2, 3, 12)
+    assert procfs.holders.find(1012, 12) == (2, "92.73")
+
+
+def test_a_pid_that_was_given_to_another_process_is_not_taken_for_the_first(procfs: Procfs) -> None:
+    (procfs.path / "2").rename(procfs.path / "gone")
+    procfs.hold(2, 1012)
+    assert procfs.holders.find(1012, 12) is None, "what is known is a place of the first one"
+    assert procfs.holders.find(1002, 12) == (2, "92.72"), "which this procfs still has, under another name"
+
+
+def test_nobody_is_noted_who_is_gone(procfs: Procfs) -> None:
+    procfs.holders.note(77, 3, 7)
+    assert procfs.holders.pids() == [1, 2, 3, 4]
+
+
+def test_the_place_that_was_useful_longest_ago_is_forgotten(empty: Procfs) -> None:
+    for place in range(PLACES):
+        empty.hold(1 + place % 2, 1000 + place, descriptor=place)
+        empty.holders.note(1 + place % 2, place, place)
     # asked first is not useful longest ago
-    procfs.find(1, 101)
-    procfs.holders.ended(101)
-    procfs.hold(100, 1100)
-    procfs.holders.note(100, 3, 100)
-    known = procfs.holders.pids()
-    assert len(known) == CAPACITY and 2 not in known and known[0] == 1 and known[-1] == 100
+    assert empty.holders.find(1000, 0) == (1, "91.71")
+    empty.holders.ended(0)
+    empty.hold(1, 1100, descriptor=100)
+    empty.holders.note(1, 100, 100)
+    assert empty.holders.find(1001, 1) is None
+    assert empty.holders.find(1100, 100) and empty.holders.find(1000, 0) and empty.holders.find(1002, 2)
+
+
+def test_the_process_that_was_useful_longest_ago_is_forgotten(empty: Procfs) -> None:
+    for pid in range(1, PROCESSES + 1):
+        empty.hold(pid, 1000 + pid)
+        empty.holders.note(pid, 3, pid)
+    empty.find(1, 101)
+    empty.holders.ended(101)
+    empty.hold(100, 1100)
+    empty.holders.note(100, 3, 100)
+    known = empty.holders.pids()
+    assert len(known) == PROCESSES and 2 not in known and known[0] == 1 and known[-1] == 100
 
 
 def test_a_place_is_noted_once(procfs: Procfs) -> None:

@@ -1,0 +1,88 @@
+"""Which socket is one end of a TCP connection: Linux's sock_diag asked, without a search and without a Python call in between."""
+
+import os
+
+cimport cython
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+from libc.errno cimport EBADF
+from libc.string cimport memcpy, memset
+
+
+@cython.final
+cdef class SockDiag:
+    """A socket to the kernel, opened by the first question. May be used by threads: the interpreter's lock is held while it is asked."""
+
+    def __cinit__(self):
+        self.file = -1
+
+    def ask(self, bytes source not None, int source_port, bytes destination not None, int destination_port, uint32_t scope_id=0):
+        """Return inode and user of the socket that is bound to `source` and connected to `destination`; None if there is none here.
+
+        Addresses are packed, IPv4-mapped ones as IPv4: the kernel files such sockets there, whatever their family. Raises OSError when
+        the kernel, or the sandbox around us, does not answer.
+        """
+        cdef SothEnd end
+        cdef SothSocket found
+        cdef int answer
+        fill_end(&end, source, source_port, destination, destination_port, scope_id)
+        if self.closed:
+            raise OSError(EBADF, "sock_diag is not asked any more")
+        if self.file < 0:
+            self.file = soth_diag_open()
+        if self.file < 0:
+            raise OSError(-self.file, f"sock_diag cannot be asked: {os.strerror(-self.file)}")
+        self.sequence += 1
+        answer = soth_diag_ask(self.file, &end, self.sequence, &found)
+        if answer < 0:
+            self.drop()
+            raise OSError(-answer, f"sock_diag refused: {os.strerror(-answer)}")
+        return None if answer == SOTH_DIAG_NONE else (found.inode, found.uid)
+
+    def close(self):
+        """Close the socket for good; a question that comes later, from a look-up that hung, is refused."""
+        self.closed = True
+        self.drop()
+
+    cdef int drop(self) except -1:
+        if self.file >= 0:
+            soth_diag_close(self.file)
+            self.file = -1
+        return 0
+
+    def __dealloc__(self):
+        if self.file >= 0:
+            soth_diag_close(self.file)
+
+
+def diag_request(bytes source not None, int source_port, bytes destination not None, int destination_port, uint32_t sequence=0):
+    """Return the question that `SockDiag.ask` puts, as bytes."""
+    cdef SothEnd end
+    cdef uint8_t[SOTH_DIAG_REQUEST] request
+    fill_end(&end, source, source_port, destination, destination_port, 0)
+    soth_diag_request(&end, sequence, request)
+    return request[:SOTH_DIAG_REQUEST]
+
+
+def diag_answer(bytes answer not None, uint32_t sequence=0):
+    """Read an answer of the kernel: inode and user, None if there is no such connection. Raises OSError for any other refusal."""
+    cdef SothSocket found
+    cdef int code = soth_diag_answer(<const uint8_t*>PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer), sequence, &found)
+    if code < 0:
+        raise OSError(-code, f"sock_diag refused: {os.strerror(-code)}")
+    return None if code == SOTH_DIAG_NONE else (found.inode, found.uid)
+
+
+cdef int fill_end(SothEnd* end, bytes source, int source_port, bytes destination, int destination_port, uint32_t scope_id) except -1:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(source)
+    if size != PyBytes_GET_SIZE(destination) or size not in (4, 16):
+        raise ValueError("a connection has two addresses of one family")
+    memset(end, 0, sizeof(SothEnd))
+    end.is_v6 = size == 16
+    memcpy(end.source, PyBytes_AS_STRING(source), size)
+    memcpy(end.destination, PyBytes_AS_STRING(destination), size)
+    end.source_port = source_port
+    end.destination_port = destination_port
+    end.scope_id = scope_id
+    return 0
