@@ -7,7 +7,7 @@ from soth_mitm._dataplane.pool cimport OriginPool
 
 
 cdef class Intake(Party):
-    cdef object loop
+    cdef readonly object loop
     cdef Endpoint endpoint
     cdef object waiter                 # the future of who waits for something to happen, or None
     cdef Deadline deadline
@@ -18,6 +18,15 @@ cdef class Intake(Party):
     cdef readonly bint is_secured
 
     cdef int wake(self) except -1
+
+
+# Runs the coroutine that waits for it
+cdef class Reception(Intake):
+    cdef object coroutine              # None before run() and when it is over
+    cdef bint is_suspended             # it awaits this
+    cdef object raised                 # what it is to be resumed with, or None
+
+    cdef int step(self) except -1      # resume it
 
 
 # A pool's connection for a coroutine

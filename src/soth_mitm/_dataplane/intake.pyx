@@ -1,4 +1,4 @@
-"""An endpoint as the control plane sees it: futures instead of callbacks, once or twice in a connection's life."""
+"""An endpoint as the control plane sees it: something to await instead of callbacks, a few times in a connection's life."""
 
 cimport cython
 
@@ -11,7 +11,7 @@ from soth_mitm._dataplane.view cimport view_bytes, view_of
 from soth_mitm.errors import WireError
 
 
-@cython.final
+# not final: a reception is one
 cdef class Intake(Party):
     """What came in on a connection that nobody relays yet. One coroutine at a time may wait."""
 
@@ -95,10 +95,83 @@ cdef class Intake(Party):
     cdef int secured(self, object endpoint, object error) except -1:
         self.is_secured = error is None
         self.tls_error = error
-        if error is None:
+        self.wake()
+        if error is None and self.endpoint.party is self:
             # what follows belongs to whoever takes over
             self.endpoint.hold()
-        return self.wake()
+        return 0
+
+
+# not final: proxy/ adds what the coroutine may wait for besides
+cdef class Reception(Intake):
+    """An intake that runs the coroutine which waits for it, in the very callback that ends the wait: there is no task, no future and no
+    turn of the loop in between, and the coroutine must await nothing but `changed()` of this object.
+
+    A coroutine that raises is over; what it raised goes to the loop, which cuts the connection and reports it.
+    """
+
+    def run(self, coroutine):
+        """Run `coroutine` until it waits for the first time, and whenever something has changed from then on."""
+        self.coroutine = coroutine
+        self.step()
+
+    def changed(self):
+        """Return what to await until more bytes came, the peer ended, the handshake ended, the connection is gone, or `poke` was called.
+
+        Inside of `within` it raises TimeoutError when time is up.
+        """
+        return self
+
+    def poke(self, reason=None):
+        """Let the coroutine look whether it has to wait any longer. May be the callback of a future."""
+        self.wake()
+
+    def cancel(self, error not None):
+        """Raise `error` where the coroutine waits."""
+        if self.is_suspended:
+            self.raised = error
+            self.step()
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.is_suspended:
+            # the wait is over
+            self.is_suspended = False
+            error, self.raised = self.raised, None
+            if error is not None:
+                raise error
+            raise StopIteration
+        if self.is_late:
+            raise TimeoutError()
+        self.is_suspended = True
+
+    cdef int late(self, int stage) except -1:
+        self.is_late = True
+        if self.is_suspended:
+            self.raised = TimeoutError()
+            self.step()
+        return 0
+
+    cdef int wake(self) except -1:
+        if self.is_suspended:
+            self.step()
+        return 0
+
+    cdef int step(self) except -1:
+        cdef object coroutine = self.coroutine
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            self.coroutine = None
+        except BaseException:
+            self.coroutine = None
+            raise
+        return 0
 
 
 @cython.final

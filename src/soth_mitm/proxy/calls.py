@@ -31,6 +31,8 @@ class HandlerCalls:
         self._handler = handler
         self._overridden = overridden_hooks(handler)
         self.hears_of_connections = "on_connection_open" in self._overridden
+        self.hears_of_ends = "on_connection_close" in self._overridden
+        self.is_asked_to_intercept = "should_intercept_tls" in self._overridden
         self._counts = counts
         self._logged = logged
         self._recover = config.handler.recover_from_panics
@@ -81,8 +83,6 @@ class HandlerCalls:
 
     async def should_intercept(self, host: str, process_info: ProcessInfo | None) -> bool | None:
         """Ask whether to intercept; None when the handler failed, for `handler.failure_policy` to decide."""
-        if "should_intercept_tls" not in self._overridden:
-            return True
         answer = await self._call("should_intercept_tls", self._request_seconds, None, host, process_info)
         return None if answer is None else bool(answer)
 

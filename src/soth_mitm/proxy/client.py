@@ -7,14 +7,13 @@ when `_converse` or `_tunnel` starts it.
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Coroutine
+from typing import Any
 
 from soth_mitm._dataplane.body import BodyReader
 from soth_mitm._dataplane.exchange import Exchange
 from soth_mitm._dataplane.flow import Route
 from soth_mitm._dataplane.head import Head
-from soth_mitm._dataplane.intake import Intake
 from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.relay import Tunnel
 from soth_mitm._dataplane.writer import own_response
@@ -22,8 +21,9 @@ from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_por
 from soth_mitm.connection import ConnectionMeta, SocketFamily
 from soth_mitm.errors import WireError
 from soth_mitm.policy import Action
+from soth_mitm.proxy.arrival import Arrival, ConnectionOver
 from soth_mitm.proxy.calls import HandlerFailed
-from soth_mitm.proxy.client_tls import ALERT_PROTOCOL_VERSION, ALERT_UNRECOGNIZED_NAME, ClientTls, ConnectionOver, GoodbyeSaid
+from soth_mitm.proxy.client_tls import ALERT_PROTOCOL_VERSION, ALERT_UNRECOGNIZED_NAME, ClientTls, GoodbyeSaid
 from soth_mitm.proxy.dialler import Origin, abandon
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.protocols import ClientEndpoint
@@ -31,8 +31,6 @@ from soth_mitm.proxy.tls_facts import UpstreamFacts, with_upstream
 from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
 
 log = logging.getLogger("soth_mitm.proxy")
-
-T = TypeVar("T")
 
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 # Enough to tell CONNECT from everything else
@@ -52,33 +50,34 @@ class ClientConnection:
         self._calls = self._snapshot.calls
         self._plane = self._snapshot.plane
         self._endpoint = endpoint
-        self._intake = Intake(asyncio.get_running_loop())
-        self._intake.attach(endpoint)
+        self._arrival = Arrival(self._snapshot.loop)
+        self._arrival.attach(endpoint)
         self._taken_over: Exchange | Tunnel | None = None
-        self._over = asyncio.get_running_loop().create_future()
-        self._draining = False
-        self._waiting = False
+        self._was_taken_over = False
         self._tls: ClientTls | None = None
         self.meta = ConnectionMeta(uuid.uuid4(), family)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`, which awaits `serve` and `report_end` and nothing else."""
+        self._arrival.run(work)
 
     async def serve(self) -> None:
         """Serve the connection to its end; every hook of it has returned when this returns. Raises nothing but cancellation."""
         try:
             if self._calls.hears_of_connections:
                 await self._identify()
-                await self._calls.opened(self.meta)
+                await self._arrival.apart(self._calls.opened(self.meta))
                 data = await self._first_bytes()
             else:
                 # later is cheaper: by now it is known which of its program's connections this one replaces
                 data = await self._first_bytes()
                 await self._identify()
             await self._first_head(data)
-            if self._taken_over is not None:
-                await self._over
+            if self._was_taken_over:
                 # the last bytes of a tunnel have their own bound
-                while not self._endpoint.gone:
-                    await self._intake.changed()
-                if self._tls is not None and not self._draining:
+                while self._taken_over is not None or not self._endpoint.gone:
+                    await self._arrival.changed()
+                if self._tls is not None and not self._arrival.draining:
                     await self._tls.look_back()
         except (ConnectionOver, HandlerFailed):
             self._endpoint.close()
@@ -91,17 +90,19 @@ class ClientConnection:
 
     async def report_end(self) -> None:
         """Tell the handler that the connection is over."""
+        if not self._calls.hears_of_ends:
+            return
         try:
-            await self._calls.closed(self.meta.connection_id)
+            await self._arrival.apart(self._calls.closed(self.meta.connection_id))
         except HandlerFailed:
             log.debug("on_connection_close failed; the connection is closed already")
 
     def drain(self) -> None:
         """Let what is under way finish, and close."""
-        self._draining = True
+        self._arrival.draining = True
         if isinstance(self._taken_over, Exchange):
             self._taken_over.drain()
-        elif self._waiting and not self._intake.peek():
+        elif self._arrival.is_idle:
             self._endpoint.close()
 
     def abort(self) -> None:
@@ -110,13 +111,18 @@ class ClientConnection:
             self._taken_over.abort()
         self._endpoint.abort()
 
+    def end(self) -> None:
+        """Cancel what hangs although the connection was cut: user code, or a dial."""
+        self._arrival.end()
+
     # --- who is it
 
     async def _identify(self) -> None:
         lookup = self._generation.attribution
         if lookup is None:
             return
-        info = lookup.recall(self.meta.socket_family) or await lookup.find(self._endpoint, self.meta.socket_family)
+        family = self.meta.socket_family
+        info = lookup.recall(family) or await self._arrival.apart(lookup.find(self._endpoint, family))
         if info is not None:
             self.meta = self.meta.replace(process_info=info)
 
@@ -124,8 +130,8 @@ class ClientConnection:
 
     async def _first_bytes(self) -> bytes:
         try:
-            with self._intake.within(self._snapshot.client_idle):
-                return await self._read_more(0)
+            with self._arrival.within(self._snapshot.client_idle):
+                return await self._arrival.read_more(0)
         except TimeoutError:
             raise ConnectionOver from None
 
@@ -133,35 +139,22 @@ class ClientConnection:
         limit = self._config.max_http_head_bytes
         parsed = None
         try:
-            with self._intake.within(self._snapshot.client_head):
+            with self._arrival.within(self._snapshot.client_head):
                 # an empty line before the first request line is allowed (RFC 9112 section 2.2)
                 while len(start := data.removeprefix(b"\r\n")) < METHOD_BYTES and b"\n" not in start and data[:1] not in NOT_HTTP:
-                    data = await self._read_more(len(data))
+                    data = await self._arrival.read_more(len(data))
                 if not start.startswith(b"CONNECT "):
                     self._forward(data[0])
                     return
                 while (parsed := Head.parse_request(data, limit)) is None:
-                    data = await self._read_more(len(data))
+                    data = await self._arrival.read_more(len(data))
         except TimeoutError:
             raise WireError("the request head did not arrive in time (timeouts.client_head_ms)", side="client", status=408) from None
         head, used = parsed
         # refuses a CONNECT that announces content
         BodyReader.of_request(head)
-        self._intake.consume(used)
+        self._arrival.consume(used)
         await self._connect_request(head)
-
-    async def _read_more(self, known: int) -> bytes:
-        while True:
-            data = self._intake.peek()
-            if len(data) > known:
-                return data
-            if self._intake.over or (self._draining and not data):
-                raise ConnectionOver
-            self._waiting = True
-            try:
-                await self._intake.changed()
-            finally:
-                self._waiting = False
 
     def _forward(self, first: int) -> None:
         """Requests in absolute-form, or nothing that we speak."""
@@ -202,7 +195,9 @@ class ClientConnection:
         decision = self._snapshot.policy.decide(host, port)
         action = decision.action
         if action is Action.INTERCEPT:
-            wanted = await self._calls.should_intercept(host, self.meta.process_info)
+            wanted: bool | None = True
+            if self._calls.is_asked_to_intercept:
+                wanted = await self._arrival.apart(self._calls.should_intercept(host, self.meta.process_info))
             if wanted is None and self._calls.block_on_failure:
                 raise WireError("the policy handler failed and handler.failure_policy is block", side="client", status=403)
             if not wanted:
@@ -215,10 +210,10 @@ class ClientConnection:
             await self._intercept(host, port)
 
     async def _tunnel(self, host: str, port: int, greeting: bytes) -> None:
-        dial = asyncio.ensure_future(self._generation.dialler.dial(Origin(host, port)))
+        dial = self._snapshot.loop.create_task(self._generation.dialler.dial(Origin(host, port)))
         try:
             # who has sent something and then ended its direction may be waiting for the answer
-            upstream = await self._wait_for(dial, lambda: self._intake.over and not self._intake.peek())
+            upstream = await self._arrival.wait_for(dial, lambda: self._arrival.over and not self._arrival.peek())
         except (ConnectionOver, asyncio.CancelledError):
             abandon(dial)
             raise
@@ -231,11 +226,11 @@ class ClientConnection:
         if greeting:
             self._endpoint.write(greeting)
         tunnel = Tunnel(self._plane, self._endpoint, upstream, self._tunnel_ended)
-        self._taken_over = tunnel
+        self._taken_over, self._was_taken_over = tunnel, True
         tunnel.start()
 
     def _tunnel_ended(self) -> None:
-        self._intake.attach(self._endpoint)
+        self._arrival.attach(self._endpoint)
         self._ended()
 
     async def _intercept(self, host: str, port: int) -> None:
@@ -244,7 +239,7 @@ class ClientConnection:
                 f"{format_host_port(host, port)} is this proxy itself; the request would come back here for ever", side="client", status=508
             )
         self._endpoint.write(ESTABLISHED)
-        self._tls = ClientTls(self._generation, self._endpoint, self._intake, host)
+        self._tls = ClientTls(self._generation, self._endpoint, self._arrival, host)
         kind, hello = await self._first_inner_bytes(self._tls)
         if kind == "http":
             pool = self._generation.upstreams.pool(self._generation.origin(host, port, None))
@@ -261,9 +256,9 @@ class ClientConnection:
         """What the client begins with inside the CONNECT, and its whole ClientHello when that is TLS. Silence is "other"."""
         data = b""
         try:
-            with self._intake.within(self._snapshot.client_tls_handshake):
+            with self._arrival.within(self._snapshot.client_tls_handshake):
                 while True:
-                    data = await self._read_more(len(data))
+                    data = await self._arrival.read_more(len(data))
                     kind = sniff(data)
                     if kind is NEED_MORE:
                         continue
@@ -328,38 +323,25 @@ class ClientConnection:
         """Reach `origin` for as long as the client is there to wait; the dial itself goes on, for the pool."""
         upstreams = self._generation.upstreams
         if upstreams.is_known(origin):
-            return await upstreams.reach(origin)
-        reaching = asyncio.ensure_future(upstreams.reach(origin))
+            return upstreams.known_facts(origin)
+        reaching = self._snapshot.loop.create_task(upstreams.reach(origin))
         try:
-            return await self._wait_for(reaching, lambda: self._intake.over)
+            return await self._arrival.wait_for(reaching, lambda: self._arrival.over)
         finally:
             reaching.cancel()
-
-    async def _wait_for(self, dial: asyncio.Task[T], left: Callable[[], bool]) -> T:
-        """Return what `dial` returns; `ConnectionOver` when the client has `left`, for whom alone it is done."""
-        while not dial.done() and not left():
-            await asyncio.wait((dial, self._intake.changed()), return_when=asyncio.FIRST_COMPLETED)
-        if left():
-            raise ConnectionOver
-        return dial.result()
 
     # --- handing over, and the end
 
     def _converse(self, exchange: Exchange) -> None:
-        self._taken_over = exchange
-        # from a callback of its own: hooks are not to run inside this connection's task
-        asyncio.get_running_loop().call_soon(self._start_exchange, exchange)
-
-    def _start_exchange(self, exchange: Exchange) -> None:
+        self._taken_over, self._was_taken_over = exchange, True
         exchange.start()
-        if self._draining:
+        if self._arrival.draining:
             exchange.drain()
 
     def _ended(self) -> None:
         # it names us: together the two would wait for the garbage collector, and the connection's buffers with them
         self._taken_over = None
-        if not self._over.done():
-            self._over.set_result(None)
+        self._arrival.poke()
 
     def _answer(self, status: int, text: str) -> None:
         if self._endpoint.gone:
@@ -370,9 +352,9 @@ class ClientConnection:
     async def _leave(self) -> None:
         """Wait until the connection is gone, for a bounded time."""
         try:
-            with self._intake.within(self._snapshot.client_end):
+            with self._arrival.within(self._snapshot.client_end):
                 while not self._endpoint.gone:
-                    await self._intake.changed()
+                    await self._arrival.changed()
         except TimeoutError:
             self._endpoint.abort()
 

@@ -4,10 +4,10 @@ import logging
 import ssl
 from typing import NoReturn
 
-from soth_mitm._dataplane.intake import Intake
 from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm.connection import ConnectionMeta, TlsInfo
 from soth_mitm.errors import TlsFailedError
+from soth_mitm.proxy.arrival import Arrival, ConnectionOver
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.learning import Trial
 from soth_mitm.proxy.protocols import ClientEndpoint
@@ -19,10 +19,7 @@ log = logging.getLogger("soth_mitm.proxy")
 
 # RFC 8446 section 6
 ALERT_PROTOCOL_VERSION, ALERT_INTERNAL_ERROR, ALERT_UNRECOGNIZED_NAME = 70, 80, 112
-
-
-class ConnectionOver(Exception):
-    """The client is gone; there is nothing left to do for it."""
+ALPN = ("http/1.1",)
 
 
 class GoodbyeSaid(Exception):
@@ -32,10 +29,10 @@ class GoodbyeSaid(Exception):
 class ClientTls:
     """TLS with the client of `endpoint`, which asked for `host`. Failures are counted and told to the handler before anything is raised."""
 
-    def __init__(self, generation: Generation, endpoint: ClientEndpoint, intake: Intake, host: str) -> None:
+    def __init__(self, generation: Generation, endpoint: ClientEndpoint, arrival: Arrival, host: str) -> None:
         self._generation = generation
         self._endpoint = endpoint
-        self._intake = intake
+        self._arrival = arrival
         self._host = host
         self._bytes_then: tuple[int, int] | None = None
         self._trial: Trial | None = None
@@ -55,20 +52,22 @@ class ClientTls:
         """
         snapshot = self._generation.snapshot
         try:
-            context = await self._generation.leaf_context(name, ("http/1.1",), facts.names if facts else ())
+            context = self._generation.ready_context(name, ALPN)
+            if context is None:
+                context = await self._arrival.apart(self._generation.leaf_context(name, ALPN, facts.names if facts else ()))
         except (OSError, ValueError) as error:
             log.error("no certificate for %s: %s", name, error)
             await self.refuse_hello(error, ALERT_INTERNAL_ERROR)
         try:
-            with self._intake.within(snapshot.client_tls_handshake):
-                if not self._intake.over:
+            with self._arrival.within(snapshot.client_tls_handshake):
+                if not self._arrival.over:
                     self._endpoint.start_tls(context, True)
-                while not self._intake.is_secured:
-                    if self._intake.tls_error is not None:
-                        raise self._intake.tls_error
-                    if self._intake.over:
-                        raise self._intake.error or ConnectionResetError("the client closed the connection during the TLS handshake")
-                    await self._intake.changed()
+                while not self._arrival.is_secured:
+                    if self._arrival.tls_error is not None:
+                        raise self._arrival.tls_error
+                    if self._arrival.over:
+                        raise self._arrival.error or ConnectionResetError("the client closed the connection during the TLS handshake")
+                    await self._arrival.changed()
         except (TimeoutError, OSError, ValueError) as error:
             await self.failed(error, shown=self._endpoint.tls is not None)
             raise ConnectionOver from None
@@ -108,7 +107,7 @@ class ClientTls:
         failure.__cause__ = error
         if failure.certificate_refused and self._trial is not None:
             self._trial.refused(self._endpoint, silently=not refuses_certificate(error))
-        await self._generation.snapshot.calls.tls_failed(self._host, failure)
+        await self._arrival.apart(self._generation.snapshot.calls.tls_failed(self._host, failure))
 
     async def look_back(self) -> None:
         """When the connection is over: did the client refuse our certificate after its handshake, as some programs do?"""

@@ -1,6 +1,5 @@
 """What connections share that were accepted under the same configuration."""
 
-import asyncio
 import functools
 import ssl
 from collections.abc import Callable, Sequence
@@ -84,17 +83,18 @@ class Generation:
         certificate = self._client_certificates.get(host, port) if server_name is not None else None
         return Origin(host, port, server_name, certificate)
 
+    def ready_context(self, name: str, alpn: tuple[str, ...]) -> ssl.SSLContext | None:
+        """Return the server-side context for `name` if its leaf is there; None to have it minted by `leaf_context`."""
+        return self._leaves.ready_context(name, alpn=alpn, min_version=self.snapshot.config.tls.min_version)
+
     async def leaf_context(self, name: str, alpn: tuple[str, ...], mirror: Sequence[str]) -> ssl.SSLContext:
-        """Return the server-side context for `name`. A new leaf is minted in a thread: it takes a millisecond.
+        """Return the server-side context for `name`; a new leaf is minted in a thread: it takes a millisecond.
 
         Raises what `LeafStore.context_for` raises.
         """
         min_version = self.snapshot.config.tls.min_version
-        ready = self._leaves.ready_context(name, alpn=alpn, min_version=min_version)
-        if ready is not None:
-            return ready
         mint = functools.partial(self._leaves.context_for, name, alpn=alpn, min_version=min_version, mirror=mirror)
-        return await asyncio.get_running_loop().run_in_executor(self._minting, mint)
+        return await self.snapshot.loop.run_in_executor(self._minting, mint)
 
     def is_ours_by_name(self, host: str, port: int) -> bool:
         """Tell whether a target is one of our listening addresses, as far as can be told without resolving it."""

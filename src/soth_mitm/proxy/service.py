@@ -73,7 +73,7 @@ class Service:
         self._logged: set[str] = set()
         self._lookup = ProcessLookup(config)
         self.learning = Learning(config, Policy(config), self._tally)
-        self._connections: dict[ClientConnection, asyncio.Task[None]] = {}
+        self._connections: set[ClientConnection] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -114,9 +114,9 @@ class Service:
             return
         self._tally.accepted += 1
         connection = ClientConnection(self._generations[-1], endpoint, family)
-        task = self._loop.create_task(self._serve(connection))
-        self._connections[connection] = task
+        self._connections.add(connection)
         self._idle.clear()
+        connection.run(self._serve(connection))
 
     def lost(self, family: SocketFamily) -> None:
         """A client's connection is gone. Called by its protocol."""
@@ -124,18 +124,18 @@ class Service:
 
     async def _serve(self, connection: ClientConnection) -> None:
         try:
-            await connection.serve()
-        except asyncio.CancelledError:
-            connection.abort()
-            raise
-        finally:
             try:
-                await connection.report_end()
-            finally:
-                del self._connections[connection]
-                if not self._connections:
-                    self._idle.set()
-                self._retire_unused()
+                await connection.serve()
+            except asyncio.CancelledError:
+                connection.abort()
+            await connection.report_end()
+        except asyncio.CancelledError:
+            log.debug("on_connection_close was cancelled: the proxy is shutting down")
+        finally:
+            self._connections.remove(connection)
+            if not self._connections:
+                self._idle.set()
+            self._retire_unused()
 
     def _retire_unused(self) -> None:
         if len(self._generations) == 1:
@@ -216,13 +216,14 @@ class Service:
     async def _abort_all(self) -> None:
         for connection in list(self._connections):
             connection.abort()
-        tasks = list(self._connections.values())
-        # what hangs now is user code or a dial
-        _, hanging = await asyncio.wait(tasks, timeout=1.0) if tasks else (set(), set())
-        for task in hanging:
-            task.cancel()
-        if hanging:
-            await asyncio.wait(hanging)
+        try:
+            async with asyncio.timeout(1.0):
+                await self._idle.wait()
+        except TimeoutError:
+            # what hangs now is user code or a dial
+            for connection in list(self._connections):
+                connection.end()
+            await self._idle.wait()
 
     async def _close(self) -> None:
         if self._retiring:

@@ -42,7 +42,7 @@ class Snapshot:
         self.calls = HandlerCalls(handler, config, loop, hook_counts, logged)
         self._logged = logged
         self._deadlines: dict[int, DeadlineQueue] = {}
-        self._loop = loop
+        self.loop = loop
         timeouts, flow_runtime = config.timeouts, derive_flow_runtime(config)
         arena.allow_buffer(config.max_http_head_bytes)
         self.pool_idle = self._deadline(config.connection_pool.idle_timeout_ms)
@@ -83,7 +83,7 @@ class Snapshot:
     def _deadline(self, milliseconds: int) -> DeadlineQueue:
         queue = self._deadlines.get(milliseconds)
         if queue is None:
-            queue = self._deadlines[milliseconds] = DeadlineQueue(self._loop.call_later, milliseconds / 1000)
+            queue = self._deadlines[milliseconds] = DeadlineQueue(self.loop.call_later, milliseconds / 1000)
         return queue
 
     def warn_once(self, message: str) -> None:

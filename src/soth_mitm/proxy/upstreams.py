@@ -88,13 +88,17 @@ class Upstreams:
         known = self._facts.get(origin)
         return known is not None and time.monotonic() - known[0] < FACTS_SECONDS
 
+    def known_facts(self, origin: Origin) -> UpstreamFacts | None:
+        """Return the TLS facts of an origin that `is_known`."""
+        return self._facts[origin][1]
+
     async def reach(self, origin: Origin) -> UpstreamFacts | None:
         """Make sure that `origin` can be reached and return its TLS facts; they are remembered for some minutes.
 
         Raises what `Dialler.dial` raises.
         """
         if self.is_known(origin):
-            return self._facts[origin][1]
+            return self.known_facts(origin)
         future: asyncio.Future[UpstreamFacts | None] = asyncio.get_running_loop().create_future()
         lease = Lease(self.pool(origin), future, self._snapshot.plane.claim)
         try:

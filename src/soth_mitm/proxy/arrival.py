@@ -1,0 +1,74 @@
+"""Waiting for one client, before its connection is handed to the data plane and after it came back.
+
+The coroutine that serves a connection is run by the connection's `Arrival`, in the callbacks of the loop and not in a task: a task and its
+turns of the loop cost more than all that is decided there. What else has to be awaited is awaited `apart`, in a task of its own.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from soth_mitm._dataplane.intake import Reception
+
+T = TypeVar("T")
+
+
+class ConnectionOver(Exception):
+    """The client is gone; there is nothing left to do for it."""
+
+
+class Arrival(Reception):
+    """What arrives from one client, and all that its coroutine waits for."""
+
+    _task: asyncio.Task[Any] | None = None
+    _is_idle = False
+    draining = False
+    """Set when the client is to be sent away as soon as nothing of it is under way."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the coroutine waits for bytes and none have come."""
+        return self._is_idle and not self.peek()
+
+    async def read_more(self, known: int) -> bytes:
+        """Return what has come and is not consumed, when that is more than `known` bytes; `ConnectionOver` when no more will come."""
+        while True:
+            data = self.peek()
+            if len(data) > known:
+                return data
+            if self.over or (self.draining and not data):
+                raise ConnectionOver
+            self._is_idle = True
+            try:
+                await self.changed()
+            finally:
+                self._is_idle = False
+
+    async def apart(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work` in a task of its own, in which user code finds what it expects of a task."""
+        task: asyncio.Task[T] = self.loop.create_task(work)
+        self._task = task
+        task.add_done_callback(self.poke)
+        try:
+            while not task.done():
+                await self.changed()
+        finally:
+            self._task = None
+            task.cancel()
+        return task.result()
+
+    async def wait_for(self, task: asyncio.Task[T], left: Callable[[], bool]) -> T:
+        """Return what `task` returns; `ConnectionOver` when the client has `left`, for whom alone it is done."""
+        task.add_done_callback(self.poke)
+        while not task.done() and not left():
+            await self.changed()
+        if left():
+            raise ConnectionOver
+        return task.result()
+
+    def end(self) -> None:
+        """Cancel what hangs although the connection was cut."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self.cancel(asyncio.CancelledError())
