@@ -88,6 +88,7 @@ def normalise_host(host: str) -> str:
     return name
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_target(text: str) -> tuple[str, int]:
     """Return the normalised host and the port of `host:port`, as a CONNECT names it."""
     host, port = split_host_port(text)
@@ -110,6 +111,7 @@ def format_host_port(host: str, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@functools.lru_cache(maxsize=4096)
 def format_authority(host: str, port: int, scheme: str) -> str:
     """Return the authority of a URL, without the port where that is the scheme's own."""
     return format_host_port(host, port) if port != DEFAULT_PORTS[scheme] else f"[{host}]" if ":" in host else host

@@ -4,14 +4,17 @@
 `*.example.com:443` does not match `example.com`. Case, a trailing dot and the spelling of an international name make no difference.
 """
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from soth_mitm.addresses import format_host_port, normalise_host, parse_port, parse_target, split_host_port
 
 T = TypeVar("T")
+
+REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,13 @@ class DestinationMap(Generic[T]):
     """Values by destination. The most exact pattern answers: host and port, then host with any port, then the globs in the order given.
 
     Where two entries have the same pattern the first one stands. All globs are one regular expression, so that a look-up costs two
-    dictionary reads and at most one search, whatever the number of patterns.
+    dictionary reads and at most one search, whatever the number of patterns; the latest answers are remembered.
     """
 
-    __slots__ = ("_by_host", "_by_host_port", "_glob_values", "_globs")
+    __slots__ = ("_by_host", "_by_host_port", "_glob_values", "_globs", "get")
+
+    get: Callable[[str, int], T | None]
+    """Return the value for a host, normalised as by `normalise_host`, and a port, or None."""
 
     def __init__(self, entries: Iterable[tuple[DestinationPattern, T]]) -> None:
         self._by_host_port: dict[tuple[str, int], T] = {}
@@ -65,9 +71,9 @@ class DestinationMap(Generic[T]):
             else:
                 self._by_host_port.setdefault((pattern.host, pattern.port), value)
         self._globs = re.compile("|".join(sources)) if sources else None
+        self.get = functools.lru_cache(REMEMBERED)(self._search)
 
-    def get(self, host: str, port: int) -> T | None:
-        """Return the value for `host`, normalised as by `normalise_host`, and `port`, or None."""
+    def _search(self, host: str, port: int) -> T | None:
         if (host, port) in self._by_host_port:
             return self._by_host_port[host, port]
         if host in self._by_host:

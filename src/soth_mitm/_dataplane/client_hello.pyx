@@ -158,6 +158,12 @@ cdef class ClientHello:
         return tuple(names)
 
     @property
+    def first_alpn(self):
+        """The first of `alpn` as bytes, empty when there is none."""
+        cdef const uint8_t* data = self.at(self.parts.alpn)
+        return PyBytes_FromStringAndSize(<const char*>data + 1, data[0]) if self.parts.alpn.len else b""
+
+    @property
     def sni(self):
         """The name of server_name, None when there is none."""
         cdef Part name = self.parts.server_name

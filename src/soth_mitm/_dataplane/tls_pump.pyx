@@ -29,8 +29,14 @@ cdef class TlsPump:
         self.ssl_write = inner.write
         self.ssl_pending = inner.pending
         self.do_handshake = inner.do_handshake
+        self.engine = inner
         self.server_side = server_side
         self.unfed = Buffer(arena)
+
+    def agreed(self):
+        """Return what the finished handshake agreed on: version, cipher suite, ALPN protocol, and whether a session was resumed."""
+        cipher = self.engine.cipher()
+        return self.version, cipher[0] if cipher else None, self.engine.selected_alpn_protocol(), bool(self.engine.session_reused)
 
     cdef int feed(self, const char* data, Py_ssize_t length) except -1:
         self.keep()
@@ -109,7 +115,8 @@ cdef class TlsPump:
                 self.do_handshake()
                 self.secured = True
                 # the last flight of a TLS 1.3 server is a session ticket, which a client wants for later only
-                self.unhurried = self.server_side and self.ssl_object.version() == "TLSv1.3"
+                self.version = self.engine.version()
+                self.unhurried = self.server_side and self.version == "TLSv1.3"
             except WANT_READ:
                 if not self.lent_len and not self.unfed.size():
                     return 0

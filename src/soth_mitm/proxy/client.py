@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Coroutine
 from typing import Any
 
+from msgspec.structs import replace
+
 from soth_mitm._dataplane.body import BodyReader
 from soth_mitm._dataplane.exchange import Exchange
 from soth_mitm._dataplane.flow import Route
@@ -18,7 +20,7 @@ from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.relay import Tunnel
 from soth_mitm._dataplane.writer import own_response
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_target, split_host_port
-from soth_mitm.connection import ConnectionMeta, SocketFamily
+from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily
 from soth_mitm.errors import WireError
 from soth_mitm.policy import Action
 from soth_mitm.proxy.arrival import Arrival, ConnectionOver
@@ -55,6 +57,7 @@ class ClientConnection:
         self._taken_over: Exchange | Tunnel | None = None
         self._was_taken_over = False
         self._tls: ClientTls | None = None
+        self._process: ProcessInfo | None = None
         self.meta = ConnectionMeta(uuid.uuid4(), family)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -66,6 +69,7 @@ class ClientConnection:
         try:
             if self._calls.hears_of_connections:
                 await self._identify()
+                self.meta = replace(self.meta, process_info=self._process)
                 await self._arrival.apart(self._calls.opened(self.meta))
                 data = await self._first_bytes()
             else:
@@ -122,9 +126,7 @@ class ClientConnection:
         if lookup is None:
             return
         family = self.meta.socket_family
-        info = lookup.recall(family) or await self._arrival.apart(lookup.find(self._endpoint, family))
-        if info is not None:
-            self.meta = self.meta.replace(process_info=info)
+        self._process = lookup.recall(family) or await self._arrival.apart(lookup.find(self._endpoint, family))
 
     # --- the first head
 
@@ -161,6 +163,7 @@ class ClientConnection:
         spoken = {TLS_RECORD: "TLS", SOCKS4: "SOCKS", SOCKS5: "SOCKS"}.get(first)
         if spoken is not None:
             raise WireError(f"this is an HTTP proxy and was spoken to in {spoken}; use an http:// proxy URL", side="client", status=400)
+        self.meta = replace(self.meta, process_info=self._process)
         self._converse(Exchange(self._plane, self._endpoint, self._ended, router=self._route))
 
     def _route(self, scheme: str | None, authority: bytes) -> Route:
@@ -176,7 +179,7 @@ class ClientConnection:
         decision = self._snapshot.policy.decide(host, port)
         if decision.action is Action.BLOCK:
             return self._refusal(scheme, text, 403, decision.text(host, port))
-        meta = self.meta.replace(target=(host, port))
+        meta = replace(self.meta, target=(host, port))
         pool = self._generation.upstreams.pool(self._generation.origin(host, port, host if scheme == "https" else None))
         authority_text = format_authority(host, port, scheme)
         return Route(pool, meta, scheme, authority_text, observed=decision.action is Action.INTERCEPT, on_facts=with_upstream)
@@ -191,13 +194,13 @@ class ClientConnection:
             host, port = parse_target(head.target)
         except ValueError as error:
             raise WireError(f"the target `{head.target}` {error}", side="client", status=400) from None
-        self.meta = self.meta.replace(target=(host, port))
+        self.meta = replace(self.meta, process_info=self._process, target=(host, port))
         decision = self._snapshot.policy.decide(host, port)
         action = decision.action
         if action is Action.INTERCEPT:
             wanted: bool | None = True
             if self._calls.is_asked_to_intercept:
-                wanted = await self._arrival.apart(self._calls.should_intercept(host, self.meta.process_info))
+                wanted = await self._arrival.apart(self._calls.should_intercept(host, self._process))
             if wanted is None and self._calls.block_on_failure:
                 raise WireError("the policy handler failed and handler.failure_policy is block", side="client", status=403)
             if not wanted:
@@ -287,11 +290,12 @@ class ClientConnection:
     # --- TLS
 
     async def _intercept_tls(self, host: str, port: int, tls: ClientTls, hello: ClientHello) -> None:
+        asked = hello.sni
         try:
             # a zone is about this machine and in no certificate
-            name = normalise_host(hello.sni) if hello.sni else host.partition("%")[0]
+            name = normalise_host(asked) if asked else host.partition("%")[0]
         except ValueError as error:
-            await tls.refuse_hello(ValueError(f"the server name `{hello.sni}` {error}"), ALERT_UNRECOGNIZED_NAME)
+            await tls.refuse_hello(ValueError(f"the server name `{asked}` {error}"), ALERT_UNRECOGNIZED_NAME)
         authority = format_authority(host, port, "https")
         origin = self._generation.origin(host, port, name)
         facts: UpstreamFacts | None = None
@@ -302,11 +306,12 @@ class ClientConnection:
                 await self._tunnel(host, port, b"")
                 return
             try:
-                facts = await self._reach(origin)
+                upstreams = self._generation.upstreams
+                facts = upstreams.known_facts(origin) if upstreams.is_known(origin) else await self._reach(origin)
             except WireError as error:
                 # answered inside the client's TLS, where it can be read
                 failure = error
-        self.meta = self.meta.replace(tls_info=await tls.secure(name, hello, facts))
+        self.meta = replace(self.meta, tls_info=await tls.secure(name, hello, facts))
         if decision.action is Action.BLOCK:
             # the target was allowed: nobody gets past the policy by connecting to one name and asking for another
             route = self._refusal("https", authority, 403, f"{decision.text(name, port)}; the TLS handshake asks for that name")
@@ -315,15 +320,12 @@ class ClientConnection:
             route = Route(None, self.meta, "https", authority, status=failure.status, reason=str(failure).encode())
         else:
             # what is remembered of the origin holds until a request has a connection
-            meta = with_upstream(self.meta, facts)
-            route = Route(self._generation.upstreams.pool(origin), meta, "https", authority, facts=facts, on_facts=with_upstream)
+            route = Route(self._generation.upstreams.pool(origin), self.meta, "https", authority, facts=facts, on_facts=with_upstream)
         self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
 
     async def _reach(self, origin: Origin) -> UpstreamFacts | None:
         """Reach `origin` for as long as the client is there to wait; the dial itself goes on, for the pool."""
         upstreams = self._generation.upstreams
-        if upstreams.is_known(origin):
-            return upstreams.known_facts(origin)
         reaching = self._snapshot.loop.create_task(upstreams.reach(origin))
         try:
             return await self._arrival.wait_for(reaching, lambda: self._arrival.over)
@@ -351,6 +353,8 @@ class ClientConnection:
 
     async def _leave(self) -> None:
         """Wait until the connection is gone, for a bounded time."""
+        if self._endpoint.gone:
+            return
         try:
             with self._arrival.within(self._snapshot.client_end):
                 while not self._endpoint.gone:

@@ -46,9 +46,9 @@ class ClientTls:
         return self._trial is None
 
     async def secure(self, name: str, hello: ClientHello, facts: UpstreamFacts | None) -> TlsInfo:
-        """Complete the handshake that began with `hello`, as `name` and what else the upstream's certificate names; return what it showed.
+        """Complete the handshake that began with `hello`, as `name` and what else the upstream's certificate names.
 
-        Raises `GoodbyeSaid` or `ConnectionOver` when it fails.
+        Returns what it showed, with what is known of the upstream's. Raises `GoodbyeSaid` or `ConnectionOver` when it fails.
         """
         snapshot = self._generation.snapshot
         try:
@@ -72,7 +72,7 @@ class ClientTls:
             await self.failed(error, shown=self._endpoint.tls is not None)
             raise ConnectionOver from None
         assert self._endpoint.tls is not None
-        info = tls_info(hello, self._endpoint.tls.ssl_object, fingerprint=snapshot.config.tls.capture_fingerprint)
+        info = tls_info(hello, self._endpoint.tls, facts, fingerprint=snapshot.config.tls.capture_fingerprint)
         self._generation.tally.client_handshakes += 1
         self._generation.tally.client_resumed += bool(info.resumed)
         self._bytes_then = (self._endpoint.bytes_in, self._endpoint.bytes_out)

@@ -178,7 +178,7 @@ class Dialler:
             endpoint.abort()
             raise
         assert endpoint.tls is not None
-        facts = endpoint.facts = upstream_facts(endpoint.tls.ssl_object)
+        facts = endpoint.facts = upstream_facts(endpoint.tls)
         self._tally.upstream_handshakes += 1
         self._tally.upstream_resumed += facts.resumed
 

@@ -1,11 +1,12 @@
 """Learning from clients that refuse our certificate: tunnel them for a while instead of breaking them (docs/tls.md)."""
 
+import functools
 import logging
 
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm.addresses import format_host_port, normalise_host
 from soth_mitm.config import MitmConfig
-from soth_mitm.connection import ConnectionMeta, ProcessInfo, UnixDomain
+from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketAddress, UnixDomain
 from soth_mitm.policy import Policy
 from soth_mitm.process.naming import file_name
 from soth_mitm.proxy.process_lookup import is_local
@@ -16,6 +17,7 @@ log = logging.getLogger("soth_mitm.proxy")
 
 # A program that compares a pin itself leaves within milliseconds of the handshake; a connection that was opened ahead of need is kept.
 PROMPT_SECONDS = 0.5
+REMEMBERED = 1024
 
 
 class Learning:
@@ -35,6 +37,7 @@ class Learning:
         self._limits = Limits(tls.bypass_after_failures, tls.bypass_window_ms / 1000, tls.bypass_ttl_ms / 1000)
         self._enabled = tls.learn_bypass
         self._policy = policy
+        self._remembered_pair = functools.lru_cache(REMEMBERED)(self._pair)
         self._bypasses.forget(lambda pair: not self._may_learn(pair))
 
     def end(self) -> None:
@@ -47,12 +50,19 @@ class Learning:
             return False
         return not any(self._policy.must_intercept(name, pair.port) for name in {pair.host, pair.server_name})
 
+    def _pair(self, target: SocketAddress, name: str, client: ProcessInfo | str | None) -> Pair | None:
+        """Return what may be learnt of, if anything."""
+        if client is None:
+            return None
+        pair = Pair(*target, name, client if isinstance(client, str) else _program(client))
+        return pair if self._may_learn(pair) else None
+
     # --- connections
 
     def begin(self, meta: ConnectionMeta, name: str) -> "Trial | None":
         """A client asks the target of `meta` for TLS as `name`: None to tunnel it, else watch how it takes our certificate."""
-        pair = _pair(meta, name)
-        if pair is None or not self._may_learn(pair):
+        pair = None if self._ended or meta.target is None else self._remembered_pair(meta.target, name, _client(meta))
+        if pair is None:
             return Trial(self, None)
         if self._bypasses.take(pair):
             self._tally.bypassed_connections += 1
@@ -168,17 +178,10 @@ def _resumed(endpoint: Endpoint) -> bool:
     return endpoint.tls is not None and bool(endpoint.tls.ssl_object.session_reused)
 
 
-def _pair(meta: ConnectionMeta, name: str) -> Pair | None:
-    process = _identity(meta)
-    if process is None or meta.target is None:
-        return None
-    return Pair(*meta.target, name, process)
-
-
-def _identity(meta: ConnectionMeta) -> str | None:
-    """Name the program behind a connection, not its process: many are restarted for each request. None if that would be a guess."""
+def _client(meta: ConnectionMeta) -> ProcessInfo | str | None:
+    """Return whose program it is: the process, or the address of a client elsewhere. None if that would be a guess."""
     if meta.process_info is not None:
-        return _program(meta.process_info)
+        return meta.process_info
     family = meta.socket_family
     if isinstance(family, UnixDomain) or is_local(family):
         # what one program refuses would be tunnelled for every other
@@ -187,6 +190,7 @@ def _identity(meta: ConnectionMeta) -> str | None:
 
 
 def _program(info: ProcessInfo) -> str:
+    """Name the program, not its process: many are restarted for each request."""
     if info.exe_path is None:
         # a name alone is easily shared
         return f"{info.exe_name or 'unknown'} (pid {info.pid})"

@@ -131,7 +131,11 @@ class Listener:
 
     def is_ours(self, address: SocketAddress) -> bool:
         """Tell whether connecting to `address` would lead back to us. No name is looked up: the answer for one is no."""
-        return any(address[1] == port and _reaches(address[0], host) for host, port in self.addresses)
+        wanted, wanted_port = address
+        for host, port in self.addresses:
+            if port == wanted_port and _reaches(wanted, host):
+                return True
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

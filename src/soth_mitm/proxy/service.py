@@ -1,6 +1,7 @@
 """A running proxy on its loop: accepts connections, keeps account of them, reloads, drains."""
 
 import asyncio
+import functools
 import logging
 import socket
 from pathlib import Path
@@ -36,13 +37,13 @@ log = logging.getLogger("soth_mitm.proxy")
 class Accepting(ClientEndpoint):
     """The protocol of an accepted socket, which tells the service as soon as it is connected, and as soon as it is lost."""
 
+    _service: "Service"
     _family: SocketFamily | None = None
 
-    def __init__(self, service: "Service") -> None:
-        self._service = service
-
     def __new__(cls, service: "Service") -> "Accepting":
-        return cast("Accepting", super().__new__(cls, service.arena, Party()))
+        accepting = cast("Accepting", super().__new__(cls, service.arena, Party()))
+        accepting._service = service
+        return accepting
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the type's methods but not its name
@@ -54,7 +55,7 @@ class Accepting(ClientEndpoint):
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
         if self._family is not None:
-            self._service.lost(self._family)
+            self._service.lookup.connection_ended(self._family)
 
 
 class Service:
@@ -71,7 +72,7 @@ class Service:
         self._hook_counts = HookCounts()
         self._tally = Tally()
         self._logged: set[str] = set()
-        self._lookup = ProcessLookup(config)
+        self.lookup = ProcessLookup(config)
         self.learning = Learning(config, Policy(config), self._tally)
         self._connections: set[ClientConnection] = set()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -90,7 +91,7 @@ class Service:
     def _generation(self, config: MitmConfig) -> Generation:
         snapshot = Snapshot(config, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._logged)
         return Generation(
-            snapshot, self._leaves, self._minting, self._lookup, self.arena, self._tally, self.learning, self._listener.is_ours
+            snapshot, self._leaves, self._minting, self.lookup, self.arena, self._tally, self.learning, self._listener.is_ours
         )
 
     @property
@@ -100,7 +101,7 @@ class Service:
 
     async def start(self) -> None:
         """Begin to accept."""
-        await self._listener.serve(lambda: Accepting(self))
+        await self._listener.serve(functools.partial(Accepting, self))
 
     # --- connections
 
@@ -117,10 +118,6 @@ class Service:
         self._connections.add(connection)
         self._idle.clear()
         connection.run(self._serve(connection))
-
-    def lost(self, family: SocketFamily) -> None:
-        """A client's connection is gone. Called by its protocol."""
-        self._lookup.connection_ended(family)
 
     async def _serve(self, connection: ClientConnection) -> None:
         try:
@@ -230,7 +227,7 @@ class Service:
             await asyncio.wait(self._retiring)
         for generation in self._generations:
             await generation.close()
-        self._lookup.close()
+        self.lookup.close()
         self._minting.close()
 
     # --- figures
@@ -238,7 +235,7 @@ class Service:
     def metrics(self) -> ProxyMetrics:
         """Return all counters at this moment."""
         counters, hooks, tally = self._counters, self._hook_counts, self._tally
-        attribution = self._lookup.attribution.counters()
+        attribution = self.lookup.attribution.counters()
         pools = [generation.upstreams.counts() for generation in self._generations]
         return ProxyMetrics(
             total_connections=tally.accepted,
@@ -248,7 +245,7 @@ class Service:
             upstream_connect_error_count=tally.dial_errors,
             upstream_timeout_count=counters.upstream_timeouts + tally.dial_timeouts,
             process_attribution_failure_count=attribution.failure,
-            process_attribution_timeout_count=self._lookup.timeouts,
+            process_attribution_timeout_count=self.lookup.timeouts,
             process_cache_identity_hit_count=attribution.identity_hit,
             process_cache_miss_count=attribution.miss,
             process_cache_eviction_count=attribution.eviction,

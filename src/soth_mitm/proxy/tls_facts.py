@@ -1,12 +1,12 @@
 """What TLS handshakes showed, on both sides of a connection."""
 
 import hashlib
-import ssl
 from dataclasses import dataclass
 from typing import cast
 
 import msgspec
 
+from soth_mitm._dataplane.tls_pump import TlsPump
 from soth_mitm.connection import ConnectionMeta, TlsInfo
 from soth_mitm.tls.client_hello import ClientHello
 from soth_mitm.tls.fingerprint import ja3, ja4
@@ -24,35 +24,31 @@ class UpstreamFacts:
     names: tuple[str, ...]
 
 
-def upstream_facts(engine: ssl.SSLObject) -> UpstreamFacts:
-    """Return what the finished handshake of `engine`, our client side, showed; a resumed one shows the certificate of the first."""
+def upstream_facts(pump: TlsPump) -> UpstreamFacts:
+    """Return what the finished handshake of `pump`, our client side, showed; a resumed one shows the certificate of the first."""
+    engine = pump.ssl_object
     der = engine.getpeercert(binary_form=True)
     # empty when the certificate was not verified, and then its names are nobody's business
     certificate = engine.getpeercert() or {}
     names = cast(tuple[tuple[str, str], ...], certificate.get("subjectAltName", ()))
-    cipher = engine.cipher()
+    version, cipher, alpn, resumed = pump.agreed()
     return UpstreamFacts(
-        version=engine.version(),
-        cipher=cipher[0] if cipher else None,
-        alpn=engine.selected_alpn_protocol(),
-        resumed=bool(engine.session_reused),
+        version=version,
+        cipher=cipher,
+        alpn=alpn,
+        resumed=resumed,
         certificate_sha256=hashlib.sha256(der).hexdigest() if der else None,
         names=tuple(value for kind, value in names if kind in ("DNS", "IP Address")),
     )
 
 
-def tls_info(hello: ClientHello, engine: ssl.SSLObject, *, fingerprint: bool) -> TlsInfo:
-    """Return what the client's hello and the finished handshake of `engine`, our server side, showed."""
-    cipher = engine.cipher()
-    return TlsInfo(
-        sni=hello.sni,
-        negotiated_proto=engine.selected_alpn_protocol(),
-        version=engine.version(),
-        cipher=cipher[0] if cipher else None,
-        resumed=engine.session_reused,
-        ja3=ja3(hello)[1] if fingerprint else None,
-        ja4=ja4(hello) if fingerprint else None,
-    )
+def tls_info(hello: ClientHello, pump: TlsPump, upstream: UpstreamFacts | None, *, fingerprint: bool) -> TlsInfo:
+    """Return what the client's hello and the finished handshake of `pump`, our server side, showed, and what is known of the upstream."""
+    version, cipher, alpn, resumed = pump.agreed()
+    of_client = (hello.sni, alpn, version, cipher, resumed, ja3(hello)[1] if fingerprint else None, ja4(hello) if fingerprint else None)
+    if upstream is None:
+        return TlsInfo(*of_client)
+    return TlsInfo(*of_client, upstream.version, upstream.cipher, upstream.alpn, upstream.resumed, upstream.certificate_sha256)
 
 
 def with_upstream(meta: ConnectionMeta, facts: UpstreamFacts | None) -> ConnectionMeta:

@@ -23,20 +23,22 @@ _KEPT_TEXT = 1024
 def ja3(hello: ClientHello) -> tuple[str, str]:
     """Return the JA3 string and its MD5 as hexadecimal digits."""
     text = ja3_text(hello)
-    return text, _recalled(_md5, text)
+    return text, _md5(text) if len(text) <= _KEPT_TEXT else _md5.__wrapped__(text)
 
 
 def ja4(hello: ClientHello) -> str:
     """Return the JA4 fingerprint, of a client over TCP."""
-    ciphers, extensions, offered, has_name, sorted_ciphers, hashed = ja4_texts(hello)
+    parts = ja4_texts(hello)
+    assemble = _ja4 if len(parts[-1]) + len(parts[-2]) <= _KEPT_TEXT else _ja4.__wrapped__
+    return assemble(*parts, hello.first_alpn)
+
+
+@functools.lru_cache(_KEPT_DIGESTS)
+def _ja4(ciphers: int, extensions: int, offered: int, has_name: bool, sorted_ciphers: str, hashed: str, first_alpn: bytes) -> str:
     version = _JA4_VERSIONS.get(offered, "00")
     destination = "d" if has_name else "i"
     counts = f"{min(ciphers, 99):02}{min(extensions, 99):02}"
-    return f"t{version}{destination}{counts}{_alpn_ends(hello.alpn)}_{_recalled(_sha256, sorted_ciphers)}_{_recalled(_sha256, hashed)}"
-
-
-def _recalled(digest: functools._lru_cache_wrapper[str], text: str) -> str:
-    return digest(text) if len(text) <= _KEPT_TEXT else digest.__wrapped__(text)
+    return f"t{version}{destination}{counts}{_alpn_ends(first_alpn)}_{_sha256(sorted_ciphers)}_{_sha256(hashed)}"
 
 
 @functools.lru_cache(_KEPT_DIGESTS)
@@ -44,17 +46,15 @@ def _md5(text: str) -> str:
     return hashlib.md5(text.encode("ascii"), usedforsecurity=False).hexdigest()
 
 
-@functools.lru_cache(_KEPT_DIGESTS)
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:12] if text else _EMPTY_DIGEST
 
 
-def _alpn_ends(alpn: tuple[str, ...]) -> str:
-    if not alpn:
+def _alpn_ends(first: bytes) -> str:
+    if not first:
         return "00"
-    first = alpn[0]
-    ends = first[0] + first[-1]
-    if ends.isascii() and ends.isalnum():
-        return ends
-    digits = first.encode("latin-1").hex()
+    ends = first[:1] + first[-1:]
+    if ends.isalnum():
+        return ends.decode("ascii")
+    digits = first.hex()
     return digits[0] + digits[-1]
