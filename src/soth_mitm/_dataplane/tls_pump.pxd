@@ -6,9 +6,15 @@
 # A memory BIO never gives back what it has grown to. So the engine is fed with slices, and what it writes is taken away in slices: what an
 # idle connection holds does not depend on how much went through it at once.
 
+from cpython.ref cimport PyObject
+
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.buffer cimport Arena, Buffer
+
+
+cdef extern from "Python.h":
+    PyObject* PyObject_CallNoArgs(object function)     # a new reference; NULL: an exception is set
 
 
 cdef enum:

@@ -4,6 +4,9 @@ import ssl
 
 cimport cython
 
+from cpython.exc cimport PyErr_Clear, PyErr_ExceptionMatches
+from cpython.ref cimport Py_DECREF, PyObject
+
 from soth_mitm._dataplane.buffer cimport Arena, Buffer
 
 WANT_READ = ssl.SSLWantReadError
@@ -109,17 +112,23 @@ cdef class TlsPump:
             length -= step
 
     cdef int handshake(self) except -1:
+        cdef PyObject* done
         while not self.secured:
             self.top_up()
-            try:
-                self.do_handshake()
-                self.secured = True
-                # the last flight of a TLS 1.3 server is a session ticket, which a client wants for later only
-                self.version = self.engine.version()
-                self.unhurried = self.server_side and self.version == "TLSv1.3"
-            except WANT_READ:
+            done = PyObject_CallNoArgs(self.do_handshake)
+            if done == NULL:
+                # every handshake waits for the peer once: an `except` would build a traceback each time
+                if not PyErr_ExceptionMatches(WANT_READ):
+                    return -1
+                PyErr_Clear()
                 if not self.lent_len and not self.unfed.size():
                     return 0
+                continue
+            Py_DECREF(<object>done)
+            self.secured = True
+            self.version = self.engine.version()
+            # the last flight of a TLS 1.3 server is a session ticket, which a client wants for later only
+            self.unhurried = self.server_side and self.version == "TLSv1.3"
         return 1
 
     cdef Py_ssize_t read_into(self, Buffer target) except -1:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 import stat
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
-from soth_mitm.addresses import parse_bind_address
+from soth_mitm.addresses import ANY_ADDRESS, parse_bind_address
 from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import BindError
 from soth_mitm.proxy.protocols import ClientEndpoint
@@ -109,14 +110,16 @@ class Listener:
                 raise
         return cls(sockets, unix_path)
 
-    async def serve(self, factory: Callable[[], ClientEndpoint]) -> None:
-        """Begin to accept; `factory` makes each connection's protocol."""
+    async def serve(self, factory: Callable[[SocketAddress | None], ClientEndpoint]) -> None:
+        """Begin to accept; `factory` makes each connection's protocol, given our end's address where all connections have the same."""
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             if listening.family == _AF_UNIX:
-                self._servers.append(await loop.create_unix_server(factory, sock=listening))
+                self._servers.append(await loop.create_unix_server(functools.partial(factory, None), sock=listening))
             else:
-                self._servers.append(await loop.create_server(factory, sock=listening))
+                address = listening.getsockname()[:2]
+                local = None if address[0] in ANY_ADDRESS else address
+                self._servers.append(await loop.create_server(functools.partial(factory, local), sock=listening))
 
     def close(self) -> None:
         """Stop accepting; connections go on. A Unix socket's file is removed."""

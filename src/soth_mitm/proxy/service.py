@@ -5,7 +5,6 @@ import functools
 import logging
 import socket
 from pathlib import Path
-from typing import cast
 
 from soth_mitm._dataplane.budget import Budget
 from soth_mitm._dataplane.buffer import Arena
@@ -15,7 +14,7 @@ from soth_mitm._dataplane.party import Party
 from soth_mitm._dataplane.plane import Counters
 from soth_mitm._dataplane.writer import own_response
 from soth_mitm.config import MitmConfig
-from soth_mitm.connection import SocketFamily, TcpV4, TcpV6, UnixDomain
+from soth_mitm.connection import SocketAddress, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.policy import Policy
@@ -38,18 +37,18 @@ class Accepting(ClientEndpoint):
     """The protocol of an accepted socket, which tells the service as soon as it is connected, and as soon as it is lost."""
 
     _service: "Service"
+    _local: SocketAddress | None
     _family: SocketFamily | None = None
 
-    def __new__(cls, service: "Service") -> "Accepting":
-        accepting = cast("Accepting", super().__new__(cls, service.arena, Party()))
+    def __new__(cls, service: "Service", local: SocketAddress | None) -> "Accepting":
+        accepting: Accepting = super().__new__(cls, service.arena, Party())
         accepting._service = service
+        accepting._local = local
         return accepting
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports have the type's methods but not its name
-        stream = cast(asyncio.Transport, transport)
-        super().connection_made(stream)
-        self._family = _family(stream)
+        super().connection_made(transport)
+        self._family = _family(transport, self._local)
         self._service.accept(self, self._family)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -107,14 +106,15 @@ class Service:
 
     def accept(self, endpoint: ClientEndpoint, family: SocketFamily) -> None:
         """A client connected. Called by its protocol."""
-        if len(self._connections) >= self.config.max_concurrent_flows or self._draining:
+        generation = self._generations[-1]
+        if len(self._connections) >= generation.snapshot.config.max_concurrent_flows or self._draining:
             self._tally.rejected += 1
             reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
             endpoint.write(own_response(503, reason.encode(), close=True))
-            say_goodbye(endpoint, self._generations[-1].snapshot.plane)
+            say_goodbye(endpoint, generation.snapshot.plane)
             return
         self._tally.accepted += 1
-        connection = ClientConnection(self._generations[-1], endpoint, family)
+        connection = ClientConnection(generation, endpoint, family)
         self._connections.add(connection)
         self._idle.clear()
         connection.run(self._serve(connection))
@@ -300,8 +300,9 @@ class Service:
         )
 
 
-def _family(transport: asyncio.Transport) -> SocketFamily:
-    local, remote = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+def _family(transport: asyncio.BaseTransport, local: SocketAddress | None) -> SocketFamily:
+    local = local or transport.get_extra_info("sockname")
+    remote = transport.get_extra_info("peername")
     if not isinstance(local, tuple):
         return UnixDomain(str(Path(local or "")))
     if remote is None:
