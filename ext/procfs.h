@@ -12,7 +12,6 @@ typedef struct {
     uint64_t start; /* clock ticks since boot */
     uint64_t stack; /* bottom of the stack: it moves when the process executes another program; 0 for what we may not inspect */
     int sockets;    /* its directory of descriptors: this process's for ever, whoever has its pid later */
-    int parents;    /* its parent's; -1: it has none that we may look at */
     int image;      /* its environment, which can be read until it ends or executes another program; -1: it has an empty one */
     int stat;       /* instead of that: its stat, to be compared with the above; else -1 */
 } SothProcess;
@@ -79,7 +78,6 @@ static inline int soth_read_stat(int file, SothProcess *process)
 static inline void soth_close_process(SothProcess *process)
 {
     soth_close(process->sockets);
-    soth_close(process->parents);
     soth_close(process->image);
     soth_close(process->stat);
     process->pid = 0;
@@ -90,7 +88,6 @@ static inline int soth_open_process(const char *proc, int64_t pid, SothProcess *
 {
     char byte;
     process->pid = pid;
-    process->parents = -1;
     process->sockets = soth_open_of(proc, pid, "fd", O_DIRECTORY);
     /* before the stat is read: if it executes another program in between, that is seen later */
     process->image = soth_open_of(proc, pid, "environ", 0);
@@ -106,8 +103,6 @@ static inline int soth_open_process(const char *proc, int64_t pid, SothProcess *
         soth_close(process->image);
         process->image = -1;
     }
-    if (process->parent)
-        process->parents = soth_open_of(proc, process->parent, "fd", O_DIRECTORY);
     return 1;
 }
 

@@ -70,7 +70,7 @@ int main(void)
         CHECK(soth_open_process("/proc", pid, &child), "the child cannot be opened");
         CHECK((child.image < 0) == empty && (child.stat < 0) == !empty, "image %d, stat %d", child.image, child.stat);
         CHECK(child.parent == getpid() && soth_is_same(&child), "the child is not what it is");
-        CHECK(soth_holds_socket(child.parents, pair[0], about.st_ino), "its parent does not hold our socket");
+        CHECK(soth_holds_socket(child.sockets, pair[0], about.st_ino), "the child does not hold our socket");
         close(go[1]);
         CHECK(waitpid(pid, NULL, 0) == pid, "the child ends");
         CHECK(!soth_is_same(&child), "the child lives on");

@@ -6,11 +6,9 @@ from libc.stdint cimport int64_t, uint64_t
 cdef extern from "procfs.h" nogil:
     ctypedef struct SothProcess:
         int64_t pid
-        int64_t parent
         uint64_t start
         uint64_t stack
         int sockets
-        int parents
 
     bint soth_open_process(const char* proc, int64_t pid, SothProcess* process) noexcept
     void soth_close_process(SothProcess* process) noexcept
@@ -20,7 +18,7 @@ cdef extern from "procfs.h" nogil:
 
 cdef enum:
     RECENT_HOLDERS = 48
-    RECENT_PROCESSES = 32      # each costs three descriptors of ours
+    RECENT_PROCESSES = 32      # each costs two descriptors of ours
 
 
 cdef struct Holder:
@@ -39,6 +37,8 @@ cdef class RecentHolders:
     cdef SothProcess[RECENT_PROCESSES] processes   # those of the places; pid 0: none
     cdef list tokens                               # their start tokens
 
+    # Who holds the socket of `inode` at a place of its own, an index of `processes`; that place is in use from now on. -1: nobody known
+    cdef int process_of(self, uint64_t inode, int64_t connection) noexcept
     # A place for `pid`, which is opened unless it is; -1: there is no such process any more, or we may not look
     cdef int index_of(self, int64_t pid) except -2
     cdef int free_index(self) noexcept                 # of `processes`; the one that was not useful for longest gives way

@@ -8,7 +8,10 @@ vain on the way to an answer is asked last the next time. A place costs a system
 
 cimport cython
 
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
+
+from soth_mitm._dataplane.sock_diag cimport SockDiag, SothSocket
 
 
 @cython.final
@@ -52,29 +55,20 @@ cdef class RecentHolders:
     def find(self, uint64_t inode, int64_t connection):
         """Return the pid and the start token of the process that holds the socket of `inode` at a known place, or None.
 
-        Also None when its parent holds it too: then it may not be the one that opened it.
+        It is the process that opened it, if that is what was noted there: who had another socket at that descriptor did not inherit this.
         """
-        cdef Holder holder
-        cdef SothProcess* process
-        cdef int place = 0
-        while place < self.count:
-            holder = self.holders[place]
-            if soth_holds_socket(self.processes[holder.process].sockets, holder.descriptor, inode):
-                break
-            place += 1
-        if place == self.count:
+        cdef int process = self.process_of(inode, connection)
+        return None if process < 0 else (self.processes[process].pid, self.tokens[process])
+
+    def recall(self, SockDiag diag not None, bytes source not None, int source_port, bytes destination not None, int destination_port,
+               uint32_t scope_id, int64_t connection):
+        """Return what `find` does for the socket that `diag` names; also None when there is none, or the kernel does not answer."""
+        cdef SothSocket found
+        cdef int process
+        if diag.look_up(source, source_port, destination, destination_port, scope_id, &found) <= 0 or found.inode == 0:
             return None
-        process = &self.processes[holder.process]
-        if not soth_is_same(process):
-            self.forget(holder.process)
-            return None
-        if soth_holds_socket(process.parents, holder.descriptor, inode):
-            self.remove(place)
-            return None
-        self.holders[place].connection = connection
-        self.pass_over(place)
-        self.take(0)
-        return process.pid, self.tokens[holder.process]
+        process = self.process_of(found.inode, connection)
+        return None if process < 0 else (self.processes[process].pid, self.tokens[process])
 
     def ended(self, int64_t connection):
         """The socket of `connection` is closed: the next one of its process is likely to be held at the same place."""
@@ -104,6 +98,22 @@ cdef class RecentHolders:
         for process in range(RECENT_PROCESSES):
             if self.processes[process].pid:
                 soth_close_process(&self.processes[process])
+
+    cdef int process_of(self, uint64_t inode, int64_t connection) noexcept:
+        cdef Holder holder
+        cdef int place
+        for place in range(self.count):
+            holder = self.holders[place]
+            if not soth_holds_socket(self.processes[holder.process].sockets, holder.descriptor, inode):
+                continue
+            if not soth_is_same(&self.processes[holder.process]):
+                self.forget(holder.process)
+                return -1
+            self.holders[place].connection = connection
+            self.pass_over(place)
+            self.take(0)
+            return holder.process
+        return -1
 
     cdef int index_of(self, int64_t pid) except -2:
         cdef SothProcess opened

@@ -32,7 +32,11 @@ cdef class SockDiag:
     cdef bint closed
     cdef uint32_t sequence
 
-    cdef int drop(self) except -1    # close the socket; the next question opens another
+    # Fill `found`: SOTH_DIAG_FOUND, SOTH_DIAG_NONE, or the negative error number with which the kernel, or the sandbox around us, refused.
+    # Raises ValueError as `fill_end`
+    cdef int look_up(self, bytes source, int source_port, bytes destination, int destination_port, uint32_t scope_id,
+                     SothSocket* found) except? -1
+    cdef void drop(self) noexcept    # close the socket; the next question opens another
 
 
 # Fill `end`; ValueError when the addresses are not both of 4 or both of 16 bytes

@@ -23,21 +23,10 @@ cdef class SockDiag:
         Addresses are packed, IPv4-mapped ones as IPv4: the kernel files such sockets there, whatever their family. Raises OSError when
         the kernel, or the sandbox around us, does not answer.
         """
-        cdef SothEnd end
         cdef SothSocket found
-        cdef int answer
-        fill_end(&end, source, source_port, destination, destination_port, scope_id)
-        if self.closed:
-            raise OSError(EBADF, "sock_diag is not asked any more")
-        if self.file < 0:
-            self.file = soth_diag_open()
-        if self.file < 0:
-            raise OSError(-self.file, f"sock_diag cannot be asked: {os.strerror(-self.file)}")
-        self.sequence += 1
-        answer = soth_diag_ask(self.file, &end, self.sequence, &found)
+        cdef int answer = self.look_up(source, source_port, destination, destination_port, scope_id, &found)
         if answer < 0:
-            self.drop()
-            raise OSError(-answer, f"sock_diag refused: {os.strerror(-answer)}")
+            raise OSError(-answer, f"sock_diag does not answer: {os.strerror(-answer)}")
         return None if answer == SOTH_DIAG_NONE else (found.inode, found.uid)
 
     def close(self):
@@ -45,11 +34,28 @@ cdef class SockDiag:
         self.closed = True
         self.drop()
 
-    cdef int drop(self) except -1:
+    cdef int look_up(self, bytes source, int source_port, bytes destination, int destination_port, uint32_t scope_id,
+                     SothSocket* found) except? -1:
+        cdef SothEnd end
+        cdef int answer
+        fill_end(&end, source, source_port, destination, destination_port, scope_id)
+        if self.closed:
+            return -EBADF
+        if self.file < 0:
+            self.file = soth_diag_open()
+            if self.file < 0:
+                return self.file
+        self.sequence += 1
+        answer = soth_diag_ask(self.file, &end, self.sequence, found)
+        if answer < 0:
+            # what it may answer yet is nothing that is asked from now on
+            self.drop()
+        return answer
+
+    cdef void drop(self) noexcept:
         if self.file >= 0:
             soth_diag_close(self.file)
             self.file = -1
-        return 0
 
     def __dealloc__(self):
         if self.file >= 0:
@@ -70,7 +76,7 @@ def diag_answer(bytes answer not None, uint32_t sequence=0):
     cdef SothSocket found
     cdef int code = soth_diag_answer(<const uint8_t*>PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer), sequence, &found)
     if code < 0:
-        raise OSError(-code, f"sock_diag refused: {os.strerror(-code)}")
+        raise OSError(-code, f"sock_diag does not answer: {os.strerror(-code)}")
     return None if code == SOTH_DIAG_NONE else (found.inode, found.uid)
 
 

@@ -82,11 +82,9 @@ class LinuxProcesses:
         """Return pid and start token of the owner, if it is one of those found lately; within some ten microseconds, without a search."""
         if not self._diag_proved:
             return None
-        try:
-            found = self._ask(remote, local)
-        except OSError:
-            return None
-        return None if found is None or found[0] == 0 else self._recent.find(found[0], hash(remote))
+        client, peer = pack_host(remote[0]), pack_host(local[0])
+        scope_id = interface_of(remote[0]) if "%" in remote[0] else 0
+        return self._recent.recall(self._diag, client, remote[1], peer, local[1], scope_id, hash(remote))
 
     def connection_ended(self, remote: SocketAddress) -> None:
         """Expect the next connection of the same process where the one from `remote` was held."""

@@ -27,6 +27,7 @@ class ProcessLookup:
         self.seconds = process_attribution.lookup_timeout_ms / 1000
         self.enabled = process_attribution.enabled
         self.timeouts = 0
+        self.connection_ended = self.attribution.connection_ended
         self._threads = Threads(THREADS, "soth-mitm process")
 
     def recall(self, family: SocketFamily) -> ProcessInfo | None:
@@ -50,11 +51,6 @@ class ProcessLookup:
         except TimeoutError:
             self.timeouts += 1
             return None
-
-    def connection_ended(self, family: SocketFamily) -> None:
-        """A client's connection is over: its program is likely to connect again, in the same way."""
-        if not isinstance(family, UnixDomain):
-            self.attribution.connection_ended(family.remote)
 
     def close(self) -> None:
         """Stop the threads, without waiting for a look-up that hangs."""

@@ -38,7 +38,7 @@ class Accepting(ClientEndpoint):
 
     _service: "Service"
     _local: SocketAddress | None
-    _family: SocketFamily | None = None
+    _remote: SocketAddress | None = None
 
     def __new__(cls, service: "Service", local: SocketAddress | None) -> "Accepting":
         accepting: Accepting = super().__new__(cls, service.arena, Party())
@@ -48,13 +48,16 @@ class Accepting(ClientEndpoint):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._family = _family(transport, self._local)
-        self._service.accept(self, self._family)
+        family = _family(transport, self._local)
+        if not isinstance(family, UnixDomain):
+            self._remote = family.remote
+        self._service.accept(self, family)
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
-        if self._family is not None:
-            self._service.lookup.connection_ended(self._family)
+        if self._remote is not None:
+            # its program is likely to connect again, in the same way
+            self._service.lookup.connection_ended(self._remote)
 
 
 class Service:

@@ -82,10 +82,10 @@ def test_diag_answers():
     assert diag_answer(answer_of(1)) == (333, 1000)
     assert diag_answer(answer_of(10)) is None, "a listener is not the client"
     assert diag_answer(refusal(errno.ENOENT)) is None
-    with pytest.raises(OSError, match="sock_diag refused") as caught:
+    with pytest.raises(OSError, match="sock_diag does not answer") as caught:
         diag_answer(refusal(errno.EPERM))
     assert caught.value.errno == errno.EPERM
-    with pytest.raises(OSError, match="sock_diag refused"):
+    with pytest.raises(OSError, match="sock_diag does not answer"):
         diag_answer(answer_of(1, sequence=4), sequence=5)
 
 
@@ -101,7 +101,7 @@ def test_the_kernel_answers_for_one_connection():
         # Nobody is connected from there, but somebody listens.
         assert kernel.ask(*ends(listener.getsockname(), ("127.9.9.9", 1))) is None
         kernel.close()
-        with pytest.raises(OSError, match="any more"):
+        with pytest.raises(OSError, match="Bad file descriptor"):
             kernel.ask(*ends(client.getsockname(), client.getpeername()))
 
 

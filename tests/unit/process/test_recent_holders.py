@@ -93,16 +93,6 @@ def test_nobody_is_found_at_places_that_hold_other_sockets(procfs: Procfs) -> No
     assert procfs.holders.pids() == [1, 2, 3, 4]
 
 
-def test_who_shares_a_socket_with_its_parent_is_not_recalled_as_its_owner(procfs: Procfs) -> None:
-    procfs.hold(9, 600)
-    procfs.hold(5, 600, parent=9)
-    procfs.holders.note(5, 3, 6)
-    assert procfs.holders.find(600, 6) is None
-    assert procfs.holders.pids() == [1, 2, 3, 4]
-    procfs.holders.note(9, 3, 6)
-    assert procfs.holders.find(600, 6) == (9, "99.79")
-
-
 def test_what_became_another_program_is_forgotten(procfs: Procfs) -> None:
     procfs.hold(2, 1012)
     stat = procfs.path / "2" / "stat"
