@@ -84,7 +84,7 @@ def test_uploads_that_together_exceed_the_budget_all_complete(proxy: ProxyFactor
             bodies = [upload(client, number, size, chunk=chunk) for number, client in enumerate(all_clients)]
             for client, body in zip(all_clients, bodies, strict=True):
                 assert_echoed(client, body)
-        assert running.metrics().buffered_bytes == 0
+        running.wait_idle("active_flows", "buffered_bytes")
         assert running.metrics().waiting_flows == 0
     assert all(request.body_complete and len(request.body) == size for request in running.handler.requests)
     assert len(running.handler.requests) == MANY
@@ -162,7 +162,7 @@ def test_uploads_that_stall_are_decided_on_what_arrived(proxy: ProxyFactory, ori
             client.send(body[BODY // 2 :])
         for client, body in zip(all_clients, bodies, strict=True):
             assert_echoed(client, body)
-        assert running.metrics().buffered_bytes == 0
+        running.wait_idle("active_flows", "buffered_bytes")
 
 
 def test_traffic_that_is_taken_goes_on_while_kept_bodies_fill_the_budget(proxy: ProxyFactory, origin: Origin) -> None:
@@ -199,7 +199,7 @@ def test_copies_of_responses_wait_for_each_other_and_are_whole(proxy: ProxyFacto
                 client.send(b"GET /bytes/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % BODY)
             for client in all_clients:
                 assert client.read_answer().body == pattern(BODY)
-        assert running.metrics().buffered_bytes == 0
+        running.wait_idle("active_flows", "buffered_bytes")
     assert [response.body for response in running.handler.responses] == [pattern(BODY)] * MANY
     assert not any(response.body_truncated for response in running.handler.responses)
     metrics = running.metrics()
@@ -315,7 +315,7 @@ def test_slow_reader_holds_little_and_its_end_gives_it_back(
         # of the read that did not fit: what could not be sent on, and what was not decrypted for that reason
         assert 0 < running.metrics().buffered_bytes <= (64 + 256 + 2 * 32) * KIB
         assert client.read_answer().body == pattern(size)
-        assert running.metrics().buffered_bytes == 0
+        running.wait_idle("active_flows", "buffered_bytes")
         client.send(b"GET /bytes/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % size)
         wait_until(running, "buffered_bytes", 1)
         client.reset()
@@ -332,7 +332,7 @@ def test_idle_connections_hold_nothing_and_incomplete_heads_little(proxy: ProxyF
     with clients(running, origin.port, 8) as all_clients:
         for client in all_clients:
             assert len(client.request("/bytes/300000", "localhost").body) == 300_000
-        assert running.metrics().buffered_bytes == 0
+        running.wait_idle("active_flows", "buffered_bytes")
         for client in all_clients:
             client.send(b"GET /bytes/1 HTTP/1.1\r\nHost: loc")
         wait_until(running, "buffered_bytes", 1)
@@ -340,4 +340,4 @@ def test_idle_connections_hold_nothing_and_incomplete_heads_little(proxy: ProxyF
         for client in all_clients:
             client.send(b"alhost\r\n\r\n")
             assert client.read_answer().body == pattern(1)
-        assert running.metrics().buffered_bytes == 0
+        running.wait_idle("active_flows", "buffered_bytes")

@@ -29,6 +29,7 @@ from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, repeat
 from fuzz.scripted_handler import ConnectionHandler
 from soth_mitm import MitmConfig
 from soth_mitm._dataplane import ledger
+from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import ShutdownTimeoutError
 from soth_mitm.proxy import snapshot
 from soth_mitm.proxy.listener import Listener
@@ -163,7 +164,7 @@ class ProxyScene(Scene):
             },
         )
 
-    async def _listen(self, factory: Callable[[], Any]) -> None:
+    async def _listen(self, factory: Callable[[SocketAddress | None], Any]) -> None:
         self._factory = factory
 
     def _connected(self, factory: Callable[[], Any], address: str) -> Peer:
@@ -173,7 +174,7 @@ class ProxyScene(Scene):
         return peer
 
     def new_client(self) -> Client:
-        client = ProxyClient(self.loop, self._factory(), self._head_limit)
+        client = ProxyClient(self.loop, self._factory(None), self._head_limit)
         local: Any = "/run/proxy.sock" if self._more & UNIX else ("127.0.0.1", 8080)
         client.transport.extra |= {"sockname": local, "peername": ("127.0.0.1", 50000 + len(self.clients))}
         client.endpoint.connection_made(client.transport)
