@@ -222,3 +222,36 @@ def test_failing_observers_change_nothing(proxy: ProxyFactory, origin: Origin) -
     running.wait_idle()
     # open, response, response at the stream's head, three chunks, its end, close
     assert running.metrics().handler_panic_count == 8
+
+
+def test_hooks_of_connections_have_a_task_and_a_context_of_their_own(proxy: ProxyFactory, origin: Origin) -> None:
+    class Watching(InterceptHandler):
+        def __init__(self) -> None:
+            self.seen: list[tuple[str, bool, str]] = []
+
+        def note(self, name: str) -> None:
+            self.seen.append((name, asyncio.current_task() is not None, VARIABLE.get()))
+            VARIABLE.set(name)
+
+        def on_connection_open(self, meta: object) -> None:
+            self.note("open")
+
+        def should_intercept_tls(self, host: str, process_info: object) -> bool:
+            self.note("intercept")
+            return True
+
+        async def on_tls_failure(self, host: str, error: Exception) -> None:
+            self.note("failure")
+
+        def on_connection_close(self, connection_id: object) -> None:
+            self.note("close")
+
+    handler = Watching()
+    running = proxy(handler)
+    for _ in range(2):
+        with running.tunnel(origin.port) as client:
+            # a ClientHello that is none
+            client.send(bytes.fromhex("160301000401000000"))
+            assert client.read_exactly(5)[:1] == b"\x15"
+        running.wait_idle()
+    assert handler.seen == [(name, True, "unset") for name in ("open", "intercept", "failure", "close")] * 2

@@ -107,7 +107,7 @@ cdef class Reception(Intake):
     """An intake that runs the coroutine which waits for it, in the very callback that ends the wait: there is no task, no future and no
     turn of the loop in between, and the coroutine must await nothing but `changed()` of this object.
 
-    A coroutine that raises is over; what it raised goes to the loop, which cuts the connection and reports it.
+    A coroutine that raises is over: the connection is cut, and the loop reports what was raised.
     """
 
     def run(self, coroutine):
@@ -168,8 +168,9 @@ cdef class Reception(Intake):
             coroutine.send(None)
         except StopIteration:
             self.coroutine = None
-        except BaseException:
+        except BaseException as error:
             self.coroutine = None
+            self.endpoint.fail(error)
             raise
         return 0
 

@@ -128,7 +128,8 @@ class Service:
                 await connection.serve()
             except asyncio.CancelledError:
                 connection.abort()
-            await connection.report_end()
+            finally:
+                await connection.report_end()
         except asyncio.CancelledError:
             log.debug("on_connection_close was cancelled: the proxy is shutting down")
         finally:
