@@ -69,6 +69,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them that resumed a session."""
     tls_client_failure_count: int = 0
     """Failed handshakes with clients."""
+    tls_client_failures_by_class: dict[str, int] = {}
+    """The same by `TlsFailedError.reason`; every class has an entry."""
     tls_client_abandoned_count: int = 0
     """Clients that left after the handshake without a request: those that pin certificates, and browsers that connect ahead of need."""
     tls_client_refusal_count: int = 0
@@ -85,6 +87,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them that resumed a session."""
     tls_upstream_failure_count: int = 0
     """Failed handshakes with upstreams."""
+    tls_upstream_failures_by_class: dict[str, int] = {}
+    """The same by `TlsFailedError.reason`; every class has an entry."""
     leaf_minted_count: int = 0
     """Certificates made for names that clients asked for."""
     pool_hit_count: int = 0
@@ -127,5 +131,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Time spent inside handler methods, without the time for which they were suspended."""
 
     def as_dict(self) -> dict[str, int | float]:
-        """Return the counters by name."""
-        return msgspec.structs.asdict(self)
+        """Return the counters by name; `tls_client_failures_by_class.timeout` and so on for those by class."""
+        counters: dict[str, int | float] = {}
+        for name, value in msgspec.structs.asdict(self).items():
+            counters |= {f"{name}.{key}": count for key, count in value.items()} if isinstance(value, dict) else {name: value}
+        return counters

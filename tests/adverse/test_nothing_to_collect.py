@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,10 +12,13 @@ from typing import Any
 import pytest
 
 from soth_mitm import HandlerDecision, InterceptHandler, RawRequest
+from support.bad_upstreams import CERTIFICATE_FAULTS, BadUpstream
+from support.certs import TestCA
 from support.origin import Origin
 from support.running import HOST, ProxyFactory, Running
 
 CONNECTIONS = 4
+SELF_SIGNED = next(fault for fault in CERTIFICATE_FAULTS if fault.title == "self-signed")
 
 
 class Counting(InterceptHandler):
@@ -62,6 +67,23 @@ def refused(running: Running, origin: Origin) -> None:
         client.read_to_end()
 
 
+def not_reached(running: Running, origin: Origin) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with running.secured(nobody.getsockname()[1]) as client:
+            assert client.request("/bytes/3", HOST).status == 502
+
+
+def not_trusted(running: Running, origin: Origin) -> None:
+    with BadUpstream(SELF_SIGNED, TestCA("Nobody's")) as upstream, running.secured(upstream.port) as client:
+        assert client.request("/bytes/3", HOST).status == 502
+
+
+def refusing(running: Running, origin: Origin) -> None:
+    with running.tunnel(origin.port) as client, pytest.raises(ssl.SSLError):
+        client.start_tls(ssl.create_default_context(), HOST)
+
+
 @pytest.fixture
 def collected() -> Iterator[Callable[[], list[Any]]]:
     """Return what gives the objects of ours that only the collector could free since the test began."""
@@ -79,7 +101,7 @@ def collected() -> Iterator[Callable[[], list[Any]]]:
     gc.enable()
 
 
-@pytest.mark.parametrize("use", [intercepted, blocked, cut_in_a_request, cut_in_a_hello, refused])
+@pytest.mark.parametrize("use", [intercepted, blocked, cut_in_a_request, cut_in_a_hello, refused, not_reached, not_trusted, refusing])
 def test_a_connection_leaves_no_cycle(
     proxy: ProxyFactory, origin: Origin, collected: Callable[[], list[Any]], use: Callable[[Running, Origin], None]
 ) -> None:
@@ -100,12 +122,18 @@ def test_a_forwarded_request_and_a_tunnel_leave_no_cycle(
     proxy: ProxyFactory, plain_origin: Origin, collected: Callable[[], list[Any]]
 ) -> None:
     running = proxy(Counting(), destinations=("listed.example:443",))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        dead = nobody.getsockname()[1]
     for repetition in range(2):
         with running.client() as client:
             assert client.request(f"http://{HOST}:{plain_origin.port}/bytes/3", f"{HOST}:{plain_origin.port}").status == 200
         with running.tunnel(plain_origin.port) as client:
             assert client.request("/bytes/3", HOST).status == 200
-        running.handler.wait(2)
+        with running.client() as client:
+            assert client.connect(f"{HOST}:{dead}").status == 502
+            client.read_to_end()
+        running.handler.wait(3)
         running.wait_idle()
         if repetition == 0:
             collected()

@@ -14,6 +14,7 @@ import pytest
 
 from soth_mitm import HandlerDecision, RawRequest
 from soth_mitm.proxy import upstreams
+from soth_mitm.tls.failures import FailureClass
 from support.bad_upstreams import CERTIFICATE_FAULTS, FAULTS, HOST, BadUpstream, Fault, asks_for_certificate, long_chain
 from support.certs import TestCA, self_signed
 from support.origin import Origin
@@ -56,6 +57,7 @@ def test_the_client_reads_why(proxy: ProxyFactory, origin: Origin, origin_ca: Te
     assert str(error) == answer.text and error.detail in answer.text and error.__cause__ is not None
     metrics = running.metrics()
     assert (metrics.tls_upstream_failure_count, metrics.upstream_connect_error_count) == (1, 1)
+    assert metrics.tls_upstream_failures_by_class == dict.fromkeys(FailureClass, 0) | {fault.reason: 1}
     assert metrics.upstream_timeout_count == (fault.status == 504)
     assert (metrics.tls_client_handshake_count, metrics.tls_client_failure_count, metrics.tls_client_abandoned_count) == (1, 0, 0)
     assert (metrics.upstream_error_count, metrics.upstream_connections) == (1, 0)

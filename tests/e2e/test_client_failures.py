@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from soth_mitm import CertificateAuthority, MitmConfig, MitmProxyBuilder
 from soth_mitm.errors import TlsFailedError
+from soth_mitm.tls.failures import FailureClass
 from support.certs import TestCA
 from support.handshakes import client_hello_bytes, first_record
 from support.hellos import alpn, handshake, hello_body, records, server_name
@@ -35,7 +36,9 @@ def client_failure(running: Running, *, handshakes: int = 0) -> TlsFailedError:
     assert (host, error.side) == (HOST, "client")
     metrics = running.metrics()
     assert (metrics.tls_client_failure_count, metrics.tls_client_handshake_count) == (1, handshakes)
-    assert metrics.tls_upstream_failure_count == 0
+    assert metrics.tls_client_failures_by_class == dict.fromkeys(FailureClass, 0) | {error.reason: 1}
+    assert metrics.as_dict()[f"tls_client_failures_by_class.{error.reason}"] == 1
+    assert metrics.tls_upstream_failure_count == sum(metrics.tls_upstream_failures_by_class.values()) == 0
     assert running.handler.names[-1] == "on_connection_close"
     return error
 

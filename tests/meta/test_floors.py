@@ -30,7 +30,7 @@ FLOORS = """
 4  proxy: listener arrival client_tls client service handle threaded proxy
 5  __init__
 5  doctor: origin programs children examination
-5  cli: exits configured shells handler_loading request_lines serving ca_commands trust_commands doctor_command commands
+5  cli: exits configured shells handler_loading request_lines descriptors serving ca_commands trust_commands doctor_command commands
 5  __main__
 """
 

@@ -262,6 +262,27 @@ def test_a_second_signal_cuts(origin: Origin) -> None:
     assert output.startswith("cut\n")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="procfs")
+@pytest.mark.parametrize(
+    ("limits", "flows", "allowed", "warns"), [("-Sn 300", 2048, 4352, False), ("-n 1000", 2048, 1000, True), ("-n 1000", 300, 1000, False)]
+)
+def test_enough_files_may_be_open(limits: str, flows: int, allowed: int, warns: bool) -> None:
+    command = f'ulimit {limits} && exec "$@"'
+    keys = {**os.environ, "SOTH_MITM__MAX_CONCURRENT_FLOWS": str(flows)}
+    arguments = ["sh", "-c", command, "sh", *RUN, "--destination", "a.example:443"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=keys) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(5)]
+        assert all(said), process.communicate()
+        found = Path(f"/proc/{process.pid}/limits").read_text().partition("Max open files")[2].split()
+        process.terminate()
+        rest, errors = process.communicate(timeout=30)
+    assert (int(found[0]), errors) == (allowed, "")
+    words = " ".join(rest.split())
+    assert ("may open 1000 files, and max_concurrent_flows = 2048 may need 4352" in words) == warns
+    assert ("set max_concurrent_flows = 372" in words) == warns
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 def test_sighup_reads_the_file_again() -> None:
     text = '[interception]\ndestinations = ["a.example:443"]\n[body]\nmax_size_bytes = {}\n'

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from soth_mitm.addresses import ANY_ADDRESS, format_host_port
 from soth_mitm.cli.configured import ca_paths
+from soth_mitm.cli.descriptors import allow_connections
 from soth_mitm.cli.request_lines import RequestLines
 from soth_mitm.config import MitmConfig
 from soth_mitm.destinations import DestinationPattern
@@ -44,9 +45,11 @@ class Serving:
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM, and drain; a second signal cuts what is left. Raises what `MitmProxy.start` raises."""
-        proxy = MitmProxyBuilder(self._configured(), self._handler).build()
+        config = self._configured()
+        proxy = MitmProxyBuilder(config, self._handler).build()
+        too_few = allow_connections(config.max_concurrent_flows)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(self._serve(proxy.start))
+            runner.run(self._serve(proxy.start, too_few))
 
     def _configured(self) -> MitmConfig:
         config = self._read()
@@ -55,7 +58,7 @@ class Serving:
             config.body.buffer_request_bodies = config.body.buffer_request_bodies and self._holds_bodies
         return config
 
-    async def _serve(self, start: Callable[[], Awaitable[MitmProxyHandle]]) -> None:
+    async def _serve(self, start: Callable[[], Awaitable[MitmProxyHandle]], warning: str | None) -> None:
         signals: asyncio.Queue[int] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -65,6 +68,8 @@ class Serving:
             loop.add_signal_handler(signal.SIGHUP, self._reload_soon, handle)
         await self._refresh_bundle(handle)
         self._greet(handle)
+        if warning is not None:
+            self._say(Text(warning, style="yellow"))
         # what is there now stays: the collector need not look through it again and again
         gc.collect()
         gc.freeze()

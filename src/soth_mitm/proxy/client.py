@@ -90,6 +90,8 @@ class ClientConnection:
         except WireError as error:
             self._plane.counters.requests_refused += error.status in (400, 408, 431)
             self._answer(error.status, str(error))
+            # it holds frames, which hold the task that failed, which holds it
+            error.__traceback__ = None
         await self._leave()
 
     async def report_end(self) -> None:
@@ -225,6 +227,7 @@ class ClientConnection:
                 raise
             # the client was told 200 and has begun to speak something else than HTTP
             log.info("%s", error)
+            error.__traceback__ = None
             raise ConnectionOver from error
         if greeting:
             self._endpoint.write(greeting)
@@ -309,8 +312,8 @@ class ClientConnection:
                 upstreams = self._generation.upstreams
                 facts = upstreams.known_facts(origin) if upstreams.is_known(origin) else await self._reach(origin)
             except WireError as error:
-                # answered inside the client's TLS, where it can be read
-                failure = error
+                # answered inside the client's TLS, where it can be read; its traceback names this variable, and both would stay
+                failure = error.with_traceback(None)
         self.meta = replace(self.meta, tls_info=await tls.secure(name, hello, facts))
         if decision.action is Action.BLOCK:
             # the target was allowed: nobody gets past the policy by connecting to one name and asking for another

@@ -90,11 +90,11 @@ class ClientTls:
 
     async def failed(self, error: Exception, *, shown: bool) -> None:
         """The handshake failed; `shown` says whether the client may have seen our certificate."""
-        self._generation.tally.client_tls_failures += 1
         seconds = self._generation.snapshot.config.timeouts.client_tls_handshake_ms / 1000
         late = isinstance(error, TimeoutError)
         detail = f"not done within {seconds:g} s (timeouts.client_tls_handshake_ms)" if late else describe(error)
         reason = classify(error, "client")
+        self._generation.tally.client_tls_failures[reason] += 1
         log.info("TLS with the client for %s failed: %s (%s)", self._host, detail, reason)
         failure = TlsFailedError(
             f"the TLS handshake with the client for {self._host} failed: {detail}",
@@ -104,7 +104,8 @@ class ClientTls:
             # some programs (Java's HttpClient, Node) leave without a word
             certificate_refused=refuses_certificate(error) or (shown and reason is FailureClass.EOF_OR_RESET),
         )
-        failure.__cause__ = error
+        # its traceback names the arrival, which holds it
+        failure.__cause__ = error.with_traceback(None)
         if failure.certificate_refused and self._trial is not None:
             self._trial.refused(self._endpoint, silently=not refuses_certificate(error))
         await self._arrival.apart(self._generation.snapshot.calls.tls_failed(self._host, failure))

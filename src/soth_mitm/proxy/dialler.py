@@ -118,7 +118,11 @@ class Dialler:
         except OSError as error:
             if isinstance(error, WireError):
                 raise
-            raise ConnectFailedError(f"cannot connect to {where}: {error.strerror or error}", side="upstream", retryable=True) from error
+            reason = error.strerror or error
+            # its traceback names the attempts, which hold it
+            raise ConnectFailedError(f"cannot connect to {where}: {reason}", side="upstream", retryable=True) from error.with_traceback(
+                None
+            )
 
     async def _first_to_answer(self, addresses: Sequence[SocketAddress]) -> UpstreamEndpoint:
         """Try the addresses one after another, not waiting for a slow one before the next is tried (RFC 8305)."""
@@ -173,7 +177,8 @@ class Dialler:
             endpoint.abort()
             if session is not None:
                 self._contexts.sessions.discard(origin.server_name, origin.port, context)
-            raise self._tls_failed(origin, error) from error
+            # its traceback names the intake, which holds it
+            raise self._tls_failed(origin, error) from error.with_traceback(None)
         except asyncio.CancelledError:
             endpoint.abort()
             raise
@@ -190,17 +195,18 @@ class Dialler:
         return failure
 
     def _tls_failed(self, origin: Origin, error: Exception) -> TlsFailedError:
-        self._tally.upstream_tls_failures += 1
         late = isinstance(error, TimeoutError)
         detail = f"no answer within {self._handshake_seconds:g} s (timeouts.upstream_tls_handshake_ms)" if late else describe(error)
         where = format_host_port(origin.host, origin.port)
         if origin.server_name != origin.host:
             where = f"{origin.server_name} at {where}"
         advice = advise(error)
+        reason = classify(error, "upstream")
+        self._tally.upstream_tls_failures[reason] += 1
         return TlsFailedError(
             f"the TLS handshake with {where} failed: {detail}" + (f"; {advice}" if advice else ""),
             side="upstream",
-            reason=classify(error, "upstream"),
+            reason=reason,
             detail=detail,
             status=504 if late else 502,
         )

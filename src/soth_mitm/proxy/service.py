@@ -28,6 +28,7 @@ from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.proxy.threads import Threads
 from soth_mitm.tls.ca import CertificateAuthority
+from soth_mitm.tls.failures import FailureClass
 from soth_mitm.tls.leaf import LeafStore
 
 log = logging.getLogger("soth_mitm.proxy")
@@ -272,7 +273,8 @@ class Service:
             rejected_connection_count=tally.rejected,
             tls_client_handshake_count=tally.client_handshakes,
             tls_client_resumed_count=tally.client_resumed,
-            tls_client_failure_count=tally.client_tls_failures,
+            tls_client_failure_count=tally.client_tls_failures.total(),
+            tls_client_failures_by_class={str(each): tally.client_tls_failures[each] for each in FailureClass},
             tls_client_abandoned_count=tally.client_abandoned,
             tls_client_refusal_count=tally.client_refusals,
             tls_bypass_opened_count=tally.bypasses_opened,
@@ -280,7 +282,8 @@ class Service:
             tls_bypasses=self.learning.bypass_count(),
             tls_upstream_handshake_count=tally.upstream_handshakes,
             tls_upstream_resumed_count=tally.upstream_resumed,
-            tls_upstream_failure_count=tally.upstream_tls_failures,
+            tls_upstream_failure_count=tally.upstream_tls_failures.total(),
+            tls_upstream_failures_by_class={str(each): tally.upstream_tls_failures[each] for each in FailureClass},
             leaf_minted_count=self._leaves_minted_before + self._leaves.counters().minted,
             pool_hit_count=counters.pool_hits,
             pool_miss_count=counters.pool_misses,

@@ -1,6 +1,7 @@
 """What the control plane counts, once per connection; the data plane has counters of its own."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -15,11 +16,13 @@ class Tally:
     dns_cache_hits: int = 0
     client_handshakes: int = 0
     client_resumed: int = 0
-    client_tls_failures: int = 0
+    client_tls_failures: Counter[str] = field(default_factory=Counter)
+    """By failure class."""
     client_abandoned: int = 0
     client_refusals: int = 0
     bypasses_opened: int = 0
     bypassed_connections: int = 0
     upstream_handshakes: int = 0
     upstream_resumed: int = 0
-    upstream_tls_failures: int = 0
+    upstream_tls_failures: Counter[str] = field(default_factory=Counter)
+    """By failure class."""
