@@ -76,7 +76,11 @@ class ClientConnection:
                 # later is cheaper: by now it is known which of its program's connections this one replaces
                 data = await self._first_bytes()
                 await self._identify()
-            await self._first_head(data)
+            head = await self._connect_head(data)
+            if head is None:
+                self._forward()
+            else:
+                await self._connect_request(head)
             if self._was_taken_over:
                 # the last bytes of a tunnel have their own bound
                 while self._taken_over is not None or not self._endpoint.gone:
@@ -139,7 +143,8 @@ class ClientConnection:
         except TimeoutError:
             raise ConnectionOver from None
 
-    async def _first_head(self, data: bytes) -> None:
+    async def _connect_head(self, data: bytes) -> Head | None:
+        """Return the head of a CONNECT, taken off what has come; None, with nothing taken, when it begins otherwise."""
         limit = self._config.max_http_head_bytes
         parsed = None
         try:
@@ -148,8 +153,7 @@ class ClientConnection:
                 while len(start := data.removeprefix(b"\r\n")) < METHOD_BYTES and b"\n" not in start and data[:1] not in NOT_HTTP:
                     data = await self._arrival.read_more(len(data))
                 if not start.startswith(b"CONNECT "):
-                    self._forward(data[0])
-                    return
+                    return None
                 while (parsed := Head.parse_request(data, limit)) is None:
                     data = await self._arrival.read_more(len(data))
         except TimeoutError:
@@ -158,11 +162,11 @@ class ClientConnection:
         # refuses a CONNECT that announces content
         BodyReader.of_request(head)
         self._arrival.consume(used)
-        await self._connect_request(head)
+        return head
 
-    def _forward(self, first: int) -> None:
+    def _forward(self) -> None:
         """Requests in absolute-form, or nothing that we speak."""
-        spoken = {TLS_RECORD: "TLS", SOCKS4: "SOCKS", SOCKS5: "SOCKS"}.get(first)
+        spoken = {TLS_RECORD: "TLS", SOCKS4: "SOCKS", SOCKS5: "SOCKS"}.get(self._arrival.peek()[0])
         if spoken is not None:
             raise WireError(f"this is an HTTP proxy and was spoken to in {spoken}; use an http:// proxy URL", side="client", status=400)
         self.meta = replace(self.meta, process_info=self._process)
