@@ -305,14 +305,15 @@ cdef class Exchange(Responding):
         return self.client.hold() if self.has_enough() else self.client.release()
 
     cdef int request_sent(self) except -1:
+        cdef Flow flow = self.flow
         self.sending = SENDING_SENT
         self.again = True
         self.client_deadline.clear()
         if self.answering == ANSWERING_HEAD:
             self.writable(self.upstream, not self.upstream.blocked)
-        if self.flow.ask_later:
+        if flow.ask_later:
             self.upstream.flush()
-            self.flow.ask_afterwards()
+            flow.ask_afterwards()
         elif self.answering == ANSWERING_DONE:
             # the flow ends here, and its upstream connection leaves us
             self.upstream.flush()

@@ -149,6 +149,8 @@ cdef class Flow(Party):
     cdef int tell_head(self) except -1:
         if self.streaming and self.hooks.on_response is not None:
             self.ask_afterwards()
+            if self.ended:
+                return 0
             self.push(self.hooks.on_response, self.show_response(b""), None)
         if self.kept and self.streaming and self.plane.enforce and self.request_body.state == BODY_DONE and self.collected is None:
             # a stream may last, and its request is the handler's now
@@ -193,18 +195,21 @@ cdef class Flow(Party):
 
     cdef int end_response(self, bint whole) except -1:
         cdef bytes plain
-        if self.framer is not None:
+        cdef Framer framer = self.framer
+        if framer is not None:
             if self.decoder is not None:
                 plain = self.decoder.finish()
-                self.framer.feed(plain, len(plain), self.frames)
-            self.framer.finish(self.frames)
-            self.push_frames()
-            self.plane.counters.framing_errors += self.framer.error_count
+                framer.feed(plain, len(plain), self.frames)
+            framer.finish(self.frames)
+            # before the hook is called: one that fails may end the flow, and be told so, from within
             self.framer = None
+            self.plane.counters.framing_errors += framer.error_count
             self.count_framing()
+            self.push_frames()
         elif self.copy is not None and whole:
             self.ask_afterwards()
-            self.push(self.hooks.on_response, self.show_response(self.copy.whole()), None)
+            if not self.ended:
+                self.push(self.hooks.on_response, self.show_response(self.copy.whole()), None)
         self.copy = None
         return 0
 
@@ -297,6 +302,9 @@ cdef class Flow(Party):
             return 0
         self.frames = []
         for chunk in frames:
+            if self.ended:
+                # the hook failed at the one before, which was the last that it is told
+                return 0
             chunk.connection_id = self.route.meta.connection_id
             chunk.connection_meta = self.route.meta
             chunk.flow_id = self.id

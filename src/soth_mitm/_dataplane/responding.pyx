@@ -112,20 +112,21 @@ cdef class Responding(Conversation):
         return 0
 
     cdef int response_done(self) except -1:
+        # a hook that is called from here may end the flow, which nobody else need hold on to
+        cdef Flow flow = self.flow
         self.answering = ANSWERING_DONE
         self.upstream_deadline.clear()
         self.plane.counters.responses_relayed += 1
         self.client.flush()
         if self.sending != SENDING_SENT and (self.upstream is None or self.upstream.told_end or self.upstream.gone):
             # an early response, and nobody left to send the rest of the request to
-            if self.flow.request_body.state == BODY_DONE:
+            if flow.request_body.state == BODY_DONE:
                 self.send_no_more()
-                return self.flow.end_response(True)
+                return flow.end_response(True)
             self.drop_upstream()
             close_while_sending(self.client, self.plane)
-            self.flow.end_response(True)
+            flow.end_response(True)
             return self.stop()
         if self.sending == SENDING_RELAY:
             self.await_upload()
-        self.flow.end_response(True)
-        return 0
+        return flow.end_response(True)
