@@ -68,8 +68,10 @@ cdef class Intake(Party):
         return view_bytes(view_of(self.endpoint.inbox.data(), self.endpoint.inbox.size()))
 
     def consume(self, Py_ssize_t count):
-        """Take `count` bytes out of the inbox."""
+        """Take `count` bytes out of the inbox, which has them: what has come is gone as soon as the connection is."""
         self.endpoint.arena.check_thread()
+        if not 0 <= count <= self.endpoint.inbox.size():
+            raise ValueError(f"{count} bytes cannot be taken out of {self.endpoint.inbox.size()}")
         self.endpoint.inbox.consume(count)
 
     cdef int wake(self) except -1:

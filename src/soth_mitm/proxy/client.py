@@ -74,8 +74,10 @@ class ClientConnection:
                 data = await self._first_bytes()
             else:
                 # later is cheaper: by now it is known which of its program's connections this one replaces
-                data = await self._first_bytes()
+                await self._first_bytes()
                 await self._identify()
+                # unless they are gone, and the client with them
+                data = await self._arrival.read_more(0)
             head = await self._connect_head(data)
             if head is None:
                 self._forward()
