@@ -12,7 +12,7 @@ typedef struct {
     uint64_t start; /* clock ticks since boot */
     uint64_t stack; /* bottom of the stack: it moves when the process executes another program; 0 for what we may not inspect */
     int sockets;    /* its directory of descriptors: this process's for ever, whoever has its pid later */
-    int image;      /* its environment, which can be read until it ends or executes another program; -1: it has an empty one */
+    int image;      /* its environment, which can be read until it ends or executes another program; -1: that tells nothing */
     int stat;       /* instead of that: its stat, to be compared with the above; else -1 */
 } SothProcess;
 
@@ -83,20 +83,39 @@ static inline void soth_close_process(SothProcess *process)
     process->pid = 0;
 }
 
-/* Hold process `pid` until soth_close_process(). 0 when there is no such process, or we may not look; then nothing is held. */
+static inline int soth_stat_is_same(const SothProcess *process)
+{
+    SothProcess now = {0};
+    return soth_read_stat(process->stat, &now) && now.start == process->start && now.stack == process->stack;
+}
+
+/* Does its memory end with the program that it executes? A child that has executed none yet has its parent's stack, and may share all of
+ * its parent's memory (vfork(2)), which outlives what the child executes then. */
+static inline int soth_has_own_memory(const char *proc, const SothProcess *process)
+{
+    SothProcess parent = {0};
+    const int stat = soth_open_of(proc, process->parent, "stat", 0);
+    const int found = stat >= 0 && soth_read_stat(stat, &parent);
+    soth_close(stat);
+    return found && parent.stack != process->stack;
+}
+
+/* Hold process `pid` until soth_close_process(). 0 when there is no such process, or we may not look, or it executes another program
+ * this very moment; then nothing is held. */
 static inline int soth_open_process(const char *proc, int64_t pid, SothProcess *process)
 {
     char byte;
     process->pid = pid;
     process->sockets = soth_open_of(proc, pid, "fd", O_DIRECTORY);
-    /* before the stat is read: if it executes another program in between, that is seen later */
-    process->image = soth_open_of(proc, pid, "environ", 0);
     process->stat = soth_open_of(proc, pid, "stat", 0);
-    if (process->sockets < 0 || process->stat < 0 || !soth_read_stat(process->stat, process)) {
+    const int found = process->sockets >= 0 && process->stat >= 0 && soth_read_stat(process->stat, process);
+    process->image = soth_open_of(proc, pid, "environ", 0);
+    /* what was opened in between is of the program that the stat is of */
+    if (!found || !soth_stat_is_same(process)) {
         soth_close_process(process);
         return 0;
     }
-    if (process->image >= 0 && pread(process->image, &byte, 1, 0) == 1) {
+    if (process->image >= 0 && pread(process->image, &byte, 1, 0) == 1 && soth_has_own_memory(proc, process)) {
         close(process->stat);
         process->stat = -1;
     } else {
@@ -110,10 +129,7 @@ static inline int soth_open_process(const char *proc, int64_t pid, SothProcess *
 static inline int soth_is_same(const SothProcess *process)
 {
     char byte;
-    SothProcess now = {0};
-    if (process->image >= 0)
-        return pread(process->image, &byte, 1, 0) == 1;
-    return soth_read_stat(process->stat, &now) && now.start == process->start && now.stack == process->stack;
+    return process->image >= 0 ? pread(process->image, &byte, 1, 0) == 1 : soth_stat_is_same(process);
 }
 
 /* Is the socket of `inode` held at `descriptor` in the directory of descriptors `sockets`? */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "procfs.h"
 
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -18,6 +19,45 @@ static void check_stat(const char *text, int expected)
         CHECK(process.parent == 12 && process.start == 20 && process.stack == 26, "`%s`: parent %lld, start %llu, stack %llu", text,
               (long long)process.parent, (unsigned long long)process.start, (unsigned long long)process.stack);
 }
+
+#if defined(__linux__)
+static char *const arguments[] = {"cat", NULL};
+
+static int execute_when_told(void *pipes)
+{
+    static char *const environment[] = {"A=1", NULL};
+    const int *ends = pipes;
+    char byte;
+    if (read(ends[0], &byte, 1) != 1)
+        _exit(1);
+    dup2(ends[0], 0);
+    dup2(ends[3], 1);
+    execve("/bin/cat", arguments, environment);
+    _exit(1);
+}
+
+/* as after vfork(), but that we need not wait for it */
+static void check_shared_memory(void)
+{
+    static char stack[1 << 16];
+    SothProcess child = {0};
+    int pipes[4];
+    char byte;
+    CHECK(pipe(pipes) == 0 && pipe(pipes + 2) == 0, "pipes");
+    CHECK(fcntl(pipes[1], F_SETFD, FD_CLOEXEC) == 0, "the child is to see the end of its input");
+    const pid_t pid = clone(execute_when_told, stack + sizeof stack, CLONE_VM | SIGCHLD, pipes);
+    CHECK(pid > 0 && soth_open_process("/proc", pid, &child), "the child cannot be opened");
+    CHECK(soth_is_same(&child), "the child is not what it is");
+    CHECK(write(pipes[1], "12", 2) == 2 && read(pipes[2], &byte, 1) == 1, "the child executes another program");
+    CHECK(!soth_is_same(&child), "the child that shared our memory passes for what it was, though it executes another program");
+    soth_close_process(&child);
+    close(pipes[1]);
+    CHECK(waitpid(pid, NULL, 0) == pid, "the child ends");
+    for (int i = 0; i < 4; i++)
+        if (i != 1)
+            close(pipes[i]);
+}
+#endif
 
 int main(void)
 {
@@ -49,7 +89,6 @@ int main(void)
     CHECK(!soth_holds_socket(self.sockets, 9999, about.st_ino), "a descriptor that is not open passes for it");
 
     /* a child that ends: with an environment and without one */
-    static char *const arguments[] = {"cat", NULL};
     static char *const environments[][2] = {{"A=1", NULL}, {NULL, NULL}};
     for (int empty = 0; empty < 2; empty++) {
         int go[2], words[2];
@@ -79,6 +118,7 @@ int main(void)
         close(words[0]);
     }
     soth_close_process(&self);
+    check_shared_memory();
 #endif
     return 0;
 }
