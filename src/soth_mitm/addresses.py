@@ -118,6 +118,9 @@ def format_authority(host: str, port: int, scheme: str) -> str:
 
 
 def _normalise_ipv6(text: str) -> str:
+    if len(text) > _MAX_NAME:
+        # a zone may have any length, and what is accepted is kept: here, and in what goes by hosts
+        raise ValueError(f"has a host of {len(text)} characters; an address has at most {_MAX_NAME}")
     try:
         address = IPv6Address(text)
     except AddressValueError:

@@ -64,6 +64,8 @@ def test_one_spelling_for_each_host(spelling: str, host: str) -> None:
         ("[::1", "where an IPv6 address should be"),
         ("[1.2.3.4]", "where an IPv6 address should be"),
         ("1:2", "where an IPv6 address should be"),
+        ("[fe80::1%" + "z" * 246 + "]", "has a host of 254 characters"),
+        ("[::ffff:10.0.0.1%" + "z" * 60_000 + "]", "has a host of 60016 characters"),
         ("bü\u200bcher.de", "U+200B"),
         ("bü cher.de", "U+0020"),
         ("bü/cher.de", "`/` in a label"),
