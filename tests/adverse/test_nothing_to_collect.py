@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import ssl
@@ -156,6 +157,55 @@ def test_an_upstream_connection_leaves_no_cycle(
                 assert client.request(path, HOST).status == 200
         running.handler.wait(CONNECTIONS)
         running.wait_idle("upstream_connections")
+        running.wait_idle()
+        if repetition == 0:
+            collected()
+            gc.garbage.clear()
+    assert collected() == []
+
+
+class FailingIn(Counting):
+    """Fails in one method, as it says."""
+
+    def __init__(self, method: str, error: BaseException) -> None:
+        super().__init__()
+        self._method, self._error = method, error
+
+    def _fail_in(self, method: str) -> None:
+        if method == self._method:
+            raise type(self._error)("on purpose")
+
+    def on_connection_open(self, connection: object) -> None:
+        self._fail_in("on_connection_open")
+
+    def should_intercept_tls(self, host: str, process_info: object) -> bool:
+        self._fail_in("should_intercept_tls")
+        return True
+
+    def on_tls_failure(self, host: str, error: object) -> None:
+        self._fail_in("on_tls_failure")
+
+    def on_connection_close(self, connection_id: object) -> None:
+        super().on_connection_close(connection_id)
+        self._fail_in("on_connection_close")
+
+
+@pytest.mark.parametrize("error", [LookupError(), asyncio.CancelledError()], ids=["fails", "is cancelled"])
+@pytest.mark.parametrize("method", ["on_connection_open", "should_intercept_tls", "on_tls_failure", "on_connection_close"])
+def test_a_hook_that_cuts_its_connection_leaves_no_cycle(
+    proxy: ProxyFactory, origin: Origin, collected: Callable[[], list[Any]], method: str, error: BaseException
+) -> None:
+    running = proxy(FailingIn(method, error), **{"handler.recover_from_panics": False})
+    for repetition in range(2):
+        for _ in range(CONNECTIONS):
+            with running.client() as client:
+                try:
+                    client.connect(f"{HOST}:{origin.port}")
+                    client.start_tls(ssl.create_default_context(), HOST)
+                except (OSError, EOFError):
+                    # cut, or not trusted
+                    continue
+        running.handler.wait(CONNECTIONS)
         running.wait_idle()
         if repetition == 0:
             collected()

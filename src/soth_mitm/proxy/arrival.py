@@ -55,7 +55,11 @@ class Arrival(Reception):
         finally:
             self._task = None
             task.cancel()
-        return task.result()
+        try:
+            return task.result()
+        finally:
+            # what is raised names this frame, and must not find in it the task that holds it
+            del task
 
     async def wait_for(self, task: asyncio.Task[T], left: Callable[[], bool]) -> T:
         """Return what `task` returns; `ConnectionOver` when the client has `left`, for whom alone it is done."""
