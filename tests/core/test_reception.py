@@ -235,6 +235,52 @@ def test_what_is_awaited_apart_has_a_task_and_a_context_of_its_own() -> None:
     assert asyncio.run(play()) == ["answer", "failed"]
 
 
+def test_what_ends_before_it_is_known_to_have_ended_can_be_ended() -> None:
+    """Between the end of a task and the callback that tells of it."""
+
+    async def returns() -> None: ...
+
+    async def waits(scene: Scene) -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await scene.arrival.apart(returns())
+        scene.notes.append("ended")
+
+    async def play() -> list[object]:
+        scene = Scene()
+        scene.arrival.run(waits(scene))
+        # the task's first step, and its last, was scheduled before this
+        asyncio.get_running_loop().call_soon(scene.arrival.end)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        scene.endpoint.connection_lost(None)
+        return scene.notes
+
+    assert asyncio.run(play()) == ["ended"]
+
+
+def test_what_fails_as_its_client_leaves_is_nobodys_business() -> None:
+    async def fails() -> None:
+        raise LookupError("nobody waits for this")
+
+    async def waits(scene: Scene) -> None:
+        with pytest.raises(ConnectionOver):
+            await scene.arrival.wait_for(asyncio.get_running_loop().create_task(fails()), lambda: scene.arrival.over)
+        scene.notes.append("over")
+
+    async def play() -> list[object]:
+        loop, scene = asyncio.get_running_loop(), Scene()
+        loop.set_exception_handler(lambda loop, context: scene.notes.append(context["message"]))
+        scene.arrival.run(waits(scene))
+        # after the task's only step, before the callback that tells of its end
+        loop.call_soon(scene.endpoint.connection_lost, None)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        gc.collect()
+        return scene.notes
+
+    assert asyncio.run(play()) == ["over"]
+
+
 @pytest.fixture
 def no_collector() -> Iterator[None]:
     gc.disable()

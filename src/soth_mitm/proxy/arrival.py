@@ -67,12 +67,15 @@ class Arrival(Reception):
         while not task.done() and not left():
             await self.changed()
         if left():
+            if task.done() and not task.cancelled():
+                # or the loop would report what nobody asked for
+                task.exception()
             raise ConnectionOver
         return task.result()
 
     def end(self) -> None:
         """Cancel what hangs although the connection was cut."""
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             self._task.cancel()
         else:
             self.cancel(asyncio.CancelledError())
