@@ -34,6 +34,7 @@ cdef class RecentHolders:
     cdef int count
     cdef int freed                                 # how many at the front were given free since they were taken
     cdef uint64_t clock
+    cdef bint closed
     cdef SothProcess[RECENT_PROCESSES] processes   # those of the places; pid 0: none
     cdef list tokens                               # their start tokens
 

@@ -28,7 +28,11 @@ cdef class RecentHolders:
 
     def note(self, int64_t pid, int64_t descriptor, int64_t connection):
         """Remember where the socket of `connection` is held; the place that was not useful for longest is forgotten."""
-        cdef int place, oldest, process = self.index_of(pid)
+        cdef int place, oldest, process
+        if self.closed:
+            # it was found by a look-up that hung
+            return
+        process = self.index_of(pid)
         if process < 0:
             return
         for place in range(self.count):
@@ -87,8 +91,9 @@ cdef class RecentHolders:
         return list(dict.fromkeys([self.processes[self.holders[place].process].pid for place in range(self.count)]))
 
     def close(self):
-        """Forget everything, and close what is open for it."""
+        """Forget everything, and close what is open for it; nothing is noted any more."""
         cdef int process
+        self.closed = True
         for process in range(RECENT_PROCESSES):
             if self.processes[process].pid:
                 self.forget(process)

@@ -145,3 +145,11 @@ def test_a_place_is_noted_once(procfs: Procfs) -> None:
     assert procfs.holders.pids() == [1, 3, 4, 2]
     procfs.holders.ended(12)
     assert procfs.holders.pids() == [2, 1, 3, 4]
+
+
+def test_a_look_up_that_hung_until_the_end_opens_nothing_more(procfs: Procfs) -> None:
+    procfs.holders.close()
+    before = os.listdir("/proc/self/fd")
+    procfs.holders.note(1, 3, 1)
+    assert os.listdir("/proc/self/fd") == before
+    assert procfs.holders.pids() == [] and procfs.holders.find(1001, 1) is None
