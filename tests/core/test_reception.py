@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ssl
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -24,6 +25,7 @@ class Wire:
     def __init__(self) -> None:
         self.endpoint: ClientEndpoint | None = None
         self.aborted = False
+        self.reading = True
 
     def write(self, data: bytes) -> None: ...
     def set_write_buffer_limits(self, high: int) -> None: ...
@@ -33,6 +35,12 @@ class Wire:
     def setsockopt(self, *option: object) -> None: ...
     def abort(self) -> None:
         self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
 
 class Timers:
@@ -233,6 +241,27 @@ def test_what_is_awaited_apart_has_a_task_and_a_context_of_its_own() -> None:
         return scene.notes
 
     assert asyncio.run(play()) == ["answer", "failed"]
+
+
+def test_a_handshake_begins_with_more_than_may_wait_for_it() -> None:
+    """What a client sends behind its hello, before we have a certificate, is not to be read; then the handshake takes it all."""
+
+    async def secures(scene: Scene) -> None:
+        while scene.wire.reading:
+            await scene.arrival.changed()
+        scene.notes.append("full")
+        while scene.arrival.tls_error is None:
+            await scene.arrival.changed()
+        scene.notes.append(type(scene.arrival.tls_error))
+
+    def act(scene: Scene) -> None:
+        while scene.wire.reading:
+            scene.receive(b"not TLS at all " * 100)
+        scene.arrival.poke()
+        scene.endpoint.start_tls(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), True)
+        assert scene.wire.reading
+
+    assert played(secures, act) == ["full", ssl.SSLError]
 
 
 def test_what_ends_before_it_is_known_to_have_ended_can_be_ended() -> None:

@@ -338,7 +338,11 @@ cdef class Endpoint:
             self.bytes_in -= self.inbox.size()
             self.inbox.drop()
         self.fresh = False
-        self.deliver()
+        if self.held:
+            # a full inbox has stopped the reading, and is empty now
+            self.release()
+        else:
+            self.deliver()
 
     cdef int step_handshake(self) except -1:
         try:
