@@ -104,6 +104,7 @@ cdef class Flow(Party):
     cdef int grow(self, bint deciding) except -1   # more is to come of what is kept: wait, if the budget says so
     cdef int wait_no_more(self) except -1
 
+    cdef int cut(self, object error) except -1     # a hook failed, with recovery off: of what has not come it is told nothing but the end
     cdef int call(self, Hook hook, object first, object second) except -1
     cdef int push(self, Hook hook, object first, object second) except -1
     cdef int push_frames(self) except -1

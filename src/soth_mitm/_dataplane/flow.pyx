@@ -208,7 +208,7 @@ cdef class Flow(Party):
             self.push_frames()
         elif self.copy is not None and whole:
             self.ask_afterwards()
-            if not self.ended:
+            if self.copy is not None:
                 self.push(self.hooks.on_response, self.show_response(self.copy.whole()), None)
         self.copy = None
         return 0
@@ -346,8 +346,14 @@ cdef class Flow(Party):
         if outcome == HOOK_DONE and hook is self.hooks.on_request:
             self.ignored(self.hooks.result)
         if outcome == HOOK_FAILED and not self.hooks.recover:
-            self.owner.broken(self.hooks.error)
+            return self.cut(self.hooks.error)
         return 0
+
+    cdef int cut(self, object error) except -1:
+        self.framer = None
+        self.copy = None
+        self.count_framing()
+        return self.owner.broken(error)
 
     cdef int full(self) except -1:
         return self.queue is not None and (
@@ -369,7 +375,7 @@ cdef class Flow(Party):
         if error is None and self.called is self.hooks.on_request:
             self.ignored(result)
         if error is not None and not (self.hooks.recover and isinstance(error, Exception)):
-            self.owner.broken(error)
+            self.cut(error)
         return self.drain()
 
     cdef int drain(self) except -1:
