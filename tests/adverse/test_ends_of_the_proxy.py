@@ -1,15 +1,15 @@
 """What is still being said goodbye to when a proxy, or the configuration it began under, comes to its end."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable
 
 import pytest
 
-from soth_mitm import InterceptHandler, MitmConfig, MitmProxyBuilder
+from soth_mitm import ConnectionMeta, InterceptHandler, MitmConfig, MitmProxyBuilder
+from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.proxy.snapshot import LINGER_SECONDS
-
-pytestmark = pytest.mark.anyio
 
 
 def connect(port: int) -> socket.socket:
@@ -25,6 +25,7 @@ async def read_to_end(client: socket.socket) -> bytes:
     return answer
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("way", ["shutdown", "reload"])
 async def test_rejected_client_that_stays_is_cut(make_config: Callable[..., MitmConfig], way: str) -> None:
     """It has its 503 and does not leave; nobody would ever close its connection."""
@@ -42,3 +43,40 @@ async def test_rejected_client_that_stays_is_cut(make_config: Callable[..., Mitm
                     while True:
                         second.send(b"still here")
                         await asyncio.sleep(0)
+
+
+class Counting(InterceptHandler):
+    def __init__(self) -> None:
+        self.opened: list[object] = []
+        self.closed: list[object] = []
+        self.has_opened = asyncio.Event()
+
+    def on_connection_open(self, meta: ConnectionMeta) -> None:
+        self.opened.append(meta.connection_id)
+        self.has_opened.set()
+
+    async def on_connection_close(self, connection_id: object) -> None:
+        await asyncio.sleep(0)
+        self.closed.append(connection_id)
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, new_event_loop])
+def test_a_loop_that_ends_without_a_shutdown_cuts_its_connections(
+    make_config: Callable[..., MitmConfig], caplog: pytest.LogCaptureFixture, factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    handler = Counting()
+
+    async def forgets_to_shut_down() -> socket.socket:
+        handle = await MitmProxyBuilder(make_config(), handler).build().start()
+        client = connect(handle.port)
+        client.send(b"CONNECT a.example:443 HT")
+        await handler.has_opened.wait()
+        return client
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        client = runner.run(forgets_to_shut_down())
+    with client:
+        assert client.recv(100) == b""
+    assert handler.closed == handler.opened
+    gc.collect()
+    assert caplog.records == []

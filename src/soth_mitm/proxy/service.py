@@ -1,6 +1,7 @@
 """A running proxy on its loop: accepts connections, keeps account of them, reloads, drains."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import socket
@@ -82,6 +83,8 @@ class Service:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self._over = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
         self._leaves = self._leaf_store(config)
         self._leaves_minted_before = 0
         # one thread: many new names at a time are not to take the interpreter from the traffic
@@ -105,6 +108,16 @@ class Service:
     async def start(self) -> None:
         """Begin to accept."""
         await self._listener.serve(functools.partial(Accepting, self))
+        self._watch = self._loop.create_task(self._until_shut_down(), name="soth-mitm")
+
+    async def _until_shut_down(self) -> None:
+        # a loop that ends cancels what it has of tasks, and connections are none: without this they would be left as they are
+        try:
+            await self._over.wait()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ShutdownTimeoutError):
+                await self.shutdown(0)
+            raise
 
     # --- connections
 
@@ -234,6 +247,9 @@ class Service:
             await generation.close()
         self.lookup.close()
         self._minting.close()
+        self._over.set()
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            await asyncio.wait((self._watch,))
 
     # --- figures
 
