@@ -207,8 +207,7 @@ def run(data: bytes) -> None:
         for operation in operations[:MOST_OPERATIONS]:
             scene.act(operation)
             for client in scene.clients:
-                if client.transport.closing and not client.closed_in:
-                    client.closed_in = operation.verb
+                client.note_closing(operation.verb)
             if not operation.same_turn:
                 # else a hook that is cancelled does not know it yet
                 check_permits(scene)

@@ -215,8 +215,7 @@ def run(data: bytes) -> None:
                 continue
             scene.act(operation)
             for client in scene.clients:
-                if client.transport.closing and not client.closed_in:
-                    client.closed_in = operation.verb
+                client.note_closing(operation.verb)
             if not operation.same_turn:
                 check_permits(scene)
         scene.wind_down()

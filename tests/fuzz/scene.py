@@ -78,10 +78,19 @@ class Upstream(Peer):
 
 
 class Client(Peer):
-    """A client. `ends` counts how often its end was told, `closed_in` is the verb of the operation that its connection was closed in."""
+    """A client. `ends` counts how often its end was told, `closed_in` is the verb of the operation that its connection was closed in.
+    `asked` requests had come whole when the proxy had said its last."""
 
     ends = 0
     closed_in = ""
+    asked = -1
+
+    def note_closing(self, verb: str) -> None:
+        """See, after an operation, whether the connection is being closed."""
+        if self.asked < 0 and (self.transport.closing or self.transport.eof_written):
+            self.asked = sum(message.complete for message in self.requests.messages)
+        if self.transport.closing and not self.closed_in:
+            self.closed_in = verb
 
     def drain(self) -> None:
         """Let what is under way finish."""
