@@ -346,7 +346,7 @@ cdef class Conversation(Party):
         return 0
 
     cdef bint has_enough(self) noexcept:
-        # of the request, for now: a handler that is behind with the response does not hold back the upload
+        # of the request only: a handler that is behind with the response does not hold back the upload
         if self.sending == SENDING_COLLECT:
             return self.is_paced
         return (self.upstream is not None and self.upstream.blocked) or (self.is_paced and self.flow.payload is not None)

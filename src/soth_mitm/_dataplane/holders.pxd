@@ -40,6 +40,7 @@ cdef class RecentHolders:
 
     # Who holds the socket of `inode` at a place of its own, an index of `processes`; that place is in use from now on. -1: nobody known
     cdef int process_of(self, uint64_t inode, int64_t connection) noexcept
+    cdef object identity(self, int process)            # (pid, start token) of that one; None for -1
     # A place for `pid`, which is opened unless it is; -1: there is no such process any more, or we may not look
     cdef int index_of(self, int64_t pid) except -2
     cdef int free_index(self) noexcept                 # of `processes`; the one that was not useful for longest gives way

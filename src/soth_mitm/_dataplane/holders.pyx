@@ -61,18 +61,15 @@ cdef class RecentHolders:
 
         It is the process that opened it, if that is what was noted there: who had another socket at that descriptor did not inherit this.
         """
-        cdef int process = self.process_of(inode, connection)
-        return None if process < 0 else (self.processes[process].pid, self.tokens[process])
+        return self.identity(self.process_of(inode, connection))
 
     def recall(self, SockDiag diag not None, bytes source not None, int source_port, bytes destination not None, int destination_port,
                uint32_t scope_id, int64_t connection):
         """Return what `find` does for the socket that `diag` names; also None when there is none, or the kernel does not answer."""
         cdef SothSocket found
-        cdef int process
         if diag.look_up(source, source_port, destination, destination_port, scope_id, &found) <= 0 or found.inode == 0:
             return None
-        process = self.process_of(found.inode, connection)
-        return None if process < 0 else (self.processes[process].pid, self.tokens[process])
+        return self.identity(self.process_of(found.inode, connection))
 
     def ended(self, int64_t connection):
         """The socket of `connection` is closed: the next one of its process is likely to be held at the same place."""
@@ -119,6 +116,9 @@ cdef class RecentHolders:
             self.take(0)
             return holder.process
         return -1
+
+    cdef object identity(self, int process):
+        return None if process < 0 else (self.processes[process].pid, self.tokens[process])
 
     cdef int index_of(self, int64_t pid) except -2:
         cdef SothProcess opened

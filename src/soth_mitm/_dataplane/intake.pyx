@@ -137,9 +137,6 @@ cdef class Reception(Intake):
     def __await__(self):
         return self
 
-    def __iter__(self):
-        return self
-
     def __next__(self):
         if self.is_suspended:
             # the wait is over

@@ -27,7 +27,7 @@ cdef class TlsPump:
     cdef Arena arena
     cdef readonly object ssl_object    # ssl.SSLObject: facts of the handshake are asked from it
     cdef object engine                 # below it, without its Python wrapper where there is one
-    cdef readonly object version       # of the protocol, once it is agreed on
+    cdef object version                # of the protocol, once it is agreed on
     cdef object incoming               # ssl.MemoryBIO
     cdef object feed_bio               # incoming.write
     cdef object take_bio               # outgoing.read

@@ -82,9 +82,8 @@ class LinuxProcesses:
         """Return pid and start token of the owner, if it is one of those found lately; within some ten microseconds, without a search."""
         if not self._diag_proved:
             return None
-        client, peer = pack_host(remote[0]), pack_host(local[0])
-        scope_id = interface_of(remote[0]) if "%" in remote[0] else 0
-        return self._recent.recall(self._diag, client, remote[1], peer, local[1], scope_id, hash(remote))
+        end = _end(remote, local)
+        return None if end is None else self._recent.recall(self._diag, *end, hash(remote))
 
     def connection_ended(self, remote: SocketAddress) -> None:
         """Expect the next connection of the same process where the one from `remote` was held."""
@@ -144,10 +143,8 @@ class LinuxProcesses:
         return None
 
     def _ask(self, client: SocketAddress, peer: SocketAddress) -> tuple[int, int] | None:
-        source, destination = pack_host(client[0]), pack_host(peer[0])
-        if len(source) != len(destination):
-            return None
-        return self._diag.ask(source, client[1], destination, peer[1], interface_of(client[0]) if "%" in client[0] else 0)
+        end = _end(client, peer)
+        return None if end is None else self._diag.ask(*end)
 
     def _search(self, searched: Iterable[int], link: str, uid: int) -> Holding | None:
         """Search the processes of the socket's user, then, if we are root, the others: a process may have changed its user since."""
@@ -227,6 +224,14 @@ def parse_stat(data: bytes) -> ProcessStat:
     head, _, tail = data.rpartition(b")")
     fields = tail.split()
     return ProcessStat(os.fsdecode(head.partition(b"(")[2]), int(fields[1]), f"{fields[19].decode()}.{fields[25].decode()}")
+
+
+def _end(client: SocketAddress, peer: SocketAddress) -> tuple[bytes, int, bytes, int, int] | None:
+    """Name the client's end as sock_diag does; None when no connection has such ends, one of each family."""
+    source, destination = pack_host(client[0]), pack_host(peer[0])
+    if len(source) != len(destination):
+        return None
+    return source, client[1], destination, peer[1], interface_of(client[0]) if "%" in client[0] else 0
 
 
 def find_in_table(table: bytes, client: SocketAddress, peer: SocketAddress, *, mapped: bool) -> SocketEntry | None:
