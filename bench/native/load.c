@@ -20,6 +20,7 @@
 
 #include "http1.h"
 #include "load_options.h"
+#include "load_requests.h"
 #include "outcome.h"
 
 enum { MAX_EVENTS = 512, HEAD_SIZE = 16384, SCRATCH_SIZE = 262144, MAX_SHOWN_ERRORS = 5 };
@@ -60,15 +61,7 @@ static bool measuring;
 static uint64_t issued, in_flight;
 static double stop_at;
 static unsigned shown_errors;
-static char *request_bytes, *connect_bytes;
-static size_t request_length, connect_length;
 static char scratch[SCRATCH_SIZE];
-
-static void die(const char *what) {
-    fprintf(stderr, "load: %s: %s\n", what, errno ? strerror(errno) : "failed");
-    ERR_print_errors_fp(stderr);
-    exit(2);
-}
 
 static void start_next(Slot *slot);
 
@@ -453,23 +446,6 @@ static void prepare_tls(void) {
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
     int trusts = options.ca ? SSL_CTX_load_verify_file(context, options.ca) : SSL_CTX_set_default_verify_paths(context);
     if (!trusts) die(options.ca ? options.ca : "system roots");
-}
-
-static void prepare_requests(void) {
-    if (asprintf(&connect_bytes, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", options.target, options.target) < 0) die("asprintf");
-    connect_length = strlen(connect_bytes);
-    char *head, length_header[128] = "";
-    if (options.post)
-        snprintf(length_header, sizeof length_header, "Content-Type: application/octet-stream\r\nContent-Length: %llu\r\n",
-                 (unsigned long long)options.post);
-    static const char format[] =
-        "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench-load/1\r\nAccept: */*\r\nAuthorization: Bearer not-a-secret\r\n%s\r\n";
-    int length = asprintf(&head, format, options.post ? "POST" : "GET", options.path, options.target, length_header);
-    if (length < 0) die("asprintf");
-    request_length = (size_t)length + options.post;
-    request_bytes = realloc(head, request_length + 1);
-    if (!request_bytes) die("realloc");
-    memset(request_bytes + length, 'p', options.post);
 }
 
 int main(int argc, char **argv) {

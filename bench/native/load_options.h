@@ -1,9 +1,11 @@
-/* What the load client is told on its command line. */
+/* What the load client is told on its command line, and how it ends when it cannot do that. */
 #ifndef LOAD_OPTIONS_H
 #define LOAD_OPTIONS_H
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <getopt.h>
+#include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -11,6 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+static void die(const char *what) {
+    fprintf(stderr, "load: %s: %s\n", what, errno ? strerror(errno) : "failed");
+    ERR_print_errors_fp(stderr);
+    exit(2);
+}
 
 static struct {
     struct sockaddr_in address;
