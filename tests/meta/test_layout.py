@@ -1,4 +1,4 @@
-"""Rooms stay small and names say what a thing is (docs/architecture.md): sizes, endings, companions, words."""
+"""Names say what a thing is (docs/architecture.md): endings, companions, words."""
 
 import io
 import keyword
@@ -10,10 +10,6 @@ from pathlib import Path
 import pytest
 
 from support.source import PACKAGE, ROOT, named, package_files, without_text
-
-# lines; reaching one means: split by concept
-LIMITS = {".py": 400, ".pyx": 450, ".pxd": 130, ".h": 260}
-TEST_LIMIT = 500
 
 BANNED_ENDINGS = ("_helpers", "_utils", "_common", "_support", "_impl", "_misc", "_ops")
 
@@ -29,12 +25,6 @@ BANNED_WORDS = {
 }
 
 SCRIPT_VERBS = {"annotate", "bench", "build", "check", "demo", "docs", "find", "fuzz", "prepare", "release", "run", "test"}
-
-
-def too_long(path: Path, lines: int, *, test: bool) -> str:
-    """Return what is wrong with a file of so many lines."""
-    limit = TEST_LIMIT if test else LIMITS.get(path.suffix)
-    return f"{path.name} has {lines} lines, {limit} are allowed: split it by concept" if limit and lines > limit else ""
 
 
 def bad_ending(path: Path) -> str:
@@ -83,7 +73,6 @@ TEST_FILES = sorted(path for path in (ROOT / "tests").rglob("*") if path.suffix 
 @pytest.mark.parametrize("path", OWN_FILES, ids=named)
 def test_source_file(path: Path) -> None:
     code = path.read_text(encoding="utf-8")
-    assert not too_long(path, len(code.splitlines()), test=False)
     assert not bad_ending(path)
     words = python_identifiers(code) if path.suffix in (".py", ".pyi") else other_identifiers(code, path.suffix)
     assert banned_words(words) == []
@@ -91,7 +80,6 @@ def test_source_file(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TEST_FILES, ids=named)
 def test_test_file(path: Path) -> None:
-    assert not too_long(path, len(path.read_text(encoding="utf-8").splitlines()), test=True)
     assert not bad_ending(path)
 
 
@@ -112,14 +100,6 @@ def test_extension_modules_have_declarations_and_stubs() -> None:
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and path.suffix != ".md"))
 def test_script(script: str) -> None:
     assert not bad_script(script)
-
-
-@pytest.mark.parametrize(("name", "lines"), [("a.py", 401), ("a.pyx", 451), ("a.pxd", 131), ("a.h", 261)])
-def test_size_test_can_fail(name: str, lines: int) -> None:
-    assert too_long(Path(name), lines, test=False)
-    assert not too_long(Path(name), lines - 1, test=False)
-    assert too_long(Path("test_a.py"), 501, test=True)
-    assert not too_long(Path("test_a.py"), 500, test=True)
 
 
 @pytest.mark.parametrize("name", ["head_helpers.py", "x_utils.pyx", "x_common.pxd", "tls_support", "x_impl.h", "x_misc.py", "io_ops.pyi"])
