@@ -104,7 +104,21 @@ def main(wanted: list[str]) -> int:
         def compiles(target: str, source: str) -> bool:
             headers = windows if "windows" in target else ours
             out = Path(folder) / f"{Path(source).stem}-{target}.o"
-            command = [python, "-m", "ziglang", "cc", "-target", target, f"-I{headers}", "-Iext", *FLAGS, "-c", source, "-o", out]
+            command: list[str | Path] = [
+                python,
+                "-m",
+                "ziglang",
+                "cc",
+                "-target",
+                target,
+                f"-I{headers}",
+                "-Iext",
+                *FLAGS,
+                "-c",
+                source,
+                "-o",
+                out,
+            ]
             return step(f"{Path(source).stem} for {target}", command)
 
         verdicts = list(pool.map(lambda pair: compiles(*pair), [(target, source) for source in sources for target in TARGETS]))

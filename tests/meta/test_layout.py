@@ -24,7 +24,7 @@ BANNED_WORDS = {
     "blacklist": "blocked",
 }
 
-SCRIPT_VERBS = {"annotate", "bench", "build", "check", "demo", "docs", "find", "fuzz", "prepare", "release", "run", "test"}
+SCRIPT_VERBS = {"annotate", "bench", "break", "build", "check", "demo", "docs", "find", "fuzz", "prepare", "release", "run", "test"}
 
 
 def bad_ending(path: Path) -> str:

@@ -1,0 +1,63 @@
+"""The list that scripts/break works through fits the tree: each line stands where it says, each test exists, and nothing is listed twice."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.source import PACKAGE, ROOT
+
+BREAKS: list[dict[str, Any]] = tomllib.loads((ROOT / "tests/breaks.toml").read_text(encoding="utf-8"))["break"]
+
+
+def wrong_with(entry: Mapping[str, Any], code: str, tests: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with an entry, given its file's text and the text of each test file by its path."""
+    wrong = []
+    if code.count(entry["old"]) != 1:
+        wrong.append(f"`{entry['old']}` stands {code.count(entry['old'])} times in {entry['file']}, not once")
+    if entry["old"] == entry["new"] or "\n" in entry["old"] + entry["new"]:
+        wrong.append("a break changes one line")
+    if not entry["tests"]:
+        wrong.append("no test is named")
+    for test in entry["tests"]:
+        path, _, name = test.partition("::")
+        name = name.rpartition("::")[2].partition("[")[0]
+        if path not in tests:
+            wrong.append(f"{path} is not there")
+        elif name and not re.search(rf"^\s*(?:async )?def {name}\(", tests[path], re.MULTILINE):
+            wrong.append(f"{path} has no {name}")
+    return wrong
+
+
+@pytest.mark.parametrize("entry", BREAKS, ids=lambda entry: entry["name"])
+def test_break_fits_the_tree(entry: dict[str, Any]) -> None:
+    code = (PACKAGE / Path(entry["file"]).relative_to("src/soth_mitm")).read_text(encoding="utf-8")
+    paths = [ROOT / test.partition("::")[0] for test in entry["tests"]]
+    tests = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+    assert wrong_with(entry, code, tests) == []
+
+
+def test_names_are_unique() -> None:
+    names = [entry["name"] for entry in BREAKS]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"old": "absent"}, "stands 0 times"),
+        ({"old": "a"}, "stands 2 times"),
+        ({"new": "x = a"}, "changes one line"),
+        ({"tests": []}, "no test is named"),
+        ({"tests": ["tests/t.py::test_other"]}, "has no test_other"),
+        ({"tests": ["tests/other.py"]}, "is not there"),
+    ],
+)
+def test_the_check_can_fail(change: dict[str, Any], part: str) -> None:
+    entry = {"file": "f", "old": "x = a", "new": "x = b", "tests": ["tests/t.py::test_it"]}
+    code, tests = "x = a\ny = a\n", {"tests/t.py": "def test_it() -> None:\n"}
+    assert wrong_with(entry, code, tests) == []
+    assert any(part in each for each in wrong_with({**entry, **change}, code, tests))
