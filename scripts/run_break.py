@@ -37,7 +37,8 @@ wanted = set(sys.argv[2:])
 modules = [each for each in recipe["extension_modules"]() if each.name.rpartition(".")[2] in wanted]
 for each in modules:
     each.extra_compile_args = [*(flag for flag in each.extra_compile_args if not flag.startswith("-O")), "-O0"]
-made = cythonize(modules, build_dir=sys.argv[1] + "/c", compiler_directives=recipe["DIRECTIVES"], include_path=["src"], force=True, quiet=True)
+directives = recipe["DIRECTIVES"]
+made = cythonize(modules, build_dir=sys.argv[1] + "/c", compiler_directives=directives, include_path=["src"], force=True, quiet=True)
 command = Distribution({"ext_modules": made}).get_command_obj("build_ext")
 command.build_lib, command.build_temp = sys.argv[1] + "/lib", sys.argv[1] + "/o"
 command.ensure_finalized()

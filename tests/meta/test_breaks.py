@@ -1,4 +1,4 @@
-"""The list that scripts/break works through fits the tree: each line stands where it says, each test exists, and nothing is listed twice."""
+"""The list of scripts/break fits the tree: each line stands where it says, each test exists, and nothing is listed twice."""
 
 import re
 import tomllib
