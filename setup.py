@@ -72,7 +72,7 @@ def extension_modules() -> list[Extension]:
     headers = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.h"))
     return [
         Extension(
-            f"soth_mitm._dataplane.{source.stem}",
+            ".".join(source.relative_to(ROOT / "src").with_suffix("").parts),
             [str(source.relative_to(ROOT))],
             include_dirs=["ext"],
             depends=headers,
@@ -80,7 +80,7 @@ def extension_modules() -> list[Extension]:
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )
-        for source in sorted((ROOT / DATAPLANE).glob("*.pyx"))
+        for source in sorted((ROOT / DATAPLANE).rglob("*.pyx"))
     ]
 
 

@@ -133,11 +133,12 @@ def source_files() -> list[Path]:
 
 def drop_stale_outputs(objects: Path) -> None:
     """Remove from the build directory what the next wheel must not pick up: files that are no longer in the tree."""
-    modules = {path.stem for path in (ROOT / "src/soth_mitm/_dataplane").glob("*.pyx")}
-    for path in objects.glob("lib*/**/*"):
-        compiled = path.suffix in (".so", ".pyd")
-        if path.is_file() and not (compiled and path.name.split(".")[0] in modules):
-            path.unlink()
+    modules = {path.relative_to(ROOT / "src").with_suffix("") for path in (ROOT / "src").rglob("*.pyx")}
+    for library in objects.glob("lib*"):
+        for path in library.rglob("*"):
+            compiled = path.suffix in (".so", ".pyd")
+            if path.is_file() and not (compiled and path.relative_to(library).with_name(path.name.split(".")[0]) in modules):
+                path.unlink()
 
 
 def build_wheel(python: Path, variant: str, project: dict[str, object]) -> tuple[Path, str]:

@@ -13,7 +13,7 @@ WHERE = "build/annotate"
 def main(arguments: list[str]) -> None:
     """Annotate the module named by the only argument and print where the page is."""
     recipe = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
-    modules = {extension.name.rpartition(".")[2]: extension for extension in recipe["extension_modules"]()}
+    modules = {extension.name.removeprefix("soth_mitm._dataplane."): extension for extension in recipe["extension_modules"]()}
     if len(arguments) != 1 or arguments[0] not in modules:
         sys.exit(f"usage: scripts/annotate MODULE, one of: {', '.join(modules)}")
     cythonize(
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
         include_path=["src"],
         quiet=True,
     )
-    print(ROOT / WHERE / "src/soth_mitm/_dataplane" / f"{arguments[0]}.html")
+    print(ROOT / WHERE / Path(modules[arguments[0]].sources[0]).with_suffix(".html"))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from Cython.Build import cythonize
 from setuptools import Distribution
 recipe = runpy.run_path("setup.py", run_name="setup")
 wanted = set(sys.argv[2:])
-modules = [each for each in recipe["extension_modules"]() if each.name.rpartition(".")[2] in wanted]
+modules = [each for each in recipe["extension_modules"]() if each.name in wanted]
 for each in modules:
     each.extra_compile_args = [*(flag for flag in each.extra_compile_args if not flag.startswith("-O")), "-O0"]
 directives = recipe["DIRECTIVES"]
@@ -58,9 +58,9 @@ class Break:
 
     @property
     def module(self) -> str:
-        """The extension module that must be compiled, "" for Python."""
+        """The dotted name of the extension module that must be compiled, "" for Python."""
         path = Path(self.file)
-        return path.stem if path.suffix == ".pyx" else ""
+        return ".".join(path.relative_to("src").with_suffix("").parts) if path.suffix == ".pyx" else ""
 
     def applied(self, code: str) -> str:
         """Return `code` with the line changed; `ValueError` unless `old` stands there exactly once and within a line."""
@@ -128,7 +128,7 @@ class Worker:
         except ValueError as error:
             return str(error)
         saved = self._home / "saved"
-        target = next(installed.parent.glob(f"{what.module}.*.so")) if what.module else installed
+        target = next(installed.parent.glob(f"{installed.stem}.*.so")) if what.module else installed
         shutil.copy2(target, saved)
         source.write_text(broken, encoding="utf-8")
         try:
@@ -159,7 +159,7 @@ class Worker:
             return (result.stdout + result.stderr)[-3000:]
         # a new file: the interpreter of a test that still runs may have the old one mapped
         target.unlink()
-        shutil.copy(next((work / "lib").rglob(f"{module}.*.so")), target)
+        shutil.copy(next((work / "lib").rglob(target.name)), target)
         return ""
 
 

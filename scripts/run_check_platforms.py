@@ -67,7 +67,8 @@ import runpy, sys
 from Cython.Build import cythonize
 recipe = runpy.run_path("setup.py", run_name="setup")
 wanted = set(sys.argv[2:])
-modules = [each for each in recipe["extension_modules"]() if not wanted or each.name.rpartition(".")[2] in wanted]
+prefix = "soth_mitm._dataplane."
+modules = [each for each in recipe["extension_modules"]() if not wanted or each.name.removeprefix(prefix) in wanted]
 made = cythonize(modules, build_dir=sys.argv[1], compiler_directives=recipe["DIRECTIVES"], include_path=["src"], quiet=True)
 print("\\n".join(source for each in made for source in each.sources))
 """
@@ -103,7 +104,8 @@ def main(wanted: list[str]) -> int:
 
         def compiles(target: str, source: str) -> bool:
             headers = windows if "windows" in target else ours
-            out = Path(folder) / f"{Path(source).stem}-{target}.o"
+            module = ".".join(Path(source).relative_to(GENERATED / "src/soth_mitm/_dataplane").with_suffix("").parts)
+            out = Path(folder) / f"{module}-{target}.o"
             command: list[str | Path] = [
                 python,
                 "-m",
@@ -119,7 +121,7 @@ def main(wanted: list[str]) -> int:
                 "-o",
                 out,
             ]
-            return step(f"{Path(source).stem} for {target}", command)
+            return step(f"{module} for {target}", command)
 
         verdicts = list(pool.map(lambda pair: compiles(*pair), [(target, source) for source in sources for target in TARGETS]))
     print(f"{sum(verdicts)} of {len(verdicts)} objects compiled ({len(sources)} modules, {len(TARGETS)} platforms)")

@@ -21,7 +21,7 @@ from support.source import ROOT
 
 HINT = "run scripts/test, which builds a wheel and installs it"
 INSTALLED = Path(soth_mitm.__file__).resolve().parent
-MODULES = sorted(path.stem for path in (INSTALLED / "_dataplane").glob("*.pyx"))
+MODULES = sorted(".".join(path.relative_to(INSTALLED).with_suffix("").parts) for path in (INSTALLED / "_dataplane").rglob("*.pyx"))
 TREE = ROOT / "src"
 
 
@@ -74,7 +74,7 @@ def test_there_are_extension_modules() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_module_is_compiled_and_from_this_wheel(name: str) -> None:
-    module = importlib.import_module(f"soth_mitm._dataplane.{name}")
+    module = importlib.import_module(f"soth_mitm.{name}")
     assert module.__file__ is not None
     assert module_faults(Path(module.__file__), recorded_files()) == []
 

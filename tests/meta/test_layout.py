@@ -94,7 +94,8 @@ def test_test_files_have_names_of_their_own() -> None:
 
 
 def test_extension_modules_have_declarations_and_stubs() -> None:
-    assert missing_companions(path.name for path in (PACKAGE / "_dataplane").iterdir()) == []
+    paths = (path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "_dataplane").rglob("*.*"))
+    assert missing_companions(paths) == []
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and path.suffix != ".md"))
