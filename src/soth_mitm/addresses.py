@@ -14,7 +14,7 @@ _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _LABEL_DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
 _JOINERS = "\u200c\u200d"
-_MAX_NAME = 253
+MAX_NAME = 253
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -76,8 +76,8 @@ def normalise_host(host: str) -> str:
         name = name[:-1]
     if not name:
         raise ValueError("has no host")
-    if len(name) > _MAX_NAME:
-        raise ValueError(f"has a host of {len(name)} characters; a name has at most {_MAX_NAME}")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"has a host of {len(name)} characters; a name has at most {MAX_NAME}")
     if not _NAME.fullmatch(name):
         raise ValueError(f"has a host that is not a name: {host!r}")
     if _ends_in_number(name):
@@ -118,9 +118,9 @@ def format_authority(host: str, port: int, scheme: str) -> str:
 
 
 def _normalise_ipv6(text: str) -> str:
-    if len(text) > _MAX_NAME:
+    if len(text) > MAX_NAME:
         # a zone may have any length, and what is accepted is kept: here, and in what goes by hosts
-        raise ValueError(f"has a host of {len(text)} characters; an address has at most {_MAX_NAME}")
+        raise ValueError(f"has a host of {len(text)} characters; an address has at most {MAX_NAME}")
     try:
         address = IPv6Address(text)
     except AddressValueError:

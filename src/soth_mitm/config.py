@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from soth_mitm.addresses import parse_bind_address
 from soth_mitm.config_loading import apply_environment, apply_mapping, read_toml
@@ -151,7 +152,11 @@ class MitmConfig(Struct, kw_only=True):
 
     def copy(self) -> Self:
         """Return a copy that shares nothing changeable with this one."""
-        return copy.deepcopy(self)
+        parts = (self, *(getattr(self, name) for name in sections(type(self))))
+        values = [value for part in parts if isinstance(part, Struct) for value in asdict(part).values()]
+        # entry by entry a list of a hundred thousand patterns would take long, and texts need no copies
+        texts = {id(value): list(value) for value in values if type(value) is list and all(type(text) is str for text in value)}
+        return copy.deepcopy(self, texts)
 
     def diff(self, other: Self) -> list[str]:
         """Return the dotted keys whose values differ, in the order of the documentation."""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from soth_mitm.addresses import format_host_port, normalise_host, parse_port, parse_target, split_host_port
+from soth_mitm.addresses import MAX_NAME, format_host_port, normalise_host, parse_port, parse_target, split_host_port
+from soth_mitm.globs import GlobIndex
 
 T = TypeVar("T")
 
@@ -47,8 +48,8 @@ class DestinationPattern:
 class DestinationMap(Generic[T]):
     """Values by destination. The most exact pattern answers: host and port, then host with any port, then the globs in the order given.
 
-    Where two entries have the same pattern the first one stands. All globs are one regular expression, so that a look-up costs two
-    dictionary reads and at most one search, whatever the number of patterns; the latest answers are remembered.
+    Where two entries have the same pattern the first one stands. A look-up takes two dictionary reads and one search of an index of the
+    globs for the port and of those for any port; its time does not grow with the number of patterns. The latest answers are remembered.
     """
 
     __slots__ = ("_by_host", "_by_host_port", "_glob_values", "_globs", "get")
@@ -60,17 +61,18 @@ class DestinationMap(Generic[T]):
         self._by_host_port: dict[tuple[str, int], T] = {}
         self._by_host: dict[str, T] = {}
         self._glob_values: list[T] = []
-        sources: list[str] = []
+        self._globs: dict[int | None, GlobIndex] = {}
         for pattern, value in entries:
             if pattern.is_glob:
-                port = r"\d+" if pattern.port is None else str(pattern.port)
-                sources.append(f"({_glob_source(pattern.host)}:{port})")
+                index = self._globs.get(pattern.port)
+                if index is None:
+                    index = self._globs[pattern.port] = GlobIndex()
+                index.add(pattern.host, len(self._glob_values))
                 self._glob_values.append(value)
             elif pattern.port is None:
                 self._by_host.setdefault(pattern.host, value)
             else:
                 self._by_host_port.setdefault((pattern.host, pattern.port), value)
-        self._globs = re.compile("|".join(sources)) if sources else None
         self.get = functools.lru_cache(REMEMBERED)(self._search)
 
     def _search(self, host: str, port: int) -> T | None:
@@ -78,10 +80,9 @@ class DestinationMap(Generic[T]):
             return self._by_host_port[host, port]
         if host in self._by_host:
             return self._by_host[host]
-        if self._globs is not None and (match := self._globs.fullmatch(f"{host}:{port}")) is not None:
-            assert match.lastindex is not None
-            return self._glob_values[match.lastindex - 1]
-        return None
+        indexes = (self._globs.get(port), self._globs.get(None))
+        found = [number for index in indexes if index is not None and (number := index.find(host)) is not None]
+        return self._glob_values[min(found)] if found else None
 
 
 def parse_redirect(text: str) -> tuple[DestinationPattern, tuple[str, int]]:
@@ -103,6 +104,8 @@ def _normalise_glob(host: str) -> str:
     host = host.lower()
     if unfit := re.search(r"[^a-z0-9_.*-]", host):
         raise ValueError(f"has a host with `{unfit[0]}`, which no name contains")
+    if len(host.replace("*", "")) > MAX_NAME:
+        raise ValueError(f"has a host of more than {MAX_NAME} characters, which no name has")
     if ".." in host or host.startswith(".") or host.endswith("."):
         raise ValueError("has an empty label in its host")
     return host

@@ -31,6 +31,7 @@ from soth_mitm import MitmConfig
 from soth_mitm._dataplane import ledger
 from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import ShutdownTimeoutError
+from soth_mitm.policy import Policy
 from soth_mitm.proxy import snapshot
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.service import Service
@@ -186,7 +187,8 @@ class ProxyScene(Scene):
 
     def retire(self) -> None:
         if self._stopping is None:
-            self.service.reload(self._config())
+            config = self._config()
+            self.service.reload(config, Policy(config))
 
     def close(self) -> None:
         self.drain()

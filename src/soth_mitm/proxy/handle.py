@@ -11,6 +11,7 @@ from soth_mitm.addresses import ANY_ADDRESS, format_host_port
 from soth_mitm.config import MitmConfig
 from soth_mitm.errors import CaError
 from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.policy import Policy
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.service import Service
 from soth_mitm.tls.bundle import trust_files, write_trust_files
@@ -34,6 +35,7 @@ class MitmProxyHandle:
         self._service = service
         self._listener = listener
         self._closed = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._ca = ca
         self._ca_paths = ca_paths
 
@@ -85,8 +87,11 @@ class MitmProxyHandle:
         Raises `InvalidConfigError`, and changes nothing, when it is invalid or differs in what needs a new socket or CA.
         """
         config = config.copy()
-        config.validate()
-        self._service.reload(config)
+        # one after the other, so that the latest stands
+        async with self._reloading:
+            # with a hundred thousand patterns this takes seconds, in which the traffic goes on
+            policy = await asyncio.to_thread(_verified, config)
+            self._service.reload(config, policy)
 
     async def rotate_ca(self, ca: CertificateAuthority) -> None:
         """Sign with `ca` from the next TLS handshake on; connections whose handshake is done go on under the old one.
@@ -131,6 +136,11 @@ class MitmProxyHandle:
 
     def __repr__(self) -> str:
         return f"<MitmProxyHandle on {self.address}:{self.port}>"
+
+
+def _verified(config: MitmConfig) -> Policy:
+    config.validate()
+    return Policy(config)
 
 
 def _write_rotated(ca: CertificateAuthority, cert_path: Path, key_path: Path) -> None:

@@ -77,7 +77,8 @@ class Service:
         self._tally = Tally()
         self._logged: set[str] = set()
         self.lookup = ProcessLookup(config)
-        self.learning = Learning(config, Policy(config), self._tally)
+        policy = Policy(config)
+        self.learning = Learning(config, policy, self._tally)
         self._connections: set[ClientConnection] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -89,13 +90,13 @@ class Service:
         self._leaves_minted_before = 0
         # one thread: many new names at a time are not to take the interpreter from the traffic
         self._minting = Threads(1, "soth-mitm leaf")
-        self._generations = [self._generation(config)]
+        self._generations = [self._generation(config, policy)]
 
     def _leaf_store(self, config: MitmConfig) -> LeafStore:
         return LeafStore(self._ca, capacity=config.tls.leaf_cache_capacity, validity_days=config.tls.leaf_validity_days)
 
-    def _generation(self, config: MitmConfig) -> Generation:
-        snapshot = Snapshot(config, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._logged)
+    def _generation(self, config: MitmConfig, policy: Policy) -> Generation:
+        snapshot = Snapshot(config, policy, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._logged)
         return Generation(
             snapshot, self._leaves, self._minting, self.lookup, self.arena, self._tally, self.learning, self._listener.is_ours
         )
@@ -165,8 +166,11 @@ class Service:
 
     # --- control
 
-    def reload(self, config: MitmConfig) -> None:
-        """Serve connections that are accepted from now on by `config`, which must be valid; `InvalidConfigError` changes nothing."""
+    def reload(self, config: MitmConfig, policy: Policy) -> None:
+        """Serve connections that are accepted from now on by `config`, which must be valid, and its policy.
+
+        `InvalidConfigError` changes nothing.
+        """
         frozen = self.config.frozen_differences(config)
         if frozen:
             raise InvalidConfigError(frozen[0], f"cannot be changed by a reload; restart the proxy (all such changes: {', '.join(frozen)})")
@@ -178,14 +182,14 @@ class Service:
             self._leaves_minted_before += leaves.counters().minted
             self._leaves = self._leaf_store(config)
         try:
-            generation = self._generation(config)
+            generation = self._generation(config, policy)
         except InvalidConfigError:
             self._leaves, self._leaves_minted_before = leaves, minted
             raise
         for before in self._generations:
             before.upstreams.limit(config.connection_pool)
         self._generations.append(generation)
-        self.learning.configure(config, generation.snapshot.policy)
+        self.learning.configure(config, policy)
         self._budget.set_limit(config.max_in_flight_bytes)
         self._retire_unused()
 

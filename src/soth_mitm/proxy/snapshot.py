@@ -30,6 +30,7 @@ class Snapshot:
     def __init__(
         self,
         config: MitmConfig,
+        policy: Policy,
         handler: object,
         loop: asyncio.AbstractEventLoop,
         arena: Arena,
@@ -38,7 +39,7 @@ class Snapshot:
         logged: set[str],
     ) -> None:
         self.config = config
-        self.policy = Policy(config)
+        self.policy = policy
         self.calls = HandlerCalls(handler, config, loop, hook_counts, logged)
         self._logged = logged
         self._deadlines: dict[int, DeadlineQueue] = {}
