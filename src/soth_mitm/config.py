@@ -186,6 +186,10 @@ class MitmConfig(Struct, kw_only=True):
             for pattern in getattr(self.upstream, given):
                 if pattern not in getattr(self.upstream, missing):
                     raise InvalidConfigError(f"upstream.{missing}", f"`{pattern}` is missing; `upstream.{given}` has it")
+        if self.body.incomplete == "refuse" and not self.body.buffer_request_bodies:
+            raise InvalidConfigError(
+                "body.incomplete", "is refuse, which needs `body.buffer_request_bodies`; set that to true or this to show"
+            )
         for name, size in (("max_http_head_bytes", self.max_http_head_bytes), ("body.max_size_bytes", self.body.max_size_bytes)):
             if size > self.max_in_flight_bytes:
                 raise InvalidConfigError(name, f"{size} is more than `max_in_flight_bytes`, {self.max_in_flight_bytes}; raise that as well")

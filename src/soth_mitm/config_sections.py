@@ -202,6 +202,13 @@ class BodyConfig(Struct, kw_only=True):
         Literal["stream", "reject"],
         Key("A collected request body over `max_size_bytes`: decide on its first part and stream the rest, or answer 413."),
     ] = "stream"
+    incomplete: Annotated[
+        Literal["show", "refuse"],
+        Key(
+            "A request whose whole body `on_request` cannot see (`request.body_problem`): `show` asks all the same; `refuse` answers 413 "
+            "if it is too long, 408 if it is late, 415 if it cannot be decoded or is a conversation (gRPC, WebSocket, any upgrade)."
+        ),
+    ] = "show"
 
 
 class HandlerConfig(Struct, kw_only=True):

@@ -69,8 +69,8 @@ class InterceptHandler:
 
         When: for every request of every protocol, before anything of it reaches the upstream. With `intercept_mode = "monitor"`: after
         the request was forwarded, and a block is counted but not applied.
-        Gets: the request, with its body if `body.buffer_request_bodies` is set and the body is no conversation (gRPC, NDJSON);
-        `body_complete` and `body_truncated` say how much of it.
+        Gets: the request, with its whole body unless `request.body_problem` says why not. A gate that looks at bodies blocks what has such
+        a problem, or sets `body.incomplete = "refuse"`: then the proxy answers those requests, and asks about whole bodies only.
         Returns: `HandlerDecision.ALLOW` to forward it, `HandlerDecision.block(status, body)` to answer it.
         Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `allow` forwards, `block` answers 502. Any other value
         that is returned counts as an exception.

@@ -44,7 +44,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     ignored_block_count: int = 0
     """Blocks that were not applied because `intercept_mode` is monitor."""
     refused_request_count: int = 0
-    """Requests answered 400, 408 or 431 because they were malformed, late or too large."""
+    """Requests answered 400, 408, 413, 415 or 431 because they were malformed, late, too large, or not to be inspected."""
     relayed_response_count: int = 0
     """Responses relayed to their end."""
     cut_response_count: int = 0

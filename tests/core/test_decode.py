@@ -283,3 +283,70 @@ def test_every_flush_of_the_sender_is_given_out_at_once(coding: bytes) -> None:
 def test_the_largest_limit_is_accepted() -> None:
     for coding, encode in ENCODERS.items():
         assert decode_body(coding, encode(TEXT), sys.maxsize) == (TEXT, None)
+
+
+def stored_twice() -> bytes:
+    """Return a zlib stream that is, without the wrapper, a stored block of 94 bytes and an empty last one."""
+    shown = 0xFFFF - 94
+    content = (b"x" * 92 + b"\1\0\0\xff\xff").ljust(shown)
+    prefix = bytes((0x78, 94, 0, 94 ^ 0xFF, 0xFF)) + (shown ^ 0xFFFF).to_bytes(2, "little")
+    return prefix + content + b"\1\0\0\xff\xff" + zlib.adler32(content).to_bytes(4)
+
+
+def exactly(coding: bytes, pieces: list[bytes]) -> tuple[bytes, str | None]:
+    made = decoder_for(coding, LIMIT, exact=True)
+    assert made is not None
+    content = b"".join([made.feed(piece) for piece in pieces])
+    made.finish()
+    return content, made.error
+
+
+@each_coding
+def test_an_exact_decoder_takes_one_whole_stream(coding: bytes, encode: Encode) -> None:
+    for content in (b"", b"x", TEXT):
+        packed = encode(content)
+        assert decode_body(coding, packed, LIMIT, exact=True) == (content, None)
+        assert exactly(coding, [packed[at : at + 1] for at in range(len(packed))]) == (content, None)
+
+
+@each_coding
+@pytest.mark.parametrize("more", [b"x", b"\0", b"the same again"])
+def test_an_exact_decoder_refuses_what_follows_the_end(coding: bytes, encode: Encode, more: bytes) -> None:
+    packed = encode(TEXT) + (encode(TEXT) if len(more) > 1 else more)
+    body, error = decode_body(coding, packed, LIMIT, exact=True)
+    assert body is packed
+    assert error is not None
+    assert coding == b"br" or error == f"{coding.decode().lower()}: bytes follow the end of the stream"
+    for pieces in ([encode(TEXT), packed[len(encode(TEXT)) :]], [packed[at : at + 1] for at in range(len(packed))]):
+        assert exactly(coding, pieces)[1] is not None
+
+
+def test_a_stream_with_two_readings_is_refused_where_it_is_decided_on() -> None:
+    packed = stored_twice()
+    raw = zlib.decompressobj(wbits=-15)
+    assert raw.decompress(packed)[2:] == b"x" * 92 and raw.eof
+    body, error = decode_body(b"deflate", packed, LIMIT)
+    assert error is None and len(body) == 0xFFFF - 94
+    for pieces in ([packed], [packed[:3], packed[3:]], [packed[at : at + 1] for at in range(len(packed))]):
+        assert exactly(b"deflate", pieces) == (b"", "deflate: the stream can be read with and without the zlib wrapper")
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\x0b", "\x0c", "\x85", "\xa0"])
+def test_only_blanks_and_tabs_stand_around_the_name_of_a_coding(blank: str) -> None:
+    body, error = decode_body(f"{blank}gzip{blank}".encode("latin-1"), gzip.compress(TEXT), LIMIT)
+    assert (error is None) == (body == TEXT) == (blank in " \t")
+
+
+def endless_inner_stage() -> bytes:
+    """Return gzip of gzip whose inner stream is long and has no content: empty stored blocks, which no count of members bounds."""
+    head = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+    return gzip.compress(head + b"\0\0\0\xff\xff" * 2_000_000 + b"\3\0" + bytes(8))
+
+
+def test_what_stands_between_two_codings_is_bounded() -> None:
+    """Nothing comes out, so that only the bound of what is between ends it (`gzip, gzip` of blocks without content)."""
+    packed = endless_inner_stage()
+    assert len(packed) < 100_000
+    assert decode_body(b"gzip, gzip", packed, 1 << 20) == (packed, "the body with gzip removed is longer than 1048576 bytes")
+    # and a body that is a little longer in between than in the end is none
+    assert decode_body(b"gzip, gzip", packed, 1 << 24) == (b"", None)

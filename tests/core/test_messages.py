@@ -118,6 +118,24 @@ def test_a_body_that_is_known_to_be_cut_is_decoded_as_far_as_it_goes() -> None:
     assert RawRequest.build(headers=headers, body=cut).decode_error == "gzip: the stream is cut"
 
 
+def test_a_request_says_why_its_body_is_not_seen_whole() -> None:
+    build = RawRequest.build
+    assert build(body=b"x").body_problem is None
+    assert build(body=b"x", body_complete=False).body_problem == "late"
+    assert build(body=b"x", body_complete=False, body_truncated=True).body_problem == "too_long"
+    assert build(body_complete=False, conversation=True).body_problem == "conversation"
+    assert build(headers={"Content-Encoding": "gzip"}, body=b"x").body_problem == "undecodable"
+    assert build(headers={"Content-Encoding": "gzip"}, body=GZIPPED).body_problem is None
+
+
+def test_a_request_is_not_decoded_beyond_the_end_of_its_stream_and_a_response_is() -> None:
+    for more in (b"x", GZIPPED):
+        request = RawRequest.build(headers={"Content-Encoding": "gzip"}, body=GZIPPED + more)
+        assert (request.body, request.decode_error) == (GZIPPED + more, "gzip: bytes follow the end of the stream")
+        response = RawResponse.build(headers={"Content-Encoding": "gzip"}, body=GZIPPED + more)
+        assert response.decode_error is None and response.body.startswith(b"hello " * 100)
+
+
 def test_a_request_shows_neither_header_values_nor_query_in_its_repr() -> None:
     request = RawRequest.build(
         method="POST", url="https://a.example/v1?key=s3cret", headers={"Authorization": "s3cret"}, body=b"s3cret", body_truncated=True

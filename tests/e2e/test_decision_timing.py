@@ -246,7 +246,7 @@ class TestMonitor:
 
     @pytest.mark.parametrize(
         ("fields", "buffered"),
-        [(CHUNKED, False), (CHUNKED + "Content-Type: application/grpc\r\n", True), (CHUNKED + "Content-Type: application/jsonl\r\n", True)],
+        [(CHUNKED, False), (CHUNKED + "Content-Type: application/grpc\r\n", True)],
     )
     def test_it_is_asked_at_the_head_where_nothing_is_copied(self, case: Case, fields: str, buffered: bool) -> None:
         upstream = case(**self.KEYS, **{"body.buffer_request_bodies": buffered})
@@ -305,7 +305,7 @@ class TestMonitor:
 class TestConversations:
     """Never held, whatever the keys say."""
 
-    @pytest.mark.parametrize("kind", ["application/grpc", "application/GRPC+proto; a=b", "application/x-ndjson", "application/jsonl"])
+    @pytest.mark.parametrize("kind", ["application/grpc", "application/GRPC+proto; a=b"])
     @pytest.mark.parametrize("decide", ["suspend", "block"])
     def test_they_are_decided_on_at_the_head(self, case: Case, kind: str, decide: str) -> None:
         fields = f"{CHUNKED}Content-Type: {kind}\r\n"
@@ -358,7 +358,7 @@ class TestWithoutOnRequest:
         upstream = case(Watching(journal), **{"body.buffer_request_bodies": False})
         stream_on(upstream, b"", [upload.wire])
         request = journal.wait(upstream.mark, "shown")[0].value.request
-        assert (request.body, request.body_complete) == (b"", True)
+        assert (request.body, request.body_complete, request.body_problem) == (b"", False, "conversation")
 
 
 class TestABodyThatIsLate:

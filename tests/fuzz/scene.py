@@ -264,6 +264,7 @@ def settings_of(data: bytes) -> tuple[dict[str, object], tuple[str, ...], int, i
         "handler.failure_policy": "block" if flags & 16 else "allow",
         "handler.recover_from_panics": not flags & 32,
         "interception.strip_alt_svc": bool(flags & 64),
+        "body.incomplete": "refuse" if flags & 128 else "show",
         "body.max_size_bytes": BODY_LIMITS[limits & 3],
         "max_http_head_bytes": HEAD_LIMITS[limits >> 2 & 1],
         "flow_runtime.dispatch_queue_capacity": (128, 1, 2, 3)[limits >> 3 & 3],

@@ -287,3 +287,14 @@ def test_flow_runtime_follows_from_other_keys() -> None:
     derived = derive_flow_runtime(config)
     assert [getattr(derived, name) for name in derived.__struct_fields__] == [1, 2, 3, 4, 5, 6]
     assert set(derived.__struct_fields__) == set(config.flow_runtime.__struct_fields__)
+
+
+def test_incomplete_bodies_cannot_be_refused_where_none_is_collected() -> None:
+    config = MitmConfig()
+    config.interception.destinations.append("a.example:443")
+    config.body.incomplete, config.body.buffer_request_bodies = "refuse", False
+    with pytest.raises(InvalidConfigError, match="buffer_request_bodies") as refused:
+        config.validate()
+    assert refused.value.key == "body.incomplete"
+    config.body.buffer_request_bodies = True
+    config.validate()

@@ -70,7 +70,7 @@ cdef class Conversation(Party):
         return self.answer(status, text, ())
 
     cdef int reject(self) except -1:
-        return self.answer(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit, ())
+        return self.refuse(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit)
 
     cdef int fail_upstream(self, int status, bytes text) except -1:
         self.plane.counters.upstream_errors += 1

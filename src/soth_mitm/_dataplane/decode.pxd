@@ -24,9 +24,10 @@ cdef class Decoder:
 
 
 # None when the value names no coding (absent, empty, identity only). A coding that is not known, or too many of them, gives a Decoder whose
-# `error` is set. `per_feed`: the limit holds for each feed by itself, which is what a stream without an end wants.
-cpdef Decoder decoder_for(bytes content_encoding, Py_ssize_t limit, bint per_feed=*)
+# `error` is set. `per_feed`: the limit holds for each feed by itself, which is what a stream without an end wants. `exact`: what servers
+# read in different ways is an error, which is what a decision wants.
+cpdef Decoder decoder_for(bytes content_encoding, Py_ssize_t limit, bint per_feed=*, bint exact=*)
 
 # A whole body: (decoded, None), or (body, reason) when it cannot be decoded within `limit`. `cut`: the body is known to be incomplete, and
 # what is there is decoded without complaint about the rest.
-cpdef tuple decode_body(bytes content_encoding, bytes body, Py_ssize_t limit, bint cut=*)
+cpdef tuple decode_body(bytes content_encoding, bytes body, Py_ssize_t limit, bint cut=*, bint exact=*)

@@ -3,6 +3,10 @@
 What is decoded is a copy for handlers and framers; what is forwarded is never touched. So this module is lenient where browsers are (raw
 deflate under the name ``deflate``, bytes after the end of a gzip stream) and strict about memory: every call into a library carries the
 number of bytes that it may give out.
+
+A request is decided on by what is decoded, and servers do not agree on what follows the first end of a stream: some ignore it, some decode
+it as well. So an `exact` decoder refuses what could be read in two ways: bytes after the end, and a zlib header that is the beginning of a
+raw stream as well.
 """
 
 import sys
@@ -10,6 +14,8 @@ import zlib
 
 import brotli
 import cython
+
+from cpython.bytes cimport PyBytes_AS_STRING
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -25,6 +31,7 @@ cdef enum:
     GZIP_WINDOW = 31   # wbits of zlib: 16 + 15, a gzip wrapper
     ZLIB_WINDOW = 15
     RAW_WINDOW = -15
+    RAW_PREFIX = 5     # bytes of a raw stream before the content of a stored block; every zlib stream is longer
     # RFC 9659: a zstd encoder may not ask more than 8 MiB of an HTTP recipient
     ZSTD_WINDOW_LOG = 23
 
@@ -42,6 +49,7 @@ cdef class _Stage:
     cdef bint started              # it has seen a byte
     cdef bint complete             # the stream may end here
     cdef bint closed               # whatever follows is not ours
+    cdef bint exact                # what could be read in two ways is an error
     cdef int members               # begun since the counter was last reset
     cdef Py_ssize_t produced       # likewise
 
@@ -67,6 +75,12 @@ cdef class _Stage:
         self.pending = len(rest) > 0
         return 0
 
+    cdef int refuse_more(self, bytes data) except -1:
+        """Complain, if that is asked for, about bytes that follow the end of the stream."""
+        if self.exact and self.complete and data:
+            raise ValueError("bytes follow the end of the stream")
+        return 0
+
 
 @cython.final
 cdef class _GzipStage(_Stage):
@@ -77,6 +91,7 @@ cdef class _GzipStage(_Stage):
         self.rest = b""
         self.pending = False
         if self.engine is None:
+            self.refuse_more(data)
             if self.complete:
                 data = self.next_member(data)
             if not data:
@@ -113,15 +128,19 @@ cdef class _DeflateStage(_Stage):
         self.rest = b""
         self.pending = False
         if self.complete:
+            self.refuse_more(data)
             return b""
         if self.engine is None:
-            if len(data) < 2:
+            if len(data) < 2 or (self.exact and is_zlib_header(data[0], data[1]) and len(data) < RAW_PREFIX):
                 self.rest = data
                 return b""
+            if self.exact and is_zlib_header(data[0], data[1]) and is_stored_block(data):
+                raise ValueError("the stream can be read with and without the zlib wrapper")
             self.engine = zlib.decompressobj(ZLIB_WINDOW if is_zlib_header(data[0], data[1]) else RAW_WINDOW)
         out = self.engine.decompress(data, most)
         if self.engine.eof:
             self.complete = True
+            self.refuse_more(self.engine.unused_data)
         else:
             self.rest = self.engine.unconsumed_tail
             self.pending = len(self.rest) > 0 or len(out) >= most
@@ -131,6 +150,12 @@ cdef class _DeflateStage(_Stage):
 cdef bint is_zlib_header(unsigned char first, unsigned char second) noexcept nogil:
     """Tell a zlib header; a raw stream beginning so would be a stored block with padding bits set, which no encoder writes."""
     return (first & 0x0F) == 8 and (first >> 4) <= 7 and (first * 256 + second) % 31 == 0
+
+
+cdef bint is_stored_block(bytes data) noexcept:
+    """Tell whether a stream with a zlib header begins, without it, with a stored block: length and complement (RFC 1951 section 3.2.4)."""
+    cdef const unsigned char* byte = <const unsigned char*>PyBytes_AS_STRING(data)
+    return len(data) >= RAW_PREFIX and byte[1] ^ byte[3] == 0xFF and byte[2] ^ byte[4] == 0xFF
 
 
 @cython.final
@@ -163,6 +188,7 @@ cdef class _ZstdStage(_Stage):
             self.pending = False
             if not data:
                 return b""
+            self.refuse_more(data)
             self.begin_member(zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}))
         out = self.engine.decompress(data, most)
         if self.engine.eof:
@@ -259,18 +285,20 @@ cdef class Decoder:
         return b""
 
 
-cpdef Decoder decoder_for(bytes content_encoding, Py_ssize_t limit, bint per_feed=False):
+cpdef Decoder decoder_for(bytes content_encoding, Py_ssize_t limit, bint per_feed=False, bint exact=False):
     """Return a decoder for a Content-Encoding value, None when it names no coding; a value that cannot be honoured sets `error`."""
     if content_encoding is None:
         return None
     cdef list codings = []
     for element in content_encoding.decode("latin-1").lower().split(","):
-        coding = element.strip()
+        # no other white space: to a server that is a part of a name that it does not know
+        coding = element.strip(" \t")
         if coding and coding != "identity":
             codings.append(coding)
     if not codings:
         return None
     cdef Decoder decoder = Decoder()
+    cdef _Stage stage
     decoder.limit = decoder.allowance = min(max(limit, 0), MAX_LIMIT)
     decoder.per_feed = per_feed
     if len(codings) > MAX_CODINGS:
@@ -281,16 +309,17 @@ cpdef Decoder decoder_for(bytes content_encoding, Py_ssize_t limit, bint per_fee
         if stage is None:
             decoder.error = f"the content coding {coding[:40]!r} is not known"
             return decoder
+        stage.exact = exact
         decoder.stages.append(stage)
     return decoder
 
 
-cpdef tuple decode_body(bytes content_encoding, bytes body, Py_ssize_t limit, bint cut=False):
+cpdef tuple decode_body(bytes content_encoding, bytes body, Py_ssize_t limit, bint cut=False, bint exact=False):
     """Decode a whole body: ``(decoded, None)``, or ``(body, reason)`` when it cannot be decoded within `limit` bytes."""
     if not body:
         # A response to HEAD, and 304, name the coding of what they do not carry
         return body, None
-    cdef Decoder decoder = decoder_for(content_encoding, limit)
+    cdef Decoder decoder = decoder_for(content_encoding, limit, False, exact)
     if decoder is None:
         return body, None
     cdef bytes decoded = decoder.feed(body)

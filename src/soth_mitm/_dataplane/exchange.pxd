@@ -25,6 +25,7 @@ cdef class Exchange(Responding):
     cdef int open_flow(self, Head head) except -1
     cdef int find_route(self, Head head) except -1
     cdef int collect(self) except -1
+    cdef int refuse_unseen(self) except -1     # 1: answered, since the handler would not see the whole body
     cdef int decided(self, object decision) except -1
     cdef int undecided(self) except -1
     cdef int forward(self) except -1

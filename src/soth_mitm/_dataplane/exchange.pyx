@@ -139,7 +139,8 @@ cdef class Exchange(Responding):
         flow.upgrade = head.connection_upgrade and may_switch(head)
         if flow.hooks is None:
             return self.forward()
-        at_head = flow.request_body.state == BODY_DONE or not self.plane.buffer_requests or flow.conversational()
+        flow.at_head = flow.request_body.state != BODY_DONE and (not self.plane.buffer_requests or flow.conversational())
+        at_head = flow.at_head or flow.request_body.state == BODY_DONE
         if flow.hooks.on_request is None or not self.plane.enforce:
             flow.ask_later = flow.hooks.on_request is not None
             if not at_head and (flow.ask_later or flow.hooks.on_response is not None):
@@ -147,9 +148,9 @@ cdef class Exchange(Responding):
             return self.forward()
         if at_head:
             return self.decide()
-        if self.plane.reject_overflow and head.content_length > self.plane.body_limit:
+        flow.bounded = self.plane.reject_overflow or self.plane.refuse_incomplete
+        if flow.bounded and head.content_length > self.plane.body_limit:
             return self.reject()
-        flow.bounded = self.plane.reject_overflow
         if head.expect_continue and head.minor == 1:
             flow.continued = True
             self.client.send_bytes(CONTINUE)
@@ -196,6 +197,8 @@ cdef class Exchange(Responding):
         if self.is_paced and self.end_wait():
             return 0
         self.flow.show_request()
+        if self.plane.refuse_incomplete and self.refuse_unseen():
+            return 0
         outcome = self.plane.hooks.run(self.plane.hooks.on_request, self.flow.shown, None, self)
         if outcome == HOOK_PENDING:
             self.unsettled += 1
@@ -205,6 +208,20 @@ cdef class Exchange(Responding):
         if outcome == HOOK_FAILED:
             return self.undecided()
         return self.decided(self.plane.hooks.result)
+
+    cdef int refuse_unseen(self) except -1:
+        problem = self.flow.shown.body_problem
+        if problem is None:
+            return 0
+        if problem == "conversation":
+            self.refuse(415, b"what follows the head of this request cannot be inspected before it is forwarded (body.incomplete)")
+        elif problem == "undecodable":
+            self.refuse(415, b"the request body cannot be decoded (body.incomplete): " + self.flow.shown.decode_error.encode())
+        elif problem == "late":
+            self.refuse(408, b"the request body was not complete in time (body.incomplete, body.buffer_timeout_ms)")
+        else:
+            self.reject()
+        return 1
 
     cdef int resolved(self, object result, object error) except -1:
         self.unsettled -= 1

@@ -50,6 +50,7 @@ cdef class Flow(Party):
     cdef bint retried
     cdef bint bounded                  # a body over the limit is refused, also while it is streamed on
     cdef bint ask_later                # monitor mode: on_request is still to be called
+    cdef bint at_head                  # decided on before its body, which nobody keeps
 
     # response
     cdef Head response

@@ -21,7 +21,7 @@ from soth_mitm._dataplane.messages cimport RawRequest, StreamChunk, new_request,
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport OriginPool
-from soth_mitm._dataplane.streams cimport STREAM_NONE, Stream, framer_of, stream_of
+from soth_mitm._dataplane.streams cimport STREAM_GRPC, STREAM_NONE, Stream, framer_of, stream_of
 from soth_mitm._dataplane.view cimport View, view_bytes
 
 
@@ -68,7 +68,7 @@ cdef class Flow(Party):
     # --- the request
 
     cdef bint conversational(self) noexcept:
-        return self.upgrade or stream_of(self.request) != STREAM_NONE
+        return self.upgrade or stream_of(self.request) == STREAM_GRPC
 
     cdef bint is_repeatable(self) noexcept:
         return self.request.method in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE)
@@ -104,7 +104,8 @@ cdef class Flow(Party):
                                  self.plane.body_limit)
         self.shown.trailer_block = self.request_trailers
         self.shown.body_truncated = truncated
-        self.shown.body_complete = self.request_body.state == BODY_DONE and not truncated
+        self.shown.body_complete = self.request_body.state == BODY_DONE and not truncated and not self.at_head
+        self.shown.conversation = self.upgrade or self.at_head
         return self.shown
 
     cdef int ask_afterwards(self) except -1:

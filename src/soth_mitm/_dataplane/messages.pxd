@@ -19,6 +19,7 @@ cdef class RawRequest:
     cdef readonly bytes raw_body
     cdef readonly bint body_truncated
     cdef readonly bint body_complete   # new_request says True; the exchange says otherwise
+    cdef bint conversation         # it was decided on at its head, and what follows that is not shown
     cdef bytes trailer_block       # field lines, each with its CRLF, or None
     cdef Py_ssize_t decode_limit
     cdef Headers _headers

@@ -1,6 +1,6 @@
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Any, Never, TypeAlias, final
+from typing import Any, Literal, Never, TypeAlias, final
 
 from soth_mitm._dataplane.headers import Headers
 
@@ -29,6 +29,7 @@ class RawRequest:
         flow_id: int = 0,
         body_truncated: bool = False,
         body_complete: bool = True,
+        conversation: bool = False,
         decode_limit: int = 33554432,
     ) -> RawRequest: ...
     @property
@@ -55,6 +56,8 @@ class RawRequest:
     def body_truncated(self) -> bool: ...
     @property
     def body_complete(self) -> bool: ...
+    @property
+    def body_problem(self) -> Literal["conversation", "too_long", "late", "undecodable"] | None: ...
     @property
     def decode_error(self) -> str | None: ...
     @property

@@ -55,11 +55,13 @@ cdef class RawRequest:
 
     @staticmethod
     def build(*, str method="GET", str url="http://localhost/", headers=(), bytes body=b"", trailers=(), connection_meta=None,
-              int64_t flow_id=0, bint body_truncated=False, bint body_complete=True, Py_ssize_t decode_limit=BUILD_DECODE_LIMIT):
+              int64_t flow_id=0, bint body_truncated=False, bint body_complete=True, bint conversation=False,
+              Py_ssize_t decode_limit=BUILD_DECODE_LIMIT):
         """Make a request as the proxy would have received it, to test a handler with.
 
         `url` is absolute and names scheme and authority; a Host header is put first unless `headers` has one. `body` is what the wire would
-        carry: with a Content-Encoding header it must be so encoded. ValueError says which rule of HTTP the parts break.
+        carry: with a Content-Encoding header it must be so encoded. `body_truncated`, `body_complete` and `conversation` make a request of
+        which the handler does not see all. ValueError says which rule of HTTP the parts break.
         """
         parts = urlsplit(url)
         authority = parts.netloc.rpartition("@")[2]
@@ -75,14 +77,16 @@ cdef class RawRequest:
         request = new_request(head, connection_meta, flow_id, parts.scheme.lower(), authority, body, decode_limit)
         request.body_truncated = body_truncated
         request.body_complete = body_complete
+        request.conversation = conversation
         request.trailer_block = block_of(pairs_of(trailers))
         return request
 
     cdef int decode(self) except -1:
         """Decode the body unless that was done; again when the exchange has completed it since."""
         if self.decoded_from is not self.raw_body:
+            # exact: what is decided on by it is what every server reads
             self._body, self._decode_error = decode_body(content_encoding_of(self.head), self.raw_body, self.decode_limit,
-                                                         self.body_truncated or not self.body_complete)
+                                                         self.body_truncated or not self.body_complete, True)
             self.decoded_from = self.raw_body
         return 0
 
@@ -132,6 +136,24 @@ cdef class RawRequest:
         """Why `body` could not be decoded, None when it could. A body that is cut is decoded as far as it goes, without an error."""
         self.decode()
         return self._decode_error
+
+    @property
+    def body_problem(self):
+        """Why `body` is not all that the upstream is going to read, or None when it is. A gate that looks at bodies blocks what has one.
+
+        ``"conversation"``: decided on at its head (gRPC, an upgrade, or ``body.buffer_request_bodies`` is off), and no more of it is shown.
+        ``"too_long"``: longer than ``body.max_size_bytes``; `body` is its beginning. ``"late"``: not complete after
+        ``body.buffer_timeout_ms``; `body` is what has arrived. ``"undecodable"``: `decode_error` says why. With
+        ``body.incomplete = "refuse"`` the proxy answers such a request itself, and the handler never sees one.
+        """
+        if self.conversation:
+            return "conversation"
+        if self.body_truncated:
+            return "too_long"
+        if not self.body_complete:
+            return "late"
+        self.decode()
+        return None if self._decode_error is None else "undecodable"
 
     def __repr__(self):
         # A query may hold credentials

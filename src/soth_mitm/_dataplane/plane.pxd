@@ -52,6 +52,7 @@ cdef class Plane:
     cdef public bint enforce                   # intercept_mode
     cdef public bint buffer_requests           # body.buffer_request_bodies
     cdef public bint reject_overflow           # body.overflow is reject
+    cdef public bint refuse_incomplete         # body.incomplete is refuse
     cdef public bint retry                     # upstream.retry_on_failure
     cdef public object decision_type           # HandlerDecision
     cdef public object allow                   # HandlerDecision.ALLOW

@@ -42,6 +42,7 @@ class Plane:
     enforce: bool
     buffer_requests: bool
     reject_overflow: bool
+    refuse_incomplete: bool
     retry: bool
     decision_type: Any
     allow: Any

@@ -27,7 +27,7 @@ cdef Stream stream_of(Head head) noexcept:
         return STREAM_SSE
     if is_type(value, b"application/x-ndjson", 20) or is_type(value, b"application/jsonl", 17):
         return STREAM_NDJSON
-    if value.len >= 16 and soth_equals_lower(value.ptr, b"application/grpc", 16):
+    if value.len >= 16 and soth_equals_lower(value.ptr, b"application/grpc", 16) and (value.len == 16 or value.ptr[16] == b"+"):
         return STREAM_GRPC
     return STREAM_NONE
 

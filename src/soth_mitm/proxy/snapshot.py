@@ -62,6 +62,7 @@ class Snapshot:
             enforce=config.intercept_mode == "enforce",
             buffer_requests=config.body.buffer_request_bodies,
             reject_overflow=config.body.overflow == "reject",
+            refuse_incomplete=config.body.incomplete == "refuse",
             retry=config.upstream.retry_on_failure,
             strip_alt_svc=config.interception.strip_alt_svc,
             decision_type=HandlerDecision,
