@@ -95,6 +95,16 @@ def parse_target(text: str) -> tuple[str, int]:
     return normalise_host(host), parse_port(port)
 
 
+@functools.lru_cache(maxsize=4096)
+def parse_authority(text: str, default_port: int) -> tuple[str, int]:
+    """Return the normalised host and the port of the authority of a URL, or of Host."""
+    bracketed_without_port = text.startswith("[") and text.endswith("]")
+    if ":" not in text or bracketed_without_port:
+        return normalise_host(text), default_port
+    host, port = split_host_port(text)
+    return (normalise_host(host), default_port) if not port else parse_target(text)
+
+
 def parse_bind_address(text: str) -> tuple[str, int]:
     """Return the host and the port to listen on; port 0 asks the system for a free one.
 

@@ -38,6 +38,23 @@ class InterceptionConfig(Struct, kw_only=True):
             example=["api.example.com:443", "*.example.org:*"],
         ),
     ] = field(default_factory=list)
+    blocked: Annotated[
+        list[str],
+        Key(
+            "Destinations, as patterns, that are blocked with 403, whatever else is said of them. Looked at first: for the target of a "
+            "CONNECT, the URL of a forwarded request, and the names in SNI and `Host`. No handler is asked, and no such name is resolved.",
+            check=DestinationPattern.parse,
+            example=["*.telemetry.example:*", "169.254.169.254:*"],
+        ),
+    ] = field(default_factory=list)
+    check_names: Annotated[
+        Literal["strict", "off"],
+        Key(
+            "Inside an intercepted connection `Host` and SNI name the target, or a name to which a connection would be let through as "
+            "well. Else the request is answered 421; behind a handshake that asks for such a name each request is answered 403. `off` lets "
+            "every name pass that is not in `blocked`."
+        ),
+    ] = "strict"
     passthrough_unlisted: Annotated[bool, Key("Tunnel every other destination untouched; `false` blocks it with 403.")] = True
     must_intercept: Annotated[
         list[str],

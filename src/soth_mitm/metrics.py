@@ -45,6 +45,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Blocks that were not applied because `intercept_mode` is monitor."""
     refused_request_count: int = 0
     """Requests answered 400, 408, 413, 415 or 431 because they were malformed, late, too large, or not to be inspected."""
+    refused_name_count: int = 0
+    """Requests answered 421, and TLS handshakes, that named another destination than their connection's and may not (`check_names`)."""
     relayed_response_count: int = 0
     """Responses relayed to their end."""
     cut_response_count: int = 0

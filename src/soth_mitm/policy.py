@@ -24,12 +24,13 @@ class Decision(NamedTuple):
 
     def text(self, host: str, port: int) -> str:
         """Return the reason for people: the body of a 403, which says what to change."""
-        return (
-            f"{self.reason}: {format_host_port(host, port)} is not listed in interception.destinations, and "
-            "interception.passthrough_unlisted is false"
-        )
+        where = format_host_port(host, port)
+        if self is _BLOCKED:
+            return f"{self.reason}: {where} matches a pattern of interception.blocked"
+        return f"{self.reason}: {where} is not listed in interception.destinations, and interception.passthrough_unlisted is false"
 
 
+_BLOCKED = Decision(Action.BLOCK, "destination_blocked")
 _LISTED = Decision(Action.INTERCEPT, "interception_scope_match")
 _UNLISTED_TUNNELLED = Decision(Action.TUNNEL, "passthrough_unlisted")
 _UNLISTED_BLOCKED = Decision(Action.BLOCK, "destination_not_allowed")
@@ -38,17 +39,42 @@ _UNLISTED_BLOCKED = Decision(Action.BLOCK, "destination_not_allowed")
 class Policy:
     """The decisions of one snapshot of the configuration; later changes of that configuration do not reach it."""
 
-    __slots__ = ("_destinations", "_must_intercept", "_unlisted")
+    __slots__ = ("_blocked", "_check_names", "_destinations", "_must_intercept", "_unlisted")
 
     def __init__(self, config: MitmConfig) -> None:
         """Compile the patterns of a validated configuration."""
+        self._blocked = _compile(config.interception.blocked)
+        self._check_names = config.interception.check_names == "strict"
         self._destinations = _compile(config.interception.destinations)
         self._must_intercept = _compile(config.interception.must_intercept)
         self._unlisted = _UNLISTED_TUNNELLED if config.interception.passthrough_unlisted else _UNLISTED_BLOCKED
 
     def decide(self, host: str, port: int) -> Decision:
         """Return the decision for a target in any spelling; `ValueError` if `host` is none, which is the client's error."""
-        return self._unlisted if self._destinations.get(normalise_host(host), port) is None else _LISTED
+        name = normalise_host(host)
+        if self._blocked.get(name, port) is not None:
+            return _BLOCKED
+        return self._unlisted if self._destinations.get(name, port) is None else _LISTED
+
+    def is_final(self, decision: Decision) -> bool:
+        """Tell whether no handler is asked about a target with that decision."""
+        return decision is _BLOCKED
+
+    @property
+    def checks_names(self) -> bool:
+        """Whether `interception.check_names` is strict."""
+        return self._check_names
+
+    def objection(self, host: str, port: int) -> Decision | None:
+        """Return why a name may not be asked for, in SNI or Host, on a connection to another target; None if it may.
+
+        It may where the policy would let a connection to it through. `interception.check_names` turns that off, but for the names of
+        `interception.blocked`.
+        """
+        decision = self.decide(host, port)
+        if decision.action is not Action.BLOCK or not (self._check_names or decision is _BLOCKED):
+            return None
+        return decision
 
     def must_intercept(self, host: str, port: int) -> bool:
         """Tell whether a target may never be tunnelled for a client that refuses our certificate."""

@@ -46,11 +46,13 @@ def test_plain_requests_inside_connect(proxy: ProxyFactory, plain_tap: Tap, data
 
 
 def test_another_host_in_the_request_line_goes_where_the_tunnel_goes(proxy: ProxyFactory, plain_tap: Tap) -> None:
-    """An intercepted connection has one destination, the one that the policy was asked about."""
+    """An intercepted connection has one destination, the one that the policy was asked about; the handler is shown what was named."""
     running = proxy(Judge(plain_tap.journal))
     with running.tunnel(plain_tap.port) as client:
         assert client.request("http://other.test/path", "other.test").status == 200
     assert plain_tap.journal.plain_since(0) == b"GET /path HTTP/1.1\r\nHost: other.test\r\n\r\n"
     (asked,) = plain_tap.journal.wait(0, "asked")
-    assert asked.value.authority == f"localhost:{plain_tap.port}"
+    assert asked.value.authority == f"other.test:{plain_tap.port}"
+    assert asked.value.url == f"http://other.test:{plain_tap.port}/path"
+    assert asked.value.connection_meta.target == ("localhost", plain_tap.port)
     assert asked.value.headers["host"] == "other.test"

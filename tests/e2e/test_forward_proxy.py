@@ -205,7 +205,7 @@ class TestTargets:
                 assert ask(client, f"http://[::1]:{at.port}/").status == 200
                 assert ask(client, f"http://[0:0:0::0:1]:{at.port}/").status == 200
             with running.tunnel(at.port, "[::1]") as client:
-                assert client.request("/", "localhost").status == 200
+                assert client.request("/", "[::1]").status == 200
         assert {request.url for request in running.handler.requests} == {f"http://[::1]:{at.port}/"}
         assert len(at.journal.since(0, "accepted")) == 1
 
@@ -239,7 +239,7 @@ class TestTargets:
         running = proxy(Recording(lambda request: HandlerDecision.block(418)), destinations=("*:*",), **keys)
         with running.tunnel(port, "[2001:db8::1]") as client:
             client.start_tls(running.client_context(), "2001:db8::1")
-            assert client.request("/", "localhost").status == 418
+            assert client.request("/", authority).status == 418
         assert running.handler.requests[0].authority == authority
 
 

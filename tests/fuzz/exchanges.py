@@ -150,7 +150,7 @@ class ExchangeScene(Scene):
     def routing(self, meta: ConnectionMeta) -> dict[str, Any]:
         """Return the routing of one client's exchange."""
         if not self._routed:
-            return {"route": self._route_to("a.example", meta)}
+            return {"router": lambda scheme, authority: self._route_to("a.example", meta)}
         return {"router": lambda scheme, authority: self._route_to(authority.decode("latin-1"), meta)}
 
     def _route_to(self, authority: str, meta: ConnectionMeta) -> Route:

@@ -27,7 +27,7 @@ FLOORS = """
 3  process: address naming identity linux macos windows attribution
 3  observe:
 4  proxy: tally tasks threads loops protocols process_lookup learning calls snapshot resolver tls_facts dialler upstreams generation
-4  proxy: listener arrival client_tls client service handle threaded proxy
+4  proxy: listener arrival client_tls inside client service handle threaded proxy
 5  __init__
 5  doctor: origin programs children examination
 5  cli: exits configured shells handler_loading request_lines descriptors serving ca_commands trust_commands doctor_command commands

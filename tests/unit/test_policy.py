@@ -6,11 +6,13 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.policy import Action, Policy
 
 
-def policy(*destinations: str, passthrough_unlisted: bool = True, must_intercept: tuple[str, ...] = ()) -> Policy:
+def policy(*destinations: str, passthrough_unlisted: bool = True, must_intercept: tuple[str, ...] = (), **keys: object) -> Policy:
     config = MitmConfig()
     config.interception.destinations.extend(destinations)
     config.interception.passthrough_unlisted = passthrough_unlisted
     config.interception.must_intercept.extend(must_intercept)
+    for name, value in keys.items():
+        setattr(config.interception, name, value)
     return Policy(config)
 
 
@@ -61,3 +63,41 @@ def test_a_later_change_of_the_configuration_does_not_reach_a_policy() -> None:
     config.interception.destinations.append("b:1")
     config.interception.passthrough_unlisted = False
     assert rules.decide("b", 1) == (Action.TUNNEL, "passthrough_unlisted")
+
+
+class TestBlocked:
+    @pytest.mark.parametrize("passthrough_unlisted", [True, False])
+    def test_blocked_comes_first(self, passthrough_unlisted: bool) -> None:
+        rules = policy("*.example.com:*", passthrough_unlisted=passthrough_unlisted, blocked=["API.example.com.:443", "evil.test:*"])
+        for host, port in [("api.example.com", 443), ("API.Example.COM.", 443), ("evil.test", 1)]:
+            decision = rules.decide(host, port)
+            assert decision == (Action.BLOCK, "destination_blocked") and rules.is_final(decision)
+            assert "interception.blocked" in decision.text(host, port)
+        assert rules.decide("api.example.com", 8443).action is Action.INTERCEPT
+
+    def test_unlisted_is_not_final(self) -> None:
+        rules = policy("a:1", passthrough_unlisted=False)
+        assert not rules.is_final(rules.decide("b", 1))
+
+
+class TestNames:
+    """What may be named on a connection to another target."""
+
+    @pytest.mark.parametrize(
+        ("passthrough_unlisted", "check_names", "forbidden"),
+        [
+            (True, "strict", {"blocked.test"}),
+            (True, "off", {"blocked.test"}),
+            (False, "strict", {"blocked.test", "unlisted.test"}),
+            (False, "off", {"blocked.test"}),
+        ],
+    )
+    def test_objections(self, passthrough_unlisted: bool, check_names: str, forbidden: set[str]) -> None:
+        rules = policy("listed.test:443", passthrough_unlisted=passthrough_unlisted, check_names=check_names, blocked=["blocked.test:*"])
+        names = ("listed.test", "unlisted.test", "blocked.test")
+        assert {name for name in names if rules.objection(name, 443) is not None} == forbidden
+
+    def test_the_port_counts(self) -> None:
+        rules = policy("listed.test:443", passthrough_unlisted=False)
+        assert rules.objection("listed.test", 443) is None
+        assert rules.objection("listed.test", 8443) is not None

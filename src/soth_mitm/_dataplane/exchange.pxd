@@ -13,8 +13,8 @@ from soth_mitm._dataplane.responding cimport Responding
 
 # Requests one after another, and what moves each of them and its response on
 cdef class Exchange(Responding):
-    cdef Route route                   # where requests go; on the proxy port, where the last one went
-    cdef object router                 # None: `route` is for all. Else router(scheme, authority) -> Route
+    cdef Route route                   # where the last request went
+    cdef object router                 # router(scheme, authority) -> Route
     cdef bytes routed                  # the authority that `route` is for
     cdef object routed_scheme          # and the scheme; None: the request named no URL
     cdef Py_ssize_t scanned            # of the client's inbox, for the next head

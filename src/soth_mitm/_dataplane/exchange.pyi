@@ -16,7 +16,6 @@ class Exchange(Responding):
         client: Endpoint,
         on_end: Callable[[], object],
         *,
-        route: Route | None = ...,
-        router: Callable[[str | None, bytes], Route] | None = ...,
+        router: Callable[[str | None, bytes], Route],
     ) -> None: ...
     def start(self) -> None: ...

@@ -13,7 +13,7 @@ from soth_mitm._dataplane.conversation cimport (
 )
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.fields cimport too_large_text
-from soth_mitm._dataplane.flow cimport Flow, Route
+from soth_mitm._dataplane.flow cimport Flow
 from soth_mitm._dataplane.head cimport HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text, parse_request_head
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
 from soth_mitm._dataplane.plane cimport Plane
@@ -21,7 +21,7 @@ from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.responding cimport Responding
 from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, collect_request, move_request
 from soth_mitm._dataplane.upgrade cimport may_switch
-from soth_mitm._dataplane.view cimport view_bytes
+from soth_mitm._dataplane.view cimport View, is_view_of, view_bytes, view_of
 from soth_mitm._dataplane.writer cimport request_head_bytes
 
 from soth_mitm.errors import WireError
@@ -33,12 +33,12 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef class Exchange(Responding):
     """Requests of one client connection.
 
-    With `route`, all go there (an intercepted connection); with `router`, each goes where it names, by ``router(scheme, authority)``,
-    which is asked when the authority changes. `on_end()` is called once, when the connection is gone and every hook has returned.
+    `router(scheme, authority)` says where a request goes; it is asked when what requests name changes. `scheme` is None unless the request
+    line has a URL; `authority` is that of the URL, or else Host, or empty. `on_end()` is called once, when the connection is gone and
+    every hook has returned.
     """
 
-    def __init__(self, Plane plane, Endpoint client, on_end, *, Route route=None, router=None):
-        self.route = route
+    def __init__(self, Plane plane, Endpoint client, on_end, *, router not None):
         self.router = router
 
     def start(self):
@@ -135,6 +135,7 @@ cdef class Exchange(Responding):
             return self.answer(501, b"CONNECT must be the first request of its connection to the proxy", ())
         if self.route.pool is None and not self.route.observed:
             self.plane.counters.requests_refused += self.route.status == 400
+            self.plane.counters.names_refused += self.route.status == 421
             return self.answer(self.route.status, self.route.reason, ())
         flow.upgrade = head.connection_upgrade and may_switch(head)
         if flow.hooks is None:
@@ -160,21 +161,17 @@ cdef class Exchange(Responding):
         return 0
 
     cdef int find_route(self, Head head) except -1:
-        cdef bytes authority
-        if self.router is None:
-            return 0
+        cdef View named = view_of(NULL, 0)
+        scheme = None
         if head.form == TARGET_ABSOLUTE:
-            authority = view_bytes(head.span(head.authority, head.authority_len))
+            named = head.span(head.authority, head.authority_len)
             scheme = "https" if head.https else "http"
-        else:
-            authority = b""
-            if head.host >= 0:
-                authority = view_bytes(head.span(head.fields[head.host].value, head.fields[head.host].value_len))
-            scheme = None
-        if self.route is None or authority != self.routed or scheme != self.routed_scheme:
-            self.routed = authority
+        elif head.host >= 0:
+            named = head.span(head.fields[head.host].value, head.fields[head.host].value_len)
+        if self.routed is None or scheme != self.routed_scheme or not is_view_of(self.routed, named):
+            self.routed = view_bytes(named)
             self.routed_scheme = scheme
-            self.route = self.router(scheme, authority)
+            self.route = self.router(scheme, self.routed)
         return 0
 
     cdef int collect(self) except -1:

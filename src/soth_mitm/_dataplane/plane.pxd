@@ -15,6 +15,7 @@ cdef class Counters:
     cdef public int64_t requests_blocked
     cdef public int64_t blocks_ignored
     cdef public int64_t requests_refused
+    cdef public int64_t names_refused
     cdef public int64_t responses_relayed
     cdef public int64_t responses_cut
     cdef public int64_t upstream_errors

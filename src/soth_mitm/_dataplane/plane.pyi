@@ -12,6 +12,7 @@ class Counters:
     requests_blocked: int
     blocks_ignored: int
     requests_refused: int
+    names_refused: int
     responses_relayed: int
     responses_cut: int
     upstream_errors: int

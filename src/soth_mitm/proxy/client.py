@@ -19,7 +19,7 @@ from soth_mitm._dataplane.head import Head
 from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.relay import Tunnel
 from soth_mitm._dataplane.writer import own_response
-from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_target, split_host_port
+from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_authority, parse_target
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily
 from soth_mitm.errors import WireError
 from soth_mitm.policy import Action
@@ -28,6 +28,7 @@ from soth_mitm.proxy.calls import HandlerFailed
 from soth_mitm.proxy.client_tls import ALERT_PROTOCOL_VERSION, ALERT_UNRECOGNIZED_NAME, ClientTls, GoodbyeSaid
 from soth_mitm.proxy.dialler import Origin, abandon
 from soth_mitm.proxy.generation import Generation
+from soth_mitm.proxy.inside import InsideRouter
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.tls_facts import UpstreamFacts, with_upstream
 from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
@@ -181,7 +182,7 @@ class ClientConnection:
             return self._refusal("http", text, 400, "this is a proxy: send the whole URL in the request line (absolute-form), or CONNECT")
         scheme = scheme or "http"
         try:
-            host, port = _authority(text, DEFAULT_PORTS[scheme])
+            host, port = parse_authority(text, DEFAULT_PORTS[scheme])
         except ValueError as error:
             return self._refusal(scheme, text, 400, f"the target `{text}` {error}")
         decision = self._snapshot.policy.decide(host, port)
@@ -256,7 +257,7 @@ class ClientConnection:
         if kind == "http":
             pool = self._generation.upstreams.pool(self._generation.origin(host, port, None))
             route = Route(pool, self.meta, "http", format_authority(host, port, "http"))
-            self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
+            self._converse_inside(route, host, port, host)
         elif hello is not None:
             await self._intercept_tls(host, port, self._tls, hello)
         elif self._config.interception.unknown_protocol == "tunnel":
@@ -309,8 +310,9 @@ class ClientConnection:
         origin = self._generation.origin(host, port, name)
         facts: UpstreamFacts | None = None
         failure: WireError | None = None
-        decision = self._snapshot.policy.decide(name, port)
-        if decision.action is not Action.BLOCK:
+        # the target was judged: nobody gets past the policy by connecting to one name and asking for another
+        refused = self._snapshot.policy.objection(name, port) if asked and name != host else None
+        if refused is None:
             if tls.is_bypassed(self.meta, name):
                 await self._tunnel(host, port, b"")
                 return
@@ -321,16 +323,16 @@ class ClientConnection:
                 # answered inside the client's TLS, where it can be read; its traceback names this variable, and both would stay
                 failure = error.with_traceback(None)
         self.meta = replace(self.meta, tls_info=await tls.secure(name, hello, facts))
-        if decision.action is Action.BLOCK:
-            # the target was allowed: nobody gets past the policy by connecting to one name and asking for another
-            route = self._refusal("https", authority, 403, f"{decision.text(name, port)}; the TLS handshake asks for that name")
+        if refused is not None:
+            self._plane.counters.names_refused += 1
+            route = self._refusal("https", authority, 403, f"{refused.text(name, port)}; the TLS handshake asks for that name")
         elif failure is not None:
             # the handler hears of the request all the same
             route = Route(None, self.meta, "https", authority, status=failure.status, reason=str(failure).encode())
         else:
             # what is remembered of the origin holds until a request has a connection
             route = Route(self._generation.upstreams.pool(origin), self.meta, "https", authority, facts=facts, on_facts=with_upstream)
-        self._converse(Exchange(self._plane, self._endpoint, self._ended, route=route))
+        self._converse_inside(route, host, port, name)
 
     async def _reach(self, origin: Origin) -> UpstreamFacts | None:
         """Reach `origin` for as long as the client is there to wait; the dial itself goes on, for the pool."""
@@ -342,6 +344,11 @@ class ClientConnection:
             reaching.cancel()
 
     # --- handing over, and the end
+
+    def _converse_inside(self, route: Route, host: str, port: int, name: str) -> None:
+        """Serve the requests inside an intercepted connection, which all go the way of `route`."""
+        router = InsideRouter(self._snapshot.policy, route, host, port, name)
+        self._converse(Exchange(self._plane, self._endpoint, self._ended, router=router))
 
     def _converse(self, exchange: Exchange) -> None:
         self._taken_over, self._was_taken_over = exchange, True
@@ -370,11 +377,3 @@ class ClientConnection:
                     await self._arrival.changed()
         except TimeoutError:
             self._endpoint.abort()
-
-
-def _authority(text: str, default_port: int) -> tuple[str, int]:
-    bracketed_without_port = text.startswith("[") and text.endswith("]")
-    if ":" not in text or bracketed_without_port:
-        return normalise_host(text), default_port
-    host, port = split_host_port(text)
-    return (normalise_host(host), default_port) if not port else parse_target(text)

@@ -282,6 +282,7 @@ class Service:
             blocked_request_count=counters.requests_blocked,
             ignored_block_count=counters.blocks_ignored,
             refused_request_count=counters.requests_refused,
+            refused_name_count=counters.names_refused,
             relayed_response_count=counters.responses_relayed,
             cut_response_count=counters.responses_cut,
             upstream_error_count=counters.upstream_errors,
