@@ -127,6 +127,11 @@ def format_authority(host: str, port: int, scheme: str) -> str:
     return format_host_port(host, port) if port != DEFAULT_PORTS[scheme] else f"[{host}]" if ":" in host else host
 
 
+def is_address(host: str) -> bool:
+    """Tell whether a normalised host is an IP address and no name."""
+    return ":" in host or _ends_in_number(host)
+
+
 def _normalise_ipv6(text: str) -> str:
     if len(text) > MAX_NAME:
         # a zone may have any length, and what is accepted is kept: here, and in what goes by hosts

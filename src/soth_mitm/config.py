@@ -190,6 +190,9 @@ class MitmConfig(Struct, kw_only=True):
             raise InvalidConfigError(
                 "body.incomplete", "is refuse, which needs `body.buffer_request_bodies`; set that to true or this to show"
             )
+        for text in self.upstream.allowed_addresses:
+            if text in self.upstream.denied_addresses:
+                raise InvalidConfigError("upstream.allowed_addresses", f"`{text}` is in `upstream.denied_addresses` as well; remove one")
         for name, size in (("max_http_head_bytes", self.max_http_head_bytes), ("body.max_size_bytes", self.body.max_size_bytes)):
             if size > self.max_in_flight_bytes:
                 raise InvalidConfigError(name, f"{size} is more than `max_in_flight_bytes`, {self.max_in_flight_bytes}; raise that as well")

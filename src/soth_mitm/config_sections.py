@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Struct, field
 
+from soth_mitm.address_ranges import parse_range
 from soth_mitm.config_schema import Key
 from soth_mitm.destinations import DestinationPattern, parse_redirect
 
@@ -164,6 +165,24 @@ class UpstreamConfig(Struct, kw_only=True):
             "Connect elsewhere for a destination: `PATTERN=HOST:PORT`. The name that is asked for and verified stays the target's.",
             check=parse_redirect,
             example=["api.example.com:443=127.0.0.1:8443"],
+        ),
+    ] = field(default_factory=list)
+    denied_addresses: Annotated[
+        list[str],
+        Key(
+            "Addresses that are never connected to, whatever name leads there: `metadata` (where clouds hand out credentials), "
+            "`link_local`, `loopback`, `private`, an address, or a network. The client is answered 403. `metadata` is denied as well "
+            "whenever `interception.passthrough_unlisted` is false.",
+            check=parse_range,
+            example=["metadata", "link_local", "10.0.0.0/8"],
+        ),
+    ] = field(default_factory=list)
+    allowed_addresses: Annotated[
+        list[str],
+        Key(
+            "Exceptions from `denied_addresses`, written alike. The most specific entry decides; of two equally specific ones this one.",
+            check=parse_range,
+            example=["10.1.2.0/24"],
         ),
     ] = field(default_factory=list)
     client_cert_path: Annotated[

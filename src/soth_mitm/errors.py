@@ -78,6 +78,10 @@ class ConnectFailedError(WireError):
     """The upstream could not be reached: name resolution, refused, unreachable."""
 
 
+class AddressDeniedError(ConnectFailedError):
+    """Every address of the upstream is one that may not be connected to (`upstream.denied_addresses`)."""
+
+
 class StageTimeoutError(WireError, TimeoutError):
     """A peer let a deadline pass; the message names the stage."""
 

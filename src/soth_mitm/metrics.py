@@ -16,6 +16,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Handler methods that overran their deadline."""
     upstream_connect_error_count: int = 0
     """Dials that ended in an error: name, connection, TLS."""
+    denied_address_count: int = 0
+    """Dials that were refused because each address of the upstream is denied (`upstream.denied_addresses`)."""
     upstream_timeout_count: int = 0
     """Upstreams that let a deadline pass: connecting, handshake, response head, response body."""
     process_attribution_failure_count: int = 0

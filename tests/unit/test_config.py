@@ -23,6 +23,8 @@ REFUSED_TEXT = {
     "interception.blocked": ("api.example.com:0", "not within 1..65535"),
     "interception.must_intercept": ("api.example.com:0", "not within 1..65535"),
     "upstream.connect_to": ("api.example.com:443", "has no `=`"),
+    "upstream.denied_addresses": ("metadatas", "is neither an address nor a network"),
+    "upstream.allowed_addresses": ("10.0.0.1/8", "has bits set behind its prefix; write `10.0.0.0/8`"),
     "upstream.client_cert_path": ("2001:db8::1:443", "without brackets"),
     "upstream.client_key_path": ("[2001:*]:443", "inside an IPv6 address"),
 }

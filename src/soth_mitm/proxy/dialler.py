@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.intake import Intake
-from soth_mitm.addresses import format_host_port
+from soth_mitm.address_guard import AddressGuard
+from soth_mitm.addresses import format_host_port, is_address
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress
 from soth_mitm.destinations import DestinationMap, parse_redirect
-from soth_mitm.errors import ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
+from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.tally import Tally
@@ -56,6 +57,7 @@ class Dialler:
         self._retry = config.upstream.retry_on_failure
         self._retry_seconds = config.upstream.retry_delay_ms / 1000
         self._elsewhere = DestinationMap(parse_redirect(text) for text in config.upstream.connect_to)
+        self._guard = AddressGuard(config)
         self._contexts = contexts
         self._resolver = resolver
         self._arena = arena
@@ -71,6 +73,9 @@ class Dialler:
             endpoint = await self._connect_or_retry(origin)
             if origin.server_name is not None:
                 await self._secure(endpoint, origin)
+        except AddressDeniedError:
+            self._tally.denied_addresses += 1
+            raise
         except WireError as error:
             self._tally.dial_errors += 1
             self._tally.dial_timeouts += error.status == 504
@@ -89,9 +94,12 @@ class Dialler:
     async def _connect(self, origin: Origin) -> UpstreamEndpoint:
         where = format_host_port(origin.host, origin.port)
         host, port = origin.host, origin.port
+        # an address in upstream.connect_to is the owner's own word; what a name leads to is the word of a name server
+        guarded = True
         if (there := self._elsewhere.get(host, port)) is not None:
             host, port = there
             where = f"{where} at {format_host_port(host, port)} (upstream.connect_to)"
+            guarded = not is_address(host)
         try:
             async with asyncio.timeout(self._connect_seconds):
                 found = await self._resolver.addresses(host)
@@ -100,6 +108,8 @@ class Dialler:
                     raise LoopsBackError(
                         f"{where} is this proxy itself; the request would come back here for ever", side="upstream", status=508
                     )
+                if guarded:
+                    addresses = self._permitted(where, addresses)
                 try:
                     return await self._first_to_answer(addresses)
                 except (OSError, asyncio.CancelledError):
@@ -123,6 +133,16 @@ class Dialler:
             raise ConnectFailedError(f"cannot connect to {where}: {reason}", side="upstream", retryable=True) from error.with_traceback(
                 None
             )
+
+    def _permitted(self, where: str, addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
+        """Return the addresses that may be connected to. They are what is connected to: nothing is looked up again."""
+        refusals = {address: self._guard.refusal(address[0]) for address in addresses}
+        permitted = [address for address, refusal in refusals.items() if refusal is None]
+        if not permitted:
+            denied, refusal = next(iter(refusals.items()))
+            assert refusal is not None
+            raise AddressDeniedError(f"not connected to {where}: {refusal.text(denied[0])}", side="upstream", status=403)
+        return permitted
 
     async def _first_to_answer(self, addresses: Sequence[SocketAddress]) -> UpstreamEndpoint:
         """Try the addresses one after another, not waiting for a slow one before the next is tried (RFC 8305)."""

@@ -268,6 +268,7 @@ class Service:
             handler_panic_count=hooks.failures,
             handler_timeout_count=hooks.timeouts,
             upstream_connect_error_count=tally.dial_errors,
+            denied_address_count=tally.denied_addresses,
             upstream_timeout_count=counters.upstream_timeouts + tally.dial_timeouts,
             process_attribution_failure_count=attribution.failure,
             process_attribution_timeout_count=self.lookup.timeouts,

@@ -12,6 +12,7 @@ class Tally:
     rejected: int = 0
     dial_errors: int = 0
     dial_timeouts: int = 0
+    denied_addresses: int = 0
     dns_lookups: int = 0
     dns_cache_hits: int = 0
     client_handshakes: int = 0

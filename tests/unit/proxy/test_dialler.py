@@ -12,7 +12,7 @@ import pytest
 from soth_mitm import MitmConfig
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.intake import Intake
-from soth_mitm.errors import ConnectFailedError, StageTimeoutError
+from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError
 from soth_mitm.proxy.dialler import STAGGER_SECONDS, Dialler, Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Addresses, Resolver
@@ -225,3 +225,48 @@ class TestMemory:
         endpoint = await dialler(names, connect_timeout_ms=200, retry_delay_ms=0).dial(Origin(NAME, port))
         assert (peer_of(endpoint), len(names.times)) == ("127.0.0.1", 2)
         await close(endpoint)
+
+
+class TestDeniedAddresses:
+    async def test_others_of_the_same_name_are_tried(self, port: int) -> None:
+        names, tally = Names(("169.254.169.254", "::ffff:169.254.169.254", "127.0.0.1", "64:ff9b::a9fe:a9fe")), Tally()
+        endpoint = await dialler(names, tally, denied_addresses=["metadata"]).dial(Origin(NAME, port))
+        assert peer_of(endpoint) == "127.0.0.1"
+        assert (tally.denied_addresses, tally.dial_errors) == (0, 0)
+        await close(endpoint)
+
+    async def test_none_left(self, listening: socket.socket, port: int) -> None:
+        """Nothing is connected to, nothing is tried again, and the answer names the address and the key."""
+        names, tally = Names(("127.0.0.1",)), Tally()
+        with pytest.raises(AddressDeniedError) as caught:
+            await dialler(names, tally, denied_addresses=["loopback"]).dial(Origin(NAME, port))
+        assert (caught.value.status, caught.value.retryable) == (403, False)
+        assert f"{NAME}:{port}" in str(caught.value) and "127.0.0.1 is denied by `loopback` in upstream.denied_addresses" in str(
+            caught.value
+        )
+        assert (tally.denied_addresses, tally.dial_errors, len(names.times)) == (1, 0, 1)
+        listening.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+    async def test_what_was_judged_is_what_is_connected_to(self, port: int) -> None:
+        """A name server that answers otherwise the second time is not asked a second time."""
+        names = Names(("127.0.0.1",), ("169.254.169.254",))
+        endpoint = await dialler(names, dns_cache_ms=0, denied_addresses=["metadata"]).dial(Origin(NAME, port))
+        assert peer_of(endpoint) == "127.0.0.1" and len(names.times) == 1
+        await close(endpoint)
+
+    async def test_an_address_as_the_target(self, port: int) -> None:
+        with pytest.raises(AddressDeniedError, match=r"127\.0\.0\.1 is denied"):
+            await dialler(Names(()), denied_addresses=["127.0.0.0/8"]).dial(Origin("127.0.0.1", port))
+
+    async def test_an_address_that_the_owner_wrote_is_not_judged(self, port: int) -> None:
+        keys: dict[str, object] = {"denied_addresses": ["loopback"], "connect_to": [f"{NAME}:1=127.0.0.1:{port}"]}
+        endpoint = await dialler(Names(()), **keys).dial(Origin(NAME, 1))
+        assert peer_of(endpoint) == "127.0.0.1"
+        await close(endpoint)
+
+    async def test_a_name_that_the_owner_wrote_is_judged(self, port: int) -> None:
+        keys: dict[str, object] = {"denied_addresses": ["loopback"], "connect_to": [f"{NAME}:1=other.test:{port}"]}
+        with pytest.raises(AddressDeniedError, match=r"other\.test:\d+ \(upstream\.connect_to\): the address 127\.0\.0\.1 is denied"):
+            await dialler(Names(("127.0.0.1",)), **keys).dial(Origin(NAME, 1))
