@@ -28,6 +28,12 @@ def count(doc: str, *, minimum: int = 1, unset: str = "", example: int | None = 
     return Key(doc, minimum, MAX_COUNT, unset=unset, example=example)
 
 
+def _look_at_ciphers(text: str) -> None:
+    # what OpenSSL makes of it is known where TLS is: tls/ciphers.py
+    if not text or not text.isascii() or not text.isprintable():
+        raise ValueError("is no OpenSSL cipher string, such as `DEFAULT:@SECLEVEL=1`")
+
+
 class InterceptionConfig(Struct, kw_only=True):
     """Which connections are intercepted, tunnelled or blocked."""
 
@@ -151,6 +157,17 @@ class UpstreamConfig(Struct, kw_only=True):
     verify_upstream_tls: Annotated[
         bool, Key("Verify the upstream's certificate; `false` trusts whoever answers and is for test networks only.")
     ] = True
+    ciphers: Annotated[
+        str | None,
+        Key(
+            "OpenSSL cipher string: the TLS 1.2 suites that upstreams are offered, and the security level. `DEFAULT:@SECLEVEL=1` adds "
+            "older suites (RSA key exchange, CBC with SHA-1) and shorter keys. Suites without authentication or encryption are never "
+            "offered; those of TLS 1.3 stay as they are.",
+            check=_look_at_ciphers,
+            unset="suites with forward secrecy and without SHA-1, security level 2",
+            example="DEFAULT:@SECLEVEL=1",
+        ),
+    ] = None
     ca_bundle_path: Annotated[
         Path | str | None,
         Key(

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from soth_mitm import HandlerDecision, RawRequest
+from soth_mitm import HandlerDecision, InvalidConfigError, MitmConfig, MitmProxyBuilder, RawRequest
 from soth_mitm.proxy import upstreams
 from soth_mitm.tls.failures import FailureClass
 from support.bad_upstreams import CERTIFICATE_FAULTS, FAULTS, HOST, BadUpstream, Fault, asks_for_certificate, long_chain
-from support.certs import TestCA, self_signed
+from support.certs import TestCA, load_pair, self_signed
 from support.origin import Origin
 from support.origin_answers import pattern
 from support.recording import Recording
@@ -234,3 +235,57 @@ class TestNotAFault:
             assert ask(proxy(), upstream.port).text == "no"
             answer = ask(proxy(**{"tls.min_version": "tls1.3"}), upstream.port)
             assert answer.status == 502 and "tls.min_version" in answer.text, answer.text
+
+
+class TestCiphers:
+    """Upstreams that only speak what is not offered by default."""
+
+    OLD = ["AES256-GCM-SHA384:@SECLEVEL=0", "AES128-SHA:@SECLEVEL=0", "ECDHE-RSA-AES128-SHA:@SECLEVEL=0"]
+
+    @staticmethod
+    def old_context(ca: TestCA, ciphers: str) -> ssl.SSLContext:
+        context = ca.server_context(pair=ca.issue(HOST, key=rsa.generate_private_key(65537, 2048)))
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(ciphers)
+        return context
+
+    @pytest.mark.parametrize("ciphers", OLD)
+    def test_older_ones_are_offered_when_the_key_says_so(self, proxy: ProxyFactory, origin_ca: TestCA, ciphers: str) -> None:
+        with Origin(self.old_context(origin_ca, ciphers), host=HOST) as old:
+            answer = ask(proxy(), old.port)
+            assert answer.status == 502 and "upstream.ciphers" in answer.text, answer.text
+            running = proxy(**{"upstream.ciphers": "DEFAULT:@SECLEVEL=1"})
+            assert ask(running, old.port, path="/bytes/3").body == pattern(3)
+            (request,) = running.handler.requests
+            assert request.connection_meta.tls_info.upstream_cipher == ciphers.partition(":")[0]
+
+    def test_a_list_of_one_is_obeyed(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
+        with Origin(self.old_context(origin_ca, self.OLD[0]), host=HOST) as old:
+            assert ask(proxy(**{"upstream.ciphers": "ECDHE-RSA-AES128-GCM-SHA256"}), old.port).status == 502
+
+    def test_the_security_level_is_part_of_it(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
+        """An RSA key of 1024 bits."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        load_pair(context, origin_ca.issue(HOST, key=rsa.generate_private_key(65537, 1024)))
+        with Origin(context, host=HOST) as weak:
+            answer = ask(proxy(), weak.port)
+            assert answer.status == 502 and "key too weak" in answer.text and "upstream.ciphers" in answer.text
+            running = proxy(**{"upstream.ciphers": "DEFAULT:@SECLEVEL=1"})
+            assert ask(running, weak.port, path="/bytes/3").body == pattern(3)
+
+    def test_no_list_gives_up_verification(self, proxy: ProxyFactory) -> None:
+        """A suite without a certificate would: whoever answers could be anybody."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("aNULL:@SECLEVEL=0")
+        with Origin(context, host=HOST) as anonymous:
+            answer = ask(proxy(**{"upstream.ciphers": "ALL:COMPLEMENTOFALL:@SECLEVEL=0"}), anonymous.port)
+            assert answer.status == 502 and "TLS handshake" in answer.text
+            assert anonymous.requests == []
+
+    @pytest.mark.parametrize("text", ["", "AES-NONSENSE", "aNULL", "eNULL:@SECLEVEL=0", "AES128-SHA\0", "@SECLEVEL=9"])
+    def test_a_list_of_none_is_refused_by_its_key(self, make_config: Callable[..., MitmConfig], text: str) -> None:
+        with pytest.raises(InvalidConfigError, match=r"^upstream\.ciphers: .*cipher") as caught:
+            MitmProxyBuilder(make_config(**{"upstream.ciphers": text}), Recording()).build()
+        assert caught.value.key == "upstream.ciphers"

@@ -82,6 +82,52 @@ def test_without_a_name_it_is_the_targets(proxy: ProxyFactory, named: Origin, ta
     assert named.connections[-1].sni == name
 
 
+@pytest.mark.parametrize("spelling", ["::ffff:127.0.0.1", "::FFFF:7f00:1", "0:0:0:0:0:ffff:127.0.0.1"])
+def test_an_ipv4_mapped_address_is_certified_as_the_client_compares_it(proxy: ProxyFactory, named: Origin, spelling: str) -> None:
+    """For the policy, the pool and the upstream it is the IPv4 address that it maps."""
+    running = proxy(destinations=("127.0.0.1:*",))
+    with running.tunnel(named.port, f"[{spelling}]") as client:
+        # verifies the address as well
+        client.start_tls(running.client_context(), spelling)
+        assert leaf_names(client)[:2] == [ipaddress.ip_address(spelling), ipaddress.ip_address("127.0.0.1")]
+        assert client.request("/bytes/3", HOST).body == pattern(3)
+    with secured(running, named.port, "127.0.0.1", "127.0.0.1") as client:
+        assert leaf_names(client)[0] == ipaddress.ip_address("127.0.0.1")
+        assert ipaddress.ip_address(spelling) not in leaf_names(client)
+    assert [request.connection_meta.target[0] for request in running.handler.requests] == ["127.0.0.1"]
+
+
+def element(tag: int, content: bytes) -> bytes:
+    return bytes([tag, len(content)]) + content
+
+
+OURS = element(0x82, HOST.encode())
+URI = element(0x86, b"http://\xe9/x")
+SAN, AIA, CRL = "2.5.29.17", "1.3.6.1.5.5.7.1.1", "2.5.29.31"
+
+
+@pytest.mark.parametrize(
+    ("oid", "content"),
+    [
+        (SAN, element(0x30, OURS + element(0x82, b"m\xfcnchen.example"))),
+        (SAN, element(0x30, OURS + element(0x81, b"j\xfcrgen@example.com"))),
+        (SAN, element(0x30, OURS + URI)),
+        (AIA, element(0x30, element(0x30, element(6, bytes.fromhex("2b06010505073001")) + URI))),
+        (CRL, element(0x30, element(0x30, element(0xA0, element(0xA0, URI))))),
+    ],
+    ids=["DNS name", "e-mail address", "URI", "AIA", "CRL distribution point"],
+)
+def test_a_certificate_with_a_name_that_is_not_utf8(proxy: ProxyFactory, origin_ca: TestCA, oid: str, content: bytes) -> None:
+    """It is valid for the name asked for, and that is what counts."""
+    context = origin_ca.server_context(pair=origin_ca.issue(HOST, raw=[(oid, content)]))
+    running = proxy()
+    with Origin(context, host=HOST) as odd, running.secured(odd.port) as client:
+        assert client.request("/bytes/3", HOST).body == pattern(3)
+        assert leaf_names(client) == [HOST]
+    (request,) = running.handler.requests
+    assert request.connection_meta.tls_info.upstream_certificate_sha256 is not None
+
+
 def test_an_address_is_an_address(proxy: ProxyFactory, named: Origin) -> None:
     running = proxy()
     with secured(running, named.port, "127.0.0.1", "127.0.0.1") as client:

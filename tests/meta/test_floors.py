@@ -21,7 +21,8 @@ FLOORS = """
 1  _dataplane: deadline tls_pump endpoint hooks plane linger pool pin relay intake flow transfer conversation responding exchange
 2  addresses globs destinations connection decision address_ranges config_schema config_sections config_loading config
 2  config_derived config_later address_guard config_reference policy handler metrics
-3  tls: hardening names client_hello fingerprint failures bypass safe_files ca ca_files ca_rotation ca_formats leaf sessions contexts
+3  tls: hardening ciphers names client_hello fingerprint failures bypass safe_files ca ca_files ca_rotation ca_formats leaf sessions
+3  tls: contexts
 3  tls.trust: command linux macos windows nss stores
 3  tls: bundle environment
 3  process: address naming identity linux macos windows attribution

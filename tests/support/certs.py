@@ -20,7 +20,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID, ObjectIdentifier
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 Digest = hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | hashes.SHA1
@@ -106,16 +106,18 @@ class TestCA:
         digest: Digest | None = None,
         dns_names: Sequence[str] = (),
         common_name: str | None = None,
+        raw: Sequence[tuple[str, bytes]] = (),
     ) -> tuple[bytes, bytes]:
         """Return the certificate (with the intermediates behind it) for host names and IP addresses, and its key, as PEM.
 
         `starts` and `ends` count from now. `dns_names` are never taken for addresses; with nothing but a `common_name` there are no
-        alternative names. Without `key` all certificates share one, which is quick to have.
+        alternative names. Without `key` all certificates share one, which is quick to have. `raw` are extensions with any content, by their
+        object identifiers; alternative names among them replace those of `names`.
         """
         leaf_key = key or _shared_key()
         alternatives = [*map(_general_name, names), *map(_dns_name, dns_names)]
         subject = (common_name or [*names, *dns_names][0]).partition("\0")[0][:64]
-        certificate = self._sign(subject, alternatives, leaf_key, (starts, ends), usages, digest or hashes.SHA256())
+        certificate = self._sign(subject, alternatives, leaf_key, (starts, ends), usages, digest or hashes.SHA256(), raw)
         chain = _cert_pem(certificate)
         authority: TestCA = self
         while authority.parent is not None:
@@ -169,6 +171,7 @@ class TestCA:
         validity: tuple[datetime.timedelta, datetime.timedelta],
         usages: Sequence[ObjectIdentifier],
         digest: Digest,
+        raw: Sequence[tuple[str, bytes]],
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
@@ -184,8 +187,11 @@ class TestCA:
             .add_extension(_key_usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         )
-        if alternatives:
+        others = [x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), content) for oid, content in raw]
+        if alternatives and all(other.oid != ExtensionOID.SUBJECT_ALTERNATIVE_NAME for other in others):
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        for other in others:
+            builder = builder.add_extension(other, critical=False)
         return builder.sign(self.key, digest)
 
 

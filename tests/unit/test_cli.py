@@ -63,6 +63,11 @@ def test_defaults_are_the_defaults() -> None:
         ("[interception]\ndestinations = []\n", 20, "interception.destinations: is empty"),
         ('[interception]\ndestination = ["a.example:443"]\n', 20, "did you mean `interception.destinations`?"),
         ("bind =\n", 20, "x.toml"),
+        (
+            '[interception]\ndestinations = ["a.example:443"]\n[upstream]\nciphers = "RC5"\n',
+            20,
+            "upstream.ciphers: 'RC5' names no cipher suite",
+        ),
     ],
 )
 def test_check(text: str, code: int, part: str) -> None:

@@ -22,6 +22,7 @@ REFUSED_TEXT = {
     "interception.destinations": ("api.example.com", "has no port"),
     "interception.blocked": ("api.example.com:0", "not within 1..65535"),
     "interception.must_intercept": ("api.example.com:0", "not within 1..65535"),
+    "upstream.ciphers": ("", "is no OpenSSL cipher string"),
     "upstream.connect_to": ("api.example.com:443", "has no `=`"),
     "upstream.denied_addresses": ("metadatas", "is neither an address nor a network"),
     "upstream.allowed_addresses": ("10.0.0.1/8", "has bits set behind its prefix; write `10.0.0.0/8`"),

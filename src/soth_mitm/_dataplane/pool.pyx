@@ -232,7 +232,11 @@ cdef class OriginPool:
             self.open += 1
             self.dialling += 1
             self.counters.pool_misses += 1
-            self.dial(self)
+            try:
+                self.dial(self)
+            except Exception as error:
+                # it did not even begin
+                self.failed(error)
         return 0
 
     # --- the control plane's side

@@ -16,6 +16,7 @@ from soth_mitm.cli.trust_commands import TRUST_COMMANDS
 from soth_mitm.config import MitmConfig
 from soth_mitm.config_reference import default_toml
 from soth_mitm.errors import InvalidConfigError
+from soth_mitm.tls.ciphers import check_ciphers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,7 +82,9 @@ def config(defaults: bool, path: str | None) -> None:
         click.echo(default_toml(), nl=False)
         return
     with explained():
-        read_config(path).validate()
+        document = read_config(path)
+        document.validate()
+        check_ciphers(document.upstream.ciphers)
     click.echo(f"{path} is valid")
 
 

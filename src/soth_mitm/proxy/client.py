@@ -59,6 +59,8 @@ class ClientConnection:
         self._was_taken_over = False
         self._tls: ClientTls | None = None
         self._process: ProcessInfo | None = None
+        # the target's host as the CONNECT spells it
+        self._spelling = ""
         self.meta = ConnectionMeta(uuid.uuid4(), family)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -203,6 +205,7 @@ class ClientConnection:
             host, port = parse_target(head.target)
         except ValueError as error:
             raise WireError(f"the target `{head.target}` {error}", side="client", status=400) from None
+        self._spelling = head.target.rpartition(":")[0]
         self.meta = replace(self.meta, process_info=self._process, target=(host, port))
         decision = self._snapshot.policy.decide(host, port)
         action = decision.action
@@ -322,7 +325,7 @@ class ClientConnection:
             except WireError as error:
                 # answered inside the client's TLS, where it can be read; its traceback names this variable, and both would stay
                 failure = error.with_traceback(None)
-        self.meta = replace(self.meta, tls_info=await tls.secure(name, hello, facts))
+        self.meta = replace(self.meta, tls_info=await tls.secure(_leaf_name(name, asked or self._spelling), hello, facts))
         if refused is not None:
             self._plane.counters.names_refused += 1
             route = self._refusal("https", authority, 403, f"{refused.text(name, port)}; the TLS handshake asks for that name")
@@ -377,3 +380,8 @@ class ClientConnection:
                     await self._arrival.changed()
         except TimeoutError:
             self._endpoint.abort()
+
+
+def _leaf_name(name: str, spelling: str) -> str:
+    """Return the name for a certificate: `name`, but the IPv4-mapped address that the client compares it with if `spelling` is one."""
+    return spelling if ":" in spelling and ":" not in name else name

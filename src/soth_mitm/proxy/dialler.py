@@ -1,6 +1,7 @@
 """Reaching an upstream: names to addresses off the loop, the first address that answers, TLS when wanted."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from soth_mitm.proxy.tally import Tally
 from soth_mitm.proxy.tls_facts import upstream_facts
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
 from soth_mitm.tls.failures import advise, classify, describe
+
+log = logging.getLogger("soth_mitm.proxy")
 
 # RFC 8305 section 5 recommends 250 ms between attempts
 STAGGER_SECONDS = 0.25
@@ -67,12 +70,13 @@ class Dialler:
     async def dial(self, origin: Origin) -> UpstreamEndpoint:
         """Return a connection that is ready for its first byte; its `facts` are set when it speaks TLS.
 
-        Raises `ConnectFailedError`, `StageTimeoutError` or `TlsFailedError`, each with the status that a client is to be answered.
+        Raises `ConnectFailedError`, `StageTimeoutError` or `TlsFailedError`, each with the status that a client is to be answered. Whatever
+        it ends in, cancellation included, no connection of it stays open.
         """
         try:
             endpoint = await self._connect_or_retry(origin)
             if origin.server_name is not None:
-                await self._secure(endpoint, origin)
+                await self._secure_or_abort(endpoint, origin)
         except AddressDeniedError:
             self._tally.denied_addresses += 1
             raise
@@ -80,7 +84,21 @@ class Dialler:
             self._tally.dial_errors += 1
             self._tally.dial_timeouts += error.status == 504
             raise
+        except Exception as error:
+            # none of the ways in which an upstream can fail: a fault of ours, and still whoever waits for the connection is to be told
+            log.exception("connecting to %s failed in an unexpected way; please report this", origin)
+            self._tally.dial_errors += 1
+            raise ConnectFailedError(
+                f"connecting to {origin} failed in an unexpected way ({type(error).__name__}; the log has more)", side="upstream"
+            ) from error.with_traceback(None)
         return endpoint
+
+    async def _secure_or_abort(self, endpoint: UpstreamEndpoint, origin: Origin) -> None:
+        try:
+            await self._secure(endpoint, origin)
+        except BaseException:
+            endpoint.abort()
+            raise
 
     async def _connect_or_retry(self, origin: Origin) -> UpstreamEndpoint:
         try:
@@ -194,14 +212,10 @@ class Dialler:
                         raise intake.error or ConnectionResetError("the upstream closed the connection during the TLS handshake")
                     await intake.changed()
         except (TimeoutError, OSError, ValueError) as error:
-            endpoint.abort()
             if session is not None:
                 self._contexts.sessions.discard(origin.server_name, origin.port, context)
             # its traceback names the intake, which holds it
             raise self._tls_failed(origin, error) from error.with_traceback(None)
-        except asyncio.CancelledError:
-            endpoint.abort()
-            raise
         assert endpoint.tls is not None
         facts = endpoint.facts = upstream_facts(endpoint.tls)
         self._tally.upstream_handshakes += 1

@@ -46,6 +46,7 @@ class Generation:
             verify=upstream.verify_upstream_tls,
             ca_bundle_path=upstream.ca_bundle_path,
             min_version=config.tls.min_version,
+            ciphers=upstream.ciphers,
             client_certs=tuple(certificates.values()),
         )
         if not upstream.verify_upstream_tls:

@@ -115,11 +115,13 @@ class Listener:
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             if listening.family == _AF_UNIX:
-                self._servers.append(await loop.create_unix_server(functools.partial(factory, None), sock=listening))
+                self._servers.append(await loop.create_unix_server(functools.partial(factory, None), sock=listening, backlog=BACKLOG))
             else:
                 address = listening.getsockname()[:2]
                 local = None if address[0] in ANY_ADDRESS else address
-                self._servers.append(await loop.create_server(functools.partial(factory, local), sock=listening))
+                # the loops listen again, with a backlog of their own unless told one
+                server = await loop.create_server(functools.partial(factory, local), sock=listening, backlog=BACKLOG)
+                self._servers.append(server)
 
     def close(self) -> None:
         """Stop accepting; connections go on. A Unix socket's file is removed."""

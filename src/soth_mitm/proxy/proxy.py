@@ -15,6 +15,7 @@ from soth_mitm.proxy.service import Service
 from soth_mitm.proxy.threaded import ThreadedHandle
 from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_files import default_ca_paths, load_or_create_ca, save_ca
+from soth_mitm.tls.ciphers import check_ciphers
 
 
 class MitmProxyBuilder:
@@ -38,6 +39,7 @@ class MitmProxyBuilder:
         """
         config = self._config.copy()
         config.validate()
+        check_ciphers(config.upstream.ciphers)
         overridden_hooks(self._handler)
         return MitmProxy(config, self._handler, self._ca)
 

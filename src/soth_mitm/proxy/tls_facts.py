@@ -1,8 +1,8 @@
 """What TLS handshakes showed, on both sides of a connection."""
 
 import hashlib
+import ssl
 from dataclasses import dataclass
-from typing import cast
 
 import msgspec
 
@@ -10,6 +10,7 @@ from soth_mitm._dataplane.tls_pump import TlsPump
 from soth_mitm.connection import ConnectionMeta, TlsInfo
 from soth_mitm.tls.client_hello import ClientHello
 from soth_mitm.tls.fingerprint import ja3, ja4
+from soth_mitm.tls.names import alternative_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,8 @@ def upstream_facts(pump: TlsPump) -> UpstreamFacts:
     """Return what the finished handshake of `pump`, our client side, showed; a resumed one shows the certificate of the first."""
     engine = pump.ssl_object
     der = engine.getpeercert(binary_form=True)
-    # empty when the certificate was not verified, and then its names are nobody's business
-    certificate = engine.getpeercert() or {}
-    names = cast(tuple[tuple[str, str], ...], certificate.get("subjectAltName", ()))
+    # those of a certificate that was not verified are only a claim
+    verified = engine.context.verify_mode is not ssl.CERT_NONE
     version, cipher, alpn, resumed = pump.agreed()
     return UpstreamFacts(
         version=version,
@@ -38,7 +38,8 @@ def upstream_facts(pump: TlsPump) -> UpstreamFacts:
         alpn=alpn,
         resumed=resumed,
         certificate_sha256=hashlib.sha256(der).hexdigest() if der else None,
-        names=tuple(value for kind, value in names if kind in ("DNS", "IP Address")),
+        # not by getpeercert(), which raises if any name, of whatever kind and in whatever extension, is not UTF-8
+        names=alternative_names(der) if der and verified else (),
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Coroutine
 from functools import partial
-from typing import cast
+from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from soth_mitm._dataplane.intake import Lease
@@ -20,6 +20,8 @@ from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tls_facts import UpstreamFacts
 
 log = logging.getLogger("soth_mitm.proxy")
+
+T = TypeVar("T")
 
 MAX_ORIGINS = 4096
 FACTS_SECONDS = 300.0
@@ -43,7 +45,7 @@ class Upstreams:
         self._alive: WeakValueDictionary[Origin, OriginPool] = WeakValueDictionary()
         self._facts: OrderedDict[Origin, tuple[float, UpstreamFacts | None]] = OrderedDict()
         self._refusals: OrderedDict[Origin, tuple[float, TlsFailedError]] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def pool(self, origin: Origin) -> OriginPool:
         """Return the pool of `origin`; made when it is first asked for, and dropped when unused and in the way of another."""
@@ -121,30 +123,43 @@ class Upstreams:
         return facts
 
     def _begin_dial(self, pool: OriginPool) -> None:
-        self._begin(self._dial(pool), f"soth-mitm dial {pool.origin}")
+        task = self._begin(self._dial(pool.origin), f"soth-mitm dial {pool.origin}")
+        # not the coroutine's own last act: one that is cancelled before its first step never acts
+        task.add_done_callback(partial(self._dial_ended, pool))
 
-    def _begin(self, work: Coroutine[None, None, None], name: str) -> None:
+    def _begin(self, work: Coroutine[None, None, T], name: str) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _dial(self, pool: OriginPool) -> None:
-        refusal = self._take_refusal(pool.origin)
+    async def _dial(self, origin: Origin) -> Upstream:
+        """Return a new connection. Raises what its pool is to be told."""
+        refusal = self._take_refusal(origin)
         if refusal is not None:
-            pool.failed(refusal)
-            return
+            raise refusal
         try:
-            try:
-                upstream: Upstream = await self._dialler.dial(pool.origin)
-            except WireError as error:
-                self._facts.pop(pool.origin, None)
-                pool.failed(await self._reported(pool.origin, error))
-                return
-        except asyncio.CancelledError:
+            return await self._dialler.dial(origin)
+        except WireError as error:
+            self._facts.pop(origin, None)
+            failure = await self._reported(origin, error)
+        # outside of the clause: a handler's failure is not caused by the dial's
+        raise failure
+
+    def _dial_ended(self, pool: OriginPool, dial: asyncio.Task[Upstream]) -> None:
+        """Tell the pool, once for each dial, however it ended."""
+        if dial.cancelled():
             pool.failed(WireError("the proxy is shutting down", side="upstream", status=503))
-            raise
-        upstream.facts = self._remember(pool.origin, upstream.facts)
-        pool.connected(upstream)
+            return
+        failure = dial.exception()
+        if failure is None:
+            upstream = dial.result()
+            upstream.facts = self._remember(pool.origin, upstream.facts)
+            pool.connected(upstream)
+            return
+        # its traceback names frames that hold what waits for this
+        failure.__traceback__ = None
+        pool.failed(failure)
 
     async def _reported(self, origin: Origin, error: WireError) -> WireError | HandlerFailed:
         """Tell the handler of a failed handshake; return what is to be told to whoever waits for the connection."""

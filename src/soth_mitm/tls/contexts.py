@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soth_mitm.errors import InvalidConfigError
+from soth_mitm.tls.ciphers import check_ciphers, cipher_string
 from soth_mitm.tls.hardening import MinVersion, harden
 from soth_mitm.tls.sessions import SessionCache
 
@@ -29,7 +30,7 @@ _BUNDLES = (
 )
 # Forward secrecy, nothing signed with SHA-1 in it, and security level 2: RSA keys from 2048 bits on, no certificate signed with SHA-1.
 # Python's own default where it was built with one; a distribution's may be lower.
-_CIPHERS = "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
+_CIPHERS = "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aDSS:!SHA1:!AESCCM"
 _MAX_ROOT_FILE_BYTES = 8 << 20
 # How a combined bundle of ours begins. SSL_CERT_FILE names one where `soth-mitm ca env` was used, and our own CA is no root of the system.
 BUNDLE_MARK = "# soth-mitm combined bundle"
@@ -57,11 +58,14 @@ class UpstreamContexts:
         verify: bool = True,
         ca_bundle_path: str | os.PathLike[str] | None = None,
         min_version: MinVersion = "tls1.2",
+        ciphers: str | None = None,
         client_certs: Sequence[ClientCertificate] = (),
         session_capacity: int = 1024,
     ) -> None:
         self._verify = verify
         self._min_version: MinVersion = min_version
+        check_ciphers(ciphers)
+        self._ciphers = cipher_string(ciphers or _CIPHERS)
         self._roots = self._collect_roots(ca_bundle_path) if verify else b""
         self._lock = threading.Lock()
         self._contexts: dict[tuple[tuple[str, ...], ClientCertificate | None], ssl.SSLContext] = {}
@@ -88,7 +92,7 @@ class UpstreamContexts:
     def _build(self, alpn: tuple[str, ...], client_cert: ClientCertificate | None) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         harden(context, self._min_version)
-        context.set_ciphers(_CIPHERS)
+        context.set_ciphers(self._ciphers)
         if self._verify:
             context.hostname_checks_common_name = False  # RFC 9525 section 2: the SAN only, as in browsers
             # A bundle may name an intermediate or a server's own certificate as the anchor. VERIFY_X509_STRICT stays off: it

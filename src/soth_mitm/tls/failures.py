@@ -70,6 +70,8 @@ _EOF_REASONS = frozenset({"UNEXPECTED_EOF_WHILE_READING"})
 _NO_TRUSTED_CA = "no CA that is trusted here stands behind it; upstream.ca_bundle_path names further ones"
 _NOT_TLS = "what the upstream speaks there is not TLS"
 _NO_VERSION = "the upstream offers no TLS version from tls.min_version on"
+_TOO_WEAK = "security level 2 forbids it; upstream.ciphers can lower the level (`DEFAULT:@SECLEVEL=1`)"
+_LEFT = "some servers do that when they have no cipher suite in common (upstream.ciphers allows older ones)"
 _NOT_OURS = "it does not accept our client certificate (upstream.client_cert_path)"
 _ADVICE_BY_CODE = {
     2: _NO_TRUSTED_CA,
@@ -80,6 +82,7 @@ _ADVICE_BY_CODE = {
     26: "it may not be used by servers",
     47: "its CA may not sign for that name",
     48: "its CA may not sign for that name",
+    **dict.fromkeys((66, 67, 68), _TOO_WEAK),
 }
 _ADVICE_BY_REASON = {
     "WRONG_VERSION_NUMBER": _NOT_TLS,
@@ -87,7 +90,12 @@ _ADVICE_BY_REASON = {
     "RECORD_LAYER_FAILURE": _NOT_TLS,
     "UNSUPPORTED_PROTOCOL": _NO_VERSION,
     "TLSV1_ALERT_PROTOCOL_VERSION": _NO_VERSION,
-    "SSLV3_ALERT_HANDSHAKE_FAILURE": "no cipher suite in common, or it wants a client certificate (upstream.client_cert_path)",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": (
+        "no cipher suite in common (upstream.ciphers allows older ones), or it wants a client certificate (upstream.client_cert_path)"
+    ),
+    "TLSV1_ALERT_INSUFFICIENT_SECURITY": "no cipher suite in common that is strong enough for it (upstream.ciphers)",
+    # the upstream chose what our security level forbids
+    **dict.fromkeys(("DH_KEY_TOO_SMALL", "EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "WRONG_SIGNATURE_TYPE"), _TOO_WEAK),
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate (upstream.client_cert_path)",
     **dict.fromkeys(_UNKNOWN_CA_ALERTS, _NOT_OURS),
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": _NOT_OURS,
@@ -149,6 +157,8 @@ def advise(exc: BaseException) -> str:
     """Return what an upstream's failure means, or which key changes it, where the library's words do not tell; "" where they do."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return _ADVICE_BY_CODE.get(getattr(exc, "verify_code", 0), "")
+    if isinstance(exc, (ssl.SSLEOFError, ConnectionError)):
+        return _LEFT
     return _ADVICE_BY_REASON.get(_reason(exc) or "", "") if isinstance(exc, ssl.SSLError) else ""
 
 

@@ -8,6 +8,7 @@ than on signing the certificate.
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 import ssl
 import sys
@@ -220,6 +221,9 @@ def _authority_key_identifier(ca: CertificateAuthority) -> x509.AuthorityKeyIden
 
 def _alternative_names(name: HostName, mirror: Iterable[str]) -> list[x509.GeneralName]:
     names: dict[HostName, None] = {name: None}
+    if isinstance(name, ipaddress.IPv6Address) and name.ipv4_mapped is not None:
+        # some clients (Java) compare the address without its mapping
+        names[name.ipv4_mapped] = None
     for other in mirror:
         if len(names) > MAX_MIRRORED_NAMES:
             break
