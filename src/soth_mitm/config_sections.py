@@ -273,8 +273,15 @@ class HandlerConfig(Struct, kw_only=True):
         bool, Key("Count an exception of the handler and go on by `failure_policy`; `false` aborts the flow and logs the traceback.")
     ] = True
     failure_policy: Annotated[
-        Literal["allow", "block"], Key("A decision that raises or is late: let the request go, or answer 502 (a CONNECT: tunnel, or 403).")
-    ] = "allow"
+        Literal["allow", "block"],
+        Key(
+            "A decision that raises or is late: answer 502 (a CONNECT: 403), or let the request go (a CONNECT: tunnel). In monitor mode it "
+            "always goes."
+        ),
+    ] = "block"
+    slow_ms: Annotated[int, milliseconds("A method that holds the event loop for longer is named in a warning, at most once a minute.")] = (
+        200
+    )
 
 
 class FlowRuntimeConfig(Struct, kw_only=True):

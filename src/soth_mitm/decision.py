@@ -1,8 +1,14 @@
 """What a handler may say about a request: let it go, or answer it."""
 
+import functools
 import re
-from collections.abc import Iterable, Mapping
-from typing import ClassVar, NoReturn, final
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, NoReturn, ParamSpec, TypeVar, final
+
+from soth_mitm.errors import DecisionError, DecisionTypeError, DecisionValueError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 HeaderText = str | bytes
 HeaderPairs = Mapping[HeaderText, HeaderText] | Mapping[str, str] | Iterable[tuple[HeaderText, HeaderText]]
@@ -15,6 +21,44 @@ _OURS = frozenset(
     (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade")
 )
 _BODILESS = (204, 205, 304)
+# Exceptions that a handler raised in answer to others; one that is nested deeper is not looked for.
+_MOST_CAUSES = 64
+
+
+def checked(make: Callable[P, T]) -> Callable[P, T]:
+    """Let `make`, which makes a decision that stops something, raise a `DecisionError` for whatever it does not take.
+
+    The proxy recognises it (`meant_to_block`), so that a handler which fails here stops what it wanted to stop.
+    """
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return make(*args, **kwargs)
+        except TypeError as error:
+            raise DecisionTypeError(str(error)) from error
+        except Exception as error:
+            # headers may be any iterable of the handler's, which may raise anything
+            raise DecisionValueError(str(error)) from error
+
+    return made
+
+
+def meant_to_block(error: BaseException) -> bool:
+    """Tell whether a handler failed because a decision was refused, or while it dealt with that."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting and len(seen) < _MOST_CAUSES:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, DecisionError):
+            return True
+        waiting += (each.__context__, each.__cause__)
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
+    return False
 
 
 @final
@@ -38,11 +82,13 @@ class HandlerDecision:
         raise TypeError("use HandlerDecision.ALLOW or HandlerDecision.block(status, body, headers)")
 
     @staticmethod
+    @checked
     def block(status: int, body: str | bytes = b"", headers: HeaderPairs = ()) -> "HandlerDecision":
         """Answer the request with `status` and `body` instead of forwarding it.
 
         `status` is a final one, 200 to 599. A body given as text is sent as UTF-8. Headers are sent in order; those that frame the answer
-        or belong to the connection are the proxy's and refused. `ValueError` and `TypeError` say what is wrong, where the mistake is made.
+        or belong to the connection are the proxy's and refused. `DecisionValueError` and `DecisionTypeError` (a `ValueError` and a
+        `TypeError`) say what is wrong, where the mistake is made; raised out of `on_request` they block the request with a 502.
         """
         if isinstance(status, bool) or not isinstance(status, int):
             raise TypeError(f"status: expected a whole number, got {status!r}")

@@ -60,6 +60,22 @@ class CaUnsupportedError(CaError):
     """This platform, or what is installed on it, offers no such trust store."""
 
 
+class DecisionError(MitmError):
+    """A decision was refused, because its arguments are not what they must be; raised where it is made.
+
+    A handler that raises it has decided to block and failed to say how: what it decides about is blocked, whatever
+    `handler.failure_policy` says.
+    """
+
+
+class DecisionValueError(DecisionError, ValueError):
+    """An argument of a decision has a value that cannot be used; the message names the argument."""
+
+
+class DecisionTypeError(DecisionError, TypeError):
+    """An argument of a decision has the wrong type, is missing or is unknown."""
+
+
 class WireError(MitmError):
     """A peer broke a rule, vanished, or was late.
 

@@ -10,7 +10,12 @@ What holds for all of them:
 - A coroutine that finishes without suspending runs within the read that caused it. One that suspends becomes a task of its own; at its
   deadline that task is cancelled.
 - An exception is counted in `handler_panic_count`, a missed deadline in `handler_timeout_count`; then the flow goes on as the method's text
-  says. With `handler.recover_from_panics = false` an exception aborts the flow instead. `asyncio.CancelledError` is never swallowed.
+  says. With `handler.recover_from_panics = false` an exception aborts the flow instead. `asyncio.CancelledError` is one like another.
+- What is no `Exception` (`SystemExit`, `KeyboardInterrupt`, one of your own) ends the flow, with nothing forwarded, and is raised to the
+  owner of the proxy: by `handle.wait_closed()`, by `run_forever()`, at the end of `async with`.
+- A deadline is kept whatever the coroutine does: one that swallows its cancellation goes on alone.
+- Nothing opens the way by mistake: a value that is no answer blocks, and so does a call of `HandlerDecision.block` whose arguments are
+  refused, whatever `handler.failure_policy` says.
 - For one flow the order is `on_request`, `on_response`, `on_stream_chunk`..., `on_stream_end`, one at a time. Different flows interleave.
 """
 
@@ -51,7 +56,8 @@ class InterceptHandler:
         When: once per CONNECT that the policy would intercept, before the client's TLS handshake is answered.
         Gets: the host of the target, normalised, and the client's process if it is known.
         Returns: False to tunnel the connection untouched, True to intercept it, unless it is a TLS bypass (`handle.tls_bypasses()`).
-        Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `allow` tunnels, `block` answers 403.
+        Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `block` answers 403, `allow` tunnels. Anything else
+        than True or False is counted as an exception and answered 403.
         """
         return True
 
@@ -72,8 +78,8 @@ class InterceptHandler:
         Gets: the request, with its whole body unless `request.body_problem` says why not. A gate that looks at bodies blocks what has such
         a problem, or sets `body.incomplete = "refuse"`: then the proxy answers those requests, and asks about whole bodies only.
         Returns: `HandlerDecision.ALLOW` to forward it, `HandlerDecision.block(status, body)` to answer it.
-        Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `allow` forwards, `block` answers 502. Any other value
-        that is returned counts as an exception.
+        Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `block` answers 502, `allow` forwards. Any other value
+        that is returned is counted as an exception and answered 502.
         """
         return HandlerDecision.ALLOW
 

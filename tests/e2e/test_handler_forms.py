@@ -168,7 +168,11 @@ def test_a_failure_is_answered_by_the_policy(
 ) -> None:
     running = proxy(Recording(decide), **{"handler.failure_policy": policy, "handler.request_timeout_ms": 500})
     answers = ask(running, origin, 2)
-    if policy == "allow":
+    if decide in (returns_nonsense, returns_nothing_later):
+        # what is no decision forwards nothing, whatever the policy is
+        assert [answer.status for answer in answers] == [502] * 2 and "returned no decision" in answers[0].text
+        assert origin.requests == []
+    elif policy == "allow":
         assert [(answer.status, answer.body) for answer in answers] == [(200, pattern(7))] * 2
     else:
         assert [answer.status for answer in answers] == [502] * 2

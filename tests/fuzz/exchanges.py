@@ -41,6 +41,7 @@ from soth_mitm._dataplane.pool import OriginPool
 from soth_mitm.connection import ConnectionMeta, TcpV4
 from soth_mitm.errors import WireError
 from soth_mitm.policy import Policy
+from soth_mitm.proxy.calls import HandlerReports
 from soth_mitm.proxy.dialler import Dialler, Origin
 from soth_mitm.proxy.protocols import ClientEndpoint, UpstreamEndpoint
 from soth_mitm.proxy.snapshot import Snapshot
@@ -133,7 +134,8 @@ class ExchangeScene(Scene):
         self.arena = Arena(config.max_http_head_bytes)
         self.counters = Counters()
         self.all_pools: list[OriginPool] = []
-        self.snapshot = Snapshot(config, Policy(config), self.handler, loop, self.arena, self.counters, HookCounts(), set())
+        reports = HandlerReports(lambda error: None)
+        self.snapshot = Snapshot(config, Policy(config), self.handler, loop, self.arena, self.counters, HookCounts(), reports)
         self.plane: Any = self.snapshot.plane
         self._separate_deadlines()
         self.pools = Upstreams(self.snapshot, cast(Dialler, SimpleNamespace(dial=self._dial, keep_session=lambda *_: None)))

@@ -120,7 +120,8 @@ class ScriptedHandler:
             raise
         finally:
             running.discard(task)
-        outcome.append("blocked" if result is BLOCK else "allowed" if result is answer else "failed")
+        # what is no decision forwards nothing, whatever the policy for failures is
+        outcome.append("blocked" if result is BLOCK else "allowed" if result is answer else "refused")
         return result
 
     async def _end(self, kind: str, answer: object) -> object:
@@ -181,8 +182,7 @@ class ConnectionHandler(ScriptedHandler):
 
     def _as_request(self, connection_id: UUID, answer: object, outcome: list[str] | None = None) -> object:
         outcome = [] if outcome is None else outcome
-        if "on_request" not in self.names or self.behaviour["on_request"] in ("cancelled", "cancel itself"):
-            # these are called in the task of the connection, which would be what is cancelled
+        if "on_request" not in self.names:
             outcome.append("allowed")
             return answer
         return self._outcome("on_request", connection_id, answer, outcome)

@@ -75,7 +75,8 @@ PROMISED_DEFAULTS = {
     "handler.request_timeout_ms": 15000,
     "handler.response_timeout_ms": 15000,
     "handler.recover_from_panics": True,
-    "handler.failure_policy": "allow",
+    "handler.failure_policy": "block",
+    "handler.slow_ms": 200,
 }
 
 

@@ -27,7 +27,8 @@ cdef class Exchange(Responding):
     cdef int collect(self) except -1
     cdef int refuse_unseen(self) except -1     # 1: answered, since the handler would not see the whole body
     cdef int decided(self, object decision) except -1
-    cdef int undecided(self) except -1
+    cdef int undecided(self, object error) except -1       # on_request failed: by failure_policy, or by what it had wanted
+    cdef int fail_closed(self, object error, bytes text) except -1
     cdef int forward(self) except -1
     cdef int write_request(self) except -1
     cdef int relay_request(self) except -1

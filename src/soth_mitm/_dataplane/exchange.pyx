@@ -203,7 +203,7 @@ cdef class Exchange(Responding):
         if self.over:
             return 0
         if outcome == HOOK_FAILED:
-            return self.undecided()
+            return self.undecided(self.plane.hooks.error)
         return self.decided(self.plane.hooks.result)
 
     cdef int refuse_unseen(self) except -1:
@@ -226,32 +226,38 @@ cdef class Exchange(Responding):
             return self.check_end()
         if error is None:
             self.decided(result)
-        elif isinstance(error, Exception):
-            self.undecided()
         else:
-            self.cut(error)
+            self.undecided(error)
         return self.advance()
 
     cdef int decided(self, object decision) except -1:
         if decision is self.plane.allow:
             self.plane.counters.requests_allowed += 1
             return self.forward()
-        if not isinstance(decision, self.plane.decision_type):
+        # by its exact type: what only says that it is a decision (a mock of one) has no answer to give
+        if type(decision) is not self.plane.decision_type:
             self.plane.hooks.misjudged(decision)
-            return self.undecided()
+            return self.fail_closed(self.plane.hooks.error, b"the policy handler returned no decision")
         if not decision.is_block:
             self.plane.counters.requests_allowed += 1
             return self.forward()
         self.plane.counters.requests_blocked += 1
         return self.answer(decision.status, decision.body, decision.headers)
 
-    cdef int undecided(self) except -1:
-        if not self.plane.hooks.recover:
-            return self.cut(self.plane.hooks.error)
+    cdef int undecided(self, object error) except -1:
         if self.plane.hooks.block_on_failure:
-            self.plane.counters.requests_blocked += 1
-            return self.answer(502, b"the policy handler failed and handler.failure_policy is block", ())
+            return self.fail_closed(error, b"the policy handler failed and handler.failure_policy is block")
+        if self.plane.meant_to_block(error):
+            return self.fail_closed(error, b"the policy handler failed to make the block that it wanted")
+        if self.plane.hooks.cuts(error):
+            return self.cut(error)
         return self.forward()
+
+    cdef int fail_closed(self, object error, bytes text) except -1:
+        if self.plane.hooks.cuts(error):
+            return self.cut(error)
+        self.plane.counters.requests_blocked += 1
+        return self.answer(502, text, ())
 
     cdef int forward(self) except -1:
         if self.route.pool is None:

@@ -116,7 +116,7 @@ cdef class Flow(Party):
         return self.push(self.hooks.on_request, self.shown, None)
 
     cdef int ignored(self, object decision) except -1:
-        if not isinstance(decision, self.plane.decision_type):
+        if type(decision) is not self.plane.decision_type:
             self.hooks.misjudged(decision)
         elif decision.is_block:
             self.plane.counters.blocks_ignored += 1
@@ -346,7 +346,7 @@ cdef class Flow(Party):
         self.called = hook
         if outcome == HOOK_DONE and hook is self.hooks.on_request:
             self.ignored(self.hooks.result)
-        if outcome == HOOK_FAILED and not self.hooks.recover:
+        if outcome == HOOK_FAILED and self.hooks.cuts(self.hooks.error):
             return self.cut(self.hooks.error)
         return 0
 
@@ -375,7 +375,7 @@ cdef class Flow(Party):
         self.busy = False
         if error is None and self.called is self.hooks.on_request:
             self.ignored(result)
-        if error is not None and not (self.hooks.recover and isinstance(error, Exception)):
+        if error is not None and self.hooks.cuts(error):
             self.cut(error)
         return self.drain()
 

@@ -14,7 +14,7 @@ from soth_mitm._dataplane.party cimport Party
 cdef enum Outcome:
     HOOK_DONE = 0          # Hooks.result is what it returned
     HOOK_PENDING = 1       # it suspended; the waiter's resolved() will be called, from a loop callback of its own
-    HOOK_FAILED = 2        # it raised an Exception; counted and reported, and kept in Hooks.error
+    HOOK_FAILED = 2        # it raised; counted and reported, and kept in Hooks.error
 
 
 # Shared by all configuration snapshots of a proxy
@@ -41,8 +41,11 @@ cdef class Hooks:
     cdef readonly Hook on_stream_end
     cdef readonly bint recover             # false: a failing hook aborts its flow
     cdef readonly bint block_on_failure    # failure_policy: what on_request's failure means
-    cdef object report                     # report(hook name, exception): logs
-    cdef set suspended                     # the tasks of hooks that have not returned
+    cdef object report                     # report(hook name, exception): logs, and tells the proxy's owner of what is no Exception
+    cdef object report_slow                # report_slow(hook name, seconds): logs
+    cdef double slow_seconds               # handler.slow_ms: longer than this no hook should hold the loop
+    cdef bint closed
+    cdef dict suspended                    # the tasks of hooks that have not returned, with the hooks' names
     cdef object context                    # what each hook's context variables begin with
     cdef Carrier carrier                   # waits for the next hook, or None
 
@@ -50,12 +53,16 @@ cdef class Hooks:
 
     cdef object result
     cdef object error
+    cdef Suspended pending                 # the call that suspended last, for the one that made it
 
     # `second` None: the hook takes one argument
     cdef int run(self, Hook hook, object first, object second, Party waiter) except -1     # an Outcome
     cdef int step(self, Hook hook, object coroutine, Party waiter) except -1
     cdef int failed(self, Hook hook, object error) except -1
     cdef int misjudged(self, object answer) except -1      # on_request returned something that is no decision
+    cdef int mistaken(self, Hook hook, str wanted, object answer) except -1     # a hook returned something else than `wanted`
+    cdef bint cuts(self, object error) except -1           # whether a hook that failed so ends its flow, whatever failure_policy says
+    cdef bint counts_as_failure(self, Suspended call, object error) except -1
     cdef int overran(self, Hook hook) except -1
 
 
@@ -71,6 +78,15 @@ cdef class Suspended(Party):
     cdef bint ended
 
     cdef int end(self, object result, object error) except -1
+    cdef int abandon(self) except -1       # nobody waits for it any more
+
+
+# A call that the control plane waits for
+cdef class Asked(Party):
+    cdef readonly object future            # done when it is over; None: it was over at once
+    cdef readonly object result
+    cdef readonly object error
+    cdef Suspended call                    # while it is not over
 
 
 # The coroutine of a carrier task

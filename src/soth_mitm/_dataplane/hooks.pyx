@@ -44,14 +44,18 @@ cdef class Hooks:
 
     `tasks` offers ``make(coroutine, loop)``, ``enter(loop, task)``, ``leave(loop, task)`` and ``current(loop)`` of the loop's kind
     of tasks, and what cancels one as `Cancelled`. A hook given as None is not overridden. `report(name, exception)` is called for
-    each failure; `block_on_failure` says what a failing `on_request` means; without `recover` a failing hook aborts its flow.
+    each failure, `report_slow(name, seconds)` when a hook held the loop for longer than `slow_seconds`; `block_on_failure` says what a
+    failing `on_request` means; without `recover` a failing hook aborts its flow.
     """
 
-    def __cinit__(self, loop, tasks, report, HookCounts counts not None, *, Hook on_request=None, Hook on_response=None,
-                  Hook on_stream_chunk=None, Hook on_stream_end=None, bint recover=True, bint block_on_failure=False):
+    def __cinit__(self, loop, tasks, report, report_slow, HookCounts counts not None, *, Hook on_request=None, Hook on_response=None,
+                  Hook on_stream_chunk=None, Hook on_stream_end=None, double slow_seconds, bint recover=True,
+                  bint block_on_failure=False):
         self.loop = loop
         self.tasks = tasks
         self.report = report
+        self.report_slow = report_slow
+        self.slow_seconds = slow_seconds
         self.counts = counts
         self.on_request = on_request
         self.on_response = on_response
@@ -60,7 +64,7 @@ cdef class Hooks:
         self.recover = recover
         self.block_on_failure = block_on_failure
         self.context = copy_context()
-        self.suspended = set()
+        self.suspended = {}
 
     cdef int run(self, Hook hook, object first, object second, Party waiter) except -1:
         cdef int outcome
@@ -73,11 +77,14 @@ cdef class Hooks:
             else:
                 self.result = answer
                 outcome = HOOK_DONE
-        except (Exception, self.tasks.Cancelled) as error:
-            # whoever awaits what was cancelled fails like whoever awaits what failed
+        except BaseException as error:
+            # an await of what was cancelled fails like an await of what failed; what is no Exception ends the flow (`cuts`), and goes
+            # to the owner of the proxy by way of `report`: raised from here it would end the loop
             outcome = self.failed(hook, error)
         took = monotonic() - began
         self.counts.seconds += took
+        if took > self.slow_seconds:
+            self.report_slow(hook.name, took)
         if took > hook.deadline.seconds and outcome == HOOK_DONE:
             # a plain function cannot be interrupted; its answer stands
             self.overran(hook)
@@ -114,10 +121,10 @@ cdef class Hooks:
         if how == PYGEN_RETURN:
             self.result = answer
             return HOOK_DONE
-        call = Suspended(self, hook, waiter, carrier.task)
+        call = self.pending = Suspended(self, hook, waiter, carrier.task)
         self.carrier = None
-        self.suspended.add(carrier.task)
-        carrier.task.add_done_callback(self.suspended.discard)
+        self.suspended[carrier.task] = hook.name
+        carrier.task.add_done_callback(self.returned)
         carrier.adopt(coroutine, context, answer, call)
         return HOOK_PENDING
 
@@ -128,21 +135,48 @@ cdef class Hooks:
         return HOOK_FAILED
 
     cdef int misjudged(self, object answer) except -1:
-        return self.failed(
-            self.on_request, TypeError(f"must return a HandlerDecision (HandlerDecision.ALLOW or .block(...)), not {answer!r}"))
+        return self.mistaken(self.on_request, "a HandlerDecision (HandlerDecision.ALLOW or .block(...))", answer)
+
+    cdef int mistaken(self, Hook hook, str wanted, object answer) except -1:
+        # a repr that is not Python's own might raise
+        shown = repr(answer) if type(answer) in (type(None), bool, int, str) else f"an object of the type {type(answer).__name__}"
+        return self.failed(hook, TypeError(f"must return {wanted}, not {shown}"))
+
+    cdef bint cuts(self, object error) except -1:
+        return not self.recover or not isinstance(error, (Exception, self.tasks.Cancelled))
+
+    cdef bint counts_as_failure(self, Suspended call, object error) except -1:
+        # a hook that was late was counted so, and one that was cancelled at the proxy's end did not fail
+        if isinstance(error, (Exception, self.tasks.Cancelled)):
+            return not call.ended and not (self.closed and isinstance(error, self.tasks.Cancelled))
+        return True
 
     cdef int overran(self, Hook hook) except -1:
         self.counts.timeouts += 1
         self.report(hook.name, TimeoutError(f"took longer than {hook.deadline.seconds:g} s"))
         return 0
 
+    def ends_flow(self, error not None):
+        """Tell whether a hook that failed with `error` ends its flow, whatever `handler.failure_policy` says."""
+        return self.cuts(error)
+
+    def mistook(self, Hook hook not None, str wanted not None, answer):
+        """Count that a hook returned `answer`, which is not `wanted`; tell whether that ends its flow."""
+        self.mistaken(hook, wanted, answer)
+        return self.ends_flow(self.error)
+
+    def returned(self, task):
+        """A hook that had suspended has returned, or ended otherwise. Called by the loop."""
+        self.suspended.pop(task, None)
+
     def close(self):
-        """End the waiting carrier and the hooks that have not returned. Returns their tasks, to be awaited."""
+        """End the waiting carrier and the hooks that have not returned. Returns their tasks, to be awaited, with the names of the hooks."""
         cdef Carrier carrier = self.carrier
-        tasks = set(self.suspended)
+        tasks = dict(self.suspended)
+        self.closed = True
         self.carrier = None
         if carrier is not None:
-            tasks.add(carrier.task)
+            tasks[carrier.task] = "no hook"
         for task in tasks:
             task.cancel()
         return tasks
@@ -181,11 +215,58 @@ cdef class Suspended(Party):
         self.hooks.loop.call_soon(self.deliver, context=self.hooks.context)
         return 0
 
+    cdef int abandon(self) except -1:
+        if self.ended:
+            return 0
+        self.ended = True
+        self.deadline.clear()
+        note(LEDGER_HOOK, -1)
+        self.waiter = None
+        self.task.cancel()
+        self.task = None
+        return 0
+
     def deliver(self):
         """Tell the waiter. Called by the loop."""
         cdef Party waiter = self.waiter
         self.waiter = None
         waiter.resolved(self.result, self.error)
+
+
+@cython.final
+cdef class Asked(Party):
+    """A call of a hook that a coroutine of the control plane waits for.
+
+    It is over when `future` is None or done: the hook has returned `result`, or `error` is what it raised or that it was late. Nobody
+    waits for a coroutine that goes on after its deadline. `second` None: the hook takes one argument.
+    """
+
+    def __cinit__(self, Hooks hooks not None, Hook hook not None, first, second=None):
+        cdef int outcome = hooks.run(hook, first, second, self)
+        if outcome == HOOK_PENDING:
+            self.call = hooks.pending
+            self.future = hooks.loop.create_future()
+        elif outcome == HOOK_FAILED:
+            self.error = hooks.error
+        else:
+            self.result = hooks.result
+        hooks.pending = None
+        hooks.result = None
+        hooks.error = None
+
+    def abandon(self):
+        """Want the answer no more: the hook's task is cancelled. Harmless when it is over."""
+        if self.call is not None:
+            self.call.abandon()
+            self.call = None
+
+    cdef int resolved(self, object result, object error) except -1:
+        self.call = None
+        self.result = result
+        self.error = error
+        if not self.future.done():
+            self.future.set_result(None)
+        return 0
 
 
 @cython.final
@@ -230,22 +311,23 @@ cdef class Carrier:
 
     cdef object advance(self, object step, object argument):
         cdef Suspended call = self.call
+        cdef double began = monotonic(), took
         try:
             return self.context.run(step, argument)
         except StopIteration as stop:
             self.task = None
             call.end(stop.value, None)
             raise
-        except Exception as error:
+        except BaseException as error:
+            # raised from here, what is no Exception would end the loop: the owner of the proxy is told by way of `failed`
             self.task = None
-            if not call.ended:
+            if call.hooks.counts_as_failure(call, error):
                 call.hooks.failed(call.hook, error)
             call.end(None, error)
-        except BaseException as error:
-            # cancelled, or the interpreter is to end
-            self.task = None
-            call.end(None, error)
-            raise
+        finally:
+            took = monotonic() - began
+            if took > call.hooks.slow_seconds:
+                call.hooks.report_slow(call.hook.name, took)
         raise StopIteration(None)
 
     def close(self):

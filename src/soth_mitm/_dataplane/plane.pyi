@@ -47,6 +47,7 @@ class Plane:
     retry: bool
     decision_type: Any
     allow: Any
+    meant_to_block: Any
     on_ignored_block: Any
     strip_alt_svc: bool
     draining: bool

@@ -4,13 +4,12 @@ The methods of a connection's life are called here; those of each request are ha
 """
 
 import asyncio
-import inspect
 import logging
-from typing import Any
+from collections.abc import Callable
 from uuid import UUID
 
 from soth_mitm._dataplane.deadline import DeadlineQueue
-from soth_mitm._dataplane.hooks import Hook, HookCounts, Hooks
+from soth_mitm._dataplane.hooks import Asked, Hook, HookCounts, Hooks
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.errors import TlsFailedError
@@ -19,38 +18,81 @@ from soth_mitm.proxy import tasks
 
 log = logging.getLogger("soth_mitm.handler")
 
+# How often one hook is named that holds the loop.
+SLOW_WARNING_SECONDS = 60.0
+
 
 class HandlerFailed(Exception):
     """A hook raised or was late, and `handler.recover_from_panics` is off: the connection is to be cut."""
 
 
+class HandlerReports:
+    """What is said of a proxy's handler, whatever is reloaded. `on_fatal` is told of an exception that is no `Exception`."""
+
+    def __init__(self, on_fatal: Callable[[BaseException], None]) -> None:
+        self.logged: set[str] = set()
+        self._slow: dict[str, float] = {}
+        self._on_fatal = on_fatal
+
+    def failed(self, name: str, error: BaseException, *, always: bool) -> None:
+        """A hook, named with its handler's class, failed. Of each kind one is logged, unless `always`."""
+        if not isinstance(error, Exception | asyncio.CancelledError):
+            self._on_fatal(error)
+        key = f"{name}:{type(error).__name__}"
+        if key in self.logged and not always:
+            log.debug("%s failed again: %r", name, error)
+            return
+        self.logged.add(key)
+        traceback = None if isinstance(error, TimeoutError) else error
+        log.warning("%s failed: %r (further ones of this kind are counted only)", name, error, exc_info=traceback)
+
+    def slow(self, name: str, seconds: float, now: float) -> None:
+        """A hook held the loop at the loop's time `now`."""
+        if now - self._slow.get(name, -SLOW_WARNING_SECONDS) < SLOW_WARNING_SECONDS:
+            return
+        self._slow[name] = now
+        log.warning(
+            "%s held the event loop for %.0f ms, and every connection with it: let it await what takes long, or use asyncio.to_thread "
+            "(handler.slow_ms; said once a minute)",
+            name,
+            seconds * 1000,
+        )
+
+
 class HandlerCalls:
     """One handler on one loop, under one configuration."""
 
-    def __init__(self, handler: object, config: MitmConfig, loop: asyncio.AbstractEventLoop, counts: HookCounts, logged: set[str]) -> None:
+    def __init__(
+        self, handler: object, config: MitmConfig, loop: asyncio.AbstractEventLoop, counts: HookCounts, reports: HandlerReports
+    ) -> None:
         self._handler = handler
+        self._loop = loop
         self._overridden = overridden_hooks(handler)
         self.hears_of_connections = "on_connection_open" in self._overridden
         self.hears_of_ends = "on_connection_close" in self._overridden
         self.is_asked_to_intercept = "should_intercept_tls" in self._overridden
-        self._counts = counts
-        self._logged = logged
+        self._reports = reports
         self._recover = config.handler.recover_from_panics
-        self.block_on_failure = config.handler.failure_policy == "block"
-        self._request_seconds = config.handler.request_timeout_ms / 1000
-        self._response_seconds = config.handler.response_timeout_ms / 1000
-        request = DeadlineQueue(loop.call_later, self._request_seconds)
-        response = DeadlineQueue(loop.call_later, self._response_seconds)
+        self._enforces = config.intercept_mode == "enforce"
+        self.block_on_failure = config.handler.failure_policy == "block" and self._enforces
+        request = DeadlineQueue(loop.call_later, config.handler.request_timeout_ms / 1000)
+        response = DeadlineQueue(loop.call_later, config.handler.response_timeout_ms / 1000)
         self.deadlines = (request, response)
+        self._on_connection_open = self._hook("on_connection_open", response)
+        self._on_connection_close = self._hook("on_connection_close", response)
+        self._on_tls_failure = self._hook("on_tls_failure", request)
+        self._should_intercept_tls = self._hook("should_intercept_tls", request)
         self.hooks = Hooks(
             loop,
             tasks,
             self._report,
+            self._report_slow,
             counts,
             on_request=self._hook("on_request", request),
             on_response=self._hook("on_response", response),
             on_stream_chunk=self._hook("on_stream_chunk", response),
             on_stream_end=self._hook("on_stream_end", response),
+            slow_seconds=config.handler.slow_ms / 1000,
             recover=self._recover,
             block_on_failure=self.block_on_failure,
         )
@@ -59,53 +101,50 @@ class HandlerCalls:
         return Hook(getattr(self._handler, name), name, deadline) if name in self._overridden else None
 
     def _report(self, name: str, error: BaseException) -> None:
-        key = f"{name}:{type(error).__name__}"
-        if key in self._logged and self._recover:
-            log.debug("%s.%s failed again: %r", type(self._handler).__name__, name, error)
-            return
-        self._logged.add(key)
-        traceback = None if isinstance(error, TimeoutError) else error
-        log.warning(
-            "%s.%s failed: %r (further ones of this kind are counted only)", type(self._handler).__name__, name, error, exc_info=traceback
-        )
+        self._reports.failed(f"{type(self._handler).__name__}.{name}", error, always=not self._recover)
+
+    def _report_slow(self, name: str, seconds: float) -> None:
+        self._reports.slow(f"{type(self._handler).__name__}.{name}", seconds, self._loop.time())
 
     async def opened(self, meta: ConnectionMeta) -> None:
         """A client connected."""
-        await self._call("on_connection_open", self._response_seconds, None, meta)
+        await self._call(self._on_connection_open, meta)
 
     async def closed(self, connection_id: UUID) -> None:
         """A connection is over, and every other hook of it has returned."""
-        await self._call("on_connection_close", self._response_seconds, None, connection_id)
+        await self._call(self._on_connection_close, connection_id)
 
     async def tls_failed(self, host: str, error: TlsFailedError) -> None:
         """A handshake failed."""
-        await self._call("on_tls_failure", self._request_seconds, None, host, error)
+        await self._call(self._on_tls_failure, host, error)
 
     async def should_intercept(self, host: str, process_info: ProcessInfo | None) -> bool | None:
-        """Ask whether to intercept; None when the handler failed, for `handler.failure_policy` to decide."""
-        answer = await self._call("should_intercept_tls", self._request_seconds, None, host, process_info)
-        return None if answer is None else bool(answer)
+        """Ask whether to intercept; None when the handler failed, and nothing is to go on for that reason."""
+        hook = self._should_intercept_tls
+        if hook is None:
+            return True
+        asked = await self._call(hook, host, process_info)
+        if asked is None:
+            return None if self.block_on_failure else False
+        if not isinstance(asked.result, bool):
+            if self.hooks.mistook(hook, "True to intercept or False to tunnel", asked.result):
+                raise HandlerFailed(hook.name)
+            # whatever failure_policy says: an answer that nobody understands opens no tunnel
+            return None if self._enforces else False
+        return asked.result
 
-    async def _call(self, name: str, seconds: float, otherwise: Any, *arguments: object) -> Any:
-        if name not in self._overridden:
-            return otherwise
-        self._counts.calls += 1
-        began = asyncio.get_running_loop().time()
-        try:
-            answer = getattr(self._handler, name)(*arguments)
-            if inspect.isawaitable(answer):
-                return await asyncio.wait_for(answer, seconds)
-            if asyncio.get_running_loop().time() - began > seconds:
-                self._counts.timeouts += 1
-                self._report(name, TimeoutError(f"took longer than {seconds:g} s"))
-            return answer
-        except TimeoutError as error:
-            self._counts.timeouts += 1
-            self._report(name, error)
-        except Exception as error:
-            # user code: whatever it raises is counted, logged with its traceback, and answered by the policy
-            self._counts.failures += 1
-            self._report(name, error)
-            if not self._recover:
-                raise HandlerFailed(name) from error
-        return otherwise
+    async def _call(self, hook: Hook | None, first: object, second: object = None) -> Asked | None:
+        """Call a hook and wait until it has returned or is late; None if it is not overridden or failed."""
+        if hook is None:
+            return None
+        asked = Asked(self.hooks, hook, first, second)
+        if asked.future is not None:
+            try:
+                await asked.future
+            finally:
+                asked.abandon()
+        if asked.error is None:
+            return asked
+        if self.hooks.ends_flow(asked.error):
+            raise HandlerFailed(hook.name) from asked.error
+        return None

@@ -213,8 +213,13 @@ class ClientConnection:
             wanted: bool | None = True
             if self._calls.is_asked_to_intercept:
                 wanted = await self._arrival.apart(self._calls.should_intercept(host, self._process))
-            if wanted is None and self._calls.block_on_failure:
-                raise WireError("the policy handler failed and handler.failure_policy is block", side="client", status=403)
+            if wanted is None:
+                raise WireError(
+                    "should_intercept_tls of the policy handler failed and handler.failure_policy is block, or it answered neither True "
+                    "nor False",
+                    side="client",
+                    status=403,
+                )
             if not wanted:
                 action = Action.TUNNEL
         if action is Action.BLOCK:

@@ -36,6 +36,8 @@ class MitmProxyHandle:
         self._listener = listener
         self._closed = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._was_told = False
+        service.on_fatal = self._closed.set
         self._ca = ca
         self._ca_paths = ca_paths
 
@@ -131,8 +133,26 @@ class MitmProxyHandle:
             self._closed.set()
 
     async def wait_closed(self) -> None:
-        """Wait until the proxy was shut down."""
+        """Wait until the proxy was shut down.
+
+        Raises what a method of the handler raised that is no `Exception` (`SystemExit`, `KeyboardInterrupt`, ...), as soon as it does; the
+        proxy serves on until it is shut down.
+        """
         await self._closed.wait()
+        self._was_told = True
+        if self._service.fatal is not None:
+            raise self._service.fatal
+
+    async def wait_ended(self) -> None:
+        """Wait like `wait_closed`, and leave what it would raise to `take_fatal`."""
+        await self._closed.wait()
+
+    def take_fatal(self) -> BaseException | None:
+        """Return what `wait_closed` would raise, unless the owner has been told already, or is now."""
+        if self._was_told:
+            return None
+        self._was_told = self._service.fatal is not None
+        return self._service.fatal
 
     def __repr__(self) -> str:
         return f"<MitmProxyHandle on {self.address}:{self.port}>"

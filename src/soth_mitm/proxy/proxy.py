@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from soth_mitm.config import MitmConfig
+from soth_mitm.errors import ShutdownTimeoutError
 from soth_mitm.handler import InterceptHandler, overridden_hooks
 from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.listener import Listener
@@ -95,18 +96,17 @@ class MitmProxy:
 
     async def run(self) -> None:
         """Start and serve until cancelled, or until the handle's `shutdown`; drains for `timeouts.drain_ms` on the way out."""
-        handle = await self.start()
-        try:
+        async with self as handle:
             await handle.wait_closed()
-        finally:
-            await handle.shutdown()
 
     def run_forever(self) -> None:
         """Serve from a script, on a loop of its own (uvloop's), until SIGINT or SIGTERM."""
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(self._run_until_signal())
+            fatal = runner.run(self._run_until_signal())
+        if fatal is not None:
+            raise fatal
 
-    async def _run_until_signal(self) -> None:
+    async def _run_until_signal(self) -> BaseException | None:
         handle = await self.start()
         asked = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -115,12 +115,29 @@ class MitmProxy:
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(asked.set))
             else:
                 loop.add_signal_handler(number, asked.set)
-        await asked.wait()
-        await handle.shutdown()
+        waits = [asyncio.ensure_future(asked.wait()), asyncio.ensure_future(handle.wait_ended())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+        return await self._end(handle)
+
+    @staticmethod
+    async def _end(handle: MitmProxyHandle) -> BaseException | None:
+        """Shut down; return what a hook raised for the owner to hear, which says more than that connections had to be cut."""
+        try:
+            await handle.shutdown()
+        except ShutdownTimeoutError:
+            fatal = handle.take_fatal()
+            if fatal is None:
+                raise
+            return fatal
+        return handle.take_fatal()
 
     async def __aenter__(self) -> "MitmProxyHandle":
         return await self.start()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._handle is not None:
-            await self._handle.shutdown()
+            fatal = await self._end(self._handle)
+            if fatal is not None:
+                raise fatal

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from soth_mitm._dataplane.budget import Budget
@@ -19,6 +20,7 @@ from soth_mitm.connection import SocketAddress, SocketFamily, TcpV4, TcpV6, Unix
 from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.policy import Policy
+from soth_mitm.proxy.calls import HandlerReports
 from soth_mitm.proxy.client import ClientConnection
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.learning import Learning
@@ -33,6 +35,9 @@ from soth_mitm.tls.failures import FailureClass
 from soth_mitm.tls.leaf import LeafStore
 
 log = logging.getLogger("soth_mitm.proxy")
+
+# How long what goes on after a connection was cut may take before it is cancelled.
+ABORT_SECONDS = 1.0
 
 
 class Accepting(ClientEndpoint):
@@ -75,7 +80,11 @@ class Service:
         self._counters = Counters()
         self._hook_counts = HookCounts()
         self._tally = Tally()
-        self._logged: set[str] = set()
+        self._reports = HandlerReports(self._failed)
+        self.fatal: BaseException | None = None
+        """The first exception that is no `Exception` which a hook raised: it is the owner's to hear."""
+        self.on_fatal: Callable[[], object] | None = None
+        """Called when there is one."""
         self.lookup = ProcessLookup(config)
         policy = Policy(config)
         self.learning = Learning(config, policy, self._tally)
@@ -96,7 +105,7 @@ class Service:
         return LeafStore(self._ca, capacity=config.tls.leaf_cache_capacity, validity_days=config.tls.leaf_validity_days)
 
     def _generation(self, config: MitmConfig, policy: Policy) -> Generation:
-        snapshot = Snapshot(config, policy, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._logged)
+        snapshot = Snapshot(config, policy, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._reports)
         return Generation(
             snapshot, self._leaves, self._minting, self.lookup, self.arena, self._tally, self.learning, self._listener.is_ours
         )
@@ -119,6 +128,13 @@ class Service:
             with contextlib.suppress(ShutdownTimeoutError):
                 await self.shutdown(0)
             raise
+
+    def _failed(self, error: BaseException) -> None:
+        if self.fatal is not None:
+            return
+        self.fatal = error
+        if self.on_fatal is not None:
+            self.on_fatal()
 
     # --- connections
 
@@ -235,14 +251,14 @@ class Service:
     async def _abort_all(self) -> None:
         for connection in list(self._connections):
             connection.abort()
-        try:
-            async with asyncio.timeout(1.0):
-                await self._idle.wait()
-        except TimeoutError:
-            # what hangs now is user code or a dial
-            for connection in list(self._connections):
-                connection.end()
-            await self._idle.wait()
+        while self._connections:
+            try:
+                async with asyncio.timeout(ABORT_SECONDS):
+                    await self._idle.wait()
+            except TimeoutError:
+                # what hangs now is user code or a dial; and then its on_connection_close
+                for connection in list(self._connections):
+                    connection.end()
 
     async def _close(self) -> None:
         if self._retiring:

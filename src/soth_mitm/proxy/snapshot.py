@@ -10,9 +10,10 @@ from soth_mitm._dataplane.messages import RawRequest
 from soth_mitm._dataplane.plane import Counters, Plane
 from soth_mitm.config import MitmConfig
 from soth_mitm.config_derived import derive_flow_runtime
-from soth_mitm.decision import HandlerDecision
+from soth_mitm.decision import HandlerDecision, meant_to_block
 from soth_mitm.policy import Policy
-from soth_mitm.proxy.calls import HandlerCalls
+from soth_mitm.proxy.calls import HandlerCalls, HandlerReports
+from soth_mitm.proxy.tasks import leave_behind
 
 log = logging.getLogger("soth_mitm.proxy")
 
@@ -36,12 +37,12 @@ class Snapshot:
         arena: Arena,
         counters: Counters,
         hook_counts: HookCounts,
-        logged: set[str],
+        reports: HandlerReports,
     ) -> None:
         self.config = config
         self.policy = policy
-        self.calls = HandlerCalls(handler, config, loop, hook_counts, logged)
-        self._logged = logged
+        self.calls = HandlerCalls(handler, config, loop, hook_counts, reports)
+        self._logged = reports.logged
         self._deadlines: dict[int, DeadlineQueue] = {}
         self.loop = loop
         timeouts, flow_runtime = config.timeouts, derive_flow_runtime(config)
@@ -67,6 +68,7 @@ class Snapshot:
             strip_alt_svc=config.interception.strip_alt_svc,
             decision_type=HandlerDecision,
             allow=HandlerDecision.ALLOW,
+            meant_to_block=meant_to_block,
             on_ignored_block=self._block_ignored,
             client_head=self.client_head,
             client_idle=self.client_idle,
@@ -107,8 +109,15 @@ class Snapshot:
 
     async def close(self) -> None:
         """End what waits in the background: the hooks' carrier and the loop's timers. When no connection is left."""
-        hanging = self.calls.hooks.close()
-        if hanging:
-            await asyncio.wait(hanging, timeout=HOOK_END_SECONDS)
+        hooks = self.calls.hooks.close()
+        if hooks:
+            _, hanging = await asyncio.wait(hooks, timeout=HOOK_END_SECONDS)
+            for task in hanging:
+                log.warning(
+                    "%s has not returned %g s after it was cancelled: it swallows CancelledError, and the proxy ends without it",
+                    hooks[task],
+                    HOOK_END_SECONDS,
+                )
+                leave_behind(task)
         for queue in (*self._deadlines.values(), *self.calls.deadlines):
             queue.close()

@@ -1,6 +1,7 @@
 """A proxy for programs without asyncio: on a loop of its own, in a thread of its own."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
@@ -9,11 +10,14 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from soth_mitm.config import MitmConfig
+from soth_mitm.errors import ShutdownTimeoutError
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.tls.bypass import TlsBypass
 from soth_mitm.tls.ca import CertificateAuthority
+
+log = logging.getLogger("soth_mitm.proxy")
 
 T = TypeVar("T")
 Start = Callable[[], Coroutine[Any, Any, MitmProxyHandle]]
@@ -26,6 +30,8 @@ class ThreadedHandle:
         self._started = threading.Event()
         self._handle: MitmProxyHandle | None = None
         self._error: BaseException | None = None
+        self._fatal: BaseException | None = None
+        self._was_told = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, args=(start,), name="soth-mitm", daemon=True)
         self._thread.start()
@@ -48,7 +54,13 @@ class ThreadedHandle:
             return
         finally:
             self._started.set()
-        await self._handle.wait_closed()
+        await self._handle.wait_ended()
+        self._fatal = self._handle.take_fatal()
+        if self._fatal is not None:
+            try:
+                await self._handle.shutdown()
+            except ShutdownTimeoutError as error:
+                log.warning("%s", error)
 
     @property
     def _running(self) -> MitmProxyHandle:
@@ -132,11 +144,20 @@ class ThreadedHandle:
             self._thread.join()
 
     def wait_closed(self) -> None:
-        """Wait until the proxy was shut down."""
+        """Wait until the proxy was shut down.
+
+        A method of the handler that raises what is no `Exception` (`SystemExit`, `KeyboardInterrupt`, ...) ends the proxy, and this raises
+        it; leaving a `with` block does so too.
+        """
         self._thread.join()
+        if self._fatal is not None:
+            self._was_told = True
+            raise self._fatal
 
     def __enter__(self) -> "ThreadedHandle":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.shutdown()
+        if not self._was_told:
+            self.wait_closed()
