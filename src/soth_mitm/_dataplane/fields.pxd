@@ -37,6 +37,7 @@ cdef struct Field:
     uint32_t value_len
     uint8_t name           # FieldName
     uint8_t hop            # 1: stops here (RFC 9110 section 7.6.1, and proxy-authorization); the writer leaves it out
+    uint8_t sensitive      # 1: HPACK said never to index it (RFC 7541 section 7.1.3); 0 in HTTP/1
 
 
 cdef struct ConnectionOptions:

@@ -43,6 +43,7 @@ cdef int parse_field_line(const char* base, uint32_t offset, uint32_t end, Field
     field.value_len = stop - value
     field.name = <uint8_t>field_name(base + offset, name_len)
     field.hop = 0
+    field.sensitive = 0
     return ERROR_NONE
 
 
