@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from soth_mitm.address_ranges import parse_range
 from soth_mitm.config import MitmConfig
+from soth_mitm.config_strict import STRICT_ADDRESSES
 
 Address = IPv4Address | IPv6Address
 
@@ -48,8 +49,11 @@ class Refusal(NamedTuple):
 
 def denied_entries(config: MitmConfig) -> list[Entry]:
     """Return what is denied under a configuration, and because of which key."""
-    entries = [Entry(text, "upstream.denied_addresses") for text in config.upstream.denied_addresses]
-    if not config.interception.passthrough_unlisted and "metadata" not in config.upstream.denied_addresses:
+    written = config.upstream.denied_addresses
+    entries = [Entry(text, "upstream.denied_addresses") for text in written]
+    if config.preset == "strict":
+        entries += [Entry(text, 'preset = "strict"') for text in STRICT_ADDRESSES if text not in written]
+    elif not config.interception.passthrough_unlisted and "metadata" not in written:
         entries.append(Entry("metadata", "interception.passthrough_unlisted is false"))
     return entries
 

@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from soth_mitm.addresses import parse_bind_address
-from soth_mitm.config_loading import apply_environment, apply_mapping, read_toml
+from soth_mitm.config_loading import apply_environment, apply_mapping, preset_of, read_toml
 from soth_mitm.config_schema import Key, sections, specs
 from soth_mitm.config_sections import (
     KIB,
@@ -34,6 +34,7 @@ from soth_mitm.config_sections import (
     count,
     milliseconds,
 )
+from soth_mitm.config_strict import tighten, verify_strict
 from soth_mitm.errors import InvalidConfigError
 
 # 107 bytes and a NUL fit into `sockaddr_un` on Linux, 103 and a NUL elsewhere.
@@ -53,6 +54,13 @@ def _check_socket_path(text: str) -> None:
 class MitmConfig(Struct, kw_only=True):
     """The whole configuration. Built in code, or read with `from_file` or `from_mapping`; `validate` checks it as a whole."""
 
+    preset: Annotated[
+        Literal["none", "strict"],
+        Key(
+            "`strict` denies by default: what is not listed is blocked, what is listed is never tunnelled, what the handler cannot see "
+            "whole is refused. A key that opens one of these beside it is an error (docs/enforcement.md)."
+        ),
+    ] = "none"
     bind: Annotated[
         str,
         Key(
@@ -123,24 +131,55 @@ class MitmConfig(Struct, kw_only=True):
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], *, env: Mapping[str, str] | None = os.environ) -> Self:
-        """Read a TOML file, then what the environment overrides; `env=None` leaves the environment out.
+    def strict(cls, *destinations: str) -> Self:
+        """Return a configuration that denies by default: `preset` is strict, and only `destinations` are reached, intercepted.
 
-        Every key that is written is verified by itself. Call `validate` once the configuration is complete; `MitmProxyBuilder.build` does.
+        Opening what the preset closes makes `validate`, and so `MitmProxyBuilder.build`, raise with the key; docs/enforcement.md says which
+        keys those are.
         """
-        return cls.from_mapping(read_toml(path), env=env)
+        config = cls(preset="strict")
+        tighten(config)
+        config.interception.destinations.extend(destinations)
+        return config
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> Self:
+    def from_file(
+        cls, path: str | os.PathLike[str], *, env: Mapping[str, str] | None = os.environ, preset: Literal["none", "strict"] = "none"
+    ) -> Self:
+        """Read a TOML file, then what the environment overrides; `env=None` leaves the environment out.
+
+        `preset` strict is as if the file began with it. Every key that is written is verified by itself. Call `validate` once the
+        configuration is complete; `MitmProxyBuilder.build` does.
+        """
+        return cls.from_mapping(read_toml(path), env=env, preset=preset)
+
+    @classmethod
+    def from_mapping(
+        cls, mapping: Mapping[str, Any], *, env: Mapping[str, str] | None = None, preset: Literal["none", "strict"] = "none"
+    ) -> Self:
         """Build from nested mappings as a TOML document has them, then from the variables of `env`; verified as by `from_file`."""
-        config = cls()
+        # first, so that a key which is written beside it is seen to be
+        is_strict = "strict" in (preset, mapping.get("preset"), preset_of(env or {}))
+        config = cls.strict() if is_strict else cls()
         apply_mapping(config, mapping)
-        return config if env is None else config.with_environment(env)
+        if env is not None:
+            apply_environment(config, env)
+        if is_strict:
+            config.preset = "strict"
+        return config
 
     def with_environment(self, environ: Mapping[str, str]) -> Self:
-        """Return a copy in which the variables `SOTH_MITM__KEY` and `SOTH_MITM__SECTION__KEY` replace what was there."""
+        """Return a copy in which the variables `SOTH_MITM__KEY` and `SOTH_MITM__SECTION__KEY` replace what was there.
+
+        `SOTH_MITM__PRESET=strict` tightens what has its default; nothing takes the preset off again.
+        """
         config = self.copy()
+        is_strict = "strict" in (self.preset, preset_of(environ))
+        if is_strict and self.preset != "strict":
+            tighten(config)
         apply_environment(config, environ)
+        if is_strict:
+            config.preset = "strict"
         return config
 
     def to_mapping(self) -> dict[str, Any]:
@@ -177,6 +216,8 @@ class MitmConfig(Struct, kw_only=True):
         self._validate_together()
 
     def _validate_together(self) -> None:
+        if self.preset == "strict":
+            verify_strict(self, self.upstream.allowed_addresses)
         if not self.interception.destinations:
             raise InvalidConfigError("interception.destinations", "is empty; name what to intercept, such as `api.example.com:443`")
         for given, missing in (("ca_cert_path", "ca_key_path"), ("ca_key_path", "ca_cert_path")):

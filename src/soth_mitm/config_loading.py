@@ -67,6 +67,11 @@ def apply_environment(tree: msgspec.Struct, environ: Mapping[str, str]) -> None:
         known[name].write(tree, value)
 
 
+def preset_of(environ: Mapping[str, str]) -> str:
+    """Return the preset that the environment asks for, empty if none."""
+    return environ.get(f"{ENVIRONMENT_PREFIX}PRESET", "").strip()
+
+
 def nearest_key(known: Mapping[str, Spec], name: str) -> str | None:
     """Return the known dotted key that `name` most likely means: the same key in another section, else a similar spelling."""
     field = name.rpartition(".")[2]

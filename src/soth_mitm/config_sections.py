@@ -66,7 +66,8 @@ class InterceptionConfig(Struct, kw_only=True):
     must_intercept: Annotated[
         list[str],
         Key(
-            "Destinations, as patterns, that are never tunnelled because a client refused our certificate (`tls.learn_bypass`).",
+            "Destinations, as patterns, that are never tunnelled once they are intercepted: not for a client that refuses our certificate "
+            "(`tls.learn_bypass`), not as an unknown protocol, and not by `should_intercept_tls`, which then blocks with 403.",
             check=DestinationPattern.parse,
             example=["*.example.com:443"],
         ),

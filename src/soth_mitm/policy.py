@@ -36,10 +36,18 @@ _UNLISTED_TUNNELLED = Decision(Action.TUNNEL, "passthrough_unlisted")
 _UNLISTED_BLOCKED = Decision(Action.BLOCK, "destination_not_allowed")
 
 
+class Explanation(NamedTuple):
+    """A decision, the key that it comes from, and the pattern in that key, where one matches."""
+
+    decision: Decision
+    key: str
+    pattern: DestinationPattern | None
+
+
 class Policy:
     """The decisions of one snapshot of the configuration; later changes of that configuration do not reach it."""
 
-    __slots__ = ("_blocked", "_check_names", "_destinations", "_must_intercept", "_unlisted")
+    __slots__ = ("_blocked", "_check_names", "_destinations", "_is_strict", "_must_intercept", "_unlisted")
 
     def __init__(self, config: MitmConfig) -> None:
         """Compile the patterns of a validated configuration."""
@@ -47,6 +55,7 @@ class Policy:
         self._check_names = config.interception.check_names == "strict"
         self._destinations = _compile(config.interception.destinations)
         self._must_intercept = _compile(config.interception.must_intercept)
+        self._is_strict = config.preset == "strict"
         self._unlisted = _UNLISTED_TUNNELLED if config.interception.passthrough_unlisted else _UNLISTED_BLOCKED
 
     def decide(self, host: str, port: int) -> Decision:
@@ -77,8 +86,25 @@ class Policy:
         return decision
 
     def must_intercept(self, host: str, port: int) -> bool:
-        """Tell whether a target may never be tunnelled for a client that refuses our certificate."""
-        return self._must_intercept.get(normalise_host(host), port) is not None
+        """Tell whether a target may never be tunnelled, whatever a client, a handler or a protocol does."""
+        return self.tunnel_forbidden_by(host, port) is not None
+
+    def tunnel_forbidden_by(self, host: str, port: int) -> str | None:
+        """Return what forbids to tunnel a target that the policy intercepts, in the words of the configuration; None if nothing does."""
+        name = normalise_host(host)
+        pattern = self._must_intercept.get(name, port)
+        if pattern is not None:
+            return f"`{pattern}` in interception.must_intercept"
+        return '`preset = "strict"`' if self._is_strict and self._destinations.get(name, port) is not None else None
+
+    def explain(self, host: str, port: int) -> "Explanation":
+        """Return the decision for a target with the key and the pattern that it comes from; `ValueError` if `host` is none."""
+        name, decision = normalise_host(host), self.decide(host, port)
+        if decision is _BLOCKED:
+            return Explanation(decision, "interception.blocked", self._blocked.get(name, port))
+        if decision is _LISTED:
+            return Explanation(decision, "interception.destinations", self._destinations.get(name, port))
+        return Explanation(decision, "interception.passthrough_unlisted", None)
 
 
 def _compile(patterns: list[str]) -> DestinationMap[DestinationPattern]:

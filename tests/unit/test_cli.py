@@ -242,8 +242,9 @@ def test_quiet_says_nothing_of_requests(origin: Origin) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
-def test_unlisted_is_blocked_if_asked(origin: Origin) -> None:
-    with running("--destination", "a.example:443", "--block-unlisted") as (process, port, _):
+@pytest.mark.parametrize("option", ["--block-unlisted", "--strict"])
+def test_unlisted_is_blocked_if_asked(origin: Origin, option: str) -> None:
+    with running("--destination", "a.example:443", option) as (process, port, _):
         with socket.create_connection(("127.0.0.1", port), 10) as client:
             client.sendall(b"CONNECT localhost:%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % origin.port)
             assert client.recv(100).startswith(b"HTTP/1.1 403 ")

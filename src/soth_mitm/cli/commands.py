@@ -7,7 +7,8 @@ from rich.console import Console
 
 from soth_mitm import __version__
 from soth_mitm.cli.ca_commands import ca
-from soth_mitm.cli.configured import config_file, read_config
+from soth_mitm.cli.check_command import check_policy
+from soth_mitm.cli.configured import config_file, read_config, strict_preset
 from soth_mitm.cli.doctor_command import doctor
 from soth_mitm.cli.exits import explained
 from soth_mitm.cli.handler_loading import load_handler
@@ -24,7 +25,8 @@ from soth_mitm.tls.ciphers import check_ciphers
 def cli() -> None:
     """An intercepting HTTPS proxy: see, decide about and stream what programs send.
 
-    Exit codes: 0 done, 2 wrong usage, 20 wrong configuration, 22 could not start, or not use the CA, 23 failed while running.
+    Exit codes: 0 done, 2 wrong usage, 10 blocked (check-policy), 20 wrong configuration, 22 could not start, or not use the CA, 23 failed
+    while running.
     """
 
 
@@ -34,6 +36,7 @@ def cli() -> None:
 @config_file
 @click.option("--handler", metavar="MODULE:CLASS", help="The class that decides; the current directory is searched first.")
 @click.option("--block-unlisted", is_flag=True, help="Answer 403 for other destinations instead of tunnelling them.")
+@strict_preset
 @click.option("--upstream-ca", metavar="FILE", help="Trust the CAs of this PEM file for upstreams, besides the system's.")
 @click.option("--quiet", is_flag=True, help="No line per request.")
 def run(
@@ -42,6 +45,7 @@ def run(
     config_path: str | None,
     handler: str | None,
     block_unlisted: bool,
+    strict: bool,
     upstream_ca: str | None,
     quiet: bool,
 ) -> None:
@@ -52,7 +56,7 @@ def run(
     """
 
     def read() -> MitmConfig:
-        config = read_config(config_path)
+        config = read_config(config_path, strict=strict)
         config.interception.destinations.extend(destinations)
         if not config.interception.destinations:
             what = "nothing to intercept; add --destination 'api.example.com:443', or list destinations in the file"
@@ -91,4 +95,5 @@ def config(defaults: bool, path: str | None) -> None:
 for command in TRUST_COMMANDS:
     ca.add_command(command)
 cli.add_command(ca)
+cli.add_command(check_policy)
 cli.add_command(doctor)

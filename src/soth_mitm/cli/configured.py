@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -10,12 +11,16 @@ from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_files import default_ca_paths, load_ca_from_files, load_or_create_ca
 
 config_file = click.option("--config", "config_path", metavar="FILE", help="Read this TOML file; `soth-mitm config --defaults` writes one.")
+strict_preset = click.option("--strict", is_flag=True, help="Deny by default: the preset `strict`; see docs/enforcement.md.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
-def read_config(path: str | None) -> MitmConfig:
-    """Return the configuration of the file, or the defaults, with what the environment overrides."""
-    return MitmConfig.from_file(path) if path is not None else MitmConfig().with_environment(os.environ)
+def read_config(path: str | None, *, strict: bool = False) -> MitmConfig:
+    """Return the configuration of the file, or the defaults, with what the environment overrides; `strict` is as if the file had it."""
+    preset: Literal["none", "strict"] = "strict" if strict else "none"
+    if path is None:
+        return MitmConfig.from_mapping({}, env=os.environ, preset=preset)
+    return MitmConfig.from_file(path, preset=preset)
 
 
 def ca_paths(config: MitmConfig) -> tuple[Path, Path]:

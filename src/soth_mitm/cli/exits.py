@@ -7,6 +7,7 @@ import click
 
 from soth_mitm.errors import BindError, CaError, InvalidConfigError
 
+BLOCKED = 10
 CONFIG_WRONG, START_FAILED, RUN_FAILED = 20, 22, 23
 
 

@@ -55,7 +55,8 @@ class Serving:
         config = self._read()
         if self._lines is not None:
             self._lines.applies_blocks = config.intercept_mode == "enforce"
-            config.body.buffer_request_bodies = config.body.buffer_request_bodies and self._holds_bodies
+            refuses = config.body.incomplete == "refuse"
+            config.body.buffer_request_bodies = config.body.buffer_request_bodies and (self._holds_bodies or refuses)
         return config
 
     async def _serve(self, start: Callable[[], Awaitable[MitmProxyHandle]], warning: str | None) -> None:

@@ -221,6 +221,10 @@ class ClientConnection:
                     status=403,
                 )
             if not wanted:
+                forbidden_by = self._snapshot.policy.tunnel_forbidden_by(host, port)
+                if forbidden_by is not None:
+                    where = format_host_port(host, port)
+                    raise WireError(f"the handler wants a tunnel to {where}, which {forbidden_by} forbids", side="client", status=403)
                 action = Action.TUNNEL
         if action is Action.BLOCK:
             raise WireError(decision.text(host, port), side="client", status=403)
@@ -268,7 +272,7 @@ class ClientConnection:
             self._converse_inside(route, host, port, host)
         elif hello is not None:
             await self._intercept_tls(host, port, self._tls, hello)
-        elif self._config.interception.unknown_protocol == "tunnel":
+        elif self._config.interception.unknown_protocol == "tunnel" and not self._snapshot.policy.must_intercept(host, port):
             await self._tunnel(host, port, b"")
         else:
             raise ConnectionOver

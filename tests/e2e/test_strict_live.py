@@ -1,0 +1,82 @@
+"""`preset = "strict"` at work: what is listed is inspected or refused, what is not is refused, and the client reads why."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from soth_mitm.config_strict import STRICT
+from support.origin import Origin
+from support.origin_answers import pattern
+from support.recording import Recording
+from support.running import HOST, ProxyFactory
+
+KEYS: dict[str, Any] = {"preset": "strict", **STRICT}
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    """A server of this machine that has heard nothing yet."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as sock:
+        sock.settimeout(0)
+        yield sock
+
+
+def assert_untouched(listening: socket.socket) -> None:
+    with pytest.raises(BlockingIOError):
+        listening.accept()
+
+
+def test_what_is_listed_is_intercepted(proxy: ProxyFactory, origin: Origin) -> None:
+    running = proxy(**KEYS)
+    with running.secured(origin.port) as client:
+        assert client.request("/bytes/3", f"{HOST}:{origin.port}").body == pattern(3)
+    assert [request.path for request in running.handler.requests] == ["/bytes/3"]
+
+
+def test_what_is_not_listed_is_blocked(proxy: ProxyFactory, listening: socket.socket) -> None:
+    running = proxy(destinations=("localhost:1",), **KEYS)
+    port = listening.getsockname()[1]
+    with running.client() as client:
+        answer = client.connect(f"{HOST}:{port}")
+    assert answer.status == 403 and "not listed in interception.destinations" in answer.text
+    assert_untouched(listening)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (KEYS, 'which `preset = "strict"` forbids'),
+        ({"interception.must_intercept": ["local*:*"]}, "which `local*:*` in interception.must_intercept forbids"),
+    ],
+    ids=["strict", "must_intercept"],
+)
+def test_a_tunnel_that_the_handler_asks_for_is_blocked(
+    proxy: ProxyFactory, listening: socket.socket, keys: dict[str, Any], words: str
+) -> None:
+    running = proxy(Recording(intercept=lambda host: False), **keys)
+    port = listening.getsockname()[1]
+    with running.client() as client:
+        answer = client.connect(f"{HOST}:{port}")
+    assert answer.status == 403 and f"the handler wants a tunnel to {HOST}:{port}, {words}" in answer.text
+    assert_untouched(listening)
+    assert running.metrics().tunnel_count == 0
+
+
+def test_an_unknown_protocol_is_no_tunnel_where_one_must_intercept(proxy: ProxyFactory, listening: socket.socket) -> None:
+    running = proxy(**{"interception.unknown_protocol": "tunnel", "interception.must_intercept": [f"{HOST}:*"]})
+    with running.tunnel(listening.getsockname()[1]) as client:
+        client.send(b"\x00\x01\x02\x03 neither TLS nor HTTP\r\n")
+        assert client.read_to_end() == b""
+    assert_untouched(listening)
+
+
+def test_a_body_that_cannot_be_seen_whole_is_refused(proxy: ProxyFactory, origin: Origin) -> None:
+    running = proxy(**KEYS)
+    with running.secured(origin.port) as client:
+        answer = client.request("/echo", f"{HOST}:{origin.port}", "POST", b"not gzip", extra="Content-Encoding: gzip\r\n")
+    assert answer.status == 415
+    assert origin.requests == []
