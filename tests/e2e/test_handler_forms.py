@@ -259,3 +259,17 @@ def test_hooks_of_connections_have_a_task_and_a_context_of_their_own(proxy: Prox
             assert client.read_exactly(5)[:1] == b"\x15"
         running.wait_idle()
     assert handler.seen == [(name, True, "unset") for name in ("open", "intercept", "failure", "close")] * 2
+
+
+def test_an_unknown_process_is_none(proxy: ProxyFactory, origin: Origin) -> None:
+    """An argument that is None is an argument: the hook is asked, and does not fail."""
+    seen: list[object] = []
+
+    class Asked(InterceptHandler):
+        def should_intercept_tls(self, host: str, process_info: object) -> bool:
+            seen.append(process_info)
+            return True
+
+    running = proxy(Asked(), **{"process_attribution.enabled": False})
+    assert [answer.body for answer in ask(running, origin)] == [pattern(7)]
+    assert seen == [None] and running.metrics().handler_panic_count == 0

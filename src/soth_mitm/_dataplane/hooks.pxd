@@ -30,6 +30,7 @@ cdef class Hook:
     cdef readonly object method
     cdef readonly str name
     cdef readonly DeadlineQueue deadline
+    cdef readonly bint takes_two
 
 
 cdef class Hooks:

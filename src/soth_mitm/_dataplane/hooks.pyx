@@ -30,9 +30,13 @@ cdef class HookCounts:
 
 @cython.final
 cdef class Hook:
-    """One overridden method of a handler: how to call it, what to call it in messages, how long it may take."""
+    """One overridden method of a handler: how to call it, what to call it in messages, how long it may take.
 
-    def __cinit__(self, method, str name, DeadlineQueue deadline not None):
+    `takes_two`: it takes two arguments, of which the second one may be None.
+    """
+
+    def __cinit__(self, method, str name, DeadlineQueue deadline not None, bint takes_two=False):
+        self.takes_two = takes_two
         self.method = method
         self.name = name
         self.deadline = deadline
@@ -71,7 +75,7 @@ cdef class Hooks:
         cdef double began = monotonic(), took
         self.counts.calls += 1
         try:
-            answer = hook.method(first) if second is None else hook.method(first, second)
+            answer = hook.method(first, second) if hook.takes_two else hook.method(first)
             if hasattr(answer, "__await__"):
                 outcome = self.step(hook, answer if hasattr(answer, "send") else answer.__await__(), waiter)
             else:
@@ -238,7 +242,7 @@ cdef class Asked(Party):
     """A call of a hook that a coroutine of the control plane waits for.
 
     It is over when `future` is None or done: the hook has returned `result`, or `error` is what it raised or that it was late. Nobody
-    waits for a coroutine that goes on after its deadline. `second` None: the hook takes one argument.
+    waits for a coroutine that goes on after its deadline. `second` is for hooks that take two.
     """
 
     def __cinit__(self, Hooks hooks not None, Hook hook not None, first, second=None):

@@ -20,6 +20,7 @@ log = logging.getLogger("soth_mitm.handler")
 
 # How often one hook is named that holds the loop.
 SLOW_WARNING_SECONDS = 60.0
+TAKE_TWO = frozenset(("should_intercept_tls", "on_tls_failure", "on_stream_end"))
 
 
 class HandlerFailed(Exception):
@@ -98,7 +99,9 @@ class HandlerCalls:
         )
 
     def _hook(self, name: str, deadline: DeadlineQueue) -> Hook | None:
-        return Hook(getattr(self._handler, name), name, deadline) if name in self._overridden else None
+        if name not in self._overridden:
+            return None
+        return Hook(getattr(self._handler, name), name, deadline, name in TAKE_TWO)
 
     def _report(self, name: str, error: BaseException) -> None:
         self._reports.failed(f"{type(self._handler).__name__}.{name}", error, always=not self._recover)
