@@ -65,6 +65,13 @@ static inline soth_mask soth_control16(const char *p)
     return (soth_mask)_mm_movemask_epi8(_mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f))));
 }
 
+static inline soth_mask soth_break16(const char *p)
+{
+    const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    const __m128i ends = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\r')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\n')));
+    return (soth_mask)_mm_movemask_epi8(_mm_or_si128(ends, _mm_cmpeq_epi8(v, _mm_setzero_si128())));
+}
+
 static inline soth_mask soth_not_visible16(const char *p)
 {
     const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p); /* signed: 0x80 and up are below ' ' */
@@ -110,6 +117,13 @@ static inline soth_mask soth_control16(const char *p)
     return soth_neon_mask(vorrq_u8(low, vceqq_u8(v, vdupq_n_u8(0x7f))));
 }
 
+static inline soth_mask soth_break16(const char *p)
+{
+    const uint8x16_t v = vld1q_u8((const uint8_t *)p);
+    const uint8x16_t ends = vorrq_u8(vceqq_u8(v, vdupq_n_u8('\r')), vceqq_u8(v, vdupq_n_u8('\n')));
+    return soth_neon_mask(vorrq_u8(ends, vceqq_u8(v, vdupq_n_u8(0))));
+}
+
 static inline soth_mask soth_not_visible16(const char *p)
 {
     const uint8x16_t v = vld1q_u8((const uint8_t *)p);
@@ -150,6 +164,29 @@ static inline size_t soth_find_control(const char *p, size_t n)
     }
 #endif
     return i + soth_find_control_scalar(p + i, n - i);
+}
+
+/* ---- CR, LF or NUL: what may not even stand in a field value of a response, whose other control bytes pass ---- */
+
+static inline size_t soth_find_break_scalar(const char *p, size_t n)
+{
+    size_t i = 0;
+    while (i < n && p[i] != '\r' && p[i] != '\n' && p[i] != '\0')
+        i++;
+    return i;
+}
+
+static inline size_t soth_find_break(const char *p, size_t n)
+{
+    size_t i = 0;
+#if defined(SOTH_SSE2) || defined(SOTH_NEON)
+    for (; n - i >= 16; i += 16) {
+        const soth_mask mask = soth_break16(p + i);
+        if (mask)
+            return i + soth_first(mask);
+    }
+#endif
+    return i + soth_find_break_scalar(p + i, n - i);
 }
 
 /* ---- a byte that is not visible ASCII (0x21 to 0x7e): the end of a request target ---- */
@@ -225,13 +262,13 @@ static inline int soth_equals_fold(const char *p, const char *q, size_t n)
 enum { SOTH_END_MORE = 0, SOTH_END_BARE_LF = -1, SOTH_END_BARE_CR = -2, SOTH_END_CONTROL = -3 };
 
 /* Find the empty line that ends a head or a trailer section. > 0: its end, the final CRLF included (2 when the block is that line alone);
- * SOTH_END_MORE: not here yet; else the first byte that may stand in no such block. `scanned` is 0 at first and is kept between calls on the
- * same growing block: bytes before it are looked at no more than once again. */
-static inline ptrdiff_t soth_find_block_end(const char *p, size_t n, size_t *scanned)
+ * SOTH_END_MORE: not here yet; else the first byte that may stand in no such block, which in a `loose` one is a NUL or half a line end only.
+ * `scanned` is 0 at first and is kept between calls on the same growing block: bytes before it are looked at no more than once again. */
+static inline ptrdiff_t soth_find_block_end(const char *p, size_t n, int loose, size_t *scanned)
 {
     size_t i = *scanned;
     for (;;) {
-        i += soth_find_control(p + i, n - i);
+        i += loose ? soth_find_break(p + i, n - i) : soth_find_control(p + i, n - i);
         if (i == n)
             break;
         if (p[i] != '\r')

@@ -100,6 +100,10 @@ class MitmConfig(Struct, kw_only=True):
     max_http_head_bytes: Annotated[
         int, Key("The largest HTTP/1 head; a larger request is answered 431, a larger response 502.", 256, 16 * MIB)
     ] = 64 * KIB
+    max_header_fields: Annotated[
+        int,
+        Key("The most field lines of an HTTP/1 head or trailer section; a request with more is answered 431, a response 502.", 16, 4096),
+    ] = 256
     max_in_flight_bytes: Annotated[
         int, Key("Bytes buffered by all connections together; connections are paced when it is reached.", 64 * KIB, MAX_BYTES)
     ] = 64 * MIB

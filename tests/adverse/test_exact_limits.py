@@ -181,7 +181,46 @@ def with_extension(over: int) -> bytes:
 
 
 @over
+class TestFieldsByKey:
+    """max_header_fields, in heads and trailers, of either side; what is refused names the key."""
+
+    FIELDS = 40
+
+    def many(self, over: int, others: int = 1) -> bytes:
+        return b"X:\r\n" * (self.FIELDS - others + over) + b"\r\n"
+
+    def test_of_requests(self, proxy: ProxyFactory, journal: Journal, tap: Tap, over: int) -> None:
+        running = proxy(Judge(journal), max_header_fields=self.FIELDS)
+        with running.secured(tap.port) as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + self.many(over))
+            answer = client.read_answer()
+            assert answer.status == (431 if over else 200)
+            assert not over or answer.text == "the request head has more than 40 fields (max_header_fields)"
+
+    def test_of_connect(self, proxy: ProxyFactory, journal: Journal, tap: Tap, over: int) -> None:
+        with proxy(Judge(journal), max_header_fields=self.FIELDS).client() as client:
+            client.send(b"CONNECT localhost:%d HTTP/1.1\r\nHost: localhost\r\n" % tap.port + self.many(over))
+            assert client.read_head().status == (431 if over else 200)
+
+    def test_of_responses(self, proxy: ProxyFactory, journal: Journal, tap: Tap, over: int) -> None:
+        running = proxy(Judge(journal), max_header_fields=self.FIELDS)
+        tap.respond = lambda connection, request: connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + self.many(over))
+        with running.secured(tap.port) as client:
+            answer = client.request("/", "localhost")
+            assert answer.status == (502 if over else 200)
+            assert not over or answer.text == "the upstream's response head has more than 40 fields (max_header_fields)"
+
+    def test_of_trailers(self, proxy: ProxyFactory, journal: Journal, tap: Tap, over: int) -> None:
+        running = proxy(Judge(journal), max_header_fields=self.FIELDS)
+        with running.secured(tap.port) as client:
+            client.send(CHUNKED_UP + b"0\r\n" + self.many(over, 0))
+            answer = client.read_answer()
+            assert answer.status == (400 if over else 200)
+            assert not over or answer.text.endswith("(max_header_fields)")
+
+
 @every_feed
+@over
 @pytest.mark.parametrize("body", [with_trailers, with_many_trailers, with_extension])
 class TestChunkedFraming:
     LIMITS = {with_trailers: LIMIT, with_many_trailers: 65536, with_extension: LIMIT}

@@ -140,6 +140,11 @@ class TestHandlersThatFallBehind:
     [
         (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
         (b"GET", b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (b"GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello"),
+        # of these what they announce may yet come, and would be taken for the next answer
+        (b"GET", b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (b"GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
         (b"GET", b"HTTP/1.1 304 Not Modified\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"),
     ],
 )
@@ -148,6 +153,9 @@ def test_content_where_there_is_none_reaches_nobody(proxy: ProxyFactory, plain_o
     with proxy().tunnel(plain_origin.port) as client:
         client.send(GET.replace(b"GET", method) + GET.replace(b"/x", b"/bytes/7"))
         head = answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        if b" 20" in head and b" 200 " not in head or b" 304 " in head:
+            # nor what announces it
+            head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith((b"Transfer-Encoding", b"Content-Length")))
         assert client.read_exactly(len(head)) == head
         assert len(client.read_answer().body) == 7
     assert len(plain_origin.connections) == 2

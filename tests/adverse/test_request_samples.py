@@ -216,10 +216,10 @@ def test_accepted(scene: Scene, sample: Sample, way: str, feed: Feed) -> None:
         for piece in feed(data):
             client.send(piece)
         assert client.read_answer(sample.verdict.get("method", "GET")).status == 200
-    scene.journal.wait_plain(mark, expected_upstream(data, sample, way))
+    scene.journal.wait_plain(mark, expected_upstream(data, sample, way, scene.authority(way)))
 
 
-def expected_upstream(data: bytes, sample: Sample, way: str) -> bytes:
+def expected_upstream(data: bytes, sample: Sample, way: str, authority: bytes) -> bytes:
     parsed = Head.parse_request(data)
     assert parsed is not None
     head, used = parsed
@@ -228,7 +228,7 @@ def expected_upstream(data: bytes, sample: Sample, way: str) -> bytes:
     if way == "intercepted" and sent_on and not websocket:
         expected = head.raw if sent_on == "as it came" else sent_on.encode().decode("unicode_escape").encode("latin-1")
     else:
-        expected = rewrite_request(head, websocket and bool(head.facts["upgrade"]))
+        expected = rewrite_request(head, websocket and bool(head.facts["upgrade"]), authority.decode())
     return expected + data[used:]
 
 

@@ -9,6 +9,7 @@ enum { LONGEST = 50 };
 typedef size_t finder(const char *, size_t);
 
 static int is_control(uint8_t byte) { return (byte < 0x20 && byte != '\t') || byte == 0x7f; }
+static int is_break(uint8_t byte) { return byte == '\r' || byte == '\n' || byte == 0; }
 static int is_not_visible(uint8_t byte) { return byte <= 0x20 || byte >= 0x7f; }
 static int is_not_token(uint8_t byte)
 {
@@ -60,12 +61,12 @@ static void check_comparing(void)
         }
 }
 
-static ptrdiff_t block_end(const char *text, size_t n, int by_byte)
+static ptrdiff_t block_end(const char *text, size_t n, int loose, int by_byte)
 {
     size_t scanned = 0;
     ptrdiff_t end = SOTH_END_MORE;
     for (size_t seen = by_byte ? 0 : n; seen <= n && end == SOTH_END_MORE; seen++) {
-        end = soth_find_block_end(at_end(text, seen), seen, &scanned);
+        end = soth_find_block_end(at_end(text, seen), seen, loose, &scanned);
         CHECK(scanned <= seen, "scanned is ahead of what was seen");
     }
     return end;
@@ -85,10 +86,16 @@ static void check_block_end(void)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int by_byte = 0; by_byte < 2; by_byte++) {
-            const ptrdiff_t end = block_end(cases[i].text, strlen(cases[i].text), by_byte);
+            const ptrdiff_t end = block_end(cases[i].text, strlen(cases[i].text), 0, by_byte);
             CHECK(end == cases[i].end, "case %zu, by byte %d: %td", i, by_byte, end);
+            if (cases[i].end != SOTH_END_CONTROL) {
+                const ptrdiff_t loose = block_end(cases[i].text, strlen(cases[i].text), 1, by_byte);
+                CHECK(loose == cases[i].end, "case %zu, loose, by byte %d: %td", i, by_byte, loose);
+            }
         }
-    CHECK(block_end("a\0\r\n\r\n", 6, 0) == SOTH_END_CONTROL, "NUL");
+    for (int loose = 0; loose < 2; loose++)
+        CHECK(block_end("a\0\r\n\r\n", 6, loose, 0) == SOTH_END_CONTROL, "NUL");
+    CHECK(block_end("a\x01\x7f\x1f\v\r\n\r\n", 9, 1, 0) == 9, "control bytes in a loose block");
 }
 
 int main(void)
@@ -97,10 +104,13 @@ int main(void)
     check_finder("control", soth_find_control, soth_find_control_scalar, is_control, 'x');
     check_finder("control", soth_find_control, soth_find_control_scalar, is_control, (char)0xff);
     check_finder("control", soth_find_control, soth_find_control_scalar, is_control, '\t');
+    check_finder("break", soth_find_break, soth_find_break_scalar, is_break, 'x');
+    check_finder("break", soth_find_break, soth_find_break_scalar, is_break, '\x01');
     check_finder("not visible", soth_find_not_visible, soth_find_not_visible_scalar, is_not_visible, '/');
     check_finder("not token", soth_find_not_token, soth_find_not_token_scalar, is_not_token, 'a');
     check_finder("not token", soth_find_not_token, soth_find_not_token_scalar, is_not_token, '_');
     check_random("control", soth_find_control, soth_find_control_scalar, 1, "abc \t\xe9");
+    check_random("break", soth_find_break, soth_find_break_scalar, 4, "abc \t\x01\xe9");
     check_random("not visible", soth_find_not_visible, soth_find_not_visible_scalar, 2, "/abc?=~!");
     check_random("not token", soth_find_not_token, soth_find_not_token_scalar, 3, "aZ09-_!|");
     for (int byte = 0; byte < 256; byte++)

@@ -27,7 +27,7 @@ def yes(value: object) -> str:
     return "yes" if value else "no"
 
 
-def facts(outcome: Outcome, head: Head | None) -> dict[str, str]:
+def facts(outcome: Outcome, head: Head | None, data: bytes) -> dict[str, str]:
     """Everything that a verdict may state."""
     found = {"complete": yes(outcome.complete), "left": escaped(outcome.left), "refused": outcome.refused}
     if head is None:
@@ -49,21 +49,23 @@ def facts(outcome: Outcome, head: Head | None) -> dict[str, str]:
         "waits for 100": yes(said["expect_continue"]),
         "framing": outcome.framing.replace("_", " "),
         "content": escaped(outcome.content),
+        "body sent on": escaped(outcome.relayed),
         "trailers": escaped(outcome.trailers),
-        "sent on": "as it came" if sent_on is head.raw else escaped(sent_on),
+        "sent on": "as it came" if sent_on is head.raw and sent_on in data else escaped(sent_on),
     }
 
 
 def reading(name: str, block: Block) -> Reading:
     """Turn the options of an input block into how it is read."""
-    kinds: dict[str, Any] = {"limit": int, "trailer_limit": int, "request_method": str, "http_10": "yes".__eq__, "eof": "yes".__eq__}
+    kinds: dict[str, Any] = {"limit": int, "trailer_limit": int, "request_method": str, "eof": "yes".__eq__}
     return Reading(name == "request", **{key: kinds[key](value) for key, value in block.options.items()})
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 def test_sample(sample: Sample) -> None:
     name = "request" if "request" in sample.blocks else "response"
-    found = facts(*read_every_way(sample.blocks[name].data, reading(name, sample.blocks[name])))
+    block = sample.blocks[name]
+    found = facts(*read_every_way(block.data, reading(name, block)), block.data)
     expected = sample.verdict
     assert set(expected) & {"refused", "complete"}, "a verdict says `refused` or `complete`"
     expected = {"refused": "", "left": ""} | expected

@@ -18,6 +18,11 @@ def old(decide: str, fields: str = "", body: bytes = b"") -> bytes:
     return f"POST /old HTTP/1.0\r\nX-Decide: {decide}\r\n{length}{fields}\r\n".encode() + body
 
 
+def forwarded(tap: Tap, decide: str, body: bytes) -> bytes:
+    """Return the request as the upstream is sent it: in HTTP/1.1, which needs a Host."""
+    return old(decide, body=body).replace(b" HTTP/1.0\r\n", b" HTTP/1.1\r\nHost: localhost:%d\r\n" % tap.port)
+
+
 def settle(running: Running, journal: Journal, mark: int, decide: str) -> None:
     """Wait for the question and let the handler go on."""
     journal.wait(mark, "asked")
@@ -50,7 +55,7 @@ class TestHttp10:
             expected = 200 if mode == "monitor" else DECISIONS[decide]
             assert (answer.status, answer.version, answer.get("connection")) == (expected, "HTTP/1.1", "close")
             assert client.read_to_end() == b""
-        assert journal.plain_since(mark) == (old(decide, body=body) if expected == 200 else b"")
+        assert journal.plain_since(mark) == (forwarded(tap, decide, body) if expected == 200 else b"")
         (asked,) = journal.wait(mark, "asked")
         assert (asked.value.http_version, asked.value.body) == ("HTTP/1.0", body)
 

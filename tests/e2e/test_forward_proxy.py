@@ -154,14 +154,40 @@ class TestTargets:
         assert seen(plain_tap).startswith(f"OPTIONS {path} HTTP/1.1\r\n".encode())
         assert running.handler.requests[0].path == path
 
+    @pytest.mark.parametrize("host", ["localhost:1", "example.test", "localhost.:{port}"])
+    def test_host_is_replaced_by_the_targets_authority(self, proxy: ProxyFactory, plain_tap: Tap, host: str) -> None:
+        """RFC 9112 section 3.2.2: there is one host for the policy, the handler and the upstream."""
+        running = proxy(destinations=("*:*",))
+        at = f"localhost:{plain_tap.port}"
+        with running.client() as client:
+            assert ask(client, f"http://{at}/a", host=host.format(port=plain_tap.port)).status == 200
+        assert seen(plain_tap).startswith(f"GET /a HTTP/1.1\r\nHost: {at}\r\n".encode())
+        (request,) = running.handler.requests
+        assert (request.authority, request.headers.get_all("host")) == (at, [at])
+
+    def test_a_request_that_may_not_be_forwarded_is_answered_here(self, proxy: ProxyFactory, plain_tap: Tap) -> None:
+        """RFC 9110 section 7.6.2; the handler has its say, and what is secret is not said to whoever asks."""
+        running = proxy(destinations=("*:*",))
+        at = f"http://localhost:{plain_tap.port}/a"
+        host = f"localhost:{plain_tap.port}"
+        with running.client() as client:
+            fields = f"Host: {host}\r\nMax-Forwards: 0\r\nCookie: a=b\r\nAuthorization: x\r\nX: 1\r\n\r\n"
+            client.send(f"TRACE {at} HTTP/1.1\r\n{fields}OPTIONS {at} HTTP/1.1\r\n{fields}".encode())
+            answer = client.read_answer()
+            assert (answer.status, answer.get("content-type")) == (200, "message/http")
+            assert answer.text == f"TRACE {at} HTTP/1.1\r\nHost: {host}\r\nMax-Forwards: 0\r\nX: 1\r\n\r\n"
+            answer = client.read_answer()
+            assert (answer.status, answer.body) == (200, b"")
+            client.send(f"TRACE {at} HTTP/1.1\r\nHost: {host}\r\nMax-Forwards: 2\r\n\r\n".encode())
+            assert client.read_answer().status == 200
+        assert seen(plain_tap) == f"TRACE /a HTTP/1.1\r\nHost: {host}\r\nMax-Forwards: 1\r\n\r\n".encode()
+        assert [request.method for request in running.handler.requests] == ["TRACE", "OPTIONS", "TRACE"]
+
     @pytest.mark.parametrize(
         ("target", "host", "reason"),
         [
             ("http://user:secret@{at}/", "{at}", "the request target carries user information"),
             ("http://{at}/a#b", "{at}", "the request target carries a fragment"),
-            ("http://{at}/", "localhost:1", "Host and the request target name different hosts"),
-            ("http://{at}/", "example.test", "Host and the request target name different hosts"),
-            ("http://{at}/", "localhost.:{port}", "Host and the request target name different hosts"),
             ("http://{at}/", "", "Host is missing"),
             ("http:///", "{at}", "the host or port in the request target is not valid"),
             ("http://:{port}/", "{at}", "the host or port in the request target is not valid"),

@@ -16,7 +16,7 @@ from soth_mitm.errors import WireError
 from support.feed import Outcome, Reading, read_message
 from support.samples import read_samples
 
-RESPONSE, END, SMALL_TRAILERS, HTTP_10, STRETCHED = 1, 2, 4, 8, 16
+RESPONSE, END, SMALL_TRAILERS, STRETCHED = 1, 2, 4, 16
 # What is written shorter, so that an input reaches the limits of lines
 STRETCH, STRETCHES_TO = b"\xfe", b"x" * 1000
 METHODS = ("GET", "HEAD", "head", "CONNECT")
@@ -33,7 +33,6 @@ def run(data: bytes) -> None:
         is_request=not options & RESPONSE,
         trailer_limit=1 + first if options & SMALL_TRAILERS else 65536,
         request_method=METHODS[options >> 6],
-        http_10=bool(options & HTTP_10),
         eof=bool(options & END),
     )
     expected, head = read_message([text], how)
@@ -46,13 +45,14 @@ def run(data: bytes) -> None:
         if plain is not None and outcome.refused and not how.eof:
             # it is refused with the byte that is wrong, neither later nor earlier
             for end in (seen[0], seen[0] - 1):
-                if end >= text.index(plain.raw) + len(plain.raw):
+                if end >= text.index(plain.came) + len(plain.came):
                     check(read_message([text[:end]], how)[0], plain, text[:end], how)
     if plain is not None:
         check(expected, plain, text, how)
     if head is not None and how.is_request and head.method != "CONNECT":
         assert not (expected.complete and expected.refused)
-        rest = text[text.index(head.raw) + len(head.raw) :]
+        assert plain is not None
+        rest = text[text.index(plain.came) + len(plain.came) :]
         for limit in (first, 1 << 40):
             for pieces in every_way(rest, first, second):
                 check_collected(BodyKeeper(head, limit, how.trailer_limit), pieces, limit, 1 + second, expected)
@@ -68,23 +68,25 @@ def counted(pieces: list[bytes], seen: list[int]) -> Iterator[bytes]:
 def check(outcome: Outcome, head: PlainHead, text: bytes, how: Reading) -> None:
     """Compare what was made of a message with what it is."""
     try:
-        kind = framing(head, how.request_method.encode(), how.http_10)
+        kind = framing(head, how.request_method.encode())
     except Refused as refusal:
         assert outcome.refused and not outcome.framing, f"accepted, though there is {refusal}"
         return
     assert outcome.framing == kind, "another framing"
-    found = read_plainly(head, kind, text.removeprefix(b"\r\n")[len(head.raw) :], how)
+    found = read_plainly(head, kind, text.removeprefix(b"\r\n")[len(head.came) :], how)
     assert outcome.content == found.content, "another content"
     assert outcome.complete == found.complete, "another end"
     assert bool(outcome.refused) == (found.refused or (how.eof and not found.complete)), "another verdict"
     if found.complete:
         assert (outcome.trailers, outcome.left) == (found.trailers, found.left), "another end"
+    if found.complete and kind == "chunked":
+        assert outcome.relayed == found.relayed, "not what is to be sent on"
 
 
 def read_plainly(head: PlainHead, kind: str, data: bytes, how: Reading) -> PlainChunks:
     """Read the body at the start of `data`, of any framing, as plainly as chunks are read."""
     if kind == "chunked":
-        return read_chunks(data, how.trailer_limit)
+        return read_chunks(data, how.trailer_limit, how.is_request)
     if kind == "until_close":
         return PlainChunks(data, complete=how.eof)
     length = head.lengths[0] if kind == "length" else 0
@@ -124,7 +126,7 @@ def seeds() -> Iterator[bytes]:
             if name in sample.blocks:
                 block = sample.blocks[name]
                 option |= METHODS.index(block.options.get("request_method", "GET")) << 6
-                option |= END * (block.options.get("eof") == "yes") | HTTP_10 * (block.options.get("http_10") == "yes")
+                option |= END * (block.options.get("eof") == "yes")
                 yield bytes((option, 30, 3)) + block.data
                 if "trailer_limit" in block.options:
                     yield bytes((option | SMALL_TRAILERS, int(block.options["trailer_limit"]) - 1, 3)) + block.data

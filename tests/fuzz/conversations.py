@@ -15,7 +15,7 @@ SWITCHED = "protocols were switched"
 
 @dataclass
 class Message:
-    """One message, as far as it went; `raw` is its body with framing."""
+    """One message, as far as it went; `raw` is its body with framing, as it is sent on."""
 
     head: Head
     body: BodyReader
@@ -62,7 +62,8 @@ class Stream:
             message = self.messages[-1]
             taken, content, trailers = message.body.feed(self.rest)
             message.trailers += trailers
-            message.raw += self.rest[:taken]
+            gap, length = message.body.gap
+            message.raw += self.rest[:gap] + self.rest[gap + length : taken] if length else self.rest[:taken]
             message.content += content
             self.rest = self.rest[taken:]
             return taken > 0
@@ -105,7 +106,7 @@ def response_stream(requests: Stream) -> Stream:
         if asked.method == "CONNECT" and head.status < 300:
             # what follows is the tunnel's (RFC 9112 section 6.3)
             return BodyReader()
-        return BodyReader.of_response(head, asked.method.encode(), asked.version == "HTTP/1.0", LIMIT)
+        return BodyReader.of_response(head, asked.method.encode(), LIMIT)
 
     stream = Stream(begin, False)
     return stream

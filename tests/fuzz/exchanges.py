@@ -71,6 +71,8 @@ WORDS = tuple(
     b"Authorization: NTLM x\r\n",
     b"WWW-Authenticate: Negotiate\r\n",
     b"Expect: 100-continue\r\n",
+    b"Max-Forwards: 0\r\n",
+    b"OPTIONS ",
     b"Connection: close\r\n",
     b"Connection: upgrade\r\nUpgrade: websocket\r\n",
     b"HTTP/1.1 101 S\r\n",
@@ -323,10 +325,11 @@ def seeds() -> Iterator[bytes]:
                 yield SEPARATOR.join((settings, *split_evenly(b"c0", block.data), b"u0HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
             else:
                 block = sample.blocks["response"]
-                method, minor = block.options.get("request_method", "GET"), block.options.get("http_10") != "yes"
-                request = b"c0%b / HTTP/1.%d\r\nHost: a.example\r\n\r\n" % (method.encode(), minor)
+                method = block.options.get("request_method", "GET").encode()
                 ends = [b"E0"] if block.options.get("eof") == "yes" else []
-                yield SEPARATOR.join((settings, request, *split_evenly(b"u0", block.data), *ends))
+                for minor in (0, 1):
+                    request = b"c0%b / HTTP/1.%d\r\nHost: a.example\r\n\r\n" % (method, minor)
+                    yield SEPARATOR.join((settings, request, *split_evenly(b"u0", block.data), *ends))
 
 
 def split_evenly(who: bytes, data: bytes) -> list[bytes]:

@@ -18,17 +18,17 @@ class Reading:
     limit: int = 65536
     trailer_limit: int = 65536
     request_method: str = "GET"
-    http_10: bool = False
     eof: bool = False
 
 
 @dataclass
 class Outcome:
-    """What came of it. `left` are the bytes behind a complete message."""
+    """What came of it. `left` are the bytes behind a complete message, `relayed` its body as it is sent on."""
 
     raw: bytes = b""
     framing: str = ""
     content: bytes = b""
+    relayed: bytes = b""
     trailers: bytes = b""
     refused: str = ""
     complete: bool = False
@@ -75,7 +75,7 @@ def begin_body(head: Head, how: Reading) -> BodyReader:
     """Return the reader of the body that follows this head."""
     if how.is_request:
         return BodyReader.of_request(head, how.trailer_limit)
-    return BodyReader.of_response(head, how.request_method.encode(), how.http_10, how.trailer_limit)
+    return BodyReader.of_response(head, how.request_method.encode(), how.trailer_limit)
 
 
 def drain(body: BodyReader, data: bytes, outcome: Outcome) -> int:
@@ -85,6 +85,10 @@ def drain(body: BodyReader, data: bytes, outcome: Outcome) -> int:
         consumed, content, trailers = body.feed(data, taken)
         outcome.content += content
         outcome.trailers += trailers
+        gap, length = body.gap
+        outcome.relayed += (
+            data[taken : taken + gap] + data[taken + gap + length : taken + consumed] if length else data[taken : taken + consumed]
+        )
         taken += consumed
         if consumed == 0:
             return taken

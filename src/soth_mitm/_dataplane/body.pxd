@@ -2,7 +2,7 @@
 #
 # A Body is fed with the contiguous bytes that lie in the receiver's buffer. What it reports as consumed are bytes of this message, whole
 # and checked: a chunk-size line or trailer section that is not complete yet is left in the buffer and asked for again. So consumed bytes
-# can be relayed as they stand, framing and trailers included, and nothing that could not be parsed ever leaves.
+# can be relayed as they stand, framing and trailers included (but for a gap, see below), and nothing that could not be parsed ever leaves.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 
@@ -40,12 +40,17 @@ cdef struct Body:
     int64_t payload_total  # content bytes reported so far, framing excluded
     int64_t excess         # chunk-size lines beyond their allowance
     Py_ssize_t trailer_limit   # bytes of the trailer section, its final CRLF included
+    int most_fields        # in it
+    bint loose             # of a response: read as real servers write it
+    # White space among what body_next() has just consumed, which is not sent on: `gap_len` bytes, `gap` bytes behind its beginning
+    Py_ssize_t gap
+    Py_ssize_t gap_len
 
 
-# The framing of a request or response head. 0, or -1 with body.error set: the head's framing is refused (which is answered 400 / 502).
-# `request_method` is the MethodName of the request that the response answers; `request_minor` its HTTP minor version.
-cdef int body_of_request(Body* body, Head head, Py_ssize_t trailer_limit) noexcept
-cdef int body_of_response(Body* body, Head head, int request_method, int request_minor, Py_ssize_t trailer_limit) noexcept
+# The framing of a request or response head. Of a request: 0, or -1 with body.error set: its framing is refused, which is answered 400.
+# `request_method` is the MethodName of the request that the response answers.
+cdef int body_of_request(Body* body, Head head, Py_ssize_t trailer_limit, int most_fields) noexcept
+cdef void body_of_response(Body* body, Head head, int request_method, Py_ssize_t trailer_limit, int most_fields) noexcept
 
 # Take the next piece of the body from the buffer.
 #   > 0: so many bytes consumed (they may be framing only); `payload` is the content among them (len 0: none), borrowed from `data`;

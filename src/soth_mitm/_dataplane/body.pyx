@@ -2,8 +2,10 @@
 
 Chunked framing is checked byte for byte, because it is relayed as it came: a size is 1 to 16 hexadecimal digits that fit 63 bits, nothing
 stands between it and the CRLF but an extension that begins with ``;``, the CRLF after the data is there, and the trailer section keeps the
-rules of field lines. None of the header fields that this package knows by name may be a trailer: each belongs to one of the kinds that
-RFC 9110 section 6.5.1 keeps out (framing, routing, control of the connection, authentication, how to read the content).
+rules of field lines. In a response white space may follow the size, which many servers write; it is not relayed.
+
+None of the header fields that this package knows by name may be a trailer: each belongs to one of the kinds that RFC 9110 section 6.5.1
+keeps out (framing, routing, control of the connection, authentication, how to read the content).
 """
 
 cimport cython
@@ -11,7 +13,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 
 from soth_mitm._dataplane.fields cimport (
-    ERROR_BARE_CR, ERROR_BARE_LF, ERROR_CONTROL, ERROR_FIELDS_END, FIELD_OTHER, MAX_FIELDS, Field, block_error, field_error_text,
+    ERROR_BARE_CR, ERROR_BARE_LF, ERROR_CONTROL, ERROR_FIELDS_END, FIELD_OTHER, USUAL_FIELDS, Field, block_error, field_error_text,
     parse_field_line,
 )
 from soth_mitm._dataplane.head cimport METHOD_CONNECT, METHOD_HEAD, Head
@@ -37,7 +39,6 @@ cdef enum BodyError:
     ERROR_TRAILER_COUNT
     ERROR_TRAILER_NAME
     ERROR_CONNECT_BODY
-    ERROR_CHUNKED_TO_10
     ERROR_CUT
 
 
@@ -48,24 +49,23 @@ cdef str body_error_text(int error):
         ERROR_CHUNK_LINE: f"a chunk-size line is longer than {MAX_CHUNK_LINE} bytes",
         ERROR_CHUNK_EXCESS: "the chunk extensions together are far longer than the content",
         ERROR_CHUNK_END: "a chunk's data is not followed by CRLF",
-        ERROR_TRAILERS_LONG: "the trailer section is too long",
-        ERROR_TRAILER_COUNT: f"the trailer section has more than {MAX_FIELDS} fields",
+        ERROR_TRAILERS_LONG: "the trailer section is longer than a head may be (max_http_head_bytes)",
+        ERROR_TRAILER_COUNT: "the trailer section has more fields than a head may have (max_header_fields)",
         ERROR_TRAILER_NAME: "a field stands in the trailer section that may only stand in the head",
         ERROR_CONNECT_BODY: "a CONNECT request has content",
-        ERROR_CHUNKED_TO_10: "the response is chunked, which the HTTP/1.0 client that asked cannot read",
         ERROR_CUT: "the connection ended before the message did",
     }.get(error, "the body is malformed")
 
 
 # ---- which framing ---------------------------------------------------------------------------------------------------------------------
 
-cdef void _begin(Body* body, int kind, int64_t length, Py_ssize_t trailer_limit) noexcept nogil:
+cdef void _begin(Body* body, int kind, int64_t length) noexcept nogil:
     body.kind = <uint8_t>kind
     body.error = 0
     body.remaining = length
     body.payload_total = 0
     body.excess = 0
-    body.trailer_limit = trailer_limit
+    body.gap = body.gap_len = 0
     if kind == BODY_NONE or (kind == BODY_LENGTH and length == 0):
         body.state = BODY_DONE
     else:
@@ -78,31 +78,34 @@ cdef int _fail(Body* body, int error) noexcept nogil:
     return -1
 
 
-cdef int body_of_request(Body* body, Head head, Py_ssize_t trailer_limit) noexcept:
+cdef int body_of_request(Body* body, Head head, Py_ssize_t trailer_limit, int most_fields) noexcept:
+    body.trailer_limit = trailer_limit
+    body.most_fields = most_fields
+    body.loose = False
     if head.chunked:
-        _begin(body, BODY_CHUNKED, 0, trailer_limit)
+        _begin(body, BODY_CHUNKED, 0)
     elif head.content_length > 0:
-        _begin(body, BODY_LENGTH, head.content_length, trailer_limit)
+        _begin(body, BODY_LENGTH, head.content_length)
     else:
-        _begin(body, BODY_NONE, 0, trailer_limit)
+        _begin(body, BODY_NONE, 0)
     if head.method == METHOD_CONNECT and body.kind != BODY_NONE:
         # RFC 9110 section 9.3.6: what follows CONNECT is the tunnel; whoever announces content means something else by these bytes
         return _fail(body, ERROR_CONNECT_BODY)
     return 0
 
 
-cdef int body_of_response(Body* body, Head head, int request_method, int request_minor, Py_ssize_t trailer_limit) noexcept:
+cdef void body_of_response(Body* body, Head head, int request_method, Py_ssize_t trailer_limit, int most_fields) noexcept:
+    body.trailer_limit = trailer_limit
+    body.most_fields = most_fields
+    body.loose = True
     if request_method == METHOD_HEAD or head.status < 200 or head.status == 204 or head.status == 304:
-        _begin(body, BODY_NONE, 0, trailer_limit)
+        _begin(body, BODY_NONE, 0)
     elif head.chunked:
-        _begin(body, BODY_CHUNKED, 0, trailer_limit)
-        if request_minor == 0:
-            return _fail(body, ERROR_CHUNKED_TO_10)
+        _begin(body, BODY_CHUNKED, 0)
     elif head.content_length >= 0:
-        _begin(body, BODY_LENGTH, head.content_length, trailer_limit)
+        _begin(body, BODY_LENGTH, head.content_length)
     else:
-        _begin(body, BODY_UNTIL_CLOSE, 0, trailer_limit)
-    return 0
+        _begin(body, BODY_UNTIL_CLOSE, 0)
 
 
 # ---- the chunked machine: each step answers bytes consumed, 0 for more, or -(its error) -----------------------------------------------
@@ -110,7 +113,7 @@ cdef int body_of_response(Body* body, Head head, int request_method, int request
 cdef Py_ssize_t _size_line(Body* body, const char* data, Py_ssize_t length) noexcept nogil:
     cdef size_t window = min(length, <Py_ssize_t>MAX_CHUNK_LINE)
     cdef size_t end = soth_find_control(data, window)
-    cdef size_t digits = 0
+    cdef size_t digits = 0, behind
     cdef int64_t size
     if end < window and data[end] != c"\r":
         return -ERROR_BARE_LF if data[end] == c"\n" else -ERROR_CONTROL
@@ -121,8 +124,13 @@ cdef Py_ssize_t _size_line(Body* body, const char* data, Py_ssize_t length) noex
     size = soth_parse_hex(data, end, MAX_SIZE_DIGITS, &digits)
     if size < 0:
         return -ERROR_CHUNK_RANGE if size == SOTH_NUMBER_OVERFLOW else -ERROR_CHUNK_SIZE
-    if digits < end and data[digits] != c";":
+    behind = digits
+    while body.loose and behind < end and (data[behind] == c" " or data[behind] == c"\t"):
+        behind += 1
+    if behind < end and data[behind] != c";":
         return -ERROR_CHUNK_SIZE
+    body.gap = digits
+    body.gap_len = behind - digits
     # a line may be long, but small chunks with long lines would make us keep or move many times the content
     body.excess += <int64_t>end + 2 - CHUNK_ALLOWANCE - 2 * min(size, <int64_t>MAX_EXCESS)
     if body.excess < 0:
@@ -148,7 +156,7 @@ cdef Py_ssize_t _data_end(Body* body, const char* data, Py_ssize_t length) noexc
 cdef Py_ssize_t _trailers(Body* body, const char* data, Py_ssize_t length) noexcept nogil:
     cdef Py_ssize_t window = min(length, body.trailer_limit)
     cdef size_t scanned = min(body.remaining, <int64_t>window)     # no chunk is open: `remaining` counts what is known to be clean
-    cdef Py_ssize_t end = soth_find_block_end(data, window, &scanned)
+    cdef Py_ssize_t end = soth_find_block_end(data, window, body.loose, &scanned)
     cdef Py_ssize_t offset = 0
     cdef int error, count = 0
     cdef Field field
@@ -164,7 +172,7 @@ cdef Py_ssize_t _trailers(Body* body, const char* data, Py_ssize_t length) noexc
         if field.name != FIELD_OTHER:
             return -ERROR_TRAILER_NAME
         count += 1
-        if count > MAX_FIELDS:
+        if count > body.most_fields:
             return -ERROR_TRAILER_COUNT
         offset += field.line_len
     body.remaining = 0
@@ -177,6 +185,7 @@ cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View*
     payload[0] = view_of(data, 0)
     if trailers != NULL:
         trailers[0] = view_of(data, 0)
+    body.gap_len = 0
     if body.state == BODY_FAILED:
         return -1
     # One call takes all that lies here up to a second run of content: for small chunks that is a call a chunk, not three.
@@ -206,6 +215,10 @@ cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View*
             # What came before the fault is good and is reported first; the next call meets the fault again, at its first byte.
             return at if at else _fail(body, <int>-step)
         at += step
+        if body.gap_len:
+            # one at a time
+            body.gap += at - step
+            break
     return at
 
 
@@ -241,24 +254,23 @@ cdef class BodyReader:
     cdef str side
 
     def __cinit__(self):
-        _begin(&self.body, BODY_NONE, 0, 0)
+        _begin(&self.body, BODY_NONE, 0)
         self.side = "client"
 
     @staticmethod
-    def of_request(Head head not None, Py_ssize_t trailer_limit=65536):
+    def of_request(Head head not None, Py_ssize_t trailer_limit=65536, int most_fields=USUAL_FIELDS):
         """Read the body of a request. Raises WireError (400) when its framing is refused."""
         cdef BodyReader reader = BodyReader()
-        if body_of_request(&reader.body, head, trailer_limit) < 0:
+        if body_of_request(&reader.body, head, trailer_limit, most_fields) < 0:
             raise reader._error()
         return reader
 
     @staticmethod
-    def of_response(Head head not None, bytes method=b"GET", bint http_10=False, Py_ssize_t trailer_limit=65536):
-        """Read the body of the response to a `method` request of HTTP/1.0 or 1.1. Raises WireError (502) when its framing is refused."""
+    def of_response(Head head not None, bytes method=b"GET", Py_ssize_t trailer_limit=65536, int most_fields=USUAL_FIELDS):
+        """Read the body of the response to a `method` request."""
         cdef BodyReader reader = BodyReader()
         reader.side = "upstream"
-        if body_of_response(&reader.body, head, method_name(method, <uint32_t>len(method)), 0 if http_10 else 1, trailer_limit) < 0:
-            raise reader._error()
+        body_of_response(&reader.body, head, method_name(method, <uint32_t>len(method)), trailer_limit, most_fields)
         return reader
 
     cdef object _error(self):
@@ -278,6 +290,11 @@ cdef class BodyReader:
     def payload_total(self):
         """Bytes of content seen so far."""
         return self.body.payload_total
+
+    @property
+    def gap(self):
+        """Where in what the last `feed` consumed white space begins that is not relayed, and how long it is."""
+        return self.body.gap, self.body.gap_len
 
     def feed(self, bytes data not None, Py_ssize_t start=0):
         """Take one piece from `data`, which begins at `start`: (bytes consumed, content, trailer lines).

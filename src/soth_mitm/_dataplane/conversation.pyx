@@ -4,13 +4,20 @@ from soth_mitm._dataplane.body cimport BODY_DONE, BODY_NONE, BODY_UNTIL_CLOSE, b
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.flow cimport Flow
-from soth_mitm._dataplane.head cimport METHOD_HEAD
+from soth_mitm._dataplane.head cimport METHOD_HEAD, Head
 from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.pin cimport Pin, authenticates_connection
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport OriginPool, Upstream
 from soth_mitm._dataplane.writer cimport own_response_bytes
+
+
+cdef bint announces_nothing(Head response) noexcept:
+    """Tell whether it announces content that its status does not have, and that may come all the same."""
+    if response.status == 204:
+        return response.chunked or response.content_length > 0
+    return response.status == 304 and response.chunked
 
 
 # not final: responding and exchange derive from it
@@ -108,8 +115,8 @@ cdef class Conversation(Party):
         cdef OriginPool pool = upstream.pool
         cdef bint pinned = self.pin is not None and self.pin.upstream is upstream
         # behind: with an early answer the last of the request may still be here, and nobody else's is to wait until it is taken
-        if (pool is None or flow.request.minor == 0 or not flow.response.keeps_alive() or upstream.inbox.size() or upstream.is_behind
-                or flow.response_body.kind == BODY_UNTIL_CLOSE):
+        if (pool is None or not flow.response.keeps_alive() or upstream.inbox.size() or upstream.is_behind
+                or flow.response_body.kind == BODY_UNTIL_CLOSE or announces_nothing(flow.response)):
             if pool is not None:
                 pool.forget(upstream)
             # whom the server knew by it is not to go on as if it still did

@@ -30,6 +30,7 @@ cdef class Exchange(Responding):
     cdef int undecided(self, object error) except -1       # on_request failed: by failure_policy, or by what it had wanted
     cdef int fail_closed(self, object error, bytes text) except -1
     cdef int forward(self) except -1
+    cdef int answer_last(self) except -1       # a request that is to be forwarded no more
     cdef int write_request(self) except -1
     cdef int relay_request(self) except -1
     cdef int request_sent(self) except -1

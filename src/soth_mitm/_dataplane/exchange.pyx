@@ -12,9 +12,10 @@ from soth_mitm._dataplane.conversation cimport (
     SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT,
 )
 from soth_mitm._dataplane.endpoint cimport Endpoint
-from soth_mitm._dataplane.fields cimport too_large_text
 from soth_mitm._dataplane.flow cimport Flow
-from soth_mitm._dataplane.head cimport HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, TARGET_ABSOLUTE, Head, head_error_text, parse_request_head
+from soth_mitm._dataplane.head cimport (
+    HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, METHOD_TRACE, TARGET_ABSOLUTE, Head, head_error_text, parse_request_head, too_large_text,
+)
 from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
@@ -22,7 +23,7 @@ from soth_mitm._dataplane.responding cimport Responding
 from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, collect_request, move_request
 from soth_mitm._dataplane.upgrade cimport may_switch
 from soth_mitm._dataplane.view cimport View, is_view_of, view_bytes, view_of
-from soth_mitm._dataplane.writer cimport request_head_bytes
+from soth_mitm._dataplane.writer cimport forwards_left, request_head_bytes, traced_request
 
 from soth_mitm.errors import WireError
 
@@ -101,7 +102,7 @@ cdef class Exchange(Responding):
             # who does not read his answers gets no more of them, and a handler that is behind is shown no more
             return self.client.hold()
         head = Head()
-        used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, &self.scanned)
+        used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, self.plane.most_fields, &self.scanned)
         if used == HEAD_MORE:
             if self.client.told_end:
                 return self.leave()
@@ -116,7 +117,7 @@ cdef class Exchange(Responding):
             self.client.inbox.consume(used)
             return self.open_flow(head)
         if used == HEAD_TOO_LARGE:
-            return self.refuse(431, b"the request head is " + too_large_text(self.plane.head_limit))
+            return self.refuse(431, b"the request head " + too_large_text(head, self.plane.head_limit, self.plane.most_fields))
         return self.refuse(400, head_error_text(head.error).encode())
 
     cdef int open_flow(self, Head head) except -1:
@@ -127,7 +128,7 @@ cdef class Exchange(Responding):
         self.find_route(head)
         flow = self.flow = Flow(self.plane, self, self.route, head)
         self.unsettled += 1
-        if body_of_request(&flow.request_body, head, self.plane.head_limit) < 0:
+        if body_of_request(&flow.request_body, head, self.plane.head_limit, self.plane.most_fields) < 0:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if head.method == METHOD_CONNECT:
             # who wants a tunnel takes a new connection
@@ -264,11 +265,19 @@ cdef class Exchange(Responding):
             # the next connection tries the upstream again
             self.keep = False
             return self.fail_upstream(self.route.status, self.route.reason)
+        if forwards_left(self.flow.request) == 0:
+            return self.answer_last()
         self.sending = SENDING_CLAIM
         if self.pin is not None and self.use_pin():
             return 0
         self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
         return self.route.pool.claim(self)
+
+    cdef int answer_last(self) except -1:
+        # RFC 9110 section 7.6.2: it ends here, and is answered as by an origin
+        if self.flow.request.method == METHOD_TRACE:
+            return self.answer(200, traced_request(self.flow.request), ((b"Content-Type", b"message/http"),))
+        return self.answer(200, b"", ())
 
     cdef int granted(self, object upstream) except -1:
         cdef Upstream connection = <Upstream>upstream
@@ -291,12 +300,13 @@ cdef class Exchange(Responding):
 
     cdef int write_request(self) except -1:
         cdef Flow flow = self.flow
-        cdef bytes head = request_head_bytes(flow.request, flow.upgrade)
+        cdef bytes head = request_head_bytes(flow.request, flow.upgrade, flow.route.authority)
         self.upstream.send_bytes(head)
         self.plane.counters.bytes_to_upstreams += len(head)
         if flow.collected is not None:
             flow.collected.rewind()
         self.upstream_scanned = 0
+        self.interims = 0
         self.upstream_bytes_before = self.upstream.bytes_in
         self.answering = ANSWERING_HEAD
         self.sending = SENDING_RELAY

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 
 cdef enum:
-    MAX_FIELDS = 256       # field lines in one head or trailer section
+    USUAL_FIELDS = 256     # field lines in one head or trailer section, unless max_header_fields says otherwise
     MAX_OPTIONS = 64       # in all Connection fields of a head together
 
 
@@ -83,9 +83,6 @@ cdef int read_connection(const char* base, Field* fields, int count, ConnectionO
 
 # Set `hop` on every field of this name, whatever its case
 cdef void stop_fields(const char* base, Field* fields, int count, const char* name, uint32_t length) noexcept nogil
-
-# Why a head was refused as too large, worded to follow "is"
-cdef bytes too_large_text(Py_ssize_t limit)
 
 # None when `error` is none of FieldError
 cdef str field_error_text(int error)

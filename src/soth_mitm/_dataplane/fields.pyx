@@ -1,10 +1,11 @@
 """Field lines: ``name ":" OWS value OWS CRLF``, in heads and in trailer sections (RFC 9112 section 5).
 
-Strict where leniency has let two readers see two messages: the name is a token that ends at the colon, a line that begins with white space
-(obs-fold) is refused, and no control byte but HTAB stands in a value. Values are bytes: 0x80 to 0xFF may stand in them.
+Strict where leniency has let two readers see two messages: the name is a token that ends at the colon, and a line that begins with white
+space (obs-fold) is refused. Values are bytes: 0x80 to 0xFF may stand in them. Which control bytes may, the scan of the block has decided.
 """
 
 from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memchr
 
 from soth_mitm._dataplane.scan cimport (
     SOTH_END_BARE_CR,
@@ -12,7 +13,6 @@ from soth_mitm._dataplane.scan cimport (
     SOTH_NUMBER_OVERFLOW,
     soth_equals_fold,
     soth_equals_lower,
-    soth_find_control,
     soth_find_not_token,
     soth_parse_decimal,
 )
@@ -33,7 +33,8 @@ cdef int parse_field_line(const char* base, uint32_t offset, uint32_t end, Field
     value += 1
     while base[value] == c" " or base[value] == c"\t":
         value += 1
-    stop = value + <uint32_t>soth_find_control(base + value, end - value)
+    # a CR that the scan has let pass is a line's end
+    stop = <uint32_t>(<const char*>memchr(base + value, c"\r", end + 1 - value) - base)
     field.line = offset
     field.line_len = stop + 2 - offset
     field.name_len = name_len
@@ -184,10 +185,6 @@ cdef inline bint _may_stop(int name) noexcept nogil:
     # 7.6.1 forbids senders to name such a field. Obeying one who does would let him change a message after it has been decided upon.
     return name not in (FIELD_CONTENT_ENCODING, FIELD_CONTENT_LENGTH, FIELD_CONTENT_TYPE, FIELD_EXPECT, FIELD_HOST, FIELD_TRAILER,
                         FIELD_TRANSFER_ENCODING)
-
-
-cdef bytes too_large_text(Py_ssize_t limit):
-    return b"longer than %d bytes (max_http_head_bytes) or has more than %d fields" % (limit, MAX_FIELDS)
 
 
 cdef str field_error_text(int error):

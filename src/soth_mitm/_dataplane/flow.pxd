@@ -55,6 +55,7 @@ cdef class Flow(Party):
     # response
     cdef Head response
     cdef Body response_body
+    cdef bint unchunked                # its chunks are taken off, and it ends with the connection
     cdef Copy copy                     # of the response's content; None: not copied
     cdef bytes response_trailers
     cdef bint streaming                # SSE, NDJSON, gRPC: shown at its head, then frame by frame

@@ -1,8 +1,8 @@
 # One parsed message head: the bytes as received, and where everything in them lies.
 #
-# A Head owns a copy of its bytes (`raw`, final CRLF CRLF included) and holds only offsets into it, so it stays valid for as long as
-# anybody (the exchange, a handler, the pool) keeps it. A head is parsed once, by `parse_request_head` or `parse_response_head`, and is
-# read-only afterwards.
+# A Head owns a copy of its bytes (`raw`, final CRLF CRLF included; what is not written as it should be is put right there) and holds only
+# offsets into it, so it stays valid for as long as anybody (the exchange, a handler, the pool) keeps it. A head is parsed once, by
+# `parse_request_head` or `parse_response_head`, and is read-only afterwards.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
@@ -52,7 +52,7 @@ from soth_mitm._dataplane.view cimport View
 cdef enum:
     HEAD_MALFORMED = -1    # a rule is broken: head.error says which, head_error_text() words it
     HEAD_MORE = -2         # the final CRLF CRLF has not arrived
-    HEAD_TOO_LARGE = -3    # the head (final CRLF CRLF included) is, or can only become, longer than the limit; or over MAX_FIELDS fields
+    HEAD_TOO_LARGE = -3    # the head (final CRLF CRLF included) is, or can only become, longer than the limit; or it has too many fields
 
     INLINE_FIELDS = 32
 
@@ -94,6 +94,7 @@ cdef class Head:
     cdef int host                  # index of the Host field, -1: none
 
     cdef int count
+    cdef int room                  # for fields
     cdef Field* fields             # inline_fields, or an allocation of its own
     cdef Field inline_fields[INLINE_FIELDS]
 
@@ -112,10 +113,14 @@ cdef class Head:
 # `error`). `scanned` is kept by the caller between calls on the same, growing head (0 at first): what lies before it is not read again.
 # The verdict and the limit do not depend on how the bytes were split over calls. One CRLF before a request is skipped (RFC 9112 section
 # 2.2): it is consumed, but neither in `raw` nor counted by the limit.
-cdef Py_ssize_t parse_request_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit,
+# Bytes are counted as they came, field lines are `most_fields` at most.
+cdef Py_ssize_t parse_request_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, int most_fields,
                                    Py_ssize_t* scanned) except -100
-cdef Py_ssize_t parse_response_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit,
+cdef Py_ssize_t parse_response_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, int most_fields,
                                     Py_ssize_t* scanned) except -100
+
+# Why a head is HEAD_TOO_LARGE, worded to follow "the request head "
+cdef bytes too_large_text(Head head, Py_ssize_t limit, int most_fields)
 
 # One line for people, naming the rule that was broken and, where it helps, the header
 cdef str head_error_text(int error)

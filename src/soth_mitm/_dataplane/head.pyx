@@ -4,9 +4,16 @@ First the end of the head is looked for; on the way every control byte, bare CR 
 over the lines fills in the Head. What is stricter than RFC 9112 asks, because two readers could see two messages or two hosts:
 
 - a request target is visible ASCII without ``#``; its absolute-form names http or https, a host, and no userinfo
-- Host is present exactly once on HTTP/1.1 and at most once on 1.0, is never empty, and agrees with an absolute-form (default port apart)
+- Host is present exactly once on HTTP/1.1 and at most once on 1.0, is valid and never empty
 - Transfer-Encoding is ``chunked`` alone, on HTTP/1.1 only, and never beside Content-Length
-- a status line has its second space even when the reason is empty
+
+What has one meaning only is put right, and all that follows (decision, relay, log) sees it like that and not as it came:
+
+- Host beside an absolute-form that names another host is replaced by that one (RFC 9112 section 3.2.2)
+- in a response, white space between a name and its colon is removed (RFC 9112 section 5.1), and a status line gets the space that has to
+  stand before its reason even if there is none (section 4)
+
+Control bytes in the values of a response pass, but for CR, LF and NUL: servers send them, and clients take them.
 
 A field that `Connection` names stops here, except those that say where a message ends, where it goes, what it is or how it is asked for
 (see `fields.pyx`): a peer must not be able to change a message by naming them.
@@ -15,15 +22,16 @@ A field that `Connection` names stops here, except those that say where a messag
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint16_t, uint32_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memcpy
 
 from soth_mitm._dataplane.fields cimport (
-    MAX_FIELDS, ConnectionOptions, block_error, field_error_text, parse_field_line, read_connection, read_content_length,
+    ERROR_NAME_SPACE, USUAL_FIELDS, ConnectionOptions, block_error, field_error_text, parse_field_line, read_connection,
+    read_content_length,
 )
 from soth_mitm._dataplane.scan cimport (
-    soth_equals_lower, soth_find_block_end, soth_find_control, soth_find_not_token, soth_find_not_visible, soth_is_token_byte,
-    soth_parse_authority, soth_parse_decimal,
+    SOTH_END_CONTROL, soth_equals_lower, soth_find_block_end, soth_find_control, soth_find_not_token, soth_find_not_visible,
+    soth_is_token_byte, soth_parse_authority, soth_parse_decimal,
 )
 from soth_mitm._dataplane.target cimport ERROR_TARGETS_END, Target, method_name, parse_target, same_authority, target_error_text
 from soth_mitm._dataplane.view cimport view_bytes, view_of
@@ -43,7 +51,9 @@ cdef enum HeadError:
     ERROR_TARGET_BYTE
     ERROR_VERSION
     ERROR_STATUS_LINE
+    ERROR_STATUS_SPACE
     ERROR_STATUS
+    ERROR_FIELD_COUNT
     ERROR_HOST_MISSING
     ERROR_HOST_TWICE
     ERROR_HOST
@@ -65,16 +75,21 @@ cdef str head_error_text(int error):
         ERROR_TARGET_BYTE: "the request target holds a byte that is not visible ASCII",
         ERROR_VERSION: "the HTTP version is neither 1.0 nor 1.1",
         ERROR_STATUS_LINE: "the status line is not `HTTP/1.1 status reason`",
-        ERROR_STATUS: "the status is not a number from 100 to 599",
+        ERROR_STATUS: "the status is not a number from 100 to 999",
         ERROR_HOST_MISSING: "Host is missing",
         ERROR_HOST_TWICE: "Host is there more than once",
         ERROR_HOST: "Host is not a valid host and port",
-        ERROR_HOST_DISAGREES: "Host and the request target name different hosts",
         ERROR_CODING: "Transfer-Encoding is something else than `chunked`",
         ERROR_CODING_TWICE: "Transfer-Encoding is there more than once",
         ERROR_CODING_VERSION: "Transfer-Encoding stands in an HTTP/1.0 message",
         ERROR_CODING_AND_LENGTH: "Transfer-Encoding and Content-Length are both there",
     }.get(error, "the head is malformed")
+
+
+cdef bytes too_large_text(Head head, Py_ssize_t limit, int most_fields):
+    if head.error == ERROR_FIELD_COUNT:
+        return b"has more than %d fields (max_header_fields)" % most_fields
+    return b"is longer than %d bytes (max_http_head_bytes)" % limit
 
 
 # ---- start lines: the offset of the first field line, or -1 with head.error set --------------------------------------------------------
@@ -130,15 +145,20 @@ cdef int _version_error(const char* data, Py_ssize_t length) noexcept nogil:
 
 cdef Py_ssize_t _status_line(Head head, const char* base, uint32_t end) noexcept nogil:
     cdef uint32_t stop = <uint32_t>soth_find_control(base, end)
+    if base[stop] != c"\r":
+        # what may stand in a value may not here
+        return _refuse(head, block_error(SOTH_END_CONTROL))
     if stop < 9 or base[8] != c" ":
         return _refuse(head, ERROR_STATUS_LINE)
     if not c"0" <= base[7] <= c"1":
         return _refuse(head, ERROR_VERSION)
     head.minor = base[7] - c"0"
-    if stop < 12 or not c"1" <= base[9] <= c"5" or soth_parse_decimal(base + 9, 3) < 0:
+    if stop < 12 or base[9] == c"0" or soth_parse_decimal(base + 9, 3) < 0:
         return _refuse(head, ERROR_STATUS)
     head.status = <uint16_t>soth_parse_decimal(base + 9, 3)
-    if stop < 13 or base[12] != c" ":
+    if stop == 12:
+        return _refuse(head, ERROR_STATUS_SPACE)
+    if base[12] != c" ":
         return _refuse(head, ERROR_STATUS_LINE)
     head.reason = 13
     head.reason_len = stop - 13
@@ -147,21 +167,29 @@ cdef Py_ssize_t _status_line(Head head, const char* base, uint32_t end) noexcept
 
 # ---- fields ----------------------------------------------------------------------------------------------------------------------------
 
-cdef int _parse_fields(Head head, const char* base, uint32_t offset, uint32_t end) noexcept nogil:
+cdef int _make_room(Head head) noexcept nogil:
+    """Make room for twice as many fields; 0 or NO_MEMORY."""
+    cdef bint is_inline = head.fields == head.inline_fields
+    cdef Field* fields = <Field*>realloc(NULL if is_inline else head.fields, 2 * head.room * sizeof(Field))
+    if fields == NULL:
+        return NO_MEMORY
+    if is_inline:
+        memcpy(fields, head.fields, head.room * sizeof(Field))
+    head.fields = fields
+    head.room *= 2
+    return 0
+
+
+cdef int _parse_fields(Head head, const char* base, uint32_t offset, uint32_t end, int most_fields) noexcept nogil:
     """Read all field lines; 0, HEAD_MALFORMED, HEAD_TOO_LARGE or NO_MEMORY."""
     cdef Field* field
-    cdef Field* room
     cdef int error
     while offset < end:
-        if head.count == INLINE_FIELDS:
-            room = <Field*>malloc(MAX_FIELDS * sizeof(Field))
-            if room == NULL:
-                return NO_MEMORY
-            for i in range(INLINE_FIELDS):
-                room[i] = head.fields[i]
-            head.fields = room
-        elif head.count == MAX_FIELDS:
+        if head.count == most_fields:
+            head.error = ERROR_FIELD_COUNT
             return HEAD_TOO_LARGE
+        if head.count == head.room and _make_room(head):
+            return NO_MEMORY
         field = &head.fields[head.count]
         error = parse_field_line(base, offset, end, field)
         if error == 0 and field.name != FIELD_OTHER:
@@ -191,9 +219,13 @@ cdef int _note_field(Head head, const char* base, Field* field) noexcept nogil:
             return ERROR_CODING
         head.chunked = True
     elif field.name == FIELD_EXPECT:
-        # RFC 9110 section 10.1.1: an HTTP/1.0 client does not wait for 100
-        if head.minor == 1 and field.value_len == 12 and soth_equals_lower(value, b"100-continue", 12):
-            head.expect_continue = True
+        if field.value_len == 12 and soth_equals_lower(value, b"100-continue", 12):
+            if head.minor == 1:
+                head.expect_continue = True
+            elif head.is_request:
+                # RFC 9110 section 10.1.1: an HTTP/1.0 client does not wait for 100, and is sent on as if it had not said so
+                field.hop = 1
+                head.has_hop = True
     elif field.name in (FIELD_CONNECTION, FIELD_KEEP_ALIVE, FIELD_PROXY_CONNECTION, FIELD_PROXY_AUTHORIZATION, FIELD_TE, FIELD_UPGRADE):
         field.hop = 1
         head.has_hop = True
@@ -232,37 +264,76 @@ cdef int _check_fields(Head head, const char* base) noexcept nogil:
 
 # ---- whole heads -----------------------------------------------------------------------------------------------------------------------
 
-cdef Py_ssize_t _parse_block(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, Py_ssize_t skipped,
+cdef int _parse_lines(Head head, const char* data, uint32_t end, int most_fields) noexcept nogil:
+    """Fill in the head whose final empty line begins at `end`; 0 or a code."""
+    cdef Py_ssize_t offset
+    cdef int code
+    if head.is_request:
+        offset = _request_line(head, data, end)
+    else:
+        offset = _status_line(head, data, end)
+    if offset < 0:
+        return HEAD_MALFORMED
+    code = _parse_fields(head, data, <uint32_t>offset, end, most_fields)
+    if code == 0:
+        code = _check_fields(head, data)
+        if code:
+            _refuse(head, code)
+            return HEAD_MALFORMED
+    return code
+
+
+cdef bytes _put_right(Head head, bytes block):
+    """Return the block as it should have been written."""
+    cdef list lines = block.split(b"\r\n")
+    cdef bytes authority = block[head.authority:head.authority + head.authority_len]
+    cdef Py_ssize_t i
+    if not head.is_request and len(lines[0]) == 12:
+        lines[0] += b" "
+    for i in range(1, len(lines) - 2):
+        name, colon, value = lines[i].partition(b":")
+        if not head.is_request:
+            lines[i] = name.rstrip(b" \t") + colon + value
+        elif name.lower() == b"host":
+            lines[i] = name + b": " + authority
+    return b"\r\n".join(lines)
+
+
+cdef void _forget_fields(Head head) noexcept nogil:
+    head.error = 0
+    head.count = 0
+    head.content_length = -1
+    head.length_repeated = head.chunked = head.expect_continue = head.has_hop = False
+    head.connection_close = head.connection_keep_alive = head.connection_upgrade = False
+    head.host = -1
+
+
+cdef Py_ssize_t _parse_block(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, int most_fields, Py_ssize_t skipped,
                              Py_ssize_t* scanned) except -100:
     """Find the end of the head that begins at `data`, `skipped` bytes into the caller's buffer, and parse it."""
-    cdef Py_ssize_t window = min(length, limit), offset
+    cdef Py_ssize_t window = min(length, limit)
     cdef size_t position = min(max(scanned[0] - skipped, <Py_ssize_t>0), window)
-    cdef Py_ssize_t end = soth_find_block_end(data, window, &position)
+    cdef Py_ssize_t end = soth_find_block_end(data, window, not head.is_request, &position)
     cdef int code
     scanned[0] = position + skipped
     if end < 0:
         return _refuse(head, block_error(end))
     if end == 0:
         return HEAD_TOO_LARGE if length >= limit else HEAD_MORE
-    if head.is_request:
-        offset = _request_line(head, data, <uint32_t>end - 2)
-    else:
-        offset = _status_line(head, data, <uint32_t>end - 2)
-    if offset < 0:
-        return HEAD_MALFORMED
-    code = _parse_fields(head, data, <uint32_t>offset, <uint32_t>end - 2)
+    code = _parse_lines(head, data, <uint32_t>end - 2, most_fields)
+    head.raw = PyBytes_FromStringAndSize(data, end) if code == 0 else b""
+    if code == HEAD_MALFORMED and (head.error in (ERROR_HOST_DISAGREES, ERROR_STATUS_SPACE)
+                                   or (head.error == ERROR_NAME_SPACE and not head.is_request)):
+        head.raw = _put_right(head, data[:end])
+        _forget_fields(head)
+        code = _parse_lines(head, PyBytes_AS_STRING(head.raw), <uint32_t>len(head.raw) - 2, most_fields)
     if code == NO_MEMORY:
         raise MemoryError
-    if code < 0:
-        return code
-    code = _check_fields(head, data)
-    if code:
-        return _refuse(head, code)
-    head.raw = PyBytes_FromStringAndSize(data, end)
-    return skipped + end
+    return skipped + end if code == 0 else code
 
 
-cdef Py_ssize_t parse_request_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, Py_ssize_t* scanned) except -100:
+cdef Py_ssize_t parse_request_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, int most_fields,
+                                   Py_ssize_t* scanned) except -100:
     cdef Py_ssize_t skipped = 0
     head.is_request = True
     if length >= 2 and data[0] == c"\r" and data[1] == c"\n":
@@ -272,30 +343,34 @@ cdef Py_ssize_t parse_request_head(Head head, const char* data, Py_ssize_t lengt
     # Refused before its line ends: what arrives on a proxy's port need not be HTTP (control bytes are left to the scan)
     if not soth_is_token_byte(data[skipped]) and soth_find_control(data + skipped, 1) == 1:
         return _refuse(head, ERROR_METHOD)
-    return _parse_block(head, data + skipped, length - skipped, limit, skipped, scanned)
+    return _parse_block(head, data + skipped, length - skipped, limit, most_fields, skipped, scanned)
 
 
-cdef Py_ssize_t parse_response_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, Py_ssize_t* scanned) except -100:
+cdef Py_ssize_t parse_response_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, int most_fields,
+                                    Py_ssize_t* scanned) except -100:
     cdef int error = _version_error(data, length)
     head.is_request = False
     if error:
         return _refuse(head, error)
-    return _parse_block(head, data, length, limit, 0, scanned)
+    return _parse_block(head, data, length, limit, most_fields, 0, scanned)
 
 
-cdef tuple _parse_bytes(bytes data, bint is_request, Py_ssize_t limit, Py_ssize_t* scanned):
+cdef tuple _parse_bytes(bytes data, bint is_request, Py_ssize_t limit, int most_fields, Py_ssize_t* scanned):
     """Parse for Python; here a code becomes an exception."""
     cdef Head head = Head.__new__(Head)
     cdef Py_ssize_t code
     if not 0 < limit <= MAX_LIMIT:
         raise ValueError(f"limit: {limit} is not in 1..{MAX_LIMIT}")
-    code = (parse_request_head if is_request else parse_response_head)(head, PyBytes_AS_STRING(data), len(data), limit, scanned)
+    if is_request:
+        code = parse_request_head(head, PyBytes_AS_STRING(data), len(data), limit, most_fields, scanned)
+    else:
+        code = parse_response_head(head, PyBytes_AS_STRING(data), len(data), limit, most_fields, scanned)
     if code > 0:
         return head, code
     if code == HEAD_MORE:
         return None
     if code == HEAD_TOO_LARGE:
-        text, status = f"the head is longer than {limit} bytes (max_http_head_bytes) or has more than {MAX_FIELDS} fields", 431
+        text, status = "the head " + too_large_text(head, limit, most_fields).decode(), 431
     else:
         text, status = head_error_text(head.error), 400
     raise WireError(text, side="client" if is_request else "upstream", status=status if is_request else 502)
@@ -313,14 +388,16 @@ cdef class HeadReader:
 
     cdef bint is_request
     cdef Py_ssize_t limit, scanned
+    cdef int most_fields
 
-    def __cinit__(self, bint is_request, Py_ssize_t limit=65536):
+    def __cinit__(self, bint is_request, Py_ssize_t limit=65536, int most_fields=USUAL_FIELDS):
         self.is_request = is_request
         self.limit = limit
+        self.most_fields = most_fields
 
     def feed(self, bytes data not None):
         """Parse `data`, all bytes that have arrived so far: answers and raises as `Head.parse_request` does."""
-        return _parse_bytes(data, self.is_request, self.limit, &self.scanned)
+        return _parse_bytes(data, self.is_request, self.limit, self.most_fields, &self.scanned)
 
 
 @cython.final
@@ -333,6 +410,7 @@ cdef class Head:
         self.content_length = -1
         self.host = -1
         self.fields = self.inline_fields
+        self.room = INLINE_FIELDS
 
     def __dealloc__(self):
         if self.fields != self.inline_fields:
@@ -376,19 +454,20 @@ cdef class Head:
         return target if self.form != TARGET_ABSOLUTE or target[0] == c"/" else b"/" + target
 
     @staticmethod
-    def parse_request(bytes data not None, Py_ssize_t limit=65536):
+    def parse_request(bytes data not None, Py_ssize_t limit=65536, int most_fields=USUAL_FIELDS):
         """Parse the request head at the start of `data`: (head, bytes consumed), or None when its end is not there yet.
 
-        `limit` is the most bytes that the head may have. Raises WireError, whose `status` is what the client is to be answered.
+        `limit` is the most bytes that the head may have, `most_fields` the most field lines. Raises WireError, whose
+        `status` is what the client is to be answered.
         """
         cdef Py_ssize_t scanned = 0
-        return _parse_bytes(data, True, limit, &scanned)
+        return _parse_bytes(data, True, limit, most_fields, &scanned)
 
     @staticmethod
-    def parse_response(bytes data not None, Py_ssize_t limit=65536):
+    def parse_response(bytes data not None, Py_ssize_t limit=65536, int most_fields=USUAL_FIELDS):
         """Parse the response head at the start of `data`; as `parse_request`, the status of a WireError is 502."""
         cdef Py_ssize_t scanned = 0
-        return _parse_bytes(data, False, limit, &scanned)
+        return _parse_bytes(data, False, limit, most_fields, &scanned)
 
     @property
     def version(self):

@@ -13,6 +13,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from soth_mitm._dataplane.body cimport BODY_DONE, BODY_FAILED, BODY_LENGTH, Body, body_error_text, body_frame, body_next, body_of_request
+from soth_mitm._dataplane.fields cimport USUAL_FIELDS
 from soth_mitm._dataplane.head cimport Head
 from soth_mitm._dataplane.view cimport View, view_bytes, view_of
 
@@ -201,7 +202,7 @@ cdef class BodyKeeper:
     cdef Collected collected
 
     def __cinit__(self, Head head not None, Py_ssize_t limit, Py_ssize_t trailer_limit=65536):
-        if body_of_request(&self.body, head, trailer_limit) < 0:
+        if body_of_request(&self.body, head, trailer_limit, USUAL_FIELDS) < 0:
             raise WireError(body_error_text(self.body.error), side="client", status=400)
         self.collected = new_collected(&self.body, limit)
 

@@ -284,9 +284,9 @@ cdef int parsed(Head head, bytes text, bint is_request) except -1:
     cdef Py_ssize_t scanned = 0
     cdef Py_ssize_t consumed
     if is_request:
-        consumed = parse_request_head(head, text, len(text), len(text), &scanned)
+        consumed = parse_request_head(head, text, len(text), len(text), len(text), &scanned)
     else:
-        consumed = parse_response_head(head, text, len(text), len(text), &scanned)
+        consumed = parse_response_head(head, text, len(text), len(text), len(text), &scanned)
     if consumed < 0:
         raise ValueError(f"not a valid message head: {head_error_text(head.error)}")
     if consumed != len(text):

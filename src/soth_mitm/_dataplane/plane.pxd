@@ -46,6 +46,7 @@ cdef class Plane:
 
     # sizes in bytes
     cdef public Py_ssize_t head_limit          # max_http_head_bytes
+    cdef public int most_fields                # max_header_fields: field lines of a head or trailer section
     cdef public Py_ssize_t body_limit          # body.max_size_bytes: what is collected or copied of one body
     cdef public Py_ssize_t queue_limit         # flow_runtime.dispatch_queue_capacity: chunks of a flow, flows of a connection
 

@@ -38,6 +38,7 @@ class Counters:
 @final
 class Plane:
     head_limit: int
+    most_fields: int
     body_limit: int
     queue_limit: int
     enforce: bool

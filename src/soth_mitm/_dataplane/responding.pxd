@@ -7,6 +7,7 @@ from soth_mitm._dataplane.head cimport Head
 # What answers the current request, moved on as far as it goes
 cdef class Responding(Conversation):
     cdef Py_ssize_t upstream_scanned   # of the upstream's inbox, for the head
+    cdef int interims                  # interim responses to the current request
 
     cdef int read_response_head(self) except -1        # and interim ones before it
     cdef int begin_response(self, Head head) except -1

@@ -1,18 +1,23 @@
 """The response's way, on one client connection: its head is read and passed on, then its body as it comes, or another protocol begins."""
 
-from soth_mitm._dataplane.body cimport BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_response
+from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_response
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_NONE, ANSWERING_RELAY, LATE_DOWNLOAD, SENDING_RELAY, SENDING_SENT, Conversation,
 )
-from soth_mitm._dataplane.fields cimport too_large_text
 from soth_mitm._dataplane.flow cimport Flow
-from soth_mitm._dataplane.head cimport HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, Head, head_error_text, parse_response_head
+from soth_mitm._dataplane.head cimport (
+    HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, Head, head_error_text, parse_response_head, too_large_text,
+)
 from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
 from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, move_response
 from soth_mitm._dataplane.upgrade cimport was_offered
 from soth_mitm._dataplane.writer cimport response_head_bytes
+
+
+cdef enum:
+    MOST_INTERIMS = 64         # before one response: each begins its time anew
 
 
 # not final: exchange derives from it
@@ -23,17 +28,19 @@ cdef class Responding(Conversation):
         cdef Upstream upstream = self.upstream
         cdef Head head
         cdef Py_ssize_t size, used
-        cdef bytes interim
+        cdef bytes interim, why
         while True:
             size = upstream.inbox.size()
             if size == 0:
                 return 0
             head = Head()
-            used = parse_response_head(head, upstream.inbox.data(), size, self.plane.head_limit, &self.upstream_scanned)
+            used = parse_response_head(head, upstream.inbox.data(), size, self.plane.head_limit, self.plane.most_fields,
+                                       &self.upstream_scanned)
             if used == HEAD_MORE:
                 return 0
             if used == HEAD_TOO_LARGE:
-                return self.fail_upstream(502, b"the upstream's response head is " + too_large_text(self.plane.head_limit))
+                why = too_large_text(head, self.plane.head_limit, self.plane.most_fields)
+                return self.fail_upstream(502, b"the upstream's response head " + why)
             if used == HEAD_MALFORMED:
                 return self.fail_upstream(502, b"the upstream's response is malformed: " + head_error_text(head.error).encode())
             upstream.inbox.consume(used)
@@ -43,25 +50,31 @@ cdef class Responding(Conversation):
                 return self.switch_protocols(head)
             if head.status >= 200:
                 return self.begin_response(head)
+            self.interims += 1
+            if self.interims > MOST_INTERIMS:
+                return self.fail_upstream(502, b"the upstream sent more than %d interim responses" % MOST_INTERIMS)
+            if self.sending == SENDING_SENT:
+                # it says that it is at work: its time begins anew
+                self.writable(upstream, not upstream.blocked)
             if self.flow.request.minor == 1 and not (head.status == 100 and self.flow.continued):
                 self.flow.stop_alternatives(head)
-                interim = response_head_bytes(head, False, False, False)
+                interim = response_head_bytes(head, False, False, False, False)
                 self.client.send_bytes(interim)
                 self.plane.counters.bytes_to_clients += len(interim)
-                self.client.flush()
 
     cdef int begin_response(self, Head head) except -1:
         cdef Flow flow = self.flow
         cdef bytes out
-        if body_of_response(&flow.response_body, head, flow.request.method, flow.request.minor, self.plane.head_limit) < 0:
-            return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
-        if (flow.response_body.kind == BODY_UNTIL_CLOSE or self.plane.draining
+        body_of_response(&flow.response_body, head, flow.request.method, self.plane.head_limit, self.plane.most_fields)
+        # which a client that speaks HTTP/1.0 cannot read
+        flow.unchunked = flow.response_body.kind == BODY_CHUNKED and flow.request.minor == 0
+        if (flow.response_body.kind == BODY_UNTIL_CLOSE or flow.unchunked or self.plane.draining
                 or ((self.is_pinned() or self.sending != SENDING_SENT) and not head.keeps_alive())):
             # the last: what is left of the upload will have nowhere to go
             self.keep = False
         flow.forget_collected()
         flow.begin_response(head)
-        out = response_head_bytes(head, not self.keep, self.keep and flow.request.minor == 0, False)
+        out = response_head_bytes(head, not self.keep, self.keep and flow.request.minor == 0, False, flow.request.minor == 0)
         self.client.send_bytes(out)
         self.plane.counters.bytes_to_clients += len(out)
         self.answered = True
@@ -81,7 +94,7 @@ cdef class Responding(Conversation):
             return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
         self.plane.counters.upgrades += 1
         flow.begin_response(head)
-        self.client.send_bytes(response_head_bytes(head, False, False, True))
+        self.client.send_bytes(response_head_bytes(head, False, False, True, False))
         self.client.flush()
         flow.tell_head()
         if self.over:

@@ -16,7 +16,7 @@ cdef extern from "scan.h" nogil:
     size_t soth_find_not_token(const char* p, size_t n) noexcept
     bint soth_equals_lower(const char* p, const char* lower, size_t n) noexcept
     bint soth_equals_fold(const char* p, const char* q, size_t n) noexcept
-    Py_ssize_t soth_find_block_end(const char* p, size_t n, size_t* scanned) noexcept
+    Py_ssize_t soth_find_block_end(const char* p, size_t n, bint loose, size_t* scanned) noexcept
 
 
 cdef extern from "hex.h" nogil:

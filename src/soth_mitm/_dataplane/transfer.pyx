@@ -95,7 +95,7 @@ cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1:
 cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1:
     cdef Body* body = &flow.response_body
     cdef const char* data = source.inbox.data()
-    cdef Py_ssize_t size = source.inbox.size(), total = 0, count
+    cdef Py_ssize_t size = source.inbox.size(), total = 0, sent = 0, relayed = 0, count
     cdef View payload, trailers
     cdef bint seeing = flow.copy is not None or flow.framer is not None
     cdef Moved moved
@@ -103,15 +103,24 @@ cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1:
         count = body_next(body, data + total, size - total, &payload, &trailers)
         if count <= 0:
             break
+        if flow.unchunked:
+            target.send(payload.ptr, payload.len)
+            relayed += payload.len
+        elif body.gap_len:
+            target.send(data + sent, total + body.gap - sent)
+            relayed += total + body.gap - sent
+            sent = total + body.gap + body.gap_len
         total += count
         if seeing and payload.len:
             flow.see_payload(payload)
         if trailers.len:
             flow.response_trailers = view_bytes(trailers)
     if total:
-        target.send(data, total)
+        if not flow.unchunked:
+            target.send(data + sent, total - sent)
+            relayed += total - sent
         flow.plane.counters.bytes_from_upstreams += total
-        flow.plane.counters.bytes_to_clients += total
+        flow.plane.counters.bytes_to_clients += relayed
         source.inbox.consume(total)
         if flow.frames:
             # traffic first, then the handler

@@ -150,7 +150,7 @@ class ClientConnection:
 
     async def _connect_head(self, data: bytes) -> Head | None:
         """Return the head of a CONNECT, taken off what has come; None, with nothing taken, when it begins otherwise."""
-        limit = self._config.max_http_head_bytes
+        limit, most_fields = self._config.max_http_head_bytes, self._config.max_header_fields
         parsed = None
         try:
             with self._arrival.within(self._snapshot.client_head):
@@ -159,7 +159,7 @@ class ClientConnection:
                     data = await self._arrival.read_more(len(data))
                 if not start.startswith(b"CONNECT "):
                     return None
-                while (parsed := Head.parse_request(data, limit)) is None:
+                while (parsed := Head.parse_request(data, limit, most_fields)) is None:
                     data = await self._arrival.read_more(len(data))
         except TimeoutError:
             raise WireError("the request head did not arrive in time (timeouts.client_head_ms)", side="client", status=408) from None

@@ -58,6 +58,7 @@ class Snapshot:
             self.calls.hooks,
             counters,
             head_limit=config.max_http_head_bytes,
+            most_fields=config.max_header_fields,
             body_limit=config.body.max_size_bytes,
             queue_limit=flow_runtime.dispatch_queue_capacity,
             enforce=config.intercept_mode == "enforce",
