@@ -234,6 +234,14 @@ class ConnectionPoolConfig(Struct, kw_only=True):
 
     max_connections_per_host: Annotated[int, count("Connections to one origin at once; further requests wait their turn.")] = 32
     idle_timeout_ms: Annotated[int, milliseconds("How long an unused connection is kept.")] = 60_000
+    unsafe_reuse_idle_ms: Annotated[
+        int,
+        milliseconds(
+            "A request that cannot be sent twice (POST, PATCH, a body that streams) goes over a new connection rather than over one that "
+            "was unused for longer: its upstream may be closing it at that moment, and the request could only fail.",
+            minimum=0,
+        ),
+    ] = 1000
     max_idle_per_host: Annotated[int, count("Unused connections kept per origin; 0 closes each after its request.", minimum=0)] = 8
     max_hosts: Annotated[
         int, count("Origins for which unused connections are kept; those of the origin asked for longest ago are closed first.")
@@ -335,6 +343,14 @@ class TimeoutsConfig(Struct, kw_only=True):
     client_idle_ms: Annotated[
         int, milliseconds("How long a client connection may be open without a request, before the first or between two.")
     ] = 120_000
+    half_closed_client_ms: Annotated[
+        int,
+        milliseconds(
+            "How long a client that has ended its direction (a FIN, behind a close_notify in TLS) waits for the next byte of its answer "
+            "before its request is cancelled: most have left. One that reset its connection is cancelled at once.",
+            minimum=0,
+        ),
+    ] = 1000
     client_tls_handshake_ms: Annotated[int, milliseconds("For the TLS handshake with a client, its ClientHello included.")] = 10_000
     upstream_tls_handshake_ms: Annotated[int, milliseconds("For the TLS handshake with an upstream; later is a 504.")] = 10_000
     body_idle_ms: Annotated[int, milliseconds("How long an HTTP/1 body may stand still, in either direction, before it is cut.")] = 300_000

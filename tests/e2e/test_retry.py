@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -53,7 +55,9 @@ def prepared(running: Running, origin: Origin) -> WireClient:
 
 
 class TestSentAgain:
-    @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "DELETE", "PUT"])
+    @pytest.mark.parametrize(
+        "method", ["GET", "HEAD", "OPTIONS", "TRACE", "DELETE", "PUT", "PROPFIND", "REPORT", "SEARCH", "QUERY", "VERSION-CONTROL", "ACL"]
+    )
     def test_what_does_no_harm_twice(self, proxy: ProxyFactory, plain_origin: Origin, end: End, method: str) -> None:
         fickle = Fickle(plain_origin, end)
         running = proxy()
@@ -116,12 +120,14 @@ class TestNotSentAgain:
         assert (metrics.retry_count, metrics.upstream_error_count) == (times - 1, 1)
         assert client.request("/after", "localhost").status == 200
 
-    @pytest.mark.parametrize("method", ["POST", "PATCH", "BREW"])
-    def test_what_may_do_harm_twice(self, proxy: ProxyFactory, plain_origin: Origin, end: End, method: str) -> None:
+    @pytest.mark.parametrize("framed", ["Content-Length: 2\r\n\r\nhi", "Content-Length: 0\r\n\r\n", "\r\n"], ids=["body", "empty", "none"])
+    @pytest.mark.parametrize("method", ["POST", "PATCH", "LOCK", "BREW", "PROPFIN", "PROPFINDS", "acl", "get"])
+    def test_what_may_do_harm_twice(self, proxy: ProxyFactory, plain_origin: Origin, end: End, method: str, framed: str) -> None:
+        """Though it is here as a whole: its body was collected for the decision."""
         fickle = Fickle(plain_origin, end)
         running = proxy()
         with prepared(running, plain_origin) as client:
-            self.fails(running, client, fickle, f"{method} /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi".encode())
+            self.fails(running, client, fickle, f"{method} /x HTTP/1.1\r\nHost: localhost\r\n{framed}".encode())
 
     def test_on_a_connection_that_was_new(self, proxy: ProxyFactory, plain_origin: Origin, end: End) -> None:
         fickle = Fickle(plain_origin, end)
@@ -175,3 +181,94 @@ class TestNotSentAgain:
         running = proxy(**{"upstream.retry_on_failure": False})
         with prepared(running, plain_origin) as client:
             self.fails(running, client, fickle, b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+class TestNotSentOverAnOldConnection:
+    """A request that could not be sent again goes over a new connection where the kept one was unused for long."""
+
+    KEY = "connection_pool.unsafe_reuse_idle_ms"
+    POST = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
+
+    def answered_by(self, running: Running, origin: Origin, request: bytes) -> int:
+        """Send a request, of a client of its own; return the number of the origin's connection that it came over."""
+        with running.tunnel(origin.port) as client:
+            client.send(request)
+            assert client.read_answer().status == 200
+        return origin.requests[-1].connection_index
+
+    def test_it_succeeds_though_the_upstream_closes(self, proxy: ProxyFactory, plain_origin: Origin, end: End) -> None:
+        """At a second request on a connection, which is how it looks when it was closing at that moment."""
+        fickle = Fickle(plain_origin, end)
+        running = proxy(**{self.KEY: 0})
+        for number in range(3):
+            assert self.answered_by(running, plain_origin, self.POST) == number
+        assert len(fickle.seen("/x")) == 3
+        metrics = running.metrics()
+        assert (metrics.retry_count, metrics.upstream_error_count, metrics.idle_upstream_connections) == (0, 0, 3)
+
+    def test_a_request_that_can_be_sent_again_takes_what_is_there(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy(**{self.KEY: 0})
+        get = b"GET /bytes/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        assert [self.answered_by(running, plain_origin, get) for _ in range(3)] == [0, 0, 0]
+
+    def test_a_body_that_streams_cannot(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy(InterceptHandler(), **{self.KEY: 0, "body.buffer_request_bodies": False})
+        put = b"PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
+        assert [self.answered_by(running, plain_origin, put) for _ in range(2)] == [0, 1]
+
+    def test_one_that_was_used_just_now_is_used(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy(**{self.KEY: 600_000})
+        assert [self.answered_by(running, plain_origin, self.POST) for _ in range(3)] == [0, 0, 0]
+
+    def test_where_there_is_no_room_the_oldest_goes(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy(**{self.KEY: 0, "connection_pool.max_connections_per_host": 1})
+        assert [self.answered_by(running, plain_origin, self.POST) for _ in range(3)] == [0, 1, 2]
+        assert running.metrics().upstream_connections == 1
+
+    def test_a_new_one_that_fails_is_done_without(self, proxy: ProxyFactory) -> None:
+        """The server serves one client and listens no more: the connection that is there is better than none."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        running = proxy(**{self.KEY: 0})
+        with running.tunnel(listening.getsockname()[1], "127.0.0.1") as client:
+            client.send(self.POST)
+            server, _ = listening.accept()
+            listening.close()
+            with server:
+                for _ in range(2):
+                    received = b""
+                    while not received.endswith(b"hi"):
+                        received += server.recv(65536)
+                    server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    assert client.read_answer().status == 200
+                    if not running.metrics().pool_hit_count:
+                        client.send(self.POST)
+
+
+class TestKeepAliveTimeout:
+    """`Keep-Alive: timeout=N` is the upstream's word on how long it keeps the connection; a part of that is left for what is under way."""
+
+    @pytest.mark.parametrize(
+        ("field", "used"),
+        [
+            ("timeout=0", False),
+            ("max=5, Timeout=0", False),
+            ("timeout=1", False),
+            ("timeout=30", True),
+            ("max=5", True),
+            ("xtimeout=0", True),
+            ("timeout=", True),
+            ("timeout=99999999999999999999", True),
+        ],
+    )
+    def test_it_is_obeyed(self, proxy: ProxyFactory, plain_origin: Origin, field: str, used: bool) -> None:
+        answer = f"HTTP/1.1 200 OK\r\nKeep-Alive: {field}\r\nContent-Length: 0\r\n\r\n".encode()
+        plain_origin.script(lambda connection, request: connection.send(answer))
+        running = proxy()
+        with running.tunnel(plain_origin.port) as client:
+            for turn in range(2):
+                assert client.request("/x", "localhost").get("keep-alive") is None
+                if turn == 0 and field == "timeout=1":
+                    # half a second of it is left out; the time itself is what is tested
+                    threading.Event().wait(0.6)
+        assert [request.connection_index for request in plain_origin.requests] == [0, 0 if used else 1]
+        assert running.metrics().retry_count == 0

@@ -16,6 +16,7 @@ from fuzz.operations import MANY, Operation
 from fuzz.scripted_handler import HOOKS, ScriptedHandler
 from soth_mitm import MitmConfig
 from soth_mitm.config_schema import Kind, specs
+from soth_mitm.config_sections import MAX_COUNT
 
 MOST_CLIENTS = 3
 MOST_OPERATIONS = 200
@@ -266,6 +267,7 @@ def settings_of(data: bytes) -> tuple[dict[str, object], tuple[str, ...], int, i
         "interception.strip_alt_svc": bool(flags & 64),
         "body.incomplete": "refuse" if flags & 128 else "show",
         "body.max_size_bytes": BODY_LIMITS[limits & 3],
+        "connection_pool.unsafe_reuse_idle_ms": 0 if limits & 32 else MAX_COUNT,
         "max_http_head_bytes": HEAD_LIMITS[limits >> 2 & 1],
         "flow_runtime.dispatch_queue_capacity": (128, 1, 2, 3)[limits >> 3 & 3],
         "connection_pool.max_connections_per_host": (32, 1, 2, 3)[pool & 3],

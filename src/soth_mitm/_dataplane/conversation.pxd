@@ -38,6 +38,7 @@ cdef enum Late:
     LATE_RESPONSE          # no response head: 504
     LATE_DOWNLOAD          # a response body that stopped: cut
     LATE_READER            # the client does not read: cut
+    LATE_HALF_CLOSED       # the client has ended its direction and nothing came for it: 504, or cut
 
 
 # The state of one client connection that speaks HTTP/1, and how it ends
@@ -56,6 +57,8 @@ cdef class Conversation(Party):
     cdef Deadline client_deadline
     cdef Deadline upstream_deadline
     cdef Deadline reader_deadline
+    cdef Deadline half_closed          # made when the client has ended its direction
+    cdef int64_t half_closed_at        # what it had been sent then
     cdef Py_ssize_t unsettled          # flows that have not ended or whose hooks have not, and a suspended on_request
     cdef bint keep                     # the client connection goes on after this flow
     cdef bint answered                 # the client has the head of a final response
@@ -91,6 +94,8 @@ cdef class Conversation(Party):
     cdef int stop(self) except -1
     cdef int leave(self) except -1             # close the client's connection in order, and stop
     cdef int check_end(self) except -1
+    cdef bint can_repeat(self) noexcept        # the request could be sent again, as far as it is for us and it to say
     cdef int may_retry(self) except -1
+    cdef int serve_half_closed(self) except -1
     cdef int next_head(self) except -1         # go on with a client that was held between two requests
     cdef int go_on(self) except -1             # read on from an upstream that was held

@@ -85,14 +85,15 @@ cdef class Conversation(Party):
 
     cdef int may_retry(self) except -1:
         # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
+        if self.flow.retried or self.upstream.served < 2 or self.is_pinned():
+            return False
+        return self.upstream.bytes_in == self.upstream_bytes_before and self.can_repeat()
+
+    cdef bint can_repeat(self) noexcept:
         cdef Flow flow = self.flow
-        if flow.retried or not self.plane.retry or self.upstream.served < 2 or self.is_pinned():
+        if not self.plane.retry or flow.request_body.state != BODY_DONE:
             return False
-        if self.upstream.bytes_in != self.upstream_bytes_before:
-            return False
-        if flow.request_body.state != BODY_DONE or (flow.request_body.kind != BODY_NONE and flow.collected is None):
-            return False
-        return flow.is_repeatable()
+        return (flow.request_body.kind == BODY_NONE or flow.collected is not None) and flow.is_repeatable()
 
     # --- ends
 
@@ -122,6 +123,7 @@ cdef class Conversation(Party):
             # whom the server knew by it is not to go on as if it still did
             self.keep = self.keep and not pinned
             return close_in_order(upstream, self.plane)
+        upstream.obey(flow.response)
         if not pinned and authenticates_connection(flow.request, flow.response):
             if self.pin is not None:
                 self.pin.close()
@@ -200,6 +202,8 @@ cdef class Conversation(Party):
         self.client_deadline.clear()
         self.upstream_deadline.clear()
         self.reader_deadline.clear()
+        if self.half_closed is not None:
+            self.half_closed.clear()
         if flow is not None:
             if self.sending == SENDING_CLAIM:
                 flow.route.pool.withdraw(self)
@@ -245,6 +249,8 @@ cdef class Conversation(Party):
             return self.upstream_gone(ConnectionResetError("the upstream closed the connection"))
         if endpoint is not self.client or self.over:
             return 0
+        if self.client.eof:
+            self.serve_half_closed()
         if self.sending == SENDING_HEAD:
             # a head that came before its end is answered
             return self.advance()
@@ -253,6 +259,16 @@ cdef class Conversation(Party):
         if not clean or self.flow.request_body.state != BODY_DONE:
             return self.cut(ConnectionResetError("the client closed the connection"))
         return 0
+
+    cdef int left(self, object endpoint) except -1:
+        return self.serve_half_closed() if endpoint is self.client and not self.over else 0
+
+    cdef int serve_half_closed(self) except -1:
+        # One that closed both directions looks the same. It is found out by what it is sent, so time runs only while it is sent nothing.
+        if self.half_closed is None:
+            self.half_closed = Deadline(self)
+        self.half_closed_at = self.client.bytes_out
+        return self.half_closed.set(self.plane.half_closed, LATE_HALF_CLOSED)
 
     cdef int lost(self, object endpoint, object error) except -1:
         if endpoint is self.client:
@@ -388,7 +404,16 @@ cdef class Conversation(Party):
             return 0
         if stage == LATE_IDLE:
             return self.leave()
-        if stage == LATE_COLLECT:
+        if stage == LATE_HALF_CLOSED:
+            if self.client.blocked or self.client.bytes_out != self.half_closed_at:
+                return self.serve_half_closed()
+            self.keep = False
+            if self.flow is None:
+                return self.leave()
+            if self.sending == SENDING_CLAIM:
+                self.flow.route.pool.withdraw(self)
+            self.answer(504, b"the client ended its direction, and nothing came for it in time (timeouts.half_closed_client_ms)", ())
+        elif stage == LATE_COLLECT:
             self.decide()
         elif stage == LATE_HEAD:
             self.refuse(408, b"the request head did not arrive in time (timeouts.client_head_ms)")

@@ -73,6 +73,8 @@ cdef class Endpoint:
 
     def eof_received(self):
         self.eof = True
+        if self.told_end and not self.gone:
+            self.party.left(self)
         self.deliver()
         return True
 

@@ -72,8 +72,6 @@ cdef class Exchange(Responding):
                     self.collect()
                 elif self.sending == SENDING_RELAY:
                     self.relay_request()
-                elif self.client.inbox.size():
-                    self.client.hold()
                 if self.over:
                     # what was just done has ended it, and the upstream is gone
                     break
@@ -271,7 +269,9 @@ cdef class Exchange(Responding):
         if self.pin is not None and self.use_pin():
             return 0
         self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
-        return self.route.pool.claim(self)
+        if self.can_repeat():
+            return self.route.pool.claim(self)
+        return self.route.pool.claim_fresh(self, self.plane.unsafe_idle)
 
     cdef int answer_last(self) except -1:
         # RFC 9110 section 7.6.2: it ends here, and is answered as by an origin

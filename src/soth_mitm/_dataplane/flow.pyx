@@ -12,7 +12,7 @@ from soth_mitm._dataplane.body cimport BODY_DONE
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.decode cimport decoder_for
 from soth_mitm._dataplane.fields cimport stop_fields
-from soth_mitm._dataplane.head cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE, Head
+from soth_mitm._dataplane.head cimport Head
 from soth_mitm._dataplane.headers cimport content_encoding_of
 from soth_mitm._dataplane.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook
 from soth_mitm._dataplane.kept cimport Collected, Copy, new_collected, new_copy
@@ -22,6 +22,7 @@ from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport OriginPool
 from soth_mitm._dataplane.streams cimport STREAM_GRPC, STREAM_NONE, Stream, framer_of, stream_of
+from soth_mitm._dataplane.target cimport is_idempotent
 from soth_mitm._dataplane.view cimport View, view_bytes
 
 
@@ -71,7 +72,7 @@ cdef class Flow(Party):
         return self.upgrade or stream_of(self.request) == STREAM_GRPC
 
     cdef bint is_repeatable(self) noexcept:
-        return self.request.method in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE)
+        return is_idempotent(self.request.method, self.request.base(), self.request.method_len)
 
     cdef Py_ssize_t collect(self, const char* data, Py_ssize_t size) except -1:
         cdef View trailers

@@ -6,6 +6,8 @@ cdef class Party:
     cdef int received(self, object endpoint) except -1
     # its peer will send no more; `clean` is false when TLS was cut without close_notify
     cdef int ended(self, object endpoint, bint clean) except -1
+    # its FIN came, after its close_notify
+    cdef int left(self, object endpoint) except -1
     # its connection is gone; comes exactly once, and last. `error` is None after an orderly close
     cdef int lost(self, object endpoint, object error) except -1
     # its transport's buffer is full (false) or has drained (true)

@@ -11,6 +11,9 @@ cdef class Party:
     cdef int ended(self, object endpoint, bint clean) except -1:
         return 0
 
+    cdef int left(self, object endpoint) except -1:
+        return 0
+
     cdef int lost(self, object endpoint, object error) except -1:
         return 0
 

@@ -64,6 +64,8 @@ cdef class Plane:
     cdef public bint draining                  # answers carry Connection: close
 
     # deadlines
+    cdef public double unsafe_idle             # connection_pool.unsafe_reuse_idle_ms, in seconds
+    cdef public DeadlineQueue half_closed      # timeouts.half_closed_client_ms: a client that has ended its direction
     cdef public DeadlineQueue client_head      # timeouts.client_head_ms: a head that has begun
     cdef public DeadlineQueue client_idle      # timeouts.client_idle_ms: between requests
     cdef public DeadlineQueue body_idle        # timeouts.body_idle_ms: a body that stopped moving, either way

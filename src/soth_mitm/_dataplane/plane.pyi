@@ -52,6 +52,8 @@ class Plane:
     on_ignored_block: Any
     strip_alt_svc: bool
     draining: bool
+    unsafe_idle: float
+    half_closed: DeadlineQueue
     client_head: DeadlineQueue
     client_idle: DeadlineQueue
     body_idle: DeadlineQueue

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, intptr_t
 
 from soth_mitm._dataplane.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.head cimport Head
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.plane cimport Counters
 
@@ -13,11 +14,15 @@ cdef class Upstream(Endpoint):
     cdef Parked parked
     cdef readonly int64_t served       # requests it was checked out for
     cdef bint seen_back                # it came back from a request once
+    cdef double idle_since             # when it was last put among the idle ones
+    cdef double usable_for             # how long it may be used from then on, by what its upstream said; < 0: it said nothing
     cdef intptr_t socket               # the system's handle, valid until `closing`
     cdef public object facts           # what the control plane knows of it: TLS version, certificate digest, ...
 
     # Give the party what lies unread in the socket of a connection that is broken, as far as it takes it
     cdef int hear_last_words(self) except -1
+    # Its upstream said `response`, and may have said in it how long it keeps the connection
+    cdef int obey(self, Head response) except -1
     # May it carry another request? To be asked while nobody uses it, right before one is sent
     cdef int is_live(self) except -1
 
@@ -48,6 +53,8 @@ cdef class OriginPool:
     cdef int claim(self, Party party) except -1
     # The same, but rather a new one than an idle one: for a retry, after an idle one turned out to be dead
     cdef int claim_new(self, Party party) except -1
+    # The same, but an idle one only if it was idle for no more than that many seconds, and rather a new one otherwise
+    cdef int claim_fresh(self, Party party, double idle_seconds) except -1
     # It waits no more
     cdef int withdraw(self, Party party) except -1
     # The exchange on it ended with both sides in order
@@ -59,6 +66,7 @@ cdef class OriginPool:
     # Its TLS session is good for the next one
     cdef int keep_session(self, Upstream upstream) except -1
     cdef int retire(self, Upstream upstream) except -1     # the same, and close it in order
-    cdef Upstream take_idle(self)
+    cdef Upstream take_idle(self, double idle_seconds)     # the one used last that is good; none that was idle for longer
+    cdef int wait(self, Party party) except -1
     cdef int dial_for_waiting(self) except -1
     cdef int hand_over(self, Upstream upstream, Party party) except -1

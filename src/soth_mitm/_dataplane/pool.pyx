@@ -4,12 +4,16 @@ import ssl
 from collections import deque
 
 cimport cython
+from cpython.time cimport monotonic
+from libc.math cimport INFINITY
 from libc.stdint cimport intptr_t
 
 from soth_mitm._dataplane.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.endpoint cimport Endpoint
+from soth_mitm._dataplane.head cimport FIELD_KEEP_ALIVE, Head
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.plane cimport Counters
+from soth_mitm._dataplane.scan cimport soth_equals_lower
 
 from soth_mitm.errors import WireError
 
@@ -26,6 +30,21 @@ cdef enum:
 SSL_ERROR = ssl.SSLError
 
 
+cdef double keep_alive_seconds(const char* value, Py_ssize_t length) noexcept nogil:
+    """Return the number behind `timeout=` in a Keep-Alive field, -1 if there is none."""
+    cdef Py_ssize_t at = 0, digits = 0
+    cdef double seconds = 0
+    while at + 8 < length:
+        if soth_equals_lower(value + at, b"timeout=", 8) and (at == 0 or value[at - 1] in (c" ", c"\t", c",", c";")):
+            at += 8
+            while at + digits < length and digits < 9 and c"0" <= value[at + digits] <= c"9":
+                seconds = seconds * 10 + (value[at + digits] - c"0")
+                digits += 1
+            return seconds if digits else -1
+        at += 1
+    return -1
+
+
 # not final: proxy/ adds asyncio.BufferedProtocol
 cdef class Upstream(Endpoint):
     """A connection to an origin, which serves one request after another, for any client.
@@ -40,6 +59,19 @@ cdef class Upstream(Endpoint):
     def connection_made(self, transport):
         Endpoint.connection_made(self, transport)
         self.socket = transport.get_extra_info("socket").fileno()
+
+    def __cinit__(self, *args, **kwargs):
+        self.usable_for = -1
+
+    cdef int obey(self, Head response) except -1:
+        cdef double seconds = -1
+        cdef int index = response.find_known(FIELD_KEEP_ALIVE) if response.has_hop else -1
+        if index >= 0:
+            seconds = keep_alive_seconds(response.base() + response.fields[index].value, response.fields[index].value_len)
+        if seconds >= 0:
+            # the last second is for what is under way when it closes
+            self.usable_for = seconds - min(1.0, seconds / 2)
+        return 0
 
     cdef int is_live(self) except -1:
         # not the arena's scratch space: there may lie what the client sent behind the request that wants to know
@@ -141,10 +173,19 @@ cdef class OriginPool:
         self.waiting = deque()
 
     cdef int claim(self, Party party) except -1:
-        cdef Upstream upstream = self.take_idle()
+        return self.claim_fresh(party, INFINITY)
+
+    cdef int claim_fresh(self, Party party, double idle_seconds) except -1:
+        cdef Upstream upstream = self.take_idle(idle_seconds)
         if upstream is not None:
             self.counters.pool_hits += 1
             return self.hand_over(upstream, party)
+        if self.idle and self.open >= self.max_open:
+            # the one that was unused for longest makes room
+            self.retire(<Upstream>self.idle[0])
+        return self.wait(party)
+
+    cdef int wait(self, Party party) except -1:
         self.waiting.append(party)
         self.dial_for_waiting()
         if self.dialling < len(self.waiting):
@@ -176,10 +217,11 @@ cdef class OriginPool:
                 self.counters.pool_stale += 1
                 return self.retire(upstream)
             return self.hand_over(upstream, <Party>self.waiting.popleft())
-        if self.max_idle == 0:
+        if self.max_idle == 0 or upstream.usable_for == 0:
             return self.retire(upstream)
         # requests come and go in waves: what is too much between two of them is closed when it stays too much
         upstream.parked.deadline.set(self.idle_deadline if len(self.idle) < self.max_idle else self.surplus_deadline, 0)
+        upstream.idle_since = monotonic()
         self.idle.append(upstream)
         return 0
 
@@ -210,11 +252,20 @@ cdef class OriginPool:
         self.forget(upstream)
         return upstream.finish()
 
-    cdef Upstream take_idle(self):
+    cdef Upstream take_idle(self, double idle_seconds):
         cdef Upstream upstream
+        cdef double idle_for
         while self.idle:
-            upstream = self.idle.pop()
+            upstream = self.idle[len(self.idle) - 1]
+            idle_for = monotonic() - upstream.idle_since
+            if idle_for > idle_seconds:
+                # and the others for longer
+                return None
+            self.idle.pop()
             upstream.parked.deadline.clear()
+            if 0 <= upstream.usable_for < idle_for:
+                self.retire(upstream)
+                continue
             if upstream.is_live():
                 return upstream
             self.blame(upstream, upstream.fault, True)
@@ -262,11 +313,19 @@ cdef class OriginPool:
         self.give_back(upstream)
 
     def failed(self, error):
-        """A dial ended in `error`, which the first waiter is told."""
+        """A dial ended in `error`, which the first waiter is told, unless there is a connection for it that it would have done without."""
+        cdef Upstream upstream
         self.dialling -= 1
         self.open -= 1
         if self.waiting:
-            (<Party>self.waiting.popleft()).refused(error)
+            upstream = self.take_idle(INFINITY)
+            if self.waiting and upstream is not None:
+                self.counters.pool_hits += 1
+                self.hand_over(upstream, <Party>self.waiting.popleft())
+            elif upstream is not None:
+                self.give_back(upstream)
+            elif self.waiting:
+                (<Party>self.waiting.popleft()).refused(error)
         self.dial_for_waiting()
 
     def limit(self, Py_ssize_t max_open, Py_ssize_t max_idle):

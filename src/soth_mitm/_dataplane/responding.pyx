@@ -104,6 +104,8 @@ cdef class Responding(Conversation):
         self.client_deadline.clear()
         self.upstream_deadline.clear()
         self.reader_deadline.clear()
+        if self.half_closed is not None:
+            self.half_closed.clear()
         upstream.pool.forget(upstream)
         self.upstream = None
         self.tunnel = Tunnel(self.plane, self.client, upstream, self.tunnel_ended)

@@ -48,6 +48,8 @@ cdef enum TargetError:
 
 # Methods are case-sensitive
 cdef int method_name(const char* method, uint32_t length) noexcept nogil
+# Is the method that `method_name` calls `name` known to do no harm twice?
+cdef bint is_idempotent(int name, const char* method, uint32_t length) noexcept nogil
 
 # 0 and `parts` filled in, or a TargetError. `target` is visible ASCII and not empty.
 cdef int parse_target(const char* target, uint32_t length, int method, Target* parts) noexcept nogil

@@ -5,7 +5,7 @@ policy that reads one host or path and an origin that reads another would not be
 """
 
 from libc.stdint cimport uint32_t
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr, memcmp, strchr
 
 from soth_mitm._dataplane.scan cimport soth_equals_fold, soth_equals_lower, soth_parse_authority
 
@@ -30,6 +30,23 @@ cdef int method_name(const char* method, uint32_t length) noexcept nogil:
             return METHOD_OPTIONS
         return METHOD_CONNECT if memcmp(method, b"CONNECT", 7) == 0 else METHOD_OTHER
     return METHOD_OTHER
+
+
+cdef bint is_idempotent(int name, const char* method, uint32_t length) noexcept nogil:
+    # of the methods without a name of ours, those that IANA's registry of HTTP methods calls idempotent (RFC 9110 section 16.1.1)
+    cdef const char* known = (
+        b"ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY LABEL LINK MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE "
+        b"ORDERPATCH PROPFIND PROPPATCH QUERY REBIND REPORT SEARCH UNBIND UNCHECKOUT UNLINK UPDATE UPDATEREDIRECTREF VERSION-CONTROL "
+    )
+    cdef const char* end
+    if name != METHOD_OTHER:
+        return name in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE)
+    while known[0]:
+        end = strchr(known, c" ")
+        if end - known == length and memcmp(known, method, length) == 0:
+            return True
+        known = end + 1
+    return False
 
 
 cdef int parse_target(const char* target, uint32_t length, int method, Target* parts) noexcept nogil:

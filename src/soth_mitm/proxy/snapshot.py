@@ -71,6 +71,8 @@ class Snapshot:
             allow=HandlerDecision.ALLOW,
             meant_to_block=meant_to_block,
             on_ignored_block=self._block_ignored,
+            unsafe_idle=config.connection_pool.unsafe_reuse_idle_ms / 1000,
+            half_closed=self._deadline(timeouts.half_closed_client_ms),
             client_head=self.client_head,
             client_idle=self.client_idle,
             body_idle=self._deadline(timeouts.body_idle_ms),
