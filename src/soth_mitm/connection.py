@@ -21,20 +21,34 @@ def _now() -> datetime:
 
 
 class ProcessInfo(msgspec.Struct, frozen=True, gc=False):
-    """The process that owns the client end of a connection. Whatever could not be observed is None."""
+    """The process that owns the client end of a connection. Whatever could not be observed is None.
+
+    Decide by `exe_path` or `uid`, which the kernel says. `exe_name`, `script_path`, `parent_process_name` and `bundle_id` are hints for
+    people: a program can call itself what it likes, by a copy under another name, a script's name, or a process title.
+    """
 
     pid: int
     """Process id, unique only while the process lives."""
     bundle_id: str | None = None
     """macOS: `CFBundleIdentifier` of the innermost application bundle that holds the executable."""
     exe_name: str | None = None
-    """File name of the executable; for an interpreter, the name of the program that it runs."""
+    """File name of the executable; for an interpreter, the name of the program that it runs. The client can choose it."""
     exe_path: str | None = None
-    """Real path of the executable; for an interpreter, the interpreter's."""
+    """Path of the executable as the kernel says it; for an interpreter, the interpreter's.
+
+    Linux: ends in ` (deleted)` where the file is no longer there, and begins with `/proc/PID/root` where this path is another file for us,
+    because the process lives among other mounts (a container, a namespace of its own).
+    """
     parent_pid: int | None = None
     """Process id of the parent."""
     parent_process_name: str | None = None
-    """Name of the parent as the system keeps it (Linux cuts it after 15 bytes)."""
+    """Name of the parent as the system keeps it (Linux cuts it after 15 bytes). The parent can choose it."""
+    uid: int | None = None
+    """Linux, macOS: the real user id, which is that of whoever started the process. None on Windows."""
+    interpreter_path: str | None = None
+    """`exe_path` where that is an interpreter (Python, Node, Ruby, Java and others), which runs whatever it is given; else None."""
+    script_path: str | None = None
+    """Path of the script that an interpreter was told to run, if it is a file; read from the command line, which the client can choose."""
 
 
 class TcpV4(msgspec.Struct, frozen=True, gc=False):

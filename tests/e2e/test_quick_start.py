@@ -95,8 +95,12 @@ def test_quick_start(origin: Origin, config: MitmConfig, monkeypatch: pytest.Mon
 
 def test_the_quick_start_leaves_a_trusted_agent_alone() -> None:
     gate = example("quick_start").Gate()
-    assert not gate.should_intercept_tls("api.example.com", soth_mitm.ProcessInfo(pid=1, exe_name="trusted-local-agent"))
-    assert gate.should_intercept_tls("api.example.com", soth_mitm.ProcessInfo(pid=1, exe_name="curl"))
+    trusted = "/opt/agent/bin/trusted-local-agent"
+    assert not gate.should_intercept_tls("api.example.com", soth_mitm.ProcessInfo(pid=1, exe_path=trusted))
+    # what merely calls itself so
+    copy = soth_mitm.ProcessInfo(pid=1, exe_name="trusted-local-agent", exe_path="/tmp/trusted-local-agent")
+    assert gate.should_intercept_tls("api.example.com", copy)
+    assert gate.should_intercept_tls("api.example.com", soth_mitm.ProcessInfo(pid=1, exe_path=f"{trusted} (deleted)"))
     assert gate.should_intercept_tls("api.example.com", None)
 
 

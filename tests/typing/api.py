@@ -30,7 +30,7 @@ class PlainHandler(InterceptHandler):
         print(meta.connection_id)
 
     def should_intercept_tls(self, host: str, process_info: ProcessInfo | None) -> bool:
-        return process_info is None or process_info.exe_name != "trusted-local-agent"
+        return process_info is None or process_info.exe_path != "/opt/agent/bin/trusted-local-agent"
 
     def on_tls_failure(self, host: str, error: TlsFailedError) -> None:
         print(host, error.side, error.reason)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 import psutil
 
 from soth_mitm.connection import ProcessInfo
-from soth_mitm.process.naming import program_name
+from soth_mitm.process.naming import is_interpreter, program_name, script_of
 
 _Value = TypeVar("_Value")
 
@@ -32,8 +33,11 @@ def describe(pid: int, bundle_id_of: Callable[[str], str | None] | None = None) 
             path = _readable(process.exe) or None
             argv = _readable(process.cmdline) or []
             parent = _readable(process.parent)
+            uid = _real_uid(process)
     except psutil.Error:
         return None
+    script = script_of(path or name, argv)
+    script_path = None if script is None else _real_path(process, script)
     return ProcessInfo(
         pid=pid,
         bundle_id=bundle_id_of(path) if path and bundle_id_of else None,
@@ -41,7 +45,17 @@ def describe(pid: int, bundle_id_of: Callable[[str], str | None] | None = None) 
         exe_path=path,
         parent_pid=parent.pid if parent else None,
         parent_process_name=_readable(parent.name) if parent else None,
+        uid=uid,
+        interpreter_path=path if path and is_interpreter(path) else None,
+        script_path=script_path if script_path and os.path.isfile(script_path) else None,
     )
+
+
+def _real_uid(process: psutil.Process) -> int | None:
+    if sys.platform == "win32":
+        return None
+    uids = _readable(process.uids)
+    return None if uids is None else int(uids.real)
 
 
 def _readable(read: Callable[[], _Value]) -> _Value | None:

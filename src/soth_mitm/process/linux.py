@@ -19,7 +19,7 @@ from soth_mitm._dataplane.holders import RecentHolders
 from soth_mitm._dataplane.sock_diag import SockDiag
 from soth_mitm.connection import ProcessInfo, SocketAddress
 from soth_mitm.process.address import interface_of, map_to_v6, pack_host
-from soth_mitm.process.naming import program_name
+from soth_mitm.process.naming import is_interpreter, program_name, script_of
 
 
 class SocketEntry(NamedTuple):
@@ -111,18 +111,38 @@ class LinuxProcesses:
         stat = self._stat(pid)
         if stat is None:
             return None
-        executable = self._link(f"{pid}/exe")
+        executable = self._executable(pid)
         argv = [os.fsdecode(word) for word in (self._read(f"{pid}/cmdline") or b"").removesuffix(b"\0").split(b"\0")]
         parent_name = self._read(f"{stat.parent_pid}/comm") if stat.parent_pid else None
-        if executable is not None:
-            executable = executable.removesuffix(" (deleted)")
+        name = (executable or stat.name).removesuffix(" (deleted)")
+        script = script_of(name, argv)
+        script_path = None if script is None else self._real_path(pid, script)
         return ProcessInfo(
             pid=pid,
-            exe_name=program_name(executable or stat.name, argv, lambda path: self._real_path(pid, path)),
+            exe_name=program_name(name, argv, lambda path: self._real_path(pid, path)),
             exe_path=executable,
             parent_pid=stat.parent_pid or None,
             parent_process_name=None if parent_name is None else os.fsdecode(parent_name).rstrip("\n"),
+            uid=parse_uid(self._read(f"{pid}/status") or b""),
+            interpreter_path=executable if executable is not None and is_interpreter(name) else None,
+            script_path=script_path if script_path is not None and os.path.isfile(script_path) else None,
         )
+
+    def _executable(self, pid: int) -> str | None:
+        """Return the path of the executable: the kernel's, changed so that it equals no path of ours that is another file.
+
+        Any user may make a namespace in which a file of its own is mounted at `/usr/bin/git`; the kernel's path is the one in there.
+        """
+        link = f"{self._proc}/{pid}/exe"
+        try:
+            path, run = os.readlink(link), os.stat(link)
+        except OSError:  # gone, not ours to read, or nowhere
+            return self._link(f"{pid}/exe")
+        try:
+            same = os.path.samestat(os.stat(path), run)
+        except OSError:
+            same = False
+        return path if same or path.endswith(" (deleted)") else f"{self._proc}/{pid}/root{path}"
 
     def _client_socket(self, client: SocketAddress, peer: SocketAddress) -> SocketEntry | None:
         if self._diag_usable:
@@ -224,6 +244,13 @@ def parse_stat(data: bytes) -> ProcessStat:
     head, _, tail = data.rpartition(b")")
     fields = tail.split()
     return ProcessStat(os.fsdecode(head.partition(b"(")[2]), int(fields[1]), f"{fields[19].decode()}.{fields[25].decode()}")
+
+
+def parse_uid(status: bytes) -> int | None:
+    """Return the real user id from /proc/<pid>/status, as our user namespace has it; None if it is not there."""
+    # the name, which stands first, cannot hold a line feed: the kernel escapes it
+    _, found, rest = status.partition(b"\nUid:\t")
+    return int(rest.split(None, 1)[0]) if found else None
 
 
 def _end(client: SocketAddress, peer: SocketAddress) -> tuple[bytes, int, bytes, int, int] | None:

@@ -142,6 +142,17 @@ def program_name(executable: str, argv: Sequence[str], resolve: Callable[[str], 
     return file_name(executable)
 
 
+def is_interpreter(executable: str) -> bool:
+    """Tell whether a file is named as an interpreter that we know."""
+    return _interpreter_of(file_name(executable)) is not None
+
+
+def script_of(executable: str, argv: Sequence[str]) -> str | None:
+    """Return the script or the module that an interpreter's command line names; None for any other program."""
+    interpreter = _interpreter_of(file_name(executable))
+    return None if interpreter is None else interpreter.program_of(argv[1:])
+
+
 def _interpreter_of(name: str) -> _Interpreter | None:
     name = name.lower().removesuffix(".exe")
     return next((interpreter for interpreter in _INTERPRETERS if interpreter.pattern.fullmatch(name)), None)

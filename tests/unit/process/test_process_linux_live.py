@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -63,7 +64,18 @@ def test_a_script(listener, tmp_path, attribution):
     script = tmp_path / "chatty_agent.py"
     script.write_text(CONNECT)
     with accepted(listener, [sys.executable, str(script), "127.0.0.1", str(listener.getsockname()[1])]) as (process, connection):
-        expected = ProcessInfo(process.pid, None, "chatty_agent", os.path.realpath(sys.executable), os.getpid(), own_name())
+        python = os.path.realpath(sys.executable)
+        expected = ProcessInfo(
+            process.pid,
+            None,
+            "chatty_agent",
+            python,
+            os.getpid(),
+            own_name(),
+            os.getuid(),
+            interpreter_path=python,
+            script_path=str(script),
+        )
         assert look(attribution, connection) == expected
         assert look(attribution, connection) == expected
     assert attribution.counters() == AttributionCounters(identity_hit=1, miss=1)
@@ -75,6 +87,58 @@ def test_a_module(listener, tmp_path, attribution):
     with accepted(listener, command, cwd=tmp_path) as (process, connection):
         info = look(attribution, connection)
         assert info is not None and (info.pid, info.exe_name) == (process.pid, "chatty_module")
+        assert (info.interpreter_path, info.script_path) == (info.exe_path, None)
+
+
+def copied_python(path: Path) -> dict[str, str]:
+    """Put a copy of this interpreter at `path`; return the environment in which it finds its library."""
+    shutil.copy2(os.path.realpath(sys.executable), path)
+    return {**os.environ, "PYTHONHOME": sys.base_prefix}
+
+
+def test_a_copy_under_another_name_is_known_by_its_path(listener, tmp_path, attribution):
+    copy = tmp_path / "git"
+    environment = copied_python(copy)
+    with accepted(listener, [str(copy), "-c", CONNECT, "127.0.0.1", str(listener.getsockname()[1])], env=environment) as (_, connection):
+        info = look(attribution, connection)
+    assert info is not None and (info.exe_name, info.exe_path, info.interpreter_path) == ("git", str(copy), None)
+
+
+def test_a_script_that_calls_itself_otherwise_is_known_by_its_interpreter(listener, tmp_path, attribution):
+    script = tmp_path / "git"
+    script.write_text(CONNECT)
+    with accepted(listener, [sys.executable, "git", "127.0.0.1", str(listener.getsockname()[1])], cwd=tmp_path) as (_, connection):
+        info = look(attribution, connection)
+    assert info is not None and info.exe_name == "git"
+    assert info.exe_path == info.interpreter_path == os.path.realpath(sys.executable)
+    assert (info.script_path, info.uid) == (str(script), os.getuid())
+
+
+def test_an_executable_that_is_no_longer_there_has_no_path_of_ours(listener, tmp_path, attribution):
+    copy = tmp_path / "tool"
+    environment = copied_python(copy)
+    command = [str(copy), "-c", CONNECT, "127.0.0.1", str(listener.getsockname()[1])]
+    with accepted(listener, command, env=environment) as (_, connection):
+        copy.unlink()
+        copy.write_text("another file in its place")
+        info = look(attribution, connection)
+    assert info is not None and (info.exe_name, info.exe_path) == ("tool", f"{copy} (deleted)")
+
+
+def test_an_executable_among_other_mounts_has_no_path_of_ours(listener, tmp_path, attribution):
+    """Any user may mount a file of its own over a trusted one, in a namespace of its own."""
+    trusted, copy = tmp_path / "trusted", tmp_path / "evil"
+    trusted.write_text("the file that we know by this path")
+    environment = copied_python(copy)
+    mount = f"mount --bind {copy} {trusted} && exec {trusted} -c '{CONNECT}' 127.0.0.1 {listener.getsockname()[1]}"
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*namespace, f"mount --bind {copy} {trusted}"], check=False).returncode:
+        pytest.skip("no namespaces can be made here")
+    with accepted(listener, [*namespace, mount], env=environment) as (process, connection):
+        info = look(attribution, connection)
+        assert info is not None and info.exe_path is not None
+        assert info.exe_path == f"/proc/{info.pid}/root{trusted}"
+        assert os.path.samefile(info.exe_path, copy)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")

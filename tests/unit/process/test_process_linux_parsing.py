@@ -124,6 +124,7 @@ class Procfs:
         (home / "fd").mkdir(parents=True)
         (home / "stat").write_text(f"{pid} ({name}) S {parent} " + "0 " * 17 + f"{start} " + "0 " * 24)
         (home / "comm").write_text(f"{name}\n")
+        (home / "status").write_text(f"Name:\t{name}\nUmask:\t0022\nUid:\t1000\t0\t0\t0\nGid:\t5\t5\t5\t5\n")
         (home / "cmdline").write_bytes(argv)
         if exe:
             (home / "exe").symlink_to(exe)
@@ -182,7 +183,9 @@ def test_a_mapped_client_stands_in_the_other_table(procfs):
 def test_describe(procfs):
     procfs.add(10, 1, name="shell with a name")
     procfs.add(20, 10, name="python3", argv=b"python3\0/srv/agent.py\0", exe="/usr/bin/python3.11")
-    assert procfs.system.describe(20) == ProcessInfo(20, None, "agent", "/usr/bin/python3.11", 10, "shell with a name")
+    interpreter = "/usr/bin/python3.11"
+    described = ProcessInfo(20, None, "agent", interpreter, 10, "shell with a name", uid=1000, interpreter_path=interpreter)
+    assert procfs.system.describe(20) == described
     assert procfs.system.describe(99) is None
 
 
@@ -190,8 +193,8 @@ def test_describe(procfs):
 def test_describe_what_may_be_read(procfs):
     procfs.add(20, 0, name="hidden", exe=None, argv=b"")
     procfs.add(30, 99, exe="/opt/tool (deleted)")
-    assert procfs.system.describe(20) == ProcessInfo(20, exe_name="hidden")
-    assert procfs.system.describe(30) == ProcessInfo(30, exe_name="tool", exe_path="/opt/tool", parent_pid=99)
+    assert procfs.system.describe(20) == ProcessInfo(20, exe_name="hidden", uid=1000)
+    assert procfs.system.describe(30) == ProcessInfo(30, exe_name="tool", exe_path="/opt/tool (deleted)", parent_pid=99, uid=1000)
 
 
 @linux_only
@@ -202,7 +205,9 @@ def test_a_relative_link_is_resolved_where_the_process_works(procfs, tmp_path):
     (tmp_path / "work/agent").symlink_to(package / "cli.js")
     procfs.add(20, 0, argv=b"node\0./agent\0", exe="/usr/bin/node")
     (procfs.root / "20/cwd").symlink_to(tmp_path / "work")
-    assert procfs.system.describe(20) == ProcessInfo(20, exe_name="@scope/agent", exe_path="/usr/bin/node")
+    node, script = "/usr/bin/node", str(package / "cli.js")
+    described = ProcessInfo(20, exe_name="@scope/agent", exe_path=node, uid=1000, interpreter_path=node, script_path=script)
+    assert procfs.system.describe(20) == described
 
 
 @linux_only

@@ -125,6 +125,8 @@ def test_psutil_describes_a_script(tmp_path):
         assert info is not None
         assert info.exe_name == "chatty_tool"
         assert info.exe_path == os.path.realpath(sys.executable)
+        assert (info.interpreter_path, info.script_path) == (info.exe_path, str(script))
+        assert info.uid == (os.getuid() if hasattr(os, "getuid") else None)
         assert info.bundle_id == f"bundle of {info.exe_path}"
         assert (info.parent_pid, info.parent_process_name) == (os.getpid(), psutil.Process().name())
         assert token is not None and token == identity.start_token(process.pid) != identity.start_token(os.getpid())
