@@ -1,4 +1,4 @@
-"""What holds for every test: uvloop, nothing left behind, and a name to blame when the interpreter itself dies.
+"""What holds for every test: its event loop, nothing left behind, and a name to blame when the interpreter itself dies.
 
 A module whose fixtures keep connections between its tests says `pytestmark = pytest.mark.shares_resources`; its ledger is then read when
 the module ends. Descriptors are compared per module, tolerance none; so a session-scoped fixture opens no descriptor.
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from soth_mitm.proxy import threaded
 from support.leaks import DescriptorWatch, outstanding, what_remains
 
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True, database=None)
@@ -24,10 +25,30 @@ FAILED = pytest.StashKey[bool]()
 RUNNING = pytest.StashKey[Path]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --loop."""
+    parser.addoption(
+        "--loop",
+        choices=("uvloop", "asyncio"),
+        default="uvloop",
+        help="the loop of every proxy in this process and of coroutine tests: the one that users get (uvloop, on Windows winloop), "
+        "or asyncio's own",
+    )
+
+
 @pytest.fixture(scope="module")
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Run coroutine tests on asyncio with the loop that users get: uvloop, on Windows winloop."""
-    return "asyncio", {"use_uvloop": True}
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Run coroutine tests on the loop that --loop names."""
+    return "asyncio", {"use_uvloop": request.config.getoption("--loop") == "uvloop"}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _loop_of_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let `start_in_thread` serve on the loop that --loop names."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--loop") == "asyncio":
+            patch.setattr(threaded, "new_event_loop", asyncio.new_event_loop)
+        yield
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

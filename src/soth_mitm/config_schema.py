@@ -126,10 +126,13 @@ class Spec:
     def from_document(self, value: Any) -> Any:
         """Return what a TOML document or mapping says for this key as the tree holds it: verified, its own copy, `~` expanded in paths."""
         self.verify(value)
-        if self.kind is Kind.PATH and value is not None:
-            return Path(value).expanduser()
-        if self.kind is Kind.PATHS:
-            return {name: Path(path).expanduser() for name, path in value.items()}
+        try:
+            if self.kind is Kind.PATH and value is not None:
+                return Path(value).expanduser()
+            if self.kind is Kind.PATHS:
+                return {name: Path(path).expanduser() for name, path in value.items()}
+        except RuntimeError:
+            raise self.error(f"names a home directory that this user does not have: {reprlib.repr(value)}; write the whole path") from None
         return list(value) if self.kind is Kind.TEXTS else value
 
     def from_text(self, text: str) -> Any:

@@ -357,4 +357,10 @@ class TimeoutsConfig(Struct, kw_only=True):
     tunnel_idle_ms: Annotated[
         int, milliseconds("How long a tunnel, WebSocket or other upgraded connection may be silent in both directions.")
     ] = 600_000
-    drain_ms: Annotated[int, milliseconds("How long `run_forever` and the command line let open flows finish on exit.", minimum=0)] = 10_000
+    drain_ms: Annotated[
+        int,
+        milliseconds(
+            "How long a shutdown lets open flows finish; tunnels and upgraded connections without traffic are closed after a second of it.",
+            minimum=0,
+        ),
+    ] = 8000

@@ -24,15 +24,15 @@ FLOORS = """
 2  config_derived config_later address_guard config_reference policy openings handler metrics
 3  tls: hardening ciphers names client_hello fingerprint failures bypass safe_files ca ca_files ca_rotation ca_formats leaf sessions
 3  tls: contexts
-3  tls.trust: command linux macos windows nss stores
+3  tls.trust: command linux macos windows nss stores installed
 3  tls: bundle environment
 3  process: address naming identity linux macos windows attribution
 3  observe:
 4  proxy: tally tasks threads loops protocols process_lookup learning calls snapshot resolver tls_facts dialler upstreams generation
-4  proxy: listener arrival client_tls inside client service handle threaded proxy
+4  proxy: listener arrival client_tls inside client service handle threaded signals proxy
 5  __init__
 5  doctor: origin programs children examination
-5  cli: exits configured shells handler_loading request_lines descriptors serving check_command ca_commands trust_commands doctor_command
+5  cli: exits configured shells handler_loading request_lines descriptors serving check_command trust_commands ca_commands doctor_command
 5  cli: commands
 5  __main__
 """

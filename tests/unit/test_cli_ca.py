@@ -18,12 +18,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from soth_mitm import CaPermissionError, load_ca_from_files, load_ca_from_pkcs12
+from soth_mitm import CaPermissionError, CertificateAuthority, load_ca_from_files, load_ca_from_pkcs12
 from soth_mitm.cli import ca_commands, shells, trust_commands
 from soth_mitm.cli.commands import cli
 from soth_mitm.tls.bundle import trust_files
-from soth_mitm.tls.ca_files import default_ca_paths
-from soth_mitm.tls.ca_rotation import previous_path
+from soth_mitm.tls.ca_files import ca_paths
+from soth_mitm.tls.ca_rotation import MAX_PREVIOUS, previous_path
 from soth_mitm.tls.environment import client_environment, runtimes_of
 from soth_mitm.tls.trust.stores import TrustReport
 from support.certs import TestCA
@@ -91,7 +91,7 @@ def test_show_for_people_and_without_a_ca() -> None:
 
 def test_export_in_each_format() -> None:
     done("generate")
-    ca = load_ca_from_files(*default_ca_paths())
+    ca = load_ca_from_files(*ca_paths(None, None))
     for form in ("pem", "der", "p12"):
         done("export", f"ca.{form}", "--format", form)
         assert b"PRIVATE" not in Path(f"ca.{form}").read_bytes()
@@ -103,7 +103,7 @@ def test_export_in_each_format() -> None:
 
 def test_export_to_standard_output() -> None:
     done("generate")
-    assert CliRunner().invoke(cli, ("ca", "export", "-")).stdout_bytes == load_ca_from_files(*default_ca_paths()).cert_pem
+    assert CliRunner().invoke(cli, ("ca", "export", "-")).stdout_bytes == load_ca_from_files(*ca_paths(None, None)).cert_pem
 
 
 def test_export_replaces_nothing_unasked() -> None:
@@ -125,7 +125,7 @@ def test_the_key_leaves_with_a_password_only() -> None:
     done("export", "asked.p12", "--format", "p12", "--with-key", stdin="secret\nsecret\n")
     Path("password").write_text("secret\nmore\n")
     done("export", "file.p12", "--format", "p12", "--with-key", "--password-file", "password")
-    ca = load_ca_from_files(*default_ca_paths())
+    ca = load_ca_from_files(*ca_paths(None, None))
     for name in ("asked.p12", "file.p12"):
         assert load_ca_from_pkcs12(Path(name).read_bytes(), "secret").fingerprint == ca.fingerprint
         assert os.name != "posix" or stat.S_IMODE(Path(name).stat().st_mode) == 0o600
@@ -150,7 +150,7 @@ def test_import_of_each_format() -> None:
         pkcs12.serialize_key_and_certificates(None, root.key, root.certificate, None, serialization.BestAvailableEncryption(b"secret"))
     )
     Path("password").write_text("secret\n")
-    cert_path, key_path = default_ca_paths()
+    cert_path, key_path = ca_paths(None, None)
     for arguments in (
         ("cert.pem", "key.pem"),
         ("both.pem",),
@@ -185,7 +185,7 @@ def test_what_cannot_be_imported_is_explained(arguments: tuple[str, ...], code: 
     Path("noise.p12").write_text("noise")
     result = call("import", *arguments)
     assert (result.exit_code, words in result.output) == (code, True), result.output
-    assert not default_ca_paths()[0].exists()
+    assert not ca_paths(None, None)[0].exists()
 
 
 def test_import_replaces_nothing_unasked() -> None:
@@ -197,7 +197,7 @@ def test_import_replaces_nothing_unasked() -> None:
     assert refused.exit_code == 22 and "--force" in refused.output and facts() == before
     done("import", "both.pem", "--force")
     assert facts()["sha256"] != before["sha256"]
-    kept = x509.load_pem_x509_certificate(previous_path(default_ca_paths()[0]).read_bytes())
+    kept = x509.load_pem_x509_certificate(previous_path(ca_paths(None, None)[0]).read_bytes())
     assert kept.fingerprint(hashes.SHA256()).hex() == before["sha256"]
 
 
@@ -205,16 +205,16 @@ def test_rotation_keeps_names_and_overlaps_until_its_end() -> None:
     done("generate", "--common-name", "Our Proxy", "--organization", "Us")
     before = facts()
     done("env")
-    bundle = trust_files(default_ca_paths()[0]).bundle
-    old_pem = default_ca_paths()[0].read_text()
+    bundle = trust_files(ca_paths(None, None)[0]).bundle
+    old_pem = ca_paths(None, None)[0].read_text()
     said = done("rotate")
     after = facts()
     assert str(before["sha256"]) in said and str(after["sha256"]) in said and "SIGHUP" in said and "--finish" in said
     assert (after["subject"], after["sha256"] != before["sha256"]) == ("CN=Our Proxy,O=Us", True)
-    assert after["replaced"] == str(previous_path(default_ca_paths()[0]))
-    assert old_pem in bundle.read_text() and default_ca_paths()[0].read_text() in bundle.read_text()
+    assert after["replaced"] == [str(previous_path(ca_paths(None, None)[0]))]
+    assert old_pem in bundle.read_text() and ca_paths(None, None)[0].read_text() in bundle.read_text()
     assert "deleted" in done("rotate", "--finish")
-    assert old_pem not in bundle.read_text() and default_ca_paths()[0].read_text() in bundle.read_text()
+    assert old_pem not in bundle.read_text() and ca_paths(None, None)[0].read_text() in bundle.read_text()
     assert facts()["replaced"] is None
     assert "no replaced CA" in done("rotate", "--finish")
     assert json.loads(done("rotate", "--json"))["changed"] is True
@@ -289,14 +289,14 @@ def test_without_a_ca_there_is_nothing_to_uninstall() -> None:
     for verb in ("uninstall", "status"):
         result = call(verb)
         assert result.exit_code == 22 and "does not exist" in result.output
-    assert not default_ca_paths()[0].exists()
+    assert not ca_paths(None, None)[0].exists()
 
 
 def test_the_replaced_ca_is_uninstalled_too(monkeypatch: pytest.MonkeyPatch) -> None:
     done("generate")
-    old = load_ca_from_files(*default_ca_paths()).certificate
+    old = load_ca_from_files(*ca_paths(None, None)).certificate
     done("rotate")
-    new = load_ca_from_files(*default_ca_paths())
+    new = load_ca_from_files(*ca_paths(None, None))
     trusted, refusal = [old], CaPermissionError("run: sudo y")
     asked: list[object] = []
 
@@ -309,17 +309,69 @@ def test_the_replaced_ca_is_uninstalled_too(monkeypatch: pytest.MonkeyPatch) -> 
             trusted.clear()
         return [TrustReport("system", False, changed)]
 
-    for module in (trust_commands, ca_commands):
-        monkeypatch.setattr(module, "uninstall_ca_system_trust", uninstall)
+    monkeypatch.setattr(trust_commands, "uninstall_ca_system_trust", uninstall)
     monkeypatch.setattr(ca_commands, "ca_trust_status", lambda ca: [TrustReport("system", ca in trusted)])
     # what may not be taken out of a trust store is not deleted either
     refused = call("rotate", "--finish")
     assert refused.exit_code == 22 and "run: sudo y" in refused.output and facts()["replaced"] is not None
     assert json.loads(done("uninstall", "--json")) == [{"store": "system", "trusted": False, "changed": True, "error": None}]
-    assert asked[1:] == [new, old]
+    assert asked[1:] == [old, new.trust_anchor]
     trusted.append(old)
     done("rotate", "--finish")
     assert trusted == [] and facts()["replaced"] is None
+
+
+def test_every_ca_that_was_installed_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the one that two rotations have replaced, and one that was imported over; `status` tells of them meanwhile."""
+    trusted: list[object] = []
+
+    def install(ca: CertificateAuthority, browsers: bool = True, **_: object) -> list[TrustReport]:
+        trusted.append(ca.trust_anchor)
+        return [TrustReport("system", True, True)]
+
+    def uninstall(anchor: object, browsers: bool = True) -> list[TrustReport]:
+        changed = anchor in trusted
+        trusted[:] = [other for other in trusted if other != anchor]
+        return [TrustReport("system", False, changed)]
+
+    monkeypatch.setattr(trust_commands, "install_ca_system_trust", install)
+    monkeypatch.setattr(trust_commands, "uninstall_ca_system_trust", uninstall)
+    for module in (trust_commands, ca_commands):
+        monkeypatch.setattr(
+            module, "ca_trust_status", lambda ca: [TrustReport("system", getattr(ca, "trust_anchor", ca) in trusted)], raising=False
+        )
+    done("generate")
+    done("install")
+    first = facts()
+    done("rotate")
+    done("rotate")
+    assert len(facts()["replaced"]) == 2
+    own = TestCA()
+    Path("both.pem").write_bytes(own.cert_pem + own.key_pem)
+    done("import", "both.pem", "--force")
+    lines = done("status").splitlines()
+    assert lines[0].startswith("not trusted") and lines[1].startswith("trusted") and str(first["sha256"])[:16] in lines[1]
+    # the CA itself may be gone by then
+    for path in ca_paths(None, None):
+        path.unlink()
+    assert json.loads(done("uninstall", "--json")) == [{"store": "system", "trusted": False, "changed": True, "error": None}]
+    assert trusted == []
+    assert call("uninstall").exit_code == 22, "nothing is remembered any more"
+
+
+def test_rotations_overwrite_no_replaced_ca() -> None:
+    done("generate")
+    seen = [facts()["sha256"]]
+    for _ in range(MAX_PREVIOUS):
+        done("rotate")
+        seen.append(facts()["sha256"])
+    kept = [x509.load_pem_x509_certificate(Path(path).read_bytes()).fingerprint(hashes.SHA256()).hex() for path in facts()["replaced"]]
+    assert kept == seen[:-1]
+    refused = call("rotate")
+    assert refused.exit_code == 22 and "--finish" in refused.output and facts()["sha256"] == seen[-1]
+    done("rotate", "--finish")
+    assert facts()["replaced"] is None
+    done("rotate")
 
 
 # --- env
@@ -327,7 +379,7 @@ def test_the_replaced_ca_is_uninstalled_too(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_env_names_what_it_wrote() -> None:
     text = done("env", "--proxy", "http://127.0.0.1:9", "--direct", "db.example", "--shell", "sh")
-    files = trust_files(default_ca_paths()[0])
+    files = trust_files(ca_paths(None, None)[0])
     assert files.bundle.is_file() and files.java_truststore.is_file()
     lines = text.splitlines()
     assert f"export SSL_CERT_FILE={files.bundle}" in lines
@@ -421,7 +473,7 @@ def test_the_shell_is_guessed() -> None:
 def test_a_running_proxy_takes_the_new_ca_on_sighup() -> None:
     Path("x.toml").write_text('bind = "127.0.0.1:0"\n[interception]\ndestinations = ["a.example:443"]\n')
     done("env", "--proxy", "http://127.0.0.1:1")
-    bundle = trust_files(default_ca_paths()[0]).bundle
+    bundle = trust_files(ca_paths(None, None)[0]).bundle
     bundle.write_text("stale")
     command = [sys.executable, "-m", "soth_mitm", "run", "--config", "x.toml"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -430,12 +482,12 @@ def test_a_running_proxy_takes_the_new_ca_on_sighup() -> None:
             greeting = [process.stdout.readline() for _ in range(5)]
             assert "--config x.toml)" in greeting[4]
             # it brings a bundle that is there up to date
-            assert default_ca_paths()[0].read_text() in bundle.read_text()
+            assert ca_paths(None, None)[0].read_text() in bundle.read_text()
             done("rotate")
             process.send_signal(signal.SIGHUP)
             said = [process.stdout.readline().strip() for _ in range(2)]
             assert said == ["reloaded; changed: nothing", f"new connections get certificates of the CA {facts()['sha256']}"]
-            previous_path(default_ca_paths()[1]).replace(default_ca_paths()[1])
+            previous_path(ca_paths(None, None)[1]).replace(ca_paths(None, None)[1])
             process.send_signal(signal.SIGHUP)
             said = [process.stdout.readline().strip() for _ in range(2)]
             assert said[1].startswith("the CA was not read again: ") and "do not belong together" in said[1]

@@ -33,10 +33,12 @@ cdef class Conversation(Party):
         self.reader_deadline = Deadline(self)
 
     def drain(self):
-        """Close when the current flow has ended, or now when there is none."""
+        """Close when the current flow has ended, or now when there is none; what was switched to ends when it is quiet."""
         self.plane.arena.check_thread()
         self.keep = False
-        if self.flow is None and self.tunnel is None and not self.over:
+        if self.tunnel is not None:
+            self.tunnel.drain()
+        elif self.flow is None and not self.over:
             self.leave()
 
     def abort(self):

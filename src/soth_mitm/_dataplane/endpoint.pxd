@@ -22,6 +22,8 @@ cdef class Endpoint:
     cdef object write_all              # transport.writelines, or None
 
     cdef readonly bint held            # reading is paused, by us
+    cdef bint shuts_socket             # a transport of asyncio's own: its write_eof() raises where the peer has gone
+    cdef bint shuts_late               # once all is written
     cdef bint is_behind                # the transport could not write all of what it was given
     cdef Py_ssize_t unsent             # bytes of what it was given since: counted by the budget
     cdef readonly bint blocked         # they are so many that it should get no more
@@ -54,6 +56,8 @@ cdef class Endpoint:
     cdef void count_undecrypted(self, Py_ssize_t length) noexcept
     cdef int flush_last(self) except -1        # and close_notify
     cdef int end_writing(self) except -1       # half-close, after close_notify
+
+    cdef int shut_writing(self) except -1
 
     # Ending
     cdef int finish(self) except -1            # orderly: close_notify, flush, close

@@ -35,6 +35,7 @@ cdef class Endpoint:
         self.write_out = transport.write
         if type(transport).__module__.startswith(_GATHERING_LOOPS):
             self.write_all = transport.writelines
+        self.shuts_socket = type(transport).__module__.startswith("asyncio.")
         # we are told of each byte that waits in the transport, and decide ourselves when it is too many
         transport.set_write_buffer_limits(0)
         note(LEDGER_ENDPOINT, 1)
@@ -86,6 +87,9 @@ cdef class Endpoint:
         self.is_behind = False
         self.arena.budget.give(self.unsent)
         self.unsent = 0
+        if self.shuts_late:
+            self.shuts_late = False
+            self.shut_writing()
         if self.blocked:
             self.blocked = False
             self.party.writable(self, True)
@@ -268,8 +272,24 @@ cdef class Endpoint:
         if self.closing:
             return 0
         self.flush_last()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        if not self.shuts_socket:
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+        elif self.is_behind:
+            self.shuts_late = True
+        else:
+            self.shut_writing()
+        return 0
+
+    cdef int shut_writing(self) except -1:
+        # asyncio's own write_eof() does the same, but its OSError for a peer that has gone reaches us, or nothing but the log
+        if self.closing:
+            return 0
+        try:
+            self.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        except OSError:
+            # the loop sees it, too, and connection_lost() follows
+            pass
         return 0
 
     # --- ending

@@ -73,5 +73,6 @@ cdef class Plane:
     cdef public DeadlineQueue response_head    # upstream.timeout_ms
     cdef public DeadlineQueue claim            # waiting for a connection of the pool
     cdef public DeadlineQueue tunnel_idle      # timeouts.tunnel_idle_ms
+    cdef public DeadlineQueue tunnel_quiet     # the same in a drain
     cdef public DeadlineQueue linger           # reading on after our last byte, so that it arrives
     cdef public DeadlineQueue pace             # flow_runtime.dispatch_queue_send_timeout_ms: how long a full queue paces its flow

@@ -61,6 +61,7 @@ class Plane:
     response_head: DeadlineQueue
     claim: DeadlineQueue
     tunnel_idle: DeadlineQueue
+    tunnel_quiet: DeadlineQueue
     linger: DeadlineQueue
     pace: DeadlineQueue
     def __new__(cls, arena: Arena, hooks: Hooks, counters: Counters, **settings: Any) -> Plane: ...

@@ -15,6 +15,7 @@ cdef class Tunnel(Party):
     cdef int ends                  # how many sides have said that they send no more
     cdef bint over
 
+    cdef int wait(self) except -1  # for the next byte
     cdef Endpoint across(self, object endpoint)
     cdef int forward(self, Endpoint source) except -1
     cdef int stop(self, object error) except -1

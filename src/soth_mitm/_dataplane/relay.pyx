@@ -14,7 +14,7 @@ cdef class Tunnel(Party):
     """Relays between `client` and `upstream` from now on, beginning with what lies in their inboxes.
 
     `on_end()` is called once. The tunnel ends when both sides have ended, when one is lost, or when nothing has moved for the plane's
-    `tunnel_idle`.
+    `tunnel_idle`; in a drain, for the much shorter `tunnel_quiet`.
     """
 
     def __cinit__(self, Plane plane not None, Endpoint client not None, Endpoint upstream not None, on_end):
@@ -31,7 +31,7 @@ cdef class Tunnel(Party):
         cdef Endpoint endpoint
         self.client.party = self
         self.upstream.party = self
-        self.deadline.set(self.plane.tunnel_idle, 0)
+        self.wait()
         for endpoint in (self.client, self.upstream):
             if endpoint.gone:
                 self.stop(None)
@@ -42,6 +42,15 @@ cdef class Tunnel(Party):
         for endpoint in (self.client, self.upstream):
             if not self.across(endpoint).blocked:
                 endpoint.release()
+
+    def drain(self):
+        """End as soon as nothing moves."""
+        self.plane.arena.check_thread()
+        if not self.over:
+            self.wait()
+
+    cdef int wait(self) except -1:
+        return self.deadline.set(self.plane.tunnel_quiet if self.plane.draining else self.plane.tunnel_idle, 0)
 
     cdef Endpoint across(self, object endpoint):
         return self.upstream if endpoint is self.client else self.client
@@ -65,12 +74,12 @@ cdef class Tunnel(Party):
         return 0
 
     cdef int received(self, object endpoint) except -1:
-        self.deadline.set(self.plane.tunnel_idle, 0)
+        self.wait()
         return self.forward(<Endpoint>endpoint)
 
     cdef int writable(self, object endpoint, bint now) except -1:
         if now:
-            self.deadline.set(self.plane.tunnel_idle, 0)
+            self.wait()
             self.across(endpoint).release()
         else:
             self.across(endpoint).hold()
@@ -90,6 +99,9 @@ cdef class Tunnel(Party):
         return self.stop(error)
 
     cdef int late(self, int stage) except -1:
+        if self.plane.draining and (self.client.blocked or self.upstream.blocked):
+            # it is not quiet: a slow reader has yet to take what came, and the drain has a deadline of its own
+            return self.wait()
         return self.stop(None)
 
     def abort(self):

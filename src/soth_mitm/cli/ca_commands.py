@@ -9,16 +9,17 @@ from typing import Any
 import click
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from soth_mitm.cli.configured import as_json, ca_paths, config_file, configured_ca, read_config
+from soth_mitm.cli.configured import as_json, config_file, configured_ca, configured_paths, read_config
 from soth_mitm.cli.exits import RUN_FAILED, START_FAILED, Failure, explained
+from soth_mitm.cli.trust_commands import other_anchors, take_out
 from soth_mitm.errors import CaError
 from soth_mitm.tls.bundle import trust_files, write_trust_files
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
 from soth_mitm.tls.ca_files import load_ca_from_files, save_ca
 from soth_mitm.tls.ca_formats import decrypt_key, load_ca_from_pkcs12, to_java_truststore, to_pkcs12
-from soth_mitm.tls.ca_rotation import end_overlap, previous_certificates, previous_path, replace_ca
+from soth_mitm.tls.ca_rotation import end_overlap, previous_anchors, replace_ca
 from soth_mitm.tls.safe_files import write_atomically
-from soth_mitm.tls.trust.stores import ca_trust_status, uninstall_ca_system_trust
+from soth_mitm.tls.trust.stores import ca_trust_status
 
 password_file = click.option(
     "--password-file", type=click.Path(path_type=Path), metavar="FILE", help="Read the password from the first line of FILE."
@@ -47,7 +48,7 @@ def path(config_path: str | None) -> None:
 def generate(common_name: str, organization: str, days: int, config_path: str | None) -> None:
     """Make a CA where there is none."""
     with explained():
-        cert_path, key_path = ca_paths(read_config(config_path))
+        cert_path, key_path = configured_paths(read_config(config_path))
         for there in (cert_path, key_path):
             if there.exists():
                 raise Failure(START_FAILED, f"{there} exists; `soth-mitm ca rotate` replaces a CA and keeps the old one trusted meanwhile")
@@ -61,14 +62,14 @@ def generate(common_name: str, organization: str, days: int, config_path: str | 
 def show(as_json: bool, config_path: str | None) -> None:
     """Show the CA: names, fingerprint, dates, files."""
     with explained():
-        cert_path, key_path = ca_paths(read_config(config_path))
+        cert_path, key_path = configured_paths(read_config(config_path))
         facts = _facts(load_ca_from_files(cert_path, key_path), cert_path, key_path)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
     for name, value in facts.items():
         if value is not None:
-            click.echo(f"{name.replace('_', ' '):<20} {value}")
+            click.echo(f"{name.replace('_', ' '):<20} {', '.join(value) if isinstance(value, list) else value}")
 
 
 @ca.command()
@@ -113,7 +114,7 @@ def export(target: Path, form: str, with_key: bool, force: bool, password_file: 
 def import_(source: Path, key: Path | None, force: bool, password_file: Path | None, config_path: str | None) -> None:
     """Take a CA of your own: FILE is a PKCS#12 file, or a PEM certificate (with its chain) beside its KEY."""
     with explained():
-        cert_path, key_path = ca_paths(read_config(config_path))
+        cert_path, key_path = configured_paths(read_config(config_path))
         if cert_path.exists() and not force:
             raise Failure(START_FAILED, f"{cert_path} exists; --force replaces it")
         authority = _imported(source, key, password_file)
@@ -129,11 +130,11 @@ def import_(source: Path, key: Path | None, force: bool, password_file: Path | N
 def rotate(finish: bool, as_json: bool, config_path: str | None) -> None:
     """Replace the CA by a new one with the same names; the old one stays trusted by the bundle until --finish."""
     with explained():
-        cert_path, key_path = ca_paths(read_config(config_path))
+        cert_path, key_path = configured_paths(read_config(config_path))
         authority = load_ca_from_files(cert_path, key_path)
         old = authority.fingerprint
         if finish:
-            _distrust_replaced(cert_path)
+            _distrust_replaced(authority, (cert_path, key_path))
             changed = end_overlap(cert_path, key_path)
         else:
             authority = _successor(authority)
@@ -142,22 +143,21 @@ def rotate(finish: bool, as_json: bool, config_path: str | None) -> None:
     if as_json:
         click.echo(json.dumps({"changed": changed} | _facts(authority, cert_path, key_path), indent=2))
     elif finish:
-        click.echo(f"deleted {previous_path(cert_path)} and its key" if changed else "there is no replaced CA any more")
+        click.echo("deleted what was kept of replaced CAs" if changed else "there is no replaced CA any more")
     else:
-        click.echo(f"old CA  {old}, kept as {previous_path(cert_path)}")
+        click.echo(f"old CA  {old}, kept as {list(previous_anchors(cert_path))[-1]}")
         click.echo(f"new CA  {authority.fingerprint}: {cert_path}")
         click.echo("next    send SIGHUP to a proxy that runs with --config, or restart it; connections that are open go on")
         click.echo("        where the old CA was installed: soth-mitm ca install")
         click.echo("        when no program has the old bundle any more: soth-mitm ca rotate --finish")
 
 
-def _distrust_replaced(cert_path: Path) -> None:
-    """Take the replaced CA out of the stores that still trust it; raises, before anything is deleted, where that is refused."""
-    for replaced in previous_certificates(cert_path)[-1:]:
-        if any(report.trusted for report in ca_trust_status(replaced)):
-            refused = [report.error for report in uninstall_ca_system_trust(replaced) if report.error is not None]
-            if refused:
-                raise refused[0]
+def _distrust_replaced(authority: CertificateAuthority, paths: tuple[Path, Path]) -> None:
+    """Take the replaced CAs out of the stores that still trust them; raises, before anything is deleted, where that is refused."""
+    if any(report.trusted for each in other_anchors(paths[0], authority.trust_anchor) for report in ca_trust_status(each)):
+        refused = [report.error for report in take_out(paths, browsers=True, replaced_only=True) if report.error is not None]
+        if refused:
+            raise refused[0]
 
 
 def _successor(old: CertificateAuthority) -> CertificateAuthority:
@@ -180,7 +180,6 @@ def _refresh(authority: CertificateAuthority, cert_path: Path) -> None:
 
 def _facts(authority: CertificateAuthority, cert_path: Path, key_path: Path) -> dict[str, Any]:
     certificate = authority.certificate
-    before = previous_certificates(cert_path)
     bundle = trust_files(cert_path).bundle
     return {
         "subject": certificate.subject.rfc4514_string(),
@@ -192,7 +191,7 @@ def _facts(authority: CertificateAuthority, cert_path: Path, key_path: Path) -> 
         "certificate": str(cert_path),
         "private_key": str(key_path),
         "bundle": str(bundle) if bundle.exists() else None,
-        "replaced": str(previous_path(cert_path)) if before else None,
+        "replaced": [str(path) for path in previous_anchors(cert_path)] or None,
     }
 
 

@@ -8,7 +8,7 @@ import click
 
 from soth_mitm.config import MitmConfig
 from soth_mitm.tls.ca import CertificateAuthority
-from soth_mitm.tls.ca_files import default_ca_paths, load_ca_from_files, load_or_create_ca
+from soth_mitm.tls.ca_files import ca_paths, load_ca_from_files, load_or_create_ca
 
 config_file = click.option("--config", "config_path", metavar="FILE", help="Read this TOML file; `soth-mitm config --defaults` writes one.")
 strict_preset = click.option("--strict", is_flag=True, help="Deny by default: the preset `strict`; see docs/enforcement.md.")
@@ -23,16 +23,14 @@ def read_config(path: str | None, *, strict: bool = False) -> MitmConfig:
     return MitmConfig.from_file(path, preset=preset)
 
 
-def ca_paths(config: MitmConfig) -> tuple[Path, Path]:
+def configured_paths(config: MitmConfig) -> tuple[Path, Path]:
     """Return where the CA's certificate and key lie under `config`."""
-    tls = config.tls
-    default_cert, default_key = default_ca_paths()
-    return Path(tls.ca_cert_path or default_cert), Path(tls.ca_key_path or default_key)
+    return ca_paths(config.tls.ca_cert_path, config.tls.ca_key_path)
 
 
 def configured_ca(config: MitmConfig) -> tuple[CertificateAuthority, Path]:
     """Return the CA, made if there is none, which is said on standard error, and where its certificate is."""
-    cert_path, key_path = ca_paths(config)
+    cert_path, key_path = configured_paths(config)
     authority, made = load_or_create_ca(cert_path, key_path)
     if made:
         click.echo(f"a CA was made: {cert_path}", err=True)
@@ -41,5 +39,5 @@ def configured_ca(config: MitmConfig) -> tuple[CertificateAuthority, Path]:
 
 def existing_ca(config: MitmConfig) -> tuple[CertificateAuthority, Path]:
     """Return the CA and where its certificate is; `CaError` if there is none."""
-    cert_path, key_path = ca_paths(config)
+    cert_path, key_path = configured_paths(config)
     return load_ca_from_files(cert_path, key_path), cert_path

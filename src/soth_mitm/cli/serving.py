@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from soth_mitm.addresses import ANY_ADDRESS, format_host_port
-from soth_mitm.cli.configured import ca_paths
 from soth_mitm.cli.descriptors import allow_connections
 from soth_mitm.cli.request_lines import RequestLines
 from soth_mitm.config import MitmConfig
@@ -21,8 +20,9 @@ from soth_mitm.handler import InterceptHandler
 from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.proxy.proxy import MitmProxyBuilder
+from soth_mitm.proxy.signals import StopSignals
 from soth_mitm.tls.bundle import trust_files
-from soth_mitm.tls.ca_files import load_ca_from_files
+from soth_mitm.tls.ca_files import ca_paths, load_ca_from_files
 
 ReadConfig = Callable[[], MitmConfig]
 
@@ -49,7 +49,9 @@ class Serving:
         proxy = MitmProxyBuilder(config, self._handler).build()
         too_few = allow_connections(config.max_concurrent_flows)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(self._serve(proxy.start, too_few))
+            fatal = runner.run(self._serve(proxy.start, too_few))
+        if fatal is not None:
+            raise fatal
 
     def _configured(self) -> MitmConfig:
         config = self._read()
@@ -59,11 +61,10 @@ class Serving:
             config.body.buffer_request_bodies = config.body.buffer_request_bodies and (self._holds_bodies or refuses)
         return config
 
-    async def _serve(self, start: Callable[[], Awaitable[MitmProxyHandle]], warning: str | None) -> None:
-        signals: asyncio.Queue[int] = asyncio.Queue()
+    async def _serve(self, start: Callable[[], Awaitable[MitmProxyHandle]], warning: str | None) -> BaseException | None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            _on_signal(loop, number, lambda number=number: signals.put_nowait(number))  # type: ignore[misc]
+        # without a file there is nothing to read again: SIGHUP says that the terminal is closed
+        signals = StopSignals(loop, hangup=self._config_path is None)
         handle = await start()
         if self._config_path is not None and sys.platform != "win32":
             loop.add_signal_handler(signal.SIGHUP, self._reload_soon, handle)
@@ -74,8 +75,9 @@ class Serving:
         # what is there now stays: the collector need not look through it again and again
         gc.collect()
         gc.freeze()
-        await signals.get()
+        await signals.wait_for_one(handle)
         await self._stop(handle, signals)
+        return handle.take_fatal()
 
     def _greet(self, handle: MitmProxyHandle) -> None:
         config = handle.current_config()
@@ -98,20 +100,13 @@ class Serving:
             except (CaError, OSError) as error:
                 self._say(Text(f"the combined bundle is not up to date: {error}", style="yellow"))
 
-    async def _stop(self, handle: MitmProxyHandle, signals: "asyncio.Queue[int]") -> None:
+    async def _stop(self, handle: MitmProxyHandle, signals: StopSignals) -> None:
         metrics = handle.metrics()
         if metrics.active_connections:
             self._say(Text(f"stopping: {metrics.active_connections} connection(s) may finish; a second signal cuts them", style="dim"))
-        shutdown = asyncio.ensure_future(handle.shutdown())
-        again = asyncio.ensure_future(signals.get())
-        await asyncio.wait((shutdown, again), return_when=asyncio.FIRST_COMPLETED)
-        again.cancel()
-        if not shutdown.done():
-            shutdown.cancel()
         try:
-            await shutdown
-        except asyncio.CancelledError:
-            self._say(Text("cut", style="dim"))
+            if await signals.shut_down(handle):
+                self._say(Text("cut", style="dim"))
         except ShutdownTimeoutError as error:
             self._say(Text(str(error), style="yellow"))
         metrics = handle.metrics()
@@ -136,7 +131,8 @@ class Serving:
 
     async def _take_new_ca(self, handle: MitmProxyHandle) -> None:
         """Sign with what `soth-mitm ca rotate` or `import` has put into the CA's files since the start."""
-        paths = ca_paths(handle.current_config())
+        tls = handle.current_config().tls
+        paths = ca_paths(tls.ca_cert_path, tls.ca_key_path)
         try:
             ca = await asyncio.to_thread(load_ca_from_files, *paths)
             if ca.fingerprint != handle.ca.fingerprint:
@@ -148,13 +144,6 @@ class Serving:
     def _say(self, line: Text) -> None:
         # a line stays a line, for those who grep
         self._console.print(line, soft_wrap=True)
-
-
-def _on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], None]) -> None:
-    if sys.platform == "win32":
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call))
-    else:
-        loop.add_signal_handler(number, call)
 
 
 def _example_url(destinations: list[str]) -> str:

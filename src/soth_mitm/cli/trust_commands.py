@@ -4,17 +4,22 @@ import json
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import click
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from soth_mitm.addresses import ANY_ADDRESS, format_host_port, parse_bind_address
-from soth_mitm.cli.configured import as_json, config_file, configured_ca, existing_ca, read_config
+from soth_mitm.cli.configured import as_json, config_file, configured_ca, configured_paths, existing_ca, read_config
 from soth_mitm.cli.exits import CONFIG_WRONG, START_FAILED, Failure, explained
 from soth_mitm.cli.shells import SHELLS, as_document, default_shell, script
 from soth_mitm.config import MitmConfig
 from soth_mitm.tls.bundle import write_trust_files
-from soth_mitm.tls.ca_rotation import previous_certificates
+from soth_mitm.tls.ca_files import load_ca_from_files
+from soth_mitm.tls.ca_rotation import previous_anchors
 from soth_mitm.tls.environment import DIRECT_HOSTS, client_environment, runtimes_of
+from soth_mitm.tls.trust.installed import forget, installed_anchors, remember
 from soth_mitm.tls.trust.stores import TrustReport, ca_trust_status, install_ca_system_trust, uninstall_ca_system_trust
 
 no_browsers = click.option("--no-browsers", is_flag=True, help="Leave the databases of Firefox and Chromium alone.")
@@ -28,6 +33,7 @@ def install(no_browsers: bool, as_json: bool, config_path: str | None) -> None:
     """Make this machine's programs trust the CA: the system's trust store, and browsers with one of their own."""
     with explained():
         authority, cert_path = configured_ca(read_config(config_path))
+        remember(cert_path, authority.trust_anchor)
         _report(install_ca_system_trust(authority, browsers=not no_browsers, certificate_path=cert_path), as_json)
 
 
@@ -36,24 +42,24 @@ def install(no_browsers: bool, as_json: bool, config_path: str | None) -> None:
 @as_json
 @config_file
 def uninstall(no_browsers: bool, as_json: bool, config_path: str | None) -> None:
-    """Undo `install`: take this CA, and the one that it replaced, out of the trust stores; no other."""
+    """Undo `install`: take this CA, and every one before it that was installed, out of the trust stores; no other."""
     with explained():
-        authority, cert_path = existing_ca(read_config(config_path))
-        reports = uninstall_ca_system_trust(authority, browsers=not no_browsers)
-        for replaced in previous_certificates(cert_path)[-1:]:
-            again = uninstall_ca_system_trust(replaced, browsers=not no_browsers)
-            reports = [replace(report, changed=report.changed or other.changed) for report, other in zip(reports, again, strict=True)]
-        _report(reports, as_json)
+        _report(take_out(configured_paths(read_config(config_path)), browsers=not no_browsers), as_json)
 
 
 @click.command()
 @as_json
 @config_file
 def status(as_json: bool, config_path: str | None) -> None:
-    """Show which trust stores trust the CA now."""
+    """Show which trust stores trust the CA now, and which still trust one before it."""
     with explained():
-        authority, _ = existing_ca(read_config(config_path))
-        _print(ca_trust_status(authority), as_json)
+        authority, cert_path = existing_ca(read_config(config_path))
+        reports = ca_trust_status(authority)
+        for other in other_anchors(cert_path, authority.trust_anchor):
+            fingerprint = other.fingerprint(hashes.SHA256()).hex()
+            note = f"the CA {fingerprint[:16]} from before; soth-mitm ca uninstall takes it out as well"
+            reports += [replace(report, store=f"{report.store}: {note}") for report in ca_trust_status(other) if report.trusted]
+        _print(reports, as_json)
 
 
 @click.command()
@@ -82,6 +88,37 @@ def env(proxy: str | None, direct: tuple[str, ...], shell: str | None, as_json: 
             raise click.UsageError(f"--proxy: {error}") from None
     groups = runtimes_of(environment)
     click.echo(as_document(environment, groups) if as_json else script(groups, shell or default_shell()), nl=False)
+
+
+def other_anchors(cert_path: Path, anchor: x509.Certificate | None) -> list[x509.Certificate]:
+    """Return the CAs besides `anchor` that stores may trust because of us."""
+    known = [*installed_anchors(cert_path), *previous_anchors(cert_path).values()]
+    return [other for index, other in enumerate(known) if other != anchor and other not in known[:index]]
+
+
+def take_out(paths: tuple[Path, Path], *, browsers: bool, replaced_only: bool = False) -> list[TrustReport]:
+    """Take the CA, unless `replaced_only`, and all before it out of the trust stores; return one report for each store.
+
+    Raises what `uninstall_ca_system_trust` raises, or `CaError` when there is neither a CA nor one that was installed.
+    """
+    cert_path, key_path = paths
+    current = None
+    if key_path.exists() or not installed_anchors(cert_path):
+        current = load_ca_from_files(cert_path, key_path).trust_anchor
+    anchors = other_anchors(cert_path, current)
+    if current is not None and not replaced_only:
+        anchors.append(current)
+    reports: dict[str, TrustReport] = {}
+    for anchor in anchors:
+        found = uninstall_ca_system_trust(anchor, browsers=browsers)
+        if browsers and not any(report.error or report.trusted for report in found):
+            forget(cert_path, [anchor])
+        for report in found:
+            before = reports.get(report.store, report)
+            trusted = None if None in (report.trusted, before.trusted) else report.trusted or before.trusted
+            error = report.error or before.error
+            reports[report.store] = TrustReport(report.store, trusted, report.changed or before.changed, error)
+    return list(reports.values())
 
 
 TRUST_COMMANDS = (install, uninstall, status, env)

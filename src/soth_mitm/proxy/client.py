@@ -115,7 +115,7 @@ class ClientConnection:
     def drain(self) -> None:
         """Let what is under way finish, and close."""
         self._arrival.draining = True
-        if isinstance(self._taken_over, Exchange):
+        if self._taken_over is not None:
             self._taken_over.drain()
         elif self._arrival.is_idle:
             self._endpoint.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -146,7 +147,8 @@ class Dialler:
         except OSError as error:
             if isinstance(error, WireError):
                 raise
-            reason = error.strerror or error
+            # asyncio's own loop puts the address in the place of the system's words
+            reason = os.strerror(error.errno) if error.errno else error.strerror or error
             # its traceback names the attempts, which hold it
             raise ConnectFailedError(f"cannot connect to {where}: {reason}", side="upstream", retryable=True) from error.with_traceback(
                 None

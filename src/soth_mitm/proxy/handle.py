@@ -14,7 +14,7 @@ from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.policy import Policy
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.service import Service
-from soth_mitm.tls.bundle import trust_files, write_trust_files
+from soth_mitm.tls.bundle import TrustFiles, trust_files, write_trust_files
 from soth_mitm.tls.bypass import TlsBypass
 from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_rotation import replace_ca
@@ -34,10 +34,10 @@ class MitmProxyHandle:
     def __init__(self, service: Service, listener: Listener, ca: CertificateAuthority, ca_paths: tuple[Path, Path] | None) -> None:
         self._service = service
         self._listener = listener
-        self._closed = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._closed = asyncio.Event()
         self._was_told = False
-        service.on_fatal = self._closed.set
+        service.on_fatal = service.on_over = self._closed.set
         self._ca = ca
         self._ca_paths = ca_paths
 
@@ -95,6 +95,11 @@ class MitmProxyHandle:
             policy = await asyncio.to_thread(_verified, config)
             self._service.reload(config, policy)
 
+    def reload_here(self, config: MitmConfig) -> None:
+        """Do as `reload`, at once: blocks while the patterns are checked."""
+        config = config.copy()
+        self._service.reload(config, _verified(config))
+
     async def rotate_ca(self, ca: CertificateAuthority) -> None:
         """Sign with `ca` from the next TLS handshake on; connections whose handshake is done go on under the old one.
 
@@ -105,6 +110,15 @@ class MitmProxyHandle:
         """
         if self._ca_paths is not None:
             await asyncio.to_thread(_write_rotated, ca, *self._ca_paths)
+        self._sign_with(ca)
+
+    def rotate_ca_here(self, ca: CertificateAuthority) -> None:
+        """Do as `rotate_ca`, at once: blocks while the files are written."""
+        if self._ca_paths is not None:
+            _write_rotated(ca, *self._ca_paths)
+        self._sign_with(ca)
+
+    def _sign_with(self, ca: CertificateAuthority) -> None:
         self._service.rotate_ca(ca)
         self._ca = ca
 
@@ -115,8 +129,14 @@ class MitmProxyHandle:
         and a truststore for Java beside the CA's certificate when they are not up to date. `environ` (None: the process's) is what
         NO_PROXY and JAVA_TOOL_OPTIONS are added to.
         """
-        cert_path = self.ca_certificate_path
-        files = await asyncio.to_thread(write_trust_files, self._ca, cert_path)
+        files = await asyncio.to_thread(write_trust_files, self._ca, self.ca_certificate_path)
+        return self._environment(files, environ)
+
+    def client_environment_here(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Do as `client_environment`, at once: blocks while the files are written."""
+        return self._environment(write_trust_files(self._ca, self.ca_certificate_path), environ)
+
+    def _environment(self, files: TrustFiles, environ: Mapping[str, str] | None) -> dict[str, str]:
         host = ANY_ADDRESS.get(self.address, self.address)
         proxy_url = f"http://{format_host_port(host, self.port)}"
         return client_environment(files, proxy_url, environ=os.environ if environ is None else environ, platform=sys.platform)
@@ -125,12 +145,9 @@ class MitmProxyHandle:
         """Stop accepting, finish what is under way within `timeout` (seconds; `timeouts.drain_ms` when None), cut the rest.
 
         Raises `ShutdownTimeoutError` when connections had to be cut. Nothing of the proxy is left afterwards, either way. A second call
-        waits for the first and returns.
+        waits for the first and returns; if its timeout ends earlier, so does the first one's. A call that is cancelled cuts what is left.
         """
-        try:
-            await self._service.shutdown(seconds_of(timeout, self._service.config.timeouts.drain_ms))
-        finally:
-            self._closed.set()
+        await self._service.shutdown(seconds_of(timeout, self._service.config.timeouts.drain_ms))
 
     async def wait_closed(self) -> None:
         """Wait until the proxy was shut down.

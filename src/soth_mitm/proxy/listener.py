@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import stat
+import weakref
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -88,6 +89,25 @@ def _refused(error: OSError, where: str) -> BindError:
     return BindError(error.errno, f"cannot listen on {where}: {(error.strerror or str(error)).lower()}: {hint}")
 
 
+# A forked child must be able to find them all
+_open: "weakref.WeakSet[Listener]" = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """Let a forked child (`multiprocessing`, `os.fork`) not keep the ports: nobody accepts there, and they could not be bound again.
+
+    The descriptors stay taken, by the null device: the child has objects that still hold their numbers, and will close them.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for listener in _open:
+        listener.let_go(null)
+    os.close(null)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
+
+
 class Listener:
     """The listening sockets of one proxy."""
 
@@ -96,6 +116,7 @@ class Listener:
         self._unix_path = unix_path
         self._unix_identity = None if unix_path is None else _identity(unix_path)
         self._servers: list[asyncio.Server] = []
+        _open.add(self)
         self.addresses: list[SocketAddress] = [listening.getsockname()[:2] for listening in sockets if listening.family != _AF_UNIX]
 
     @classmethod
@@ -133,6 +154,11 @@ class Listener:
         self._sockets = []
         if self._unix_path is not None and _identity(self._unix_path) == self._unix_identity:
             self._unix_path.unlink(missing_ok=True)
+
+    def let_go(self, null: int) -> None:
+        """Put the descriptor `null` in the place of each socket, in a child process."""
+        for listening in self._sockets:
+            os.dup2(null, listening.fileno(), inheritable=False)
 
     def is_ours(self, address: SocketAddress) -> bool:
         """Tell whether connecting to `address` would lead back to us. No name is looked up: the answer for one is no."""

@@ -1,8 +1,8 @@
 """The public way in: a builder, and a proxy that can be started."""
 
 import asyncio
-import signal
-import sys
+import logging
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
@@ -13,10 +13,13 @@ from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.proxy.service import Service
+from soth_mitm.proxy.signals import StopSignals
 from soth_mitm.proxy.threaded import ThreadedHandle
 from soth_mitm.tls.ca import CertificateAuthority
-from soth_mitm.tls.ca_files import default_ca_paths, load_or_create_ca, save_ca
+from soth_mitm.tls.ca_files import ca_paths, load_or_create_ca, save_ca
 from soth_mitm.tls.ciphers import check_ciphers
+
+log = logging.getLogger("soth_mitm.proxy")
 
 
 class MitmProxyBuilder:
@@ -78,21 +81,20 @@ class MitmProxy:
         tls = self._config.tls
         if self._given_ca is not None and (tls.ca_cert_path is None or tls.ca_key_path is None):
             return self._given_ca, None
-        default_cert, default_key = default_ca_paths()
-        cert_path = Path(tls.ca_cert_path) if tls.ca_cert_path is not None else default_cert
-        key_path = Path(tls.ca_key_path) if tls.ca_key_path is not None else default_key
+        cert_path, key_path = ca_paths(tls.ca_cert_path, tls.ca_key_path)
         if self._given_ca is not None:
             save_ca(self._given_ca, cert_path, key_path)
             return self._given_ca, (cert_path, key_path)
         ca, _ = load_or_create_ca(cert_path, key_path)
         return ca, (cert_path, key_path)
 
-    def start_in_thread(self) -> ThreadedHandle:
+    def start_in_thread(self, *, shutdown_timeout: float | timedelta | None = None) -> ThreadedHandle:
         """Start on a loop of its own in a thread of its own, and return when it listens. For programs without asyncio.
 
-        Raises what `start` raises.
+        `shutdown_timeout` (seconds; `timeouts.drain_ms` when None) is how long the handle's `shutdown()`, and leaving its `with` block, let
+        open flows finish. Raises what `start` raises.
         """
-        return ThreadedHandle(self.start)
+        return ThreadedHandle(self.start, shutdown_timeout)
 
     async def run(self) -> None:
         """Start and serve until cancelled, or until the handle's `shutdown`; drains for `timeouts.drain_ms` on the way out."""
@@ -100,44 +102,33 @@ class MitmProxy:
             await handle.wait_closed()
 
     def run_forever(self) -> None:
-        """Serve from a script, on a loop of its own (uvloop's), until SIGINT or SIGTERM."""
+        """Serve from a script, on a loop of its own (uvloop's), until SIGINT, SIGTERM or SIGHUP; a second one cuts what is left."""
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             fatal = runner.run(self._run_until_signal())
         if fatal is not None:
             raise fatal
 
     async def _run_until_signal(self) -> BaseException | None:
+        signals = StopSignals(asyncio.get_running_loop())
         handle = await self.start()
-        asked = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if sys.platform == "win32":
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(asked.set))
-            else:
-                loop.add_signal_handler(number, asked.set)
-        waits = [asyncio.ensure_future(asked.wait()), asyncio.ensure_future(handle.wait_ended())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for each in waits:
-            each.cancel()
-        return await self._end(handle)
-
-    @staticmethod
-    async def _end(handle: MitmProxyHandle) -> BaseException | None:
-        """Shut down; return what a hook raised for the owner to hear, which says more than that connections had to be cut."""
+        await signals.wait_for_one(handle)
         try:
-            await handle.shutdown()
-        except ShutdownTimeoutError:
-            fatal = handle.take_fatal()
-            if fatal is None:
-                raise
-            return fatal
+            await signals.shut_down(handle)
+        except ShutdownTimeoutError as late:
+            log.warning("%s", late)
         return handle.take_fatal()
 
     async def __aenter__(self) -> "MitmProxyHandle":
         return await self.start()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._handle is not None:
-            fatal = await self._end(self._handle)
-            if fatal is not None:
-                raise fatal
+        """Shut down; connections that had to be cut are logged, and are no error of the block."""
+        if self._handle is None:
+            return
+        try:
+            await self._handle.shutdown()
+        except ShutdownTimeoutError as late:
+            log.warning("%s", late)
+        fatal = self._handle.take_fatal()
+        if fatal is not None:
+            raise fatal

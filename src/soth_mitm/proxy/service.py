@@ -85,6 +85,8 @@ class Service:
         """The first exception that is no `Exception` which a hook raised: it is the owner's to hear."""
         self.on_fatal: Callable[[], object] | None = None
         """Called when there is one."""
+        self.on_over: Callable[[], object] | None = None
+        """Called when nothing of the proxy is left."""
         self.lookup = ProcessLookup(config)
         policy = Policy(config)
         self.learning = Learning(config, policy, self._tally)
@@ -93,6 +95,9 @@ class Service:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self._drain_until = 0.0
+        self._timeout: asyncio.Timeout | None = None
+        self._ending: asyncio.Task[int] | None = None
         self._over = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self._leaves = self._leaf_store(config)
@@ -187,6 +192,8 @@ class Service:
 
         `InvalidConfigError` changes nothing.
         """
+        if self._draining:
+            raise RuntimeError("the proxy is shutting down; nothing was reloaded")
         frozen = self.config.frozen_differences(config)
         if frozen:
             raise InvalidConfigError(frozen[0], f"cannot be changed by a reload; restart the proxy (all such changes: {', '.join(frozen)})")
@@ -221,10 +228,32 @@ class Service:
             generation.sign_with(self._leaves)
 
     async def shutdown(self, seconds: float) -> None:
-        """Stop accepting, let flows finish for `seconds`, cut the rest. `ShutdownTimeoutError` says how many were cut."""
-        if self._draining:
-            await self._idle.wait()
-            return
+        """Stop accepting, let flows finish for `seconds`, cut the rest. `ShutdownTimeoutError` says how many were cut.
+
+        A second call can only shorten that, and returns when all is over. To cancel the first one is to cut what is left.
+        """
+        until = self._loop.time() + seconds
+        first = self._ending is None
+        if self._ending is None:
+            self._drain_until = until
+            self._begin_to_drain()
+            # a task of its own: whoever asks for the end may be a hook, and is cancelled then
+            self._ending = self._loop.create_task(self._end(), name="soth-mitm shutdown")
+        else:
+            self._end_by(until)
+        try:
+            aborted = await asyncio.shield(self._ending)
+        except asyncio.CancelledError:
+            if first:
+                self._end_by(self._loop.time())
+                await asyncio.wait((self._ending,))
+            raise
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            await asyncio.wait((self._watch,))
+        if first and aborted:
+            raise ShutdownTimeoutError(aborted, seconds)
+
+    def _begin_to_drain(self) -> None:
         self._draining = True
         self.learning.end()
         self._listener.close()
@@ -233,9 +262,17 @@ class Service:
             generation.upstreams.retire()
         for connection in list(self._connections):
             connection.drain()
+
+    def _end_by(self, until: float) -> None:
+        self._drain_until = min(until, self._drain_until)
+        if self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(self._drain_until)
+
+    async def _end(self) -> int:
+        """Wait for what is under way, then cut; return how many connections were cut."""
         aborted = 0
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(self._drain_until) as self._timeout:
                 await self._idle.wait()
         except TimeoutError:
             aborted = len(self._connections)
@@ -244,9 +281,9 @@ class Service:
             await self._abort_all()
             raise
         finally:
+            self._timeout = None
             await self._close()
-        if aborted:
-            raise ShutdownTimeoutError(aborted, seconds)
+        return aborted
 
     async def _abort_all(self) -> None:
         for connection in list(self._connections):
@@ -261,15 +298,17 @@ class Service:
                     connection.end()
 
     async def _close(self) -> None:
-        if self._retiring:
-            await asyncio.wait(self._retiring)
-        for generation in self._generations:
-            await generation.close()
-        self.lookup.close()
-        self._minting.close()
-        self._over.set()
-        if self._watch is not None and self._watch is not asyncio.current_task():
-            await asyncio.wait((self._watch,))
+        try:
+            if self._retiring:
+                await asyncio.wait(self._retiring)
+            for generation in self._generations:
+                await generation.close()
+            self.lookup.close()
+            self._minting.close()
+        finally:
+            self._over.set()
+            if self.on_over is not None:
+                self.on_over()
 
     # --- figures
 

@@ -19,6 +19,8 @@ log = logging.getLogger("soth_mitm.proxy")
 
 # How long the last bytes of a connection that ends may take to arrive.
 LINGER_SECONDS = 5.0
+# How long a tunnel or an upgraded connection may be silent while the proxy drains.
+QUIET_SECONDS = 1.0
 # How long a hook that was cancelled at the proxy's end may take to return.
 HOOK_END_SECONDS = 1.0
 # How long idle upstream connections beyond connection_pool.max_idle_per_host are kept for the next wave of requests.
@@ -83,6 +85,7 @@ class Snapshot:
                 2 * (config.upstream.connect_timeout_ms + timeouts.upstream_tls_handshake_ms) + config.upstream.retry_delay_ms
             ),
             tunnel_idle=self._deadline(timeouts.tunnel_idle_ms),
+            tunnel_quiet=self._deadline(min(timeouts.tunnel_idle_ms, int(QUIET_SECONDS * 1000))),
             linger=self._deadline(int(LINGER_SECONDS * 1000)),
             pace=self._deadline(flow_runtime.dispatch_queue_send_timeout_ms),
         )

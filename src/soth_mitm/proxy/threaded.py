@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -21,65 +22,166 @@ log = logging.getLogger("soth_mitm.proxy")
 
 T = TypeVar("T")
 Start = Callable[[], Coroutine[Any, Any, MitmProxyHandle]]
+Timeout = float | timedelta | None
+
+log = logging.getLogger("soth_mitm.proxy")
+
+# How long a call that is under way when the proxy has ended may take; then it raises.
+LAST_CALLS_SECONDS = 2.0
+
+
+class _Ended(RuntimeError):
+    """The proxy has ended, before a call or during it."""
+
+    def __init__(self) -> None:
+        super().__init__("the proxy was shut down")
+
+
+class _LoopThread(threading.Thread):
+    """The thread of a handle, by which a call knows that it comes from inside a hook."""
+
+    def __init__(self, owner: "ThreadedHandle", run: Callable[[], None]) -> None:
+        super().__init__(target=run, name="soth-mitm", daemon=True)
+        self.owner = owner
 
 
 class ThreadedHandle:
-    """A running proxy as other threads see it; every method may be called from any of them. Also a context manager."""
+    """A running proxy as other threads see it; every method may be called from any of them. Also a context manager.
 
-    def __init__(self, start: Start) -> None:
+    Each call returns, or raises: `RuntimeError` when the proxy ends before the call is done. From inside a hook, which runs in the
+    proxy's own thread, the calls are made there and then, and the proxy stands still meanwhile; `shutdown` begins and returns, because it
+    would wait for the hook that waits for it; `wait_closed` raises `RuntimeError` for the same reason.
+    """
+
+    def __init__(self, start: Start, shutdown_timeout: Timeout = None) -> None:
+        self._shutdown_timeout = shutdown_timeout
         self._started = threading.Event()
         self._handle: MitmProxyHandle | None = None
         self._error: BaseException | None = None
         self._fatal: BaseException | None = None
         self._was_told = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, args=(start,), name="soth-mitm", daemon=True)
+        # guards the next two: a call is either made known to the loop while it lives, or told that it does not
+        self._lock = threading.Lock()
+        self._over = False
+        self._calls: set[Future[Any]] = set()
+        # of the loop's thread
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waits_for: ThreadedHandle | None = None
+        self._thread = _LoopThread(self, lambda: self._run(start))
         self._thread.start()
         self._started.wait()
-        if self._error is not None:
+        if self._handle is None:
             self._thread.join()
+            assert self._error is not None
             raise self._error
 
+    # --- in the thread
+
     def _run(self, start: Start) -> None:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            self._loop = runner.get_loop()
-            runner.run(self._serve(start))
+        try:
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._serve(start))
+        except BaseException as error:
+            # raised again in the thread that called start_in_thread, or waits for the end
+            self._error = error
+        finally:
+            with self._lock:
+                self._over = True
+                left = list(self._calls)
+            for call in left:
+                call.set_exception(_Ended())
+            self._started.set()
 
     async def _serve(self, start: Start) -> None:
+        self._handle = await start()
+        self._started.set()
         try:
-            self._handle = await start()
-        except BaseException as error:
-            # raised again in the thread that called start_in_thread
-            self._error = error
-            return
+            await self._handle.wait_ended()
+            self._fatal = self._handle.take_fatal()
+            if self._fatal is not None:
+                await self._shut_down(self._shutdown_timeout)
         finally:
-            self._started.set()
-        await self._handle.wait_ended()
-        self._fatal = self._handle.take_fatal()
-        if self._fatal is not None:
-            try:
-                await self._handle.shutdown()
-            except ShutdownTimeoutError as error:
-                log.warning("%s", error)
+            with self._lock:
+                self._over = True
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=LAST_CALLS_SECONDS)
+
+    def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _begin(self, call: Callable[[], Coroutine[Any, Any, T]], answer: Future[T]) -> None:
+        self._keep(call()).add_done_callback(lambda task: self._finish(task, answer))
+
+    def _finish(self, task: asyncio.Task[T], answer: Future[T]) -> None:
+        with self._lock:
+            self._calls.discard(answer)
+        if task.cancelled():
+            answer.set_exception(_Ended())
+        elif (error := task.exception()) is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(task.result())
+
+    # --- from any thread
 
     @property
     def _running(self) -> MitmProxyHandle:
         assert self._handle is not None
         return self._handle
 
+    @property
+    def _is_inside(self) -> bool:
+        return threading.current_thread() is self._thread
+
     def _on_loop(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Await `call()` on the loop, from another thread; `_Ended` if the loop ends before it is done."""
         assert self._loop is not None
-        if not self._thread.is_alive():
-            raise RuntimeError("the proxy was shut down")
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+        answer: Future[T] = Future()
+        with self._lock:
+            if self._over:
+                raise _Ended
+            self._calls.add(answer)
+            self._loop.call_soon_threadsafe(self._begin, call, answer)
+        thread = threading.current_thread()
+        if not isinstance(thread, _LoopThread):
+            return answer.result()
+        # a hook of another proxy, which stands still until this one answers: it must not wait for that one meanwhile
+        thread.owner._waits_for = self
+        try:
+            if self._waits_in_turn_for(thread.owner):
+                raise RuntimeError("hooks of two proxies call each other's handle, and each would wait for the other for ever")
+            return answer.result()
+        finally:
+            thread.owner._waits_for = None
+
+    def _waits_in_turn_for(self, other: "ThreadedHandle") -> bool:
+        seen: set[ThreadedHandle] = set()
+        handle: ThreadedHandle | None = self
+        while handle is not None and handle not in seen:
+            if handle is other:
+                return True
+            seen.add(handle)
+            handle = handle._waits_for
+        return False
 
     def _ask(self, question: Callable[[], T]) -> T:
-        """Call `question` on the loop; here, once the loop has ended and nothing changes any more."""
+        """Call `question` on the loop; here, where this is its thread, or once it has ended and nothing changes any more."""
 
         async def ask() -> T:
             return question()
 
-        return self._on_loop(ask) if self._thread.is_alive() else question()
+        if self._is_inside:
+            return question()
+        try:
+            return self._on_loop(ask)
+        except _Ended:
+            self._thread.join()
+            return question()
 
     @property
     def address(self) -> str:
@@ -107,7 +209,6 @@ class ThreadedHandle:
 
     def metrics(self) -> ProxyMetrics:
         """Return a consistent snapshot of all counters."""
-
         return self._ask(self._running.metrics)
 
     def tls_bypasses(self) -> list[TlsBypass]:
@@ -124,24 +225,47 @@ class ThreadedHandle:
 
     def reload(self, config: MitmConfig) -> None:
         """Apply `config` to connections that are accepted from now on. Raises `InvalidConfigError`, and then changes nothing."""
-        self._on_loop(lambda: self._running.reload(config))
+        if self._is_inside:
+            self._running.reload_here(config)
+        else:
+            self._on_loop(lambda: self._running.reload(config))
 
     def rotate_ca(self, ca: CertificateAuthority) -> None:
         """Sign with `ca` from the next TLS handshake on; see `MitmProxyHandle.rotate_ca`."""
-        self._on_loop(lambda: self._running.rotate_ca(ca))
+        if self._is_inside:
+            self._running.rotate_ca_here(ca)
+        else:
+            self._on_loop(lambda: self._running.rotate_ca(ca))
 
     def client_environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables with which a program goes through this proxy and trusts its CA; see `MitmProxyHandle`."""
+        if self._is_inside:
+            return self._running.client_environment_here(environ)
         return self._on_loop(lambda: self._running.client_environment(environ))
 
-    def shutdown(self, timeout: float | timedelta | None = None) -> None:
-        """Drain and stop, and end the thread. Raises `ShutdownTimeoutError` when connections had to be cut."""
-        if not self._thread.is_alive():
+    def shutdown(self, timeout: Timeout = None) -> None:
+        """Drain and stop, and end the thread. Raises `ShutdownTimeoutError` when connections had to be cut.
+
+        `timeout` is `start_in_thread`'s `shutdown_timeout` when None, else `timeouts.drain_ms`. A further call with a shorter one shortens
+        the drain; it waits for the end and returns. From inside a hook it begins the shutdown and returns at once.
+        """
+        timeout = self._shutdown_timeout if timeout is None else timeout
+        if self._is_inside:
+            self._keep(self._shut_down(timeout))
             return
         try:
             self._on_loop(lambda: self._running.shutdown(timeout))
+        except _Ended:
+            # it has ended, which was asked for
+            pass
         finally:
             self._thread.join()
+
+    async def _shut_down(self, drain: Timeout) -> None:
+        try:
+            await self._running.shutdown(drain)
+        except ShutdownTimeoutError as error:
+            log.warning("%s", error)
 
     def wait_closed(self) -> None:
         """Wait until the proxy was shut down.
@@ -149,15 +273,23 @@ class ThreadedHandle:
         A method of the handler that raises what is no `Exception` (`SystemExit`, `KeyboardInterrupt`, ...) ends the proxy, and this raises
         it; leaving a `with` block does so too.
         """
+        if self._is_inside:
+            raise RuntimeError("wait_closed() was called from inside a hook, for which the shutdown would wait in turn")
         self._thread.join()
         if self._fatal is not None:
             self._was_told = True
             raise self._fatal
+        if self._error is not None:
+            raise self._error
 
     def __enter__(self) -> "ThreadedHandle":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.shutdown()
+        """Shut down; connections that had to be cut are logged, and are no error of the block."""
+        try:
+            self.shutdown()
+        except ShutdownTimeoutError as late:
+            log.warning("%s", late)
         if not self._was_told:
             self.wait_closed()

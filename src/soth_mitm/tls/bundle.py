@@ -24,7 +24,7 @@ from soth_mitm.errors import CaMaterialError
 from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_files import StrPath
 from soth_mitm.tls.ca_formats import to_java_truststore
-from soth_mitm.tls.ca_rotation import previous_certificates
+from soth_mitm.tls.ca_rotation import previous_anchors
 from soth_mitm.tls.contexts import BUNDLE_MARK, der_certificates, system_roots, usable_certificates
 from soth_mitm.tls.safe_files import make_directories, write_atomically
 from soth_mitm.tls.trust.command import Run, run_command
@@ -50,7 +50,7 @@ class TrustFiles:
     certificate: Path
     """The CA's own certificate, PEM."""
     bundle: Path
-    """The system's roots and the CA, the one before it included while a rotation overlaps; PEM."""
+    """The system's roots and the CA, those before it included while a rotation overlaps; PEM."""
     java_truststore: Path
     """The same as PKCS#12, with the password `changeit`."""
 
@@ -67,7 +67,7 @@ def write_trust_files(ca: CertificateAuthority, cert_path: StrPath, *, roots: It
     `roots` (DER) take the place of the system's. Blocks for some 100 ms. Raises `CaPermissionError` where the directory is not ours.
     """
     files = trust_files(cert_path)
-    anchors = [ca.trust_anchor, *previous_certificates(cert_path)[-1:]]
+    anchors = [ca.trust_anchor, *previous_anchors(cert_path).values()]
     ours = [anchor.public_bytes(Encoding.DER) for anchor in anchors]
     certificates = dict.fromkeys([*ours, *(client_roots(os.environ) if roots is None else roots)])
     text = _bundle_text(ca, certificates)

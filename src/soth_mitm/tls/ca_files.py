@@ -6,10 +6,10 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from soth_mitm.errors import CaMaterialError, CaPermissionError
+from soth_mitm.errors import CaMaterialError, CaOperationError, CaPermissionError
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
 from soth_mitm.tls.safe_files import locked, make_directories, write_together
 
@@ -18,25 +18,41 @@ KEY_NAME = "soth-mitm-ca-key.pem"
 StrPath = str | os.PathLike[str]
 
 
-def default_ca_paths() -> tuple[Path, Path]:
-    """Return where the CA certificate and its key live unless the configuration says otherwise."""
-    directory = state_directory(sys.platform, os.environ, Path.home())
-    return directory / CERT_NAME, directory / KEY_NAME
+def ca_paths(cert_path: StrPath | None, key_path: StrPath | None) -> tuple[Path, Path]:
+    """Return where the CA certificate and its key live: where the configuration says, else in the user's state directory.
+
+    Raises `CaOperationError` where there is no such directory and one is needed: a container may have neither HOME nor a name for its user.
+    """
+    if cert_path is not None and key_path is not None:
+        return Path(cert_path), Path(key_path)
+    directory = state_directory(sys.platform, os.environ, Path.home)
+    return Path(cert_path or directory / CERT_NAME), Path(key_path or directory / KEY_NAME)
 
 
-def state_directory(platform: str, environ: Mapping[str, str], home: Path) -> Path:
-    """Return the user's state directory by the custom of `platform` (a value of `sys.platform`); SOTH_MITM_STATE_DIR wins."""
+def state_directory(platform: str, environ: Mapping[str, str], home_of_user: Callable[[], Path]) -> Path:
+    """Return the user's state directory by the custom of `platform` (a value of `sys.platform`); SOTH_MITM_STATE_DIR wins.
+
+    `home_of_user` is called where the home directory is needed; its RuntimeError is raised as `CaOperationError`.
+    """
     chosen = environ.get("SOTH_MITM_STATE_DIR")
     if chosen:
         return Path(chosen)
+    # The XDG base directory specification: a relative path is invalid and ignored.
+    given = environ.get("LOCALAPPDATA", "") if platform == "win32" else "" if platform == "darwin" else environ.get("XDG_STATE_HOME", "")
+    if given and (platform == "win32" or os.path.isabs(given)):
+        return Path(given) / "soth-mitm"
+    try:
+        home = home_of_user()
+    except RuntimeError as error:
+        raise CaOperationError(
+            "this user has no home directory to keep the CA in; set SOTH_MITM_STATE_DIR to a directory, or tls.ca_cert_path and "
+            "tls.ca_key_path to files"
+        ) from error
     if platform == "win32":
-        local = environ.get("LOCALAPPDATA")
-        return (Path(local) if local else home / "AppData" / "Local") / "soth-mitm"
+        return home / "AppData" / "Local" / "soth-mitm"
     if platform == "darwin":
         return home / "Library" / "Application Support" / "soth-mitm"
-    state = environ.get("XDG_STATE_HOME", "")
-    # The XDG base directory specification: a relative path is invalid and ignored.
-    return (Path(state) if os.path.isabs(state) else home / ".local" / "state") / "soth-mitm"
+    return home / ".local" / "state" / "soth-mitm"
 
 
 def load_ca_from_files(cert_path: StrPath, key_path: StrPath) -> CertificateAuthority:

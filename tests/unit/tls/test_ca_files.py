@@ -13,7 +13,7 @@ import pytest
 from soth_mitm.errors import CaMaterialError, CaOperationError, CaPermissionError
 from soth_mitm.tls import ca_files, safe_files
 from soth_mitm.tls.ca import generate_ca
-from soth_mitm.tls.ca_files import default_ca_paths, load_ca_from_files, load_or_create_ca, save_ca, state_directory
+from soth_mitm.tls.ca_files import ca_paths, load_ca_from_files, load_or_create_ca, save_ca, state_directory
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX modes")
 not_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
@@ -224,9 +224,9 @@ HOME = Path("/home/me")
     ],
 )
 def test_state_directory_by_platform(platform, environ, expected):
-    assert state_directory(platform, environ, HOME) == expected
+    assert state_directory(platform, environ, lambda: HOME) == expected
 
 
 def test_default_paths_are_in_the_state_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("SOTH_MITM_STATE_DIR", str(tmp_path))
-    assert default_ca_paths() == (tmp_path / "soth-mitm-ca.pem", tmp_path / "soth-mitm-ca-key.pem")
+    assert ca_paths(None, None) == (tmp_path / "soth-mitm-ca.pem", tmp_path / "soth-mitm-ca-key.pem")

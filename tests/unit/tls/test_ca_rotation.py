@@ -15,7 +15,7 @@ from soth_mitm.errors import CaMaterialError, CaOperationError, CaPermissionErro
 from soth_mitm.tls import ca_files, ca_rotation, safe_files
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca
 from soth_mitm.tls.ca_files import load_ca_from_files, load_or_create_ca
-from soth_mitm.tls.ca_rotation import end_overlap, previous_certificates, previous_path, replace_ca
+from soth_mitm.tls.ca_rotation import end_overlap, previous_anchors, previous_path, replace_ca
 from soth_mitm.tls.safe_files import locked
 
 Paths = tuple[Path, Path]
@@ -33,11 +33,11 @@ def previous(paths: Paths) -> CertificateAuthority:
 def test_the_replaced_pair_is_kept_and_usable(paths: Paths) -> None:
     old, _ = load_or_create_ca(*paths)
     new = generate_ca()
-    assert previous_certificates(paths[0]) == []
+    assert previous_anchors(paths[0]) == {}
     assert replace_ca(new, *paths)
     assert load_ca_from_files(*paths) == new
     assert previous(paths) == old
-    assert previous_certificates(paths[0]) == [old.certificate]
+    assert previous_anchors(paths[0]) == {previous_path(paths[0]): old.certificate}
     if os.name == "posix":
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in paths[0].parent.iterdir()}
         assert modes == {"ca.pem": 0o644, "ca.previous.pem": 0o644, "ca-key.pem": 0o600, "ca-key.previous.pem": 0o600}
@@ -51,12 +51,16 @@ def test_the_same_pair_again_changes_nothing(paths: Paths) -> None:
     assert previous(paths) == first
 
 
-def test_only_the_last_replaced_pair_is_kept(paths: Paths) -> None:
-    load_or_create_ca(*paths)
+def test_every_replaced_pair_is_kept(paths: Paths) -> None:
+    first, _ = load_or_create_ca(*paths)
     second, third = generate_ca(), generate_ca()
     replace_ca(second, *paths)
     replace_ca(third, *paths)
-    assert previous(paths) == second
+    assert previous(paths) == first
+    assert load_ca_from_files(previous_path(paths[0], 2), previous_path(paths[1], 2)) == second
+    assert list(previous_anchors(paths[0]).values()) == [first.certificate, second.certificate]
+    assert end_overlap(*paths)
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == ["ca-key.pem", "ca.pem"]
 
 
 def test_a_first_pair_replaces_nothing(paths: Paths) -> None:
@@ -72,7 +76,7 @@ def test_the_overlap_ends_once(paths: Paths) -> None:
     replace_ca(new, *paths)
     assert end_overlap(*paths)
     assert not end_overlap(*paths)
-    assert previous_certificates(paths[0]) == []
+    assert previous_anchors(paths[0]) == {}
     assert load_ca_from_files(*paths) == new
 
 
@@ -80,7 +84,7 @@ def test_a_damaged_previous_certificate_is_named(paths: Paths) -> None:
     load_or_create_ca(*paths)
     previous_path(paths[0]).write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     with pytest.raises(CaMaterialError, match="ca.previous.pem is damaged; delete it"):
-        previous_certificates(paths[0])
+        previous_anchors(paths[0])
 
 
 def test_files_that_are_not_ours_are_permission_errors(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +99,7 @@ def test_files_that_are_not_ours_are_permission_errors(paths: Paths, monkeypatch
         end_overlap(*paths)
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(CaPermissionError, match="cannot be read: permission denied"):
-        previous_certificates(paths[0])
+        previous_anchors(paths[0])
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
@@ -114,7 +118,7 @@ def test_a_write_that_fails_leaves_the_old_pair_in_place(paths: Paths, monkeypat
         replace_ca(generate_ca(), *paths)
     monkeypatch.undo()
     assert load_ca_from_files(*paths) == old
-    assert previous_certificates(paths[0]) == [] and sorted(paths[0].parent.iterdir()) == sorted(paths)
+    assert previous_anchors(paths[0]) == {} and sorted(paths[0].parent.iterdir()) == sorted(paths)
 
 
 def test_a_reader_in_between_waits_for_the_whole_pair(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

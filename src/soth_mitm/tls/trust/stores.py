@@ -100,7 +100,14 @@ def system_store(platform: str = sys.platform, run: Run = run_command, *, source
 
 def browser_stores(home: Path | None = None, run: Run = run_command) -> list[TrustStore]:
     """Return the NSS databases of this user. Windows has none here: NSS's certutil is not to be had there."""
-    return [] if sys.platform == "win32" else [NssStore(run, path) for path in find_databases(home or Path.home())]
+    if sys.platform == "win32":
+        return []
+    try:
+        home = home or Path.home()
+    except RuntimeError:
+        # a user without a home directory has no browser's databases
+        return []
+    return [NssStore(run, path) for path in find_databases(home)]
 
 
 def _anchor(ca: Trusted) -> x509.Certificate:
