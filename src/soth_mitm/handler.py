@@ -19,7 +19,11 @@ What holds for all of them:
 - For one flow the order is `on_request`, `on_response`, `on_stream_chunk`..., `on_stream_end`, one at a time. Different flows interleave.
 """
 
+import inspect
+import re
 from collections.abc import Awaitable
+from difflib import SequenceMatcher
+from types import FunctionType, ModuleType
 from uuid import UUID
 
 from soth_mitm._dataplane.messages import RawRequest, RawResponse, StreamChunk
@@ -37,6 +41,31 @@ HOOKS = (
     "on_stream_end",
     "on_connection_close",
 )
+
+
+# What handlers of other tools are called there (mitmproxy, hudsucker, proxy.py, mockttp), and what comes nearest here.
+OTHER_TOOLS = {
+    "request": "on_request",
+    "requestheaders": "on_request",
+    "response": "on_response",
+    "responseheaders": "on_response",
+    "http_connect": "should_intercept_tls",
+    "tls_clienthello": "should_intercept_tls",
+    "tls_failed_client": "on_tls_failure",
+    "tls_failed_server": "on_tls_failure",
+    "websocket_message": "on_stream_chunk",
+    "client_connected": "on_connection_open",
+    "client_disconnected": "on_connection_close",
+    "handle_request": "on_request",
+    "handle_response": "on_response",
+    "handle_client_request": "on_request",
+    "handle_upstream_chunk": "on_stream_chunk",
+    "should_intercept": "should_intercept_tls",
+    "before_request": "on_request",
+    "after_response": "on_response",
+}
+# How like a hook's name another name is that is taken for it: `on_requests` is 0.95, `on_request_id` 0.87.
+LIKENESS = 0.88
 
 
 class InterceptHandler:
@@ -134,3 +163,61 @@ def _is_overridden(handler: object, name: str) -> bool:
     if not callable(hook):
         raise TypeError(f"{type(handler).__name__}.{name} must be a method, got {hook!r}")
     return getattr(hook, "__func__", hook) is not getattr(InterceptHandler, name)
+
+
+def check_handler(handler: object) -> None:
+    """Refuse a handler that guards nothing, which would let everything pass without a word. `TypeError` names the nearest hook.
+
+    `InterceptHandler()` itself is one that wants to look at nothing.
+    """
+    if isinstance(handler, ModuleType):
+        raise TypeError(f"the handler is the module {handler.__name__}; pass an object whose class has the methods, such as on_request")
+    if isinstance(handler, FunctionType) or inspect.ismethod(handler) or inspect.isbuiltin(handler):
+        raise TypeError(f"the handler is the function {handler.__qualname__}; pass an object whose class has it as its method on_request")
+    overridden = overridden_hooks(handler)
+    names = _methods_of(handler)
+    for name in names:
+        hook = _meant(name)
+        if hook is not None and hook not in overridden:
+            raise TypeError(
+                f"{type(handler).__name__}.{name} is never called: the method of a handler is `{hook}`. Rename it, or put an underscore "
+                "before a name that is only yours"
+            )
+    if overridden or type(handler) is InterceptHandler:
+        return
+    for name in names:
+        if name in OTHER_TOOLS:
+            raise TypeError(
+                f"{type(handler).__name__} overrides no method of a handler; `{name}` is what another tool calls: here it is "
+                f"`{OTHER_TOOLS[name]}` (see soth_mitm.InterceptHandler)"
+            )
+    raise TypeError(
+        f"{type(handler).__name__} overrides no method of a handler, so it would let everything pass; it needs one of: {', '.join(HOOKS)}. "
+        "To look at nothing, pass InterceptHandler() or no handler"
+    )
+
+
+def _methods_of(handler: object) -> list[str]:
+    """Return the names of what can be called on `handler` by a public name, and is not of the base class."""
+    names = [*getattr(handler, "__dict__", ()), *dir(type(handler))]
+    theirs = set(dir(InterceptHandler))
+    return [name for name in dict.fromkeys(names) if not name.startswith("_") and name not in theirs and _can_be_called(handler, name)]
+
+
+def _can_be_called(handler: object, name: str) -> bool:
+    # without running a property's code
+    found = inspect.getattr_static(handler, name, None)
+    return callable(found) or isinstance(found, staticmethod | classmethod)
+
+
+def _meant(name: str) -> str | None:
+    """Return the hook that `name` is likely to be meant for, if it looks like one that is misspelt."""
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    if not snake.startswith(("on_", "should_")):
+        return None
+    likest = max(HOOKS, key=lambda hook: _likeness(snake, hook))
+    return likest if _likeness(snake, likest) >= LIKENESS else None
+
+
+def _likeness(name: str, hook: str) -> float:
+    return SequenceMatcher(None, name, hook, autojunk=False).ratio()

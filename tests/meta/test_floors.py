@@ -20,20 +20,20 @@ FLOORS = """
 1  _dataplane.http2: hpack_table hpack_decoder hpack_encoder
 1  _dataplane: streams upgrade client_hello fingerprint sock_diag holders
 1  _dataplane: deadline tls_pump endpoint hooks plane linger pool pin relay intake flow transfer conversation responding exchange
-2  addresses globs destinations connection decision address_ranges config_schema config_sections config_loading config_strict config
-2  config_derived config_later address_guard config_reference policy openings handler metrics
+2  escaping addresses globs destinations connection decision address_ranges config_schema config_sections config_loading
+2  config_strict config config_derived config_later address_guard config_reference policy openings handler metrics
 3  tls: hardening ciphers names client_hello fingerprint failures bypass safe_files ca ca_files ca_rotation ca_formats leaf sessions
 3  tls: contexts
 3  tls.trust: command linux macos windows nss stores installed
 3  tls: bundle environment
 3  process: address naming identity linux macos windows attribution
-3  observe:
-4  proxy: tally tasks threads loops protocols process_lookup learning calls snapshot resolver tls_facts dialler upstreams generation
-4  proxy: listener arrival client_tls inside client service handle threaded signals proxy
+3  observe: observation
+4  proxy: tally descriptors tasks threads loops protocols process_lookup learning calls snapshot resolver tls_facts dialler upstreams
+4  proxy: generation listener arrival client_tls inside client service handle threaded signals proxy
 5  __init__
 5  doctor: origin programs children examination
-5  cli: exits configured shells handler_loading request_lines descriptors serving check_command trust_commands ca_commands doctor_command
-5  cli: commands
+5  cli: exits configured shells handler_loading display request_lines descriptors serving check_command trust_commands ca_commands
+5  cli: doctor_command commands
 5  __main__
 """
 

@@ -1,11 +1,13 @@
 """Which methods a handler brings itself."""
 
+import re
 from typing import Any
 
 import pytest
 
+from soth_mitm import MitmConfig, MitmProxyBuilder
 from soth_mitm.decision import HandlerDecision
-from soth_mitm.handler import HOOKS, InterceptHandler, overridden_hooks
+from soth_mitm.handler import HOOKS, OTHER_TOOLS, InterceptHandler, check_handler, overridden_hooks
 
 
 class Gate(InterceptHandler):
@@ -80,3 +82,117 @@ def test_the_defaults_intercept_and_allow() -> None:
         None
     ] * 4
     assert handler.on_tls_failure("localhost", None) is handler.on_stream_end(None, 0) is None
+
+
+# --- handlers that guard nothing
+
+
+def nothing(*_: object) -> None:
+    """Stands for a method."""
+
+
+def with_methods(*names: str, base: type = object) -> object:
+    return type("Gate", (base,), dict.fromkeys(names, nothing))()
+
+
+@pytest.mark.parametrize("base", [object, InterceptHandler])
+@pytest.mark.parametrize(
+    ("name", "hook"),
+    [
+        ("on_requests", "on_request"),
+        ("onRequest", "on_request"),
+        ("OnRequest", "on_request"),
+        ("on_reqest", "on_request"),
+        ("on_Request", "on_request"),
+        ("on_responce", "on_response"),
+        ("on_respone", "on_response"),
+        ("on_stream_chunks", "on_stream_chunk"),
+        ("on_connection_closed", "on_connection_close"),
+        ("on_connection_opened", "on_connection_open"),
+        ("on_tls_failed", "on_tls_failure"),
+        ("should_intercept", "should_intercept_tls"),
+        ("shouldInterceptTLS", "should_intercept_tls"),
+        ("should_intercept_TLS", "should_intercept_tls"),
+    ],
+)
+def test_a_misspelt_hook_is_refused(name: str, hook: str, base: type) -> None:
+    wanted = rf"Gate\.{name} is never called: the method of a handler is `{hook}`"
+    with pytest.raises(TypeError, match=wanted):
+        check_handler(with_methods(name, base=base))
+    # also beside another hook, which alone would not do what was meant
+    other = "on_response" if hook != "on_response" else "on_request"
+    with pytest.raises(TypeError, match=wanted):
+        check_handler(with_methods(name, other, base=base))
+
+
+@pytest.mark.parametrize("name", OTHER_TOOLS.keys() - {"should_intercept"})
+def test_the_hooks_of_other_tools_are_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=f"`{name}` is what another tool calls: here it is `{OTHER_TOOLS[name]}`"):
+        check_handler(with_methods(name))
+
+
+@pytest.mark.parametrize(
+    ("handler", "part"),
+    [
+        (object(), "object overrides no method of a handler"),
+        ({}, "dict overrides no method"),
+        (None, "NoneType overrides no method"),
+        (with_methods(base=InterceptHandler), "Gate overrides no method"),
+        (with_methods("on_event", "allow"), "it needs one of: on_connection_open, "),
+        (re, "the handler is the module re"),
+        (nothing, "the handler is the function nothing"),
+        (lambda request: HandlerDecision.ALLOW, "the handler is the function "),
+        (with_methods("on_request").on_request, "the handler is the function nothing"),  # type: ignore[attr-defined]
+        (print, "the handler is the function print"),
+        (Gate, "the handler is the class Gate"),
+    ],
+)
+def test_what_is_no_handler_is_refused(handler: object, part: str) -> None:
+    with pytest.raises(TypeError, match=part):
+        check_handler(handler)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        # the user's own business, beside a hook
+        ("on_request", "on_requests", "onRequest"),
+        ("on_request", "request", "response"),
+        ("on_request", "on_request_id", "on_request_done", "on_error", "on_exit", "on_event", "on_connection"),
+        ("on_response", "_on_request", "_on_requests"),
+        ("on_response", "on_request_id", "on_stream_start", "on_stream", "on_response_time"),
+        ("on_request", "should_block", "should_allow", "should_log"),
+    ],
+)
+@pytest.mark.parametrize("base", [object, InterceptHandler])
+def test_names_that_are_the_user_s_own_are_let_be(names: tuple[str, ...], base: type) -> None:
+    check_handler(with_methods(*names, base=base))
+
+
+def test_what_is_no_method_is_let_be_and_no_property_is_run() -> None:
+    class Counts(Gate):
+        on_requests = 0
+
+        @property
+        def on_responses(self) -> int:
+            raise AssertionError("was run")
+
+    check_handler(Counts())
+
+
+def test_the_base_itself_and_delegating_handlers_pass() -> None:
+    class Delegates:
+        def __getattr__(self, name: str) -> object:
+            return getattr(Gate(), name)
+
+    check_handler(InterceptHandler())
+    check_handler(Delegates())
+
+
+def test_build_refuses_it() -> None:
+    config = MitmConfig()
+    config.interception.destinations.append("a.example:443")
+    with pytest.raises(TypeError, match="the method of a handler is `on_request`"):
+        MitmProxyBuilder(config, with_methods("on_requests")).build()
+    MitmProxyBuilder(config, InterceptHandler()).build()
+    MitmProxyBuilder(config).build()

@@ -3,7 +3,7 @@
 from soth_mitm._dataplane.body cimport BODY_DONE, BODY_NONE, BODY_UNTIL_CLOSE, body_eof
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
-from soth_mitm._dataplane.flow cimport Flow
+from soth_mitm._dataplane.flow cimport VERDICT_BLOCKED, Flow
 from soth_mitm._dataplane.head cimport METHOD_HEAD, Head
 from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
 from soth_mitm._dataplane.party cimport Party
@@ -59,6 +59,10 @@ cdef class Conversation(Party):
             return self.take_no_more()
         if self.answered:
             return self.cut(ConnectionAbortedError("failed after the response had begun"))
+        if flow is not None:
+            flow.status = status
+            if flow.cause is None and flow.verdict != VERDICT_BLOCKED:
+                flow.cause = text
         if unread or self.plane.draining or flow.request.minor == 0 or self.is_pinned():
             self.keep = False
         out = own_response_bytes(status, text, headers, not self.keep, flow is not None and flow.request.method == METHOD_HEAD)
@@ -181,6 +185,8 @@ cdef class Conversation(Party):
     cdef int cut(self, object error) except -1:
         if self.over:
             return 0
+        if self.flow is not None and self.flow.cause is None:
+            self.flow.cause = error
         if self.flow is not None and self.answered and self.answering != ANSWERING_DONE:
             self.plane.counters.responses_cut += 1
         self.client.fail(error)

@@ -27,8 +27,9 @@ cdef class Exchange(Responding):
     cdef int collect(self) except -1
     cdef int refuse_unseen(self) except -1     # 1: answered, since the handler would not see the whole body
     cdef int decided(self, object decision) except -1
+    cdef int allowed(self) except -1
     cdef int undecided(self, object error) except -1       # on_request failed: by failure_policy, or by what it had wanted
-    cdef int fail_closed(self, object error, bytes text) except -1
+    cdef int fail_closed(self, object error, bytes text) except -1     # it failed, and nothing is forwarded: 502 with `text`, or a cut
     cdef int forward(self) except -1
     cdef int answer_last(self) except -1       # a request that is to be forwarded no more
     cdef int write_request(self) except -1

@@ -12,7 +12,7 @@ from soth_mitm._dataplane.conversation cimport (
     SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT,
 )
 from soth_mitm._dataplane.endpoint cimport Endpoint
-from soth_mitm._dataplane.flow cimport Flow
+from soth_mitm._dataplane.flow cimport FLOW_DECIDED, VERDICT_ALLOWED, VERDICT_BLOCKED, VERDICT_FAILED, VERDICT_UNDECIDED, Flow
 from soth_mitm._dataplane.head cimport (
     HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, METHOD_TRACE, TARGET_ABSOLUTE, Head, head_error_text, parse_request_head, too_large_text,
 )
@@ -231,17 +231,24 @@ cdef class Exchange(Responding):
 
     cdef int decided(self, object decision) except -1:
         if decision is self.plane.allow:
-            self.plane.counters.requests_allowed += 1
-            return self.forward()
+            return self.allowed()
         # by its exact type: what only says that it is a decision (a mock of one) has no answer to give
         if type(decision) is not self.plane.decision_type:
             self.plane.hooks.misjudged(decision)
             return self.fail_closed(self.plane.hooks.error, b"the policy handler returned no decision")
         if not decision.is_block:
-            self.plane.counters.requests_allowed += 1
-            return self.forward()
+            return self.allowed()
         self.plane.counters.requests_blocked += 1
+        self.flow.verdict = VERDICT_BLOCKED
+        self.flow.status = decision.status
+        self.flow.tell_observer(FLOW_DECIDED)
         return self.answer(decision.status, decision.body, decision.headers)
+
+    cdef int allowed(self) except -1:
+        self.plane.counters.requests_allowed += 1
+        self.flow.verdict = VERDICT_ALLOWED
+        self.flow.tell_observer(FLOW_DECIDED)
+        return self.forward()
 
     cdef int undecided(self, object error) except -1:
         if self.plane.hooks.block_on_failure:
@@ -249,10 +256,15 @@ cdef class Exchange(Responding):
         if self.plane.meant_to_block(error):
             return self.fail_closed(error, b"the policy handler failed to make the block that it wanted")
         if self.plane.hooks.cuts(error):
-            return self.cut(error)
+            return self.fail_closed(error, b"")
+        self.flow.verdict = VERDICT_UNDECIDED
+        self.flow.tell_observer(FLOW_DECIDED)
         return self.forward()
 
     cdef int fail_closed(self, object error, bytes text) except -1:
+        self.flow.verdict = VERDICT_FAILED
+        self.flow.cause = error
+        self.flow.tell_observer(FLOW_DECIDED)
         if self.plane.hooks.cuts(error):
             return self.cut(error)
         self.plane.counters.requests_blocked += 1

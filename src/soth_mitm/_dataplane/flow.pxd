@@ -16,6 +16,22 @@ from soth_mitm._dataplane.pool cimport OriginPool
 from soth_mitm._dataplane.view cimport View
 
 
+# What an observer is told of a flow, and what became of its decision; observe/observation.py has the same numbers
+cdef enum FlowEvent:
+    FLOW_DECIDED = 0
+    FLOW_ANSWERED          # the head of the upstream's final response
+    FLOW_ENDED
+
+
+cdef enum Verdict:
+    VERDICT_NONE = 0       # nobody was asked
+    VERDICT_ALLOWED
+    VERDICT_BLOCKED
+    VERDICT_FAILED         # nothing was forwarded
+    VERDICT_IGNORED        # a block in monitor mode
+    VERDICT_UNDECIDED      # the handler failed, and failure_policy let the request go
+
+
 # Where the requests of a connection (or, on the proxy port, of one authority) go, and whether the handler sees them
 cdef class Route:
     cdef readonly OriginPool pool      # None: refused
@@ -81,6 +97,12 @@ cdef class Flow(Party):
     cdef Deadline pace
     cdef int64_t sequence
 
+    # for an observer
+    cdef double began
+    cdef int verdict
+    cdef int status                    # that the client was told; 0: none
+    cdef object cause                  # bytes or an exception: why the client has not the upstream's whole answer; None: it has
+
     cdef bint conversational(self) noexcept
     cdef bint is_repeatable(self) noexcept     # doing it twice does no harm
     cdef Py_ssize_t collect(self, const char* data, Py_ssize_t size) except -1     # how much of it was of the body
@@ -98,6 +120,7 @@ cdef class Flow(Party):
     cdef int end_copies(self) except -1
     cdef int end_response(self, bint whole) except -1
     cdef int end(self) except -1
+    cdef int tell_observer(self, FlowEvent event) except -1
     cdef int settle(self) except -1
 
     cdef int keep(self, Py_ssize_t count) except -1

@@ -7,6 +7,7 @@ returned; a full queue paces the flow for a bounded time, then frames are droppe
 from collections import deque
 
 cimport cython
+from cpython.time cimport monotonic
 
 from soth_mitm._dataplane.body cimport BODY_DONE
 from soth_mitm._dataplane.deadline cimport Deadline
@@ -64,6 +65,8 @@ cdef class Flow(Party):
         self.id = plane.counters.last_flow_id
         plane.counters.flows += 1
         plane.counters.active_flows += 1
+        if plane.observer is not None:
+            self.began = monotonic()
         note(LEDGER_FLOW, 1)
 
     # --- the request
@@ -120,6 +123,8 @@ cdef class Flow(Party):
         if type(decision) is not self.plane.decision_type:
             self.hooks.misjudged(decision)
         elif decision.is_block:
+            self.verdict = VERDICT_IGNORED
+            self.tell_observer(FLOW_DECIDED)
             self.plane.counters.blocks_ignored += 1
             self.plane.on_ignored_block(self.shown)
         return 0
@@ -129,6 +134,7 @@ cdef class Flow(Party):
     cdef int begin_response(self, Head head) except -1:
         cdef Stream stream
         self.response = head
+        self.status = head.status
         self.stop_alternatives(head)
         if self.hooks is None:
             return 0
@@ -223,10 +229,21 @@ cdef class Flow(Party):
         self.wait_no_more()
         self.plane.counters.active_flows -= 1
         note(LEDGER_FLOW, -1)
+        self.tell_observer(FLOW_ENDED)
         self.ask_afterwards()
         if self.streaming and self.hooks.on_stream_end is not None:
             self.push(self.hooks.on_stream_end, self.route.meta.connection_id, self.id)
         return self.settle()
+
+    cdef int tell_observer(self, FlowEvent event) except -1:
+        if self.plane.observer is None:
+            return 0
+        self.plane.observer.flow(
+            <int>event, self.id, self.route.meta, view_bytes(self.request.span(0, self.request.method_len)), self.route.scheme,
+            self.route.authority, self.request.origin_target(), self.verdict, self.status,
+            self.response is not None and (self.response.status == 101 or stream_of(self.response) != STREAM_NONE),
+            self.response_body.payload_total, monotonic() - self.began, self.cause)
+        return 0
 
     cdef int settle(self) except -1:
         if not self.ended or self.busy or self.queue or self.is_settled:

@@ -58,6 +58,7 @@ cdef class Plane:
     cdef public bint retry                     # upstream.retry_on_failure
     cdef public object decision_type           # HandlerDecision
     cdef public object allow                   # HandlerDecision.ALLOW
+    cdef public object observer                # observer.flow(...), told of each flow; None: nobody wants to know
     cdef public object meant_to_block          # meant_to_block(exception): on_request failed in making a block
     cdef public object on_ignored_block        # called with the request when monitor mode passes over a block
     cdef public bint strip_alt_svc             # interception.strip_alt_svc

@@ -48,6 +48,7 @@ class Plane:
     retry: bool
     decision_type: Any
     allow: Any
+    observer: Any
     meant_to_block: Any
     on_ignored_block: Any
     strip_alt_svc: bool

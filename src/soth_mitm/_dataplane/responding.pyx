@@ -4,7 +4,7 @@ from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE, BODY_UNTIL_CLOSE
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_NONE, ANSWERING_RELAY, LATE_DOWNLOAD, SENDING_RELAY, SENDING_SENT, Conversation,
 )
-from soth_mitm._dataplane.flow cimport Flow
+from soth_mitm._dataplane.flow cimport FLOW_ANSWERED, Flow
 from soth_mitm._dataplane.head cimport (
     HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, Head, head_error_text, parse_response_head, too_large_text,
 )
@@ -74,6 +74,7 @@ cdef class Responding(Conversation):
             self.keep = False
         flow.forget_collected()
         flow.begin_response(head)
+        flow.tell_observer(FLOW_ANSWERED)
         out = response_head_bytes(head, not self.keep, self.keep and flow.request.minor == 0, False, flow.request.minor == 0)
         self.client.send_bytes(out)
         self.plane.counters.bytes_to_clients += len(out)
@@ -94,6 +95,7 @@ cdef class Responding(Conversation):
             return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
         self.plane.counters.upgrades += 1
         flow.begin_response(head)
+        flow.tell_observer(FLOW_ANSWERED)
         self.client.send_bytes(response_head_bytes(head, False, False, True, False))
         self.client.flush()
         flow.tell_head()

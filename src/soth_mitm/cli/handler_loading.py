@@ -6,7 +6,7 @@ import sys
 import traceback
 
 from soth_mitm.cli.exits import START_FAILED, Failure
-from soth_mitm.handler import overridden_hooks
+from soth_mitm.handler import check_handler
 
 
 def load_handler(spec: str) -> object:
@@ -33,10 +33,13 @@ def load_handler(spec: str) -> object:
         raise _refused(spec, f"{module_name} has no class {class_name}; {there}")
     try:
         handler: object = made()
-        overridden_hooks(handler)
     except Exception as error:
         # user code again: its constructor
         raise _refused(spec, f"{class_name}() failed: {_summary(error)}; the class is made without arguments") from error
+    try:
+        check_handler(handler)
+    except TypeError as error:
+        raise _refused(spec, str(error)) from error
     return handler
 
 

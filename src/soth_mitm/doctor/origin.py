@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import logging
 import zipfile
 
+from soth_mitm.escaping import get_logger
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca
 from soth_mitm.tls.leaf import LeafStore
 
-log = logging.getLogger("soth_mitm.doctor")
+log = get_logger("soth_mitm.doctor")
 
 # No resolver knows a name below `.test` (RFC 6761), so a program that goes past the proxy finds nothing.
 DOMAIN = "doctor.soth-mitm.test"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 import threading
@@ -14,8 +13,9 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from soth_mitm.connection import ProcessInfo, SocketAddress
+from soth_mitm.escaping import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class ProcessSource(Protocol):

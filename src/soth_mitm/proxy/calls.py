@@ -4,7 +4,6 @@ The methods of a connection's life are called here; those of each request are ha
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from uuid import UUID
 
@@ -13,10 +12,11 @@ from soth_mitm._dataplane.hooks import Asked, Hook, HookCounts, Hooks
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.errors import TlsFailedError
+from soth_mitm.escaping import get_logger
 from soth_mitm.handler import overridden_hooks
 from soth_mitm.proxy import tasks
 
-log = logging.getLogger("soth_mitm.handler")
+log = get_logger("soth_mitm.handler")
 
 # How often one hook is named that holds the loop.
 SLOW_WARNING_SECONDS = 60.0

@@ -5,7 +5,6 @@ when `_converse` or `_tunnel` starts it.
 """
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Coroutine
 from typing import Any
@@ -22,6 +21,8 @@ from soth_mitm._dataplane.writer import own_response
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_authority, parse_target
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily
 from soth_mitm.errors import WireError
+from soth_mitm.escaping import get_logger
+from soth_mitm.observe.observation import EventKind
 from soth_mitm.policy import Action
 from soth_mitm.proxy.arrival import Arrival, ConnectionOver
 from soth_mitm.proxy.calls import HandlerFailed
@@ -33,7 +34,7 @@ from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.tls_facts import UpstreamFacts, with_upstream
 from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
 
-log = logging.getLogger("soth_mitm.proxy")
+log = get_logger("soth_mitm.proxy")
 
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 # Enough to tell CONNECT from everything else
@@ -229,11 +230,11 @@ class ClientConnection:
         if action is Action.BLOCK:
             raise WireError(decision.text(host, port), side="client", status=403)
         if action is Action.TUNNEL:
-            await self._tunnel(host, port, ESTABLISHED)
+            await self._tunnel(host, port, ESTABLISHED, "unlisted" if decision.action is Action.TUNNEL else "handler")
         else:
             await self._intercept(host, port)
 
-    async def _tunnel(self, host: str, port: int, greeting: bytes) -> None:
+    async def _tunnel(self, host: str, port: int, greeting: bytes, why: str) -> None:
         dial = self._snapshot.loop.create_task(self._generation.dialler.dial(Origin(host, port)))
         try:
             # who has sent something and then ended its direction may be waiting for the answer
@@ -246,15 +247,18 @@ class ClientConnection:
                 raise
             # the client was told 200 and has begun to speak something else than HTTP
             log.info("%s", error)
+            self._observe(EventKind.REFUSED, cause=str(error))
             error.__traceback__ = None
             raise ConnectionOver from error
         if greeting:
             self._endpoint.write(greeting)
+        self._observe(EventKind.TUNNEL, cause=why)
         tunnel = Tunnel(self._plane, self._endpoint, upstream, self._tunnel_ended)
         self._taken_over, self._was_taken_over = tunnel, True
         tunnel.start()
 
     def _tunnel_ended(self) -> None:
+        self._observe(EventKind.TUNNEL_END)
         self._arrival.attach(self._endpoint)
         self._ended()
 
@@ -264,7 +268,7 @@ class ClientConnection:
                 f"{format_host_port(host, port)} is this proxy itself; the request would come back here for ever", side="client", status=508
             )
         self._endpoint.write(ESTABLISHED)
-        self._tls = ClientTls(self._generation, self._endpoint, self._arrival, host)
+        self._tls = ClientTls(self._generation, self._endpoint, self._arrival, self.meta, host)
         kind, hello = await self._first_inner_bytes(self._tls)
         if kind == "http":
             pool = self._generation.upstreams.pool(self._generation.origin(host, port, None))
@@ -273,8 +277,9 @@ class ClientConnection:
         elif hello is not None:
             await self._intercept_tls(host, port, self._tls, hello)
         elif self._config.interception.unknown_protocol == "tunnel" and not self._snapshot.policy.must_intercept(host, port):
-            await self._tunnel(host, port, b"")
+            await self._tunnel(host, port, b"", "unknown_protocol")
         else:
+            self._observe(EventKind.REFUSED, cause="it speaks neither TLS nor HTTP inside the CONNECT (interception.unknown_protocol)")
             raise ConnectionOver
 
     async def _first_inner_bytes(self, tls: ClientTls) -> tuple[str, ClientHello | None]:
@@ -326,7 +331,7 @@ class ClientConnection:
         refused = self._snapshot.policy.objection(name, port) if asked and name != host else None
         if refused is None:
             if tls.is_bypassed(self.meta, name):
-                await self._tunnel(host, port, b"")
+                await self._tunnel(host, port, b"", "bypass")
                 return
             try:
                 upstreams = self._generation.upstreams
@@ -373,7 +378,13 @@ class ClientConnection:
         self._taken_over = None
         self._arrival.poke()
 
+    def _observe(self, kind: EventKind, *, status: int = 0, cause: str = "") -> None:
+        if self._snapshot.observation is not None:
+            host, port = self.meta.target or ("", 0)
+            self._snapshot.observation.connection(kind, self.meta, host, port, status=status, cause=cause)
+
     def _answer(self, status: int, text: str) -> None:
+        self._observe(EventKind.REFUSED, status=status, cause=text)
         if self._endpoint.gone:
             return
         self._endpoint.write(own_response(status, text.encode(), close=True))

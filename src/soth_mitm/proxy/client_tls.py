@@ -1,12 +1,13 @@
 """TLS with one client: our handshake, the alerts that we send, and what its failures mean."""
 
-import logging
 import ssl
 from typing import NoReturn
 
 from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm.connection import ConnectionMeta, TlsInfo
 from soth_mitm.errors import TlsFailedError
+from soth_mitm.escaping import get_logger
+from soth_mitm.observe.observation import EventKind
 from soth_mitm.proxy.arrival import Arrival, ConnectionOver
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.learning import Trial
@@ -15,7 +16,7 @@ from soth_mitm.proxy.tls_facts import UpstreamFacts, tls_info
 from soth_mitm.tls.client_hello import ClientHello
 from soth_mitm.tls.failures import FailureClass, classify, describe, refuses_certificate
 
-log = logging.getLogger("soth_mitm.proxy")
+log = get_logger("soth_mitm.proxy")
 
 # RFC 8446 section 6
 ALERT_PROTOCOL_VERSION, ALERT_INTERNAL_ERROR, ALERT_UNRECOGNIZED_NAME = 70, 80, 112
@@ -29,10 +30,11 @@ class GoodbyeSaid(Exception):
 class ClientTls:
     """TLS with the client of `endpoint`, which asked for `host`. Failures are counted and told to the handler before anything is raised."""
 
-    def __init__(self, generation: Generation, endpoint: ClientEndpoint, arrival: Arrival, host: str) -> None:
+    def __init__(self, generation: Generation, endpoint: ClientEndpoint, arrival: Arrival, meta: ConnectionMeta, host: str) -> None:
         self._generation = generation
         self._endpoint = endpoint
         self._arrival = arrival
+        self._meta = meta
         self._host = host
         self._bytes_then: tuple[int, int] | None = None
         self._trial: Trial | None = None
@@ -104,6 +106,9 @@ class ClientTls:
             # some programs (Java's HttpClient, Node) leave without a word
             certificate_refused=refuses_certificate(error) or (shown and reason is FailureClass.EOF_OR_RESET),
         )
+        observation = self._generation.snapshot.observation
+        if observation is not None:
+            observation.connection(EventKind.TLS_FAILED, self._meta, self._host, 0, cause=str(failure))
         # its traceback names the arrival, which holds it
         failure.__cause__ = error.with_traceback(None)
         if failure.certificate_refused and self._trial is not None:

@@ -1,7 +1,6 @@
 """Reaching an upstream: names to addresses off the loop, the first address that answers, TLS when wanted."""
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress
 from soth_mitm.destinations import DestinationMap, parse_redirect
 from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
+from soth_mitm.escaping import get_logger
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.tally import Tally
@@ -22,7 +22,7 @@ from soth_mitm.proxy.tls_facts import upstream_facts
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
 from soth_mitm.tls.failures import advise, classify, describe
 
-log = logging.getLogger("soth_mitm.proxy")
+log = get_logger("soth_mitm.proxy")
 
 # RFC 8305 section 5 recommends 250 ms between attempts
 STAGGER_SECONDS = 0.25

@@ -1,19 +1,19 @@
 """Learning from clients that refuse our certificate: tunnel them for a while instead of breaking them (docs/tls.md)."""
 
 import functools
-import logging
 
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm.addresses import format_host_port, normalise_host
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketAddress, UnixDomain
+from soth_mitm.escaping import get_logger
 from soth_mitm.policy import Policy
 from soth_mitm.process.naming import file_name
 from soth_mitm.proxy.process_lookup import is_local
 from soth_mitm.proxy.tally import Tally
 from soth_mitm.tls.bypass import Limits, Pair, TlsBypass, TlsBypasses
 
-log = logging.getLogger("soth_mitm.proxy")
+log = get_logger("soth_mitm.proxy")
 
 # A program that compares a pin itself leaves within milliseconds of the handshake; a connection that was opened ahead of need is kept.
 PROMPT_SECONDS = 0.5

@@ -1,14 +1,15 @@
 """The public way in: a builder, and a proxy that can be started."""
 
 import asyncio
-import logging
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
 from soth_mitm.config import MitmConfig
 from soth_mitm.errors import ShutdownTimeoutError
-from soth_mitm.handler import InterceptHandler, overridden_hooks
+from soth_mitm.escaping import get_logger
+from soth_mitm.handler import InterceptHandler, check_handler
+from soth_mitm.observe.observation import Observer
 from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.loops import new_event_loop
@@ -19,7 +20,7 @@ from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_files import ca_paths, load_or_create_ca, save_ca
 from soth_mitm.tls.ciphers import check_ciphers
 
-log = logging.getLogger("soth_mitm.proxy")
+log = get_logger("soth_mitm.proxy")
 
 
 class MitmProxyBuilder:
@@ -29,32 +30,42 @@ class MitmProxyBuilder:
         self._config = config
         self._handler = handler if handler is not None else InterceptHandler()
         self._ca: CertificateAuthority | None = None
+        self._observer: Observer | None = None
 
     def with_ca(self, ca: CertificateAuthority) -> "MitmProxyBuilder":
         """Use this CA; its files are written to `tls.ca_cert_path` and `.ca_key_path` if those are set."""
         self._ca = ca
         return self
 
+    def with_observer(self, observer: Observer) -> "MitmProxyBuilder":
+        """Tell `observer` what happens, after it has happened: what it does or raises touches no decision. For the command line."""
+        self._observer = observer
+        return self
+
     def build(self) -> "MitmProxy":
         """Check everything and return the proxy; no file and no socket is touched.
 
-        Raises `InvalidConfigError` with the dotted key at fault, and `TypeError` for a handler that cannot be one. Later changes of the
+        Raises `InvalidConfigError` with the dotted key at fault, and `TypeError` for a handler that cannot be one: it overrides nothing, or
+        has a method whose name is a hook's misspelt; `InterceptHandler()` itself may be given, or no handler. Later changes of the
         configuration object have no effect.
         """
         config = self._config.copy()
         config.validate()
         check_ciphers(config.upstream.ciphers)
-        overridden_hooks(self._handler)
-        return MitmProxy(config, self._handler, self._ca)
+        check_handler(self._handler)
+        return MitmProxy(config, self._handler, self._ca, self._observer)
 
 
 class MitmProxy:
     """A proxy that can be started, once. Made by `MitmProxyBuilder`."""
 
-    def __init__(self, config: MitmConfig, handler: object, ca: CertificateAuthority | None = None) -> None:
+    def __init__(
+        self, config: MitmConfig, handler: object, ca: CertificateAuthority | None = None, observer: Observer | None = None
+    ) -> None:
         self._config = config
         self._handler = handler
         self._given_ca = ca
+        self._observer = observer
         self._handle: MitmProxyHandle | None = None
 
     async def start(self) -> "MitmProxyHandle":
@@ -69,7 +80,7 @@ class MitmProxy:
         unix_path = Path(config.unix_socket_path) if config.unix_socket_path is not None else None
         listener = Listener.open(config.bind, unix_path, int(config.unix_socket_mode, 8))
         try:
-            service = Service(config, self._handler, ca, listener)
+            service = Service(config, self._handler, ca, listener, self._observer)
             await service.start()
         except BaseException:
             listener.close()

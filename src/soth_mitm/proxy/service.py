@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +17,13 @@ from soth_mitm._dataplane.writer import own_response
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
+from soth_mitm.escaping import get_logger
 from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.observe.observation import Observation, Observer
 from soth_mitm.policy import Policy
 from soth_mitm.proxy.calls import HandlerReports
 from soth_mitm.proxy.client import ClientConnection
+from soth_mitm.proxy.descriptors import DescriptorWatch
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.learning import Learning
 from soth_mitm.proxy.listener import Listener
@@ -34,7 +36,7 @@ from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.failures import FailureClass
 from soth_mitm.tls.leaf import LeafStore
 
-log = logging.getLogger("soth_mitm.proxy")
+log = get_logger("soth_mitm.proxy")
 
 # How long what goes on after a connection was cut may take before it is cancelled.
 ABORT_SECONDS = 1.0
@@ -58,6 +60,7 @@ class Accepting(ClientEndpoint):
         family = _family(transport, self._local)
         if not isinstance(family, UnixDomain):
             self._remote = family.remote
+        self._service.descriptors.accepted(transport.get_extra_info("socket").fileno())
         self._service.accept(self, family)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -70,7 +73,9 @@ class Accepting(ClientEndpoint):
 class Service:
     """One proxy on one loop, from its first socket to its last."""
 
-    def __init__(self, config: MitmConfig, handler: object, ca: CertificateAuthority, listener: Listener) -> None:
+    def __init__(
+        self, config: MitmConfig, handler: object, ca: CertificateAuthority, listener: Listener, observer: Observer | None = None
+    ) -> None:
         self._handler = handler
         self._ca = ca
         self._listener = listener
@@ -81,12 +86,14 @@ class Service:
         self._hook_counts = HookCounts()
         self._tally = Tally()
         self._reports = HandlerReports(self._failed)
+        self._observation = None if observer is None else Observation(self._loop, observer)
         self.fatal: BaseException | None = None
         """The first exception that is no `Exception` which a hook raised: it is the owner's to hear."""
         self.on_fatal: Callable[[], object] | None = None
         """Called when there is one."""
         self.on_over: Callable[[], object] | None = None
         """Called when nothing of the proxy is left."""
+        self.descriptors = DescriptorWatch()
         self.lookup = ProcessLookup(config)
         policy = Policy(config)
         self.learning = Learning(config, policy, self._tally)
@@ -110,7 +117,9 @@ class Service:
         return LeafStore(self._ca, capacity=config.tls.leaf_cache_capacity, validity_days=config.tls.leaf_validity_days)
 
     def _generation(self, config: MitmConfig, policy: Policy) -> Generation:
-        snapshot = Snapshot(config, policy, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._reports)
+        snapshot = Snapshot(
+            config, policy, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._reports, self._observation
+        )
         return Generation(
             snapshot, self._leaves, self._minting, self.lookup, self.arena, self._tally, self.learning, self._listener.is_ours
         )
@@ -303,6 +312,8 @@ class Service:
                 await asyncio.wait(self._retiring)
             for generation in self._generations:
                 await generation.close()
+            if self._observation is not None:
+                self._observation.tell()
             self.lookup.close()
             self._minting.close()
         finally:

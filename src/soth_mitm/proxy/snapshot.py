@@ -1,7 +1,6 @@
 """One configuration as connections use it: those that began under it keep it, whatever is reloaded."""
 
 import asyncio
-import logging
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.deadline import DeadlineQueue
@@ -11,11 +10,13 @@ from soth_mitm._dataplane.plane import Counters, Plane
 from soth_mitm.config import MitmConfig
 from soth_mitm.config_derived import derive_flow_runtime
 from soth_mitm.decision import HandlerDecision, meant_to_block
+from soth_mitm.escaping import get_logger
+from soth_mitm.observe.observation import Observation
 from soth_mitm.policy import Policy
 from soth_mitm.proxy.calls import HandlerCalls, HandlerReports
 from soth_mitm.proxy.tasks import leave_behind
 
-log = logging.getLogger("soth_mitm.proxy")
+log = get_logger("soth_mitm.proxy")
 
 # How long the last bytes of a connection that ends may take to arrive.
 LINGER_SECONDS = 5.0
@@ -40,11 +41,13 @@ class Snapshot:
         counters: Counters,
         hook_counts: HookCounts,
         reports: HandlerReports,
+        observation: Observation | None = None,
     ) -> None:
         self.config = config
         self.policy = policy
         self.calls = HandlerCalls(handler, config, loop, hook_counts, reports)
         self._logged = reports.logged
+        self.observation = observation
         self._deadlines: dict[int, DeadlineQueue] = {}
         self.loop = loop
         timeouts, flow_runtime = config.timeouts, derive_flow_runtime(config)
@@ -71,6 +74,7 @@ class Snapshot:
             strip_alt_svc=config.interception.strip_alt_svc,
             decision_type=HandlerDecision,
             allow=HandlerDecision.ALLOW,
+            observer=observation,
             meant_to_block=meant_to_block,
             on_ignored_block=self._block_ignored,
             unsafe_idle=config.connection_pool.unsafe_reuse_idle_ms / 1000,

@@ -1,7 +1,6 @@
 """A proxy for programs without asyncio: on a loop of its own, in a thread of its own."""
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -12,19 +11,20 @@ from typing import Any, TypeVar
 
 from soth_mitm.config import MitmConfig
 from soth_mitm.errors import ShutdownTimeoutError
+from soth_mitm.escaping import get_logger
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.tls.bypass import TlsBypass
 from soth_mitm.tls.ca import CertificateAuthority
 
-log = logging.getLogger("soth_mitm.proxy")
+log = get_logger("soth_mitm.proxy")
 
 T = TypeVar("T")
 Start = Callable[[], Coroutine[Any, Any, MitmProxyHandle]]
 Timeout = float | timedelta | None
 
-log = logging.getLogger("soth_mitm.proxy")
+log = get_logger("soth_mitm.proxy")
 
 # How long a call that is under way when the proxy has ended may take; then it raises.
 LAST_CALLS_SECONDS = 2.0

@@ -1,7 +1,6 @@
 """The pools of a proxy, one for each origin and TLS identity, and what was learnt of the origins."""
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine
@@ -13,13 +12,15 @@ from soth_mitm._dataplane.intake import Lease
 from soth_mitm._dataplane.pool import OriginPool, Upstream
 from soth_mitm.config_sections import ConnectionPoolConfig
 from soth_mitm.errors import TlsFailedError, WireError
+from soth_mitm.escaping import get_logger
+from soth_mitm.observe.observation import EventKind
 from soth_mitm.proxy.calls import HandlerFailed
 from soth_mitm.proxy.dialler import Dialler, Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tls_facts import UpstreamFacts
 
-log = logging.getLogger("soth_mitm.proxy")
+log = get_logger("soth_mitm.proxy")
 
 T = TypeVar("T")
 
@@ -165,6 +166,8 @@ class Upstreams:
         """Tell the handler of a failed handshake; return what is to be told to whoever waits for the connection."""
         if isinstance(error, TlsFailedError):
             log.info("%s", error)
+            if self._snapshot.observation is not None:
+                self._snapshot.observation.connection(EventKind.TLS_FAILED, None, origin.host, origin.port, cause=str(error))
             try:
                 await self._snapshot.calls.tls_failed(origin.host, error)
             except HandlerFailed as failure:

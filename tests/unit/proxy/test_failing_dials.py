@@ -79,6 +79,7 @@ def snapshot_of(loop: asyncio.AbstractEventLoop, told: Callable[[], None] = lamb
         pool_idle=idle,
         pool_surplus=idle,
         calls=SimpleNamespace(tls_failed=tls_failed),
+        observation=None,
     )
 
 

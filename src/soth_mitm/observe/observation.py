@@ -1,0 +1,162 @@
+"""What happens in a proxy, told to an observer beside it.
+
+The observer is called by the loop, in a turn of its own: nothing that it does, and nothing that it raises, reaches a decision or a flow.
+Without one nothing of this is made. Every event is one `Event`, whatever it is about; what a kind has no use for is left at its default.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+from soth_mitm.connection import ConnectionMeta
+from soth_mitm.escaping import get_logger
+
+log = get_logger("soth_mitm.observe")
+
+# Events that wait for their turn. They are told in the next one, so that more than these come only from a turn without end.
+BACKLOG = 8192
+
+
+class EventKind(StrEnum):
+    """What one `Event` is about."""
+
+    REQUEST = "request"
+    """The handler has decided about a request, or failed to (`verdict`)."""
+    RESPONSE = "response"
+    """The head of a final response, of the upstream, came."""
+    FLOW_END = "flow_end"
+    """A request is over: `status` is what the client was told, 0 if nothing; `cause` says why that was not the upstream's whole answer."""
+    TUNNEL = "tunnel"
+    """A CONNECT is not intercepted; `cause` says why: `unlisted`, `handler`, `bypass` or `unknown_protocol`."""
+    TUNNEL_END = "tunnel_end"
+    """Such a tunnel is over."""
+    REFUSED = "refused"
+    """A connection was refused before a request was read: a CONNECT, or first bytes; `status` and `cause` are what the client was told."""
+    TLS_FAILED = "tls_failed"
+    """A handshake failed, with the client or with the upstream; `cause` says how."""
+
+
+class Verdict(IntEnum):
+    """What became of the decision about a request. The data plane has the same numbers."""
+
+    NOT_ASKED = 0
+    ALLOWED = 1
+    BLOCKED = 2
+    FAILED = 3
+    """The handler failed, and nothing was forwarded."""
+    NOT_APPLIED = 4
+    """A block in monitor mode."""
+    UNDECIDED = 5
+    """The handler failed, and `handler.failure_policy` let the request go."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened. Texts are as the peers chose them: escape them where they are shown (`soth_mitm.escaping`)."""
+
+    kind: EventKind
+    meta: ConnectionMeta | None = None
+    host: str = ""
+    """Of the target, with `port`; of a flow, `url` says more."""
+    port: int = 0
+    flow_id: int = 0
+    method: str = ""
+    url: str = ""
+    verdict: Verdict = Verdict.NOT_ASKED
+    status: int = 0
+    is_stream: bool = False
+    size: int = 0
+    """Bytes of the response's content so far."""
+    seconds: float = 0.0
+    """Since the request's head came."""
+    cause: str = ""
+
+
+Observer = Callable[[Event], None]
+
+_FLOW_KINDS = (EventKind.REQUEST, EventKind.RESPONSE, EventKind.FLOW_END)
+
+
+class Observation:
+    """Takes events from both planes and tells `observer` of them in a turn of the loop of their own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, observer: Observer) -> None:
+        self._loop = loop
+        self._observer = observer
+        self._waiting: deque[Callable[[], Event]] = deque()
+        self._is_called = False
+        self.failures = 0
+        self.dropped = 0
+
+    def flow(
+        self,
+        kind: int,
+        flow_id: int,
+        meta: ConnectionMeta,
+        method: bytes,
+        scheme: str,
+        authority: str,
+        path: bytes,
+        verdict: int,
+        status: int,
+        is_stream: bool,
+        size: int,
+        seconds: float,
+        cause: bytes | BaseException | None,
+    ) -> None:
+        """Something of a flow. Called by the data plane, which gives what it has at hand; the rest is done later."""
+
+        def make() -> Event:
+            target = path.decode("latin-1")
+            return Event(
+                kind=_FLOW_KINDS[kind],
+                meta=meta,
+                flow_id=flow_id,
+                method=method.decode("latin-1"),
+                url=f"{scheme}://{authority}{'' if target == '*' else target}",
+                verdict=Verdict(verdict),
+                status=status,
+                is_stream=is_stream,
+                size=size,
+                seconds=seconds,
+                cause=cause_text(cause),
+            )
+
+        self._push(make)
+
+    def connection(self, kind: EventKind, meta: ConnectionMeta | None, host: str, port: int, *, status: int = 0, cause: str = "") -> None:
+        """Something of a connection."""
+        self._push(lambda: Event(kind=kind, meta=meta, host=host, port=port, status=status, cause=cause))
+
+    def _push(self, make: Callable[[], Event]) -> None:
+        if len(self._waiting) >= BACKLOG:
+            self.dropped += 1
+            return
+        self._waiting.append(make)
+        if not self._is_called:
+            self._is_called = True
+            self._loop.call_soon(self.tell)
+
+    def tell(self) -> None:
+        """Tell what waits. Called by the loop, and at the proxy's end."""
+        self._is_called = False
+        for _ in range(len(self._waiting)):
+            make = self._waiting.popleft()
+            try:
+                self._observer(make())
+            except (Exception, SystemExit) as error:
+                # not ours: whatever it raises stays here; `SystemExit` is what some terminal libraries make of a broken pipe
+                self.failures += 1
+                if self.failures == 1:
+                    log.warning("the observer failed: %r (further failures are counted only)", error, exc_info=error)
+
+
+def cause_text(cause: bytes | BaseException | None) -> str:
+    """Say in words why a flow ended as it did."""
+    if cause is None:
+        return ""
+    if isinstance(cause, bytes):
+        return cause.decode("utf-8", "backslashreplace")
+    return str(cause) or type(cause).__name__
