@@ -112,6 +112,10 @@ def parse_bind_address(text: str) -> tuple[str, int]:
     """
     if text.startswith(":") and text.count(":") == 1:
         raise ValueError(f"has no host; write `127.0.0.1{text}`, or `0.0.0.0{text}` to listen on every interface")
+    if text.isascii() and text.isdigit():
+        raise ValueError(f"has no host; write `127.0.0.1:{text}`, or `0.0.0.0:{text}` to listen on every interface")
+    if text and ":" not in text and "//" not in text:
+        raise ValueError(f"has no port; write `{text}:8080`")
     host, port = split_host_port(text)
     return normalise_host(host), parse_port(port, lowest=0)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from soth_mitm import CaError, MitmConfig, MitmProxyBuilder, generate_ca
+from soth_mitm.tls.bundle import trust_files
 from support.certs import TestCA
 from support.origin import Origin
 from support.origin_answers import pattern
@@ -100,3 +101,16 @@ def test_a_failure_names_both_places(proxy: ProxyFactory, named: Origin) -> None
         answer = client.read_answer()
     assert answer.status == 502
     assert f"{NAME}:443 at 127.0.0.1:{named.port} (upstream.connect_to)" in answer.text
+
+
+def test_variables_for_a_container(make_config: Callable[..., MitmConfig]) -> None:
+    """It knows the proxy by another name, and has the CA's directory elsewhere."""
+    with MitmProxyBuilder(make_config()).build().start_in_thread() as handle:
+        assert handle.url == f"http://127.0.0.1:{handle.port}"
+        environment = handle.client_environment({}, host="host.docker.internal", ca_directory="/run/ca/", no_proxy=["db.example"])
+        bundle = trust_files(handle.ca_certificate_path).bundle
+    assert environment["HTTPS_PROXY"] == environment["https_proxy"] == f"http://host.docker.internal:{handle.port}"
+    assert environment["SSL_CERT_FILE"] == f"/run/ca/{bundle.name}"
+    assert environment["NO_PROXY"] == "localhost,127.0.0.1,::1,db.example"
+    assert "-Dhttps.proxyHost=host.docker.internal" in environment["JAVA_TOOL_OPTIONS"]
+    assert "=/run/ca/" in environment["JAVA_TOOL_OPTIONS"]

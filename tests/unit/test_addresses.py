@@ -153,3 +153,9 @@ def test_bind_address_without_a_host_is_refused() -> None:
 def test_host_and_port_are_joined_as_they_are_read() -> None:
     assert format_host_port("::1", 443) == "[::1]:443"
     assert parse_target(format_host_port("a.example", 1)) == ("a.example", 1)
+
+
+@pytest.mark.parametrize(("text", "advice"), [("8080", "write `127.0.0.1:8080`"), ("localhost", "write `localhost:8080`")])
+def test_half_an_address_to_bind_is_advised(text: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=advice):
+        parse_bind_address(text)

@@ -56,11 +56,16 @@ def test_defaults_are_the_defaults() -> None:
     assert MitmConfig.from_mapping(tomllib.loads(result.stdout)).diff(MitmConfig()) == []
 
 
+def test_the_defaults_pass_the_check() -> None:
+    Path("x.toml").write_text(call("config", "--defaults").stdout)
+    assert call("config", "--check", "x.toml").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("text", "code", "part"),
     [
         ('[interception]\ndestinations = ["a.example:443"]\n', 0, "x.toml is valid"),
-        ("[interception]\ndestinations = []\n", 20, "interception.destinations: is empty"),
+        ("[interception]\ndestinations = []\n", 0, "it lists nothing to intercept: set interception.destinations"),
         ('[interception]\ndestination = ["a.example:443"]\n', 20, "did you mean `interception.destinations`?"),
         ("bind =\n", 20, "x.toml"),
         (

@@ -386,6 +386,35 @@ def test_env_names_what_it_wrote() -> None:
     assert "export HTTPS_PROXY=http://127.0.0.1:9" in lines
     assert "export NO_PROXY=localhost,127.0.0.1,::1,db.example" in lines
     assert all(line.startswith(("# ", "export ")) for line in lines)
+    assert call("env", "--undo", "--json").exit_code == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_env_is_undone_to_what_was_there_before() -> None:
+    """Also when it took effect twice: what came of the first time is not what was there before."""
+    command = f"{sys.executable} -m soth_mitm ca env --shell sh"
+    steps = f'eval "$({command})"\neval "$({command})"\necho "$SSL_CERT_FILE" >&2\neval "$({command} --undo)"\nenv'
+    before = os.environ | {"NO_PROXY": "db.example", "SSL_CERT_FILE": "/own/roots.pem"}
+    before.pop("no_proxy", None)
+    ran = subprocess.run(["sh", "-ec", steps], env=before, capture_output=True, text=True, check=True)
+    assert ran.stderr.endswith("-bundle.pem\n")
+    after = dict(line.partition("=")[::2] for line in ran.stdout.splitlines())
+    ours = {"SOTH_MITM_BEFORE", *client_environment(trust_files("/x/ca.pem"), "http://127.0.0.1:1", platform="linux")}
+    assert {name: after[name] for name in ours & after.keys()} == {name: before[name] for name in ours & before.keys()}
+
+
+@pytest.mark.parametrize("shell", ["fish", "powershell", "cmd"])
+def test_each_shell_can_undo(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTH_MITM_BEFORE", '{"NO_PROXY": "db.example"}')
+    lines = done("env", "--undo", "--shell", shell).splitlines()
+    assert shells.assignment("NO_PROXY", "db.example", shell) in lines
+    assert shells.removal("SSL_CERT_FILE", shell) in lines and shells.removal("SOTH_MITM_BEFORE", shell) in lines
+
+
+def test_without_a_ca_the_next_step_is_said() -> None:
+    for command in ("show", "status", "rotate"):
+        refused = call(command)
+        assert refused.exit_code == 22 and "soth-mitm ca generate" in refused.output, command
 
 
 def test_env_as_json_is_the_same() -> None:

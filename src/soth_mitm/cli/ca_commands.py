@@ -9,13 +9,13 @@ from typing import Any
 import click
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from soth_mitm.cli.configured import as_json, config_file, configured_ca, configured_paths, read_config
+from soth_mitm.cli.configured import as_json, config_file, configured_ca, configured_paths, existing_ca, read_config
 from soth_mitm.cli.exits import RUN_FAILED, START_FAILED, Failure, explained
 from soth_mitm.cli.trust_commands import other_anchors, take_out
 from soth_mitm.errors import CaError
 from soth_mitm.tls.bundle import trust_files, write_trust_files
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
-from soth_mitm.tls.ca_files import load_ca_from_files, save_ca
+from soth_mitm.tls.ca_files import save_ca
 from soth_mitm.tls.ca_formats import decrypt_key, load_ca_from_pkcs12, to_java_truststore, to_pkcs12
 from soth_mitm.tls.ca_rotation import end_overlap, previous_anchors, replace_ca
 from soth_mitm.tls.safe_files import write_atomically
@@ -62,8 +62,9 @@ def generate(common_name: str, organization: str, days: int, config_path: str | 
 def show(as_json: bool, config_path: str | None) -> None:
     """Show the CA: names, fingerprint, dates, files."""
     with explained():
-        cert_path, key_path = configured_paths(read_config(config_path))
-        facts = _facts(load_ca_from_files(cert_path, key_path), cert_path, key_path)
+        config = read_config(config_path)
+        authority, _ = existing_ca(config)
+        facts = _facts(authority, *configured_paths(config))
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -130,8 +131,9 @@ def import_(source: Path, key: Path | None, force: bool, password_file: Path | N
 def rotate(finish: bool, as_json: bool, config_path: str | None) -> None:
     """Replace the CA by a new one with the same names; the old one stays trusted by the bundle until --finish."""
     with explained():
-        cert_path, key_path = configured_paths(read_config(config_path))
-        authority = load_ca_from_files(cert_path, key_path)
+        config = read_config(config_path)
+        cert_path, key_path = configured_paths(config)
+        authority, _ = existing_ca(config)
         old = authority.fingerprint
         if finish:
             _distrust_replaced(authority, (cert_path, key_path))

@@ -87,9 +87,15 @@ def config(defaults: bool, path: str | None) -> None:
         return
     with explained():
         document = read_config(path)
+        lists_nothing = not document.interception.destinations
+        if lists_nothing:
+            # `run --destination` may add some
+            document.interception.destinations.append("api.example.com:443")
         document.validate()
         check_ciphers(document.upstream.ciphers)
     click.echo(f"{path} is valid")
+    if lists_nothing:
+        click.echo("it lists nothing to intercept: set interception.destinations, or start with `soth-mitm run --destination PATTERN`")
 
 
 for command in TRUST_COMMANDS:

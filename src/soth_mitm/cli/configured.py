@@ -7,6 +7,7 @@ from typing import Literal
 import click
 
 from soth_mitm.config import MitmConfig
+from soth_mitm.errors import CaMaterialError
 from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_files import ca_paths, load_ca_from_files, load_or_create_ca
 
@@ -40,4 +41,6 @@ def configured_ca(config: MitmConfig) -> tuple[CertificateAuthority, Path]:
 def existing_ca(config: MitmConfig) -> tuple[CertificateAuthority, Path]:
     """Return the CA and where its certificate is; `CaError` if there is none."""
     cert_path, key_path = configured_paths(config)
+    if not cert_path.exists() and not key_path.exists():
+        raise CaMaterialError(f"there is no CA yet: {cert_path} does not exist; `soth-mitm ca generate` makes one, or the first run")
     return load_ca_from_files(cert_path, key_path), cert_path

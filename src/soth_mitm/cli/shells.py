@@ -5,11 +5,13 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from soth_mitm.tls.environment import Runtime
 
 SHELLS = ("sh", "fish", "powershell", "cmd", "dotenv")
+SAVED = "SOTH_MITM_BEFORE"
+"""The variable in which a shell keeps the values that `soth-mitm ca env` replaced."""
 _COMMENTS = {"cmd": "rem"}
 
 
@@ -28,6 +30,37 @@ def script(runtimes: Mapping[Runtime, Mapping[str, str]], shell: str) -> str:
         lines.append(f"{comment} {runtime.name}" + (f": {runtime.note}" if runtime.note else ""))
         lines += [assignment(name, value, shell) for name, value in variables.items()]
     return "\n".join(lines) + "\n"
+
+
+def undoing(environ: Mapping[str, str], names: Iterable[str], shell: str) -> str:
+    """Return what sets the variables `names` to what they were before `script`, or unsets them; `environ` is that of the shell."""
+    before = saved(environ)
+    lines = [assignment(name, before[name], shell) if name in before else removal(name, shell) for name in (*names, SAVED)]
+    return "\n".join(lines) + "\n"
+
+
+def saved(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the values that variables had before the first `script` took effect in `environ`."""
+    try:
+        found = json.loads(environ.get(SAVED, "{}"))
+    except ValueError:
+        return {}
+    return {name: value for name, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+
+
+def saving(environ: Mapping[str, str], names: Iterable[str], shell: str) -> str:
+    """Return what keeps, for `undoing`, the values that the variables `names` have in `environ`: those before the first time."""
+    text = environ.get(SAVED) or json.dumps({name: environ[name] for name in names if name in environ})
+    return assignment(SAVED, text, shell) + "\n"
+
+
+def removal(name: str, shell: str) -> str:
+    """Return the line that removes one variable."""
+    if shell == "fish":
+        return f"set -e {name}"
+    if shell == "powershell":
+        return f"Remove-Item Env:{name} -ErrorAction SilentlyContinue"
+    return f'set "{name}="' if shell == "cmd" else f"unset {name}"
 
 
 def as_document(environment: Mapping[str, str], runtimes: Mapping[Runtime, Mapping[str, str]]) -> str:

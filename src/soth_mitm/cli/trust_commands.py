@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives import hashes
 from soth_mitm.addresses import ANY_ADDRESS, format_host_port, parse_bind_address
 from soth_mitm.cli.configured import as_json, config_file, configured_ca, configured_paths, existing_ca, read_config
 from soth_mitm.cli.exits import CONFIG_WRONG, START_FAILED, Failure, explained
-from soth_mitm.cli.shells import SHELLS, as_document, default_shell, script
+from soth_mitm.cli.shells import SHELLS, as_document, default_shell, saving, script, undoing
 from soth_mitm.config import MitmConfig
 from soth_mitm.tls.bundle import write_trust_files
 from soth_mitm.tls.ca_files import load_ca_from_files
 from soth_mitm.tls.ca_rotation import previous_anchors
-from soth_mitm.tls.environment import DIRECT_HOSTS, client_environment, runtimes_of
+from soth_mitm.tls.environment import DIRECT_HOSTS, RUNTIMES, client_environment, runtimes_of
 from soth_mitm.tls.trust.installed import forget, installed_anchors, remember
 from soth_mitm.tls.trust.stores import TrustReport, ca_trust_status, install_ca_system_trust, uninstall_ca_system_trust
 
@@ -66,17 +66,25 @@ def status(as_json: bool, config_path: str | None) -> None:
 @click.option("--proxy", metavar="URL", help="Where the proxy is: http://host:port.  [default: from the configuration's bind]")
 @click.option("--direct", multiple=True, metavar="HOST", help="Reach this host without the proxy, as localhost is. Repeatable.")
 @click.option("--shell", type=click.Choice(SHELLS), help="For whom to write.  [default: by your system and $SHELL]")
+@click.option("--undo", is_flag=True, help="Print what takes the variables back to what they were.")
 @as_json
 @config_file
-def env(proxy: str | None, direct: tuple[str, ...], shell: str | None, as_json: bool, config_path: str | None) -> None:
+def env(proxy: str | None, direct: tuple[str, ...], shell: str | None, undo: bool, as_json: bool, config_path: str | None) -> None:
     """Print the variables that send programs through the proxy and make them trust the CA.
 
     \b
     sh, bash, zsh    eval "$(soth-mitm ca env)"
+    and back         eval "$(soth-mitm ca env --undo)"
     fish             soth-mitm ca env | source
     PowerShell       soth-mitm ca env | Out-String | Invoke-Expression
     cmd              soth-mitm ca env --shell cmd > proxy.cmd, then: call proxy.cmd
     """
+    shell = shell or default_shell()
+    if undo:
+        if as_json or shell == "dotenv":
+            raise click.UsageError("--undo is for shells")
+        click.echo(undoing(os.environ, [name for runtime in RUNTIMES for name in runtime.variables], shell), nl=False)
+        return
     with explained():
         config = read_config(config_path)
         authority, cert_path = configured_ca(config)
@@ -87,7 +95,12 @@ def env(proxy: str | None, direct: tuple[str, ...], shell: str | None, as_json: 
         except ValueError as error:
             raise click.UsageError(f"--proxy: {error}") from None
     groups = runtimes_of(environment)
-    click.echo(as_document(environment, groups) if as_json else script(groups, shell or default_shell()), nl=False)
+    if as_json:
+        click.echo(as_document(environment, groups), nl=False)
+        return
+    click.echo(script(groups, shell), nl=False)
+    if shell != "dotenv":
+        click.echo(saving(os.environ, environment, shell), nl=False)
 
 
 def other_anchors(cert_path: Path, anchor: x509.Certificate | None) -> list[x509.Certificate]:

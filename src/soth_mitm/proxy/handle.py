@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from soth_mitm.tls.bundle import TrustFiles, trust_files, write_trust_files
 from soth_mitm.tls.bypass import TlsBypass
 from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_rotation import replace_ca
-from soth_mitm.tls.environment import client_environment
+from soth_mitm.tls.environment import DIRECT_HOSTS, client_environment
 
 
 def seconds_of(timeout: float | timedelta | None, otherwise_ms: int) -> float:
@@ -50,6 +50,11 @@ class MitmProxyHandle:
     def port(self) -> int:
         """The port that is listened on; the real one when `bind` asked for port 0."""
         return self._listener.addresses[0][1]
+
+    @property
+    def url(self) -> str:
+        """The proxy's URL as clients on this machine write it: `http://127.0.0.1:8080`."""
+        return f"http://{format_host_port(ANY_ADDRESS.get(self.address, self.address), self.port)}"
 
     @property
     def ca(self) -> CertificateAuthority:
@@ -122,24 +127,51 @@ class MitmProxyHandle:
         self._service.rotate_ca(ca)
         self._ca = ca
 
-    async def client_environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    async def client_environment(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        host: str | None = None,
+        ca_directory: str | None = None,
+        no_proxy: Iterable[str] = (),
+    ) -> dict[str, str]:
         """Return the variables with which a program goes through this proxy and trusts its CA: Python, Node, curl, git, Go, Java and more.
 
         Give a child process `os.environ | await handle.client_environment()`. Writes the combined bundle (the system's roots and the CA)
         and a truststore for Java beside the CA's certificate when they are not up to date. `environ` (None: the process's) is what
         NO_PROXY and JAVA_TOOL_OPTIONS are added to.
+
+        For a container: `host` is the name under which it reaches the proxy (`host.docker.internal`), `ca_directory` where it has the
+        directory of the CA's certificate mounted, `no_proxy` more hosts that it reaches without the proxy.
         """
         files = await asyncio.to_thread(write_trust_files, self._ca, self.ca_certificate_path)
-        return self._environment(files, environ)
+        return self._environment(files, environ, host, ca_directory, no_proxy)
 
-    def client_environment_here(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    def client_environment_here(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        host: str | None = None,
+        ca_directory: str | None = None,
+        no_proxy: Iterable[str] = (),
+    ) -> dict[str, str]:
         """Do as `client_environment`, at once: blocks while the files are written."""
-        return self._environment(write_trust_files(self._ca, self.ca_certificate_path), environ)
+        files = write_trust_files(self._ca, self.ca_certificate_path)
+        return self._environment(files, environ, host, ca_directory, no_proxy)
 
-    def _environment(self, files: TrustFiles, environ: Mapping[str, str] | None) -> dict[str, str]:
-        host = ANY_ADDRESS.get(self.address, self.address)
-        proxy_url = f"http://{format_host_port(host, self.port)}"
-        return client_environment(files, proxy_url, environ=os.environ if environ is None else environ, platform=sys.platform)
+    def _environment(
+        self, files: TrustFiles, environ: Mapping[str, str] | None, host: str | None, ca_directory: str | None, no_proxy: Iterable[str]
+    ) -> dict[str, str]:
+        # a path of POSIX is seen by a program on POSIX, wherever the proxy runs
+        platform = "linux" if ca_directory is not None and ca_directory.startswith("/") else sys.platform
+        return client_environment(
+            files,
+            self.url if host is None else f"http://{format_host_port(host, self.port)}",
+            direct=(*DIRECT_HOSTS, *no_proxy),
+            environ=os.environ if environ is None else environ,
+            platform=platform,
+            ca_directory=ca_directory,
+        )
 
     async def shutdown(self, timeout: float | timedelta | None = None) -> None:  # noqa: ASYNC109 - the name is the contract's
         """Stop accepting, finish what is under way within `timeout` (seconds; `timeouts.drain_ms` when None), cut the rest.

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
@@ -194,6 +194,11 @@ class ThreadedHandle:
         return self._running.port
 
     @property
+    def url(self) -> str:
+        """The proxy's URL as clients on this machine write it: `http://127.0.0.1:8080`."""
+        return self._running.url
+
+    @property
     def ca(self) -> CertificateAuthority:
         """The CA that signs the certificates which clients are shown."""
         return self._running.ca
@@ -237,11 +242,19 @@ class ThreadedHandle:
         else:
             self._on_loop(lambda: self._running.rotate_ca(ca))
 
-    def client_environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    def client_environment(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        host: str | None = None,
+        ca_directory: str | None = None,
+        no_proxy: Iterable[str] = (),
+    ) -> dict[str, str]:
         """Return the variables with which a program goes through this proxy and trusts its CA; see `MitmProxyHandle`."""
+        running = self._running
         if self._is_inside:
-            return self._running.client_environment_here(environ)
-        return self._on_loop(lambda: self._running.client_environment(environ))
+            return running.client_environment_here(environ, host=host, ca_directory=ca_directory, no_proxy=no_proxy)
+        return self._on_loop(lambda: running.client_environment(environ, host=host, ca_directory=ca_directory, no_proxy=no_proxy))
 
     def shutdown(self, timeout: Timeout = None) -> None:
         """Drain and stop, and end the thread. Raises `ShutdownTimeoutError` when connections had to be cut.

@@ -47,10 +47,15 @@ RUNTIMES = (
         "Node.js itself reads HTTPS_PROXY from 22.21 and 24.5 on; before, a client needs a proxy agent",
     ),
     Runtime("npm", ("NPM_CONFIG_CAFILE",)),
+    Runtime("Yarn 2 and later", ("YARN_HTTPS_CA_FILE_PATH", "YARN_HTTPS_PROXY", "YARN_HTTP_PROXY")),
     Runtime("Deno", ("DENO_CERT",)),
     Runtime("git", ("GIT_SSL_CAINFO",)),
     Runtime("Java", ("JAVA_TOOL_OPTIONS",), "each JVM says on standard error that it picked them up"),
     Runtime("Rust's cargo", ("CARGO_HTTP_CAINFO",)),
+    Runtime("Perl's LWP", ("PERL_LWP_SSL_CA_FILE",)),
+    Runtime("PHP's Composer", ("COMPOSER_CAFILE",)),
+    Runtime("Elixir's Hex", ("HEX_CACERTS_PATH",)),
+    Runtime("Ruby's Bundler", ("BUNDLE_SSL_CA_CERT",)),
     Runtime("AWS CLI and SDKs", ("AWS_CA_BUNDLE",)),
     Runtime("Google Cloud CLI", ("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",)),
     Runtime("gRPC (C core, Python, Ruby, PHP)", ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",)),
@@ -68,11 +73,13 @@ def client_environment(
     direct: Iterable[str] = DIRECT_HOSTS,
     environ: Mapping[str, str] | None = None,
     platform: str = sys.platform,
+    ca_directory: str | None = None,
 ) -> dict[str, str]:
     """Return the variables for programs that are to go through the proxy at `proxy_url` (`http://host:port`) and trust its CA.
 
     `files` must have been written. `direct` are hosts that are reached without the proxy. What `environ` has in NO_PROXY and in
-    JAVA_TOOL_OPTIONS is kept. On Windows, where case does not count in names, each variable is there once.
+    JAVA_TOOL_OPTIONS is kept. `ca_directory` is where the program finds the files, when that is not where they were written: the path at
+    which a container has them. On Windows, where case does not count in names, each variable is there once.
     """
     if _PROXY_URL.fullmatch(proxy_url) is None:
         raise ValueError(f"`{proxy_url}` is not the URL of a proxy; write http://host:port")
@@ -81,8 +88,11 @@ def client_environment(
     proxies = {"HTTPS_PROXY": proxy_url, "HTTP_PROXY": proxy_url, "NO_PROXY": ",".join(no_proxy)}
     if platform != "win32":
         proxies |= {name.lower(): value for name, value in proxies.items()}
-    special = _FLAGS | {"JAVA_TOOL_OPTIONS": _java_options(files, proxy_url, no_proxy, environ.get("JAVA_TOOL_OPTIONS", ""))}
-    trust = {name: special.get(name, str(files.bundle)) for runtime in RUNTIMES[1:] for name in runtime.variables}
+    truststore = _seen_at(files.java_truststore, ca_directory)
+    special = _FLAGS | {"YARN_HTTPS_PROXY": proxy_url, "YARN_HTTP_PROXY": proxy_url}
+    special["JAVA_TOOL_OPTIONS"] = _java_options(truststore, proxy_url, no_proxy, environ.get("JAVA_TOOL_OPTIONS", ""))
+    bundle = _seen_at(files.bundle, ca_directory)
+    trust = {name: special.get(name, bundle) for runtime in RUNTIMES[1:] for name in runtime.variables}
     return proxies | trust
 
 
@@ -96,12 +106,16 @@ def _direct_hosts(environ: Mapping[str, str], direct: Iterable[str]) -> list[str
     return list(dict.fromkeys([*(host.strip() for host in already.split(",") if host.strip()), *direct]))
 
 
-def _java_options(files: TrustFiles, proxy_url: str, no_proxy: Iterable[str], already: str) -> str:
+def _seen_at(path: Path, directory: str | None) -> str:
+    return str(path) if directory is None else f"{directory.rstrip('/')}/{path.name}"
+
+
+def _java_options(truststore: str, proxy_url: str, no_proxy: Iterable[str], already: str) -> str:
     match = _PROXY_URL.fullmatch(proxy_url)
     assert match is not None
     host, port = match["host"].strip("[]"), match["port"]
     options = {
-        "javax.net.ssl.trustStore": _quoted(files.java_truststore),
+        "javax.net.ssl.trustStore": _quoted(truststore),
         "javax.net.ssl.trustStoreType": "PKCS12",
         "javax.net.ssl.trustStorePassword": JAVA_PASSWORD,
         "https.proxyHost": host,
@@ -122,9 +136,8 @@ def _java_host(entry: str) -> str:
     return f"*{entry}" if entry.startswith(".") else entry
 
 
-def _quoted(path: Path) -> str:
+def _quoted(text: str) -> str:
     # the JVM splits at white space and honours quotes, but knows no escapes
-    text = str(path)
     if not re.search(r"[\s\"']", text):
         return text
     return f"'{text}'" if '"' in text else f'"{text}"'
