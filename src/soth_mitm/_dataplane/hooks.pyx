@@ -215,6 +215,9 @@ cdef class Suspended(Party):
         self.result = result
         self.error = error
         self.task = None
+        if self.hooks.pending is self:
+            # or what it ended in would be kept until the next one suspends
+            self.hooks.pending = None
         # from a callback of its own: neither inside the hook's task nor with its context variables
         self.hooks.loop.call_soon(self.deliver, context=self.hooks.context)
         return 0
