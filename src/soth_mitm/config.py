@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from soth_mitm.addresses import parse_bind_address
+from soth_mitm.config_later import REFUSED_LATER
 from soth_mitm.config_loading import apply_environment, apply_mapping, preset_of, read_toml
 from soth_mitm.config_schema import Key, sections, specs
 from soth_mitm.config_sections import (
@@ -220,6 +221,10 @@ class MitmConfig(Struct, kw_only=True):
         self._validate_together()
 
     def _validate_together(self) -> None:
+        for name in sorted(REFUSED_LATER):
+            spec = specs(type(self))[name]
+            if spec.read(self) != spec.default:
+                raise InvalidConfigError(name, "is not in effect in this build, and would be relied on; leave it out")
         if self.preset == "strict":
             verify_strict(self, self.upstream.allowed_addresses)
         if not self.interception.destinations:

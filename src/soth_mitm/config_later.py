@@ -24,3 +24,9 @@ LATER_KEYS: frozenset[str] = frozenset(
         "flow_runtime.dispatch_close_join_timeout_ms",
     )
 )
+
+# Of these, what somebody would rely on: an endpoint that is watched, a rule that is to cut. Set, they are an error.
+REFUSED_LATER: frozenset[str] = frozenset(("prometheus_bind", "upstream.h2_response_overflow_mode"))
+
+# Values other than the default that say what this build does anyway: there is nothing to warn of.
+SATISFIED_LATER: dict[str, object] = {"http2_enabled": False, "http3_passthrough": False}

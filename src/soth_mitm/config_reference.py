@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from soth_mitm.config import MitmConfig
-from soth_mitm.config_later import LATER_KEYS
+from soth_mitm.config_later import LATER_KEYS, REFUSED_LATER
 from soth_mitm.config_schema import ENVIRONMENT_PREFIX, Kind, Spec, sections, specs
 from soth_mitm.config_sections import MAX_COUNT
 
@@ -40,6 +40,8 @@ config = MitmConfig.from_mapping({{"body": {{"max_size_bytes": 1048576}}}})
 - **Destination patterns** are `host:port` or `[v6]:port`. `*` in the host stands for any characters, dots included; `*` as the port for any
   port. A pattern is anchored: `*.example.com:443` does not match `example.com`. Case, a trailing dot and the spelling of an international
   name make no difference. The most exact pattern answers: host and port, then host with any port, then those with `*` in the host.
+- **Keys that do nothing**, because this build does not have what they are about or because another key turns it off, are named in one
+  warning at the start.
 - **Reload.** `handle.reload(config)` changes every key but those marked "needs a restart".
 """
 
@@ -119,5 +121,5 @@ def _meaning(spec: Spec) -> str:
     if spec.key.frozen:
         text += " Needs a restart."
     if spec.name in LATER_KEYS:
-        text += " Not in effect yet."
+        text += " Not in effect yet: an error if it is set." if spec.name in REFUSED_LATER else " Not in effect yet."
     return text

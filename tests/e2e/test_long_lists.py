@@ -1,7 +1,6 @@
 """A list of destinations as long as block lists are does not hold the loop: not when a name is looked up, and not in a reload."""
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import pytest
@@ -15,20 +14,16 @@ MANY = 100_000
 async def test_the_loop_turns_while_a_long_list_is_loaded(make_config: Callable[..., MitmConfig]) -> None:
     config = make_config()
     config.interception.destinations += [f"*.{number:x}.example.com:443" for number in range(MANY)]
-    alone = time.perf_counter()
-    config.validate()
-    alone = time.perf_counter() - alone
-    pauses = []
+    turns = 0
     async with MitmProxyBuilder(make_config()).build() as handle:
         reload = asyncio.create_task(handle.reload(config))
         while not reload.done():
-            began = time.perf_counter()
             await asyncio.sleep(0.001)
-            pauses.append(time.perf_counter() - began)
+            turns += 1
         await reload
         assert handle.current_config().interception.destinations == config.interception.destinations
-    # checking alone takes longer than that, and the index is built as well
-    assert max(pauses) < alone / 2, (max(pauses), alone)
+    # seconds of work; done on the loop it leaves room for one turn
+    assert turns > 20
 
 
 @pytest.mark.anyio

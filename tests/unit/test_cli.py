@@ -61,6 +61,13 @@ def test_the_defaults_pass_the_check() -> None:
     assert call("config", "--check", "x.toml").exit_code == 0
 
 
+def test_check_names_keys_without_effect() -> None:
+    Path("idle.toml").write_text('via_header = true\n[interception]\ndestinations = ["a.example:443"]\n', encoding="utf-8")
+    result = call("config", "--check", "idle.toml")
+    assert (result.exit_code, result.stdout) == (0, "idle.toml is valid\n")
+    assert result.stderr.startswith("warning: via_header has no effect: ")
+
+
 @pytest.mark.parametrize(
     ("text", "code", "part"),
     [

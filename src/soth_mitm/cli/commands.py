@@ -15,6 +15,7 @@ from soth_mitm.cli.handler_loading import load_handler
 from soth_mitm.cli.serving import Serving
 from soth_mitm.cli.trust_commands import TRUST_COMMANDS
 from soth_mitm.config import MitmConfig
+from soth_mitm.config_effect import without_effect
 from soth_mitm.config_reference import default_toml
 from soth_mitm.errors import InvalidConfigError
 from soth_mitm.tls.ciphers import check_ciphers
@@ -93,6 +94,8 @@ def config(defaults: bool, path: str | None) -> None:
             document.interception.destinations.append("api.example.com:443")
         document.validate()
         check_ciphers(document.upstream.ciphers)
+    for sentence in without_effect(document):
+        click.echo(f"warning: {sentence}", err=True)
     click.echo(f"{path} is valid")
     if lists_nothing:
         click.echo("it lists nothing to intercept: set interception.destinations, or start with `soth-mitm run --destination PATTERN`")

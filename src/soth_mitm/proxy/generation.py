@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from soth_mitm._dataplane.buffer import Arena
+from soth_mitm.config_effect import without_effect
 from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
 from soth_mitm.destinations import DestinationMap, DestinationPattern
 from soth_mitm.errors import InvalidConfigError
@@ -61,6 +62,8 @@ class Generation:
             ) from error
         if key_log_path() is not None:
             snapshot.warn_once(f"{KEY_LOG} is set: the keys of all TLS sessions are written to {key_log_path()}")
+        for sentence in without_effect(config):
+            snapshot.warn_once(sentence)
         self.snapshot = snapshot
         self._leaves = leaves
         self._minting = minting

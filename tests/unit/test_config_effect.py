@@ -1,0 +1,87 @@
+"""Keys that are set and do nothing: warned about, or refused where somebody would rely on them."""
+
+from typing import Any
+
+import pytest
+
+from soth_mitm import InvalidConfigError, MitmConfig
+from soth_mitm.config_effect import IDLE, without_effect
+from soth_mitm.config_later import LATER_KEYS, REFUSED_LATER, SATISFIED_LATER
+from soth_mitm.config_schema import Kind, specs
+
+SPECS = specs(MitmConfig)
+
+
+def changed(name: str, config: MitmConfig | None = None) -> MitmConfig:
+    """Return a configuration in which a key has another value than its default."""
+    config = MitmConfig.from_mapping({"interception": {"destinations": ["a.example:443"]}}) if config is None else config
+    spec = SPECS[name]
+    value: Any = spec.key.example
+    if spec.kind is Kind.FLAG:
+        value = not spec.default
+    elif spec.kind is Kind.NUMBER and spec.default is not None:
+        value = spec.default + 1
+    elif spec.kind is Kind.CHOICE:
+        value = next(choice for choice in spec.choices if choice != spec.default)
+    spec.write(config, value)
+    return config
+
+
+def test_defaults_are_silent() -> None:
+    assert without_effect(MitmConfig()) == []
+    assert without_effect(MitmConfig.strict("a.example:443")) == []
+
+
+@pytest.mark.parametrize("name", sorted(LATER_KEYS))
+def test_a_key_that_is_not_built_yet_is_named(name: str) -> None:
+    config = changed(name)
+    if name in REFUSED_LATER:
+        with pytest.raises(InvalidConfigError, match=f"^{name}: is not in effect in this build"):
+            config.validate()
+        return
+    config.validate()
+    if name in SATISFIED_LATER:
+        assert SPECS[name].read(config) == SATISFIED_LATER[name] and without_effect(config) == []
+    else:
+        assert without_effect(config) == [f"{name} has no effect: this build does not have what it is about"]
+
+
+def test_what_is_refused_or_satisfied_is_not_built_yet() -> None:
+    assert REFUSED_LATER | set(SATISFIED_LATER) <= LATER_KEYS
+
+
+# Each reason, with what makes it hold
+REASONS: dict[str, dict[str, Any]] = {
+    "tls.learn_bypass is false": {"tls.learn_bypass": False},
+    "body.buffer_request_bodies is false": {"body.buffer_request_bodies": False},
+    "unix_socket_path is not set": {"unix_socket_path": None},
+    "process_attribution.enabled is false": {"process_attribution.enabled": False},
+    "upstream.retry_on_failure is false": {"upstream.retry_on_failure": False},
+    "upstream.verify_upstream_tls is false": {"upstream.verify_upstream_tls": False},
+    "upstream.denied_addresses is empty": {"upstream.denied_addresses": []},
+    "connection_pool.max_idle_per_host is 0": {"connection_pool.max_idle_per_host": 0},
+    "intercept_mode is monitor": {"intercept_mode": "monitor"},
+}
+# ... and what makes it not hold
+OTHERWISE: dict[str, Any] = {
+    "tls.learn_bypass": True,
+    "body.buffer_request_bodies": True,
+    "unix_socket_path": "/run/proxy.sock",
+    "process_attribution.enabled": True,
+    "upstream.retry_on_failure": True,
+    "upstream.verify_upstream_tls": True,
+    "upstream.denied_addresses": ["private"],
+    "connection_pool.max_idle_per_host": 8,
+    "intercept_mode": "enforce",
+}
+
+
+@pytest.mark.parametrize(("name", "because"), [(name, idle.because) for idle in IDLE for name in idle.keys])
+def test_a_key_that_another_one_turns_off_is_named(name: str, because: str) -> None:
+    config = changed(name)
+    for other, value in REASONS[because].items():
+        SPECS[other].write(config, value)
+    assert f"{name} has no effect: {because}" in without_effect(config)
+    for other in REASONS[because]:
+        SPECS[other].write(config, OTHERWISE[other])
+    assert [sentence for sentence in without_effect(config) if sentence.startswith(name)] == []
