@@ -178,6 +178,102 @@ class TestLateReaders:
             assert read_late(client).partition(b"\r\n\r\n")[2] == pattern(self.SIZE)
 
 
+CUT = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 20001\r\n\r\n",
+    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4e21\r\n",
+    "nonsense": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4e20\r\n",
+    "until close": b"HTTP/1.1 200 OK\r\n\r\n",
+}
+
+
+@pytest.mark.skipif(not open_descriptors(), reason="the proxy's listening socket is found through /proc")
+class TestAnswersThatAreCut:
+    """What was relayed before the cut arrives, however late it is read; and the client can tell that it is not all."""
+
+    SIZE = 20_000
+
+    @pytest.mark.parametrize("framing", CUT)
+    def test_in_plain_text(self, proxy: ProxyFactory, plain_origin: Origin, framing: str) -> None:
+        relayed = threading.Event()
+        wire = CUT[framing] + pattern(self.SIZE)
+
+        def answer(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(wire)
+            connection.wait(relayed)
+            if framing == "nonsense":
+                connection.send(b"no size")
+            elif framing == "until close":
+                connection.reset()
+            else:
+                connection.close()
+
+        plain_origin.script(answer, "/x")
+        running = proxy(Recording())
+        with room_for_little(running) as client:
+            assert client.connect(f"localhost:{plain_origin.port}").status == 200
+            client.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            client.read_until(b"\r\n\r\n")
+            while running.metrics().bytes_to_clients < len(wire):
+                pass
+            relayed.set()
+            while running.metrics().cut_response_count == 0:
+                pass
+            body = wire.partition(b"\r\n\r\n")[2]
+            assert client.read_exactly(len(body)) == body
+            if framing == "until close":
+                with pytest.raises(ConnectionResetError):
+                    client.read_to_end()
+            else:
+                assert client.read_to_end() == b""
+        running.wait_idle()
+
+    @pytest.mark.parametrize("framing", ["length", "chunked", "nonsense", "until close"])
+    def test_inside_tls(self, proxy: ProxyFactory, origin: Origin, framing: str) -> None:
+        """There the end of the connection without close_notify tells it, whatever the framing."""
+        wire = CUT[framing] + pattern(self.SIZE)
+
+        def answer(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(wire + b"no size" * (framing == "nonsense"))
+            if framing != "nonsense":
+                origin.loop.call_soon_threadsafe(connection.connection.abort)
+
+        origin.script(answer, "/x")
+        running = proxy(Recording())
+        with running.secured(origin.port) as client:
+            client.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            client.read_until(b"\r\n\r\n")
+            body = wire.partition(b"\r\n\r\n")[2]
+            assert client.read_exactly(len(body)) == body
+            with pytest.raises((ssl.SSLError, ConnectionResetError)):
+                client.read_to_end()
+        running.wait_idle()
+
+    def test_a_body_that_begins_with_nonsense_is_answered_502(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        """As long as nothing of it was sent: here it comes with its head."""
+        bad = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+        plain_origin.script(lambda connection, request: connection.send(bad), "/x")
+        running = proxy(Recording())
+        with running.tunnel(plain_origin.port) as client:
+            client.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
+            for _ in range(2):
+                answer = client.read_answer()
+                assert answer.status == 502 and "a chunk does not begin with its size" in answer.text
+        assert running.handler.of("on_response") == []
+
+    def test_a_client_that_never_reads_what_was_cut_is_let_go(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        def answer(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(CUT["length"] + pattern(self.SIZE))
+            connection.close()
+
+        plain_origin.script(answer, "/x")
+        running = proxy(Recording(), **{"timeouts.body_idle_ms": 50})
+        with room_for_little(running) as client:
+            assert client.connect(f"localhost:{plain_origin.port}").status == 200
+            client.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            running.handler.wait("on_connection_close")
+            running.wait_idle()
+
+
 class TestPeersThatReadNothing:
     @pytest.mark.usefixtures("quick_goodbyes")
     def test_an_upstream_holds_no_connection_open(self, proxy: ProxyFactory, listening: socket.socket) -> None:

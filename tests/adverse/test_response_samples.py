@@ -183,6 +183,9 @@ def test_a_bad_body_is_cut(stage: Stage, data: bytes, leaves: bool, way: str, fe
         try:
             while piece := client.socket.recv(1 << 16):
                 seen += piece
+                if seen.startswith(b"HTTP/1.1 502 ") and b"\r\n\r\nthe upstream's response is malformed: " in seen:
+                    # the fault came with the head, of which nothing had been sent
+                    return
             clean = True
         except (ssl.SSLError, ConnectionResetError):
             clean = False

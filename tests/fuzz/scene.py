@@ -79,17 +79,20 @@ class Upstream(Peer):
 
 
 class Client(Peer):
-    """A client. `ends` counts how often its end was told, `closed_in` is the verb of the operation that its connection was closed in.
+    """A client. `ends` counts how often its end was told, `closed_in` is the verb of the operation that its connection was closed in, and
+    `ended_in` of the one that the proxy said its last in.
     `asked` requests had come whole when the proxy had said its last."""
 
     ends = 0
     closed_in = ""
+    ended_in = ""
     asked = -1
 
     def note_closing(self, verb: str) -> None:
         """See, after an operation, whether the connection is being closed."""
         if self.asked < 0 and (self.transport.closing or self.transport.eof_written):
             self.asked = sum(message.complete for message in self.requests.messages)
+            self.ended_in = verb
         if self.transport.closing and not self.closed_in:
             self.closed_in = verb
 

@@ -89,7 +89,9 @@ cdef class Conversation(Party):
     cdef int use_pin(self) except -1           # 1: the current request goes over the pinned connection, or could not
     cdef int part_with(self, Upstream upstream, Flow flow) except -1   # the flow has ended on it
     cdef int end_flow(self) except -1
-    cdef int cut(self, object error) except -1
+    cdef int cut(self, object error) except -1         # now: the client is gone, or takes nothing
+    cdef int cut_short(self, object error) except -1   # its client is given what was relayed before, and can tell that it is not all
+    cdef int note_cut(self, object error) except -1
     cdef int drop_upstream(self) except -1
     cdef int stop(self) except -1
     cdef int leave(self) except -1             # close the client's connection in order, and stop

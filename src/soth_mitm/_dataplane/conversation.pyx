@@ -5,7 +5,7 @@ from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.flow cimport VERDICT_BLOCKED, Flow
 from soth_mitm._dataplane.head cimport METHOD_HEAD, Head
-from soth_mitm._dataplane.linger cimport close_in_order, close_while_sending
+from soth_mitm._dataplane.linger cimport close_cut, close_in_order, close_while_sending
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.pin cimport Pin, authenticates_connection
 from soth_mitm._dataplane.plane cimport Plane
@@ -58,7 +58,7 @@ cdef class Conversation(Party):
         if self.answered and self.answering == ANSWERING_DONE:
             return self.take_no_more()
         if self.answered:
-            return self.cut(ConnectionAbortedError("failed after the response had begun"))
+            return self.cut_short(ConnectionAbortedError("failed after the response had begun"))
         if flow is not None:
             flow.status = status
             if flow.cause is None and flow.verdict != VERDICT_BLOCKED:
@@ -185,12 +185,27 @@ cdef class Conversation(Party):
     cdef int cut(self, object error) except -1:
         if self.over:
             return 0
+        self.note_cut(error)
+        self.client.fail(error)
+        return self.stop()
+
+    cdef int cut_short(self, object error) except -1:
+        cdef Flow flow = self.flow
+        cdef bint shown = True
+        if self.over:
+            return 0
+        self.note_cut(error)
+        if flow is not None and self.answering == ANSWERING_RELAY:
+            shown = flow.response_body.kind != BODY_UNTIL_CLOSE and not flow.unchunked
+        close_cut(self.client, self.plane, shown, error)
+        return self.stop()
+
+    cdef int note_cut(self, object error) except -1:
         if self.flow is not None and self.flow.cause is None:
             self.flow.cause = error
         if self.flow is not None and self.answered and self.answering != ANSWERING_DONE:
             self.plane.counters.responses_cut += 1
-        self.client.fail(error)
-        return self.stop()
+        return 0
 
     cdef int drop_upstream(self) except -1:
         cdef Upstream upstream = self.upstream
@@ -311,7 +326,7 @@ cdef class Conversation(Party):
             return self.advance()
         if self.answering == ANSWERING_RELAY:
             self.plane.counters.upstream_errors += 1
-            return self.cut(error)
+            return self.cut_short(error)
         if self.sending == SENDING_RELAY and self.flow.request_body.state == BODY_DONE:
             self.send_no_more()
             return self.advance()
@@ -405,7 +420,7 @@ cdef class Conversation(Party):
         return self.drop_upstream()
 
     cdef int broken(self, object error) except -1:
-        return self.cut(error)
+        return self.cut_short(error)
 
     cdef int late(self, int stage) except -1:
         if self.over:
@@ -449,8 +464,9 @@ cdef class Conversation(Party):
         elif stage == LATE_DOWNLOAD and self.upstream is not None and self.upstream.held:
             # whoever holds it back, a client that does not read or a handler that is behind, has a deadline of its own
             return 0
+        elif stage == LATE_DOWNLOAD:
+            self.plane.counters.upstream_timeouts += 1
+            return self.cut_short(TimeoutError("the body stopped moving (timeouts.body_idle_ms)"))
         else:
-            if stage == LATE_DOWNLOAD:
-                self.plane.counters.upstream_timeouts += 1
-            return self.cut(TimeoutError("the body stopped moving (timeouts.body_idle_ms)"))
+            return self.cut(TimeoutError("the client stopped reading (timeouts.body_idle_ms)"))
         return self.advance()

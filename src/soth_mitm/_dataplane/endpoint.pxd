@@ -61,6 +61,7 @@ cdef class Endpoint:
 
     # Ending
     cdef int finish(self) except -1            # orderly: close_notify, flush, close
+    cdef int finish_cut(self) except -1        # the same without close_notify: what was sent last is not all
     cdef int fail(self, object error) except -1    # now: what is queued is lost, and with an error the peer can tell
     cdef int reset_on_close(self) except -1
 

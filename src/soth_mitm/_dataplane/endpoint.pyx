@@ -302,6 +302,14 @@ cdef class Endpoint:
         self.transport.close()
         return 0
 
+    cdef int finish_cut(self) except -1:
+        if self.closing:
+            return 0
+        self.flush()
+        self.closing = True
+        self.transport.close()
+        return 0
+
     cdef int fail(self, object error) except -1:
         if self.gone:
             return 0

@@ -13,10 +13,21 @@ cdef int close_in_order(Endpoint endpoint, Plane plane) except -1
 cdef int close_while_sending(Endpoint endpoint, Plane plane) except -1
 
 
+# The same for one whose last message is not whole: what was sent of it arrives, and then nothing says that this was all. Inside TLS there
+# is no close_notify; in plain text `shown` says that the framing shows it, else the connection is reset once the peer has it all.
+cdef int close_cut(Endpoint endpoint, Plane plane, bint shown, object error) except -1
+
+
 cdef class Farewell(Party):
     cdef Endpoint endpoint
     cdef Party before              # who is told that the connection is gone
     cdef Plane plane
     cdef Deadline deadline
+    cdef bint is_cut               # the last message is not whole
+    cdef bint resets               # the connection is to be reset, when the peer has been sent all
+    cdef object error              # what cut it
+    cdef Py_ssize_t unsent         # bytes that had not been sent when it was last looked
+    cdef double patience           # seconds for which they may stay as many
 
     cdef int wait(self) except -1
+    cdef int reset_when_sent(self) except -1

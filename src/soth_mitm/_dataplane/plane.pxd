@@ -76,4 +76,5 @@ cdef class Plane:
     cdef public DeadlineQueue tunnel_idle      # timeouts.tunnel_idle_ms
     cdef public DeadlineQueue tunnel_quiet     # the same in a drain
     cdef public DeadlineQueue linger           # reading on after our last byte, so that it arrives
+    cdef public DeadlineQueue settling         # before looking again whether the system has sent our last bytes
     cdef public DeadlineQueue pace             # flow_runtime.dispatch_queue_send_timeout_ms: how long a full queue paces its flow

@@ -64,6 +64,7 @@ class Plane:
     tunnel_idle: DeadlineQueue
     tunnel_quiet: DeadlineQueue
     linger: DeadlineQueue
+    settling: DeadlineQueue
     pace: DeadlineQueue
     def __new__(cls, arena: Arena, hooks: Hooks, counters: Counters, **settings: Any) -> Plane: ...
     def __init__(self, arena: Arena, hooks: Hooks, counters: Counters, **settings: Any) -> None: ...

@@ -1,9 +1,10 @@
 """The response's way, on one client connection: its head is read and passed on, then its body as it comes, or another protocol begins."""
 
-from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE, BODY_UNTIL_CLOSE, body_error_text, body_of_response
+from soth_mitm._dataplane.body cimport BODY_CHUNKED, BODY_DONE, BODY_UNTIL_CLOSE, Body, body_error_text, body_next, body_of_response
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_NONE, ANSWERING_RELAY, LATE_DOWNLOAD, SENDING_RELAY, SENDING_SENT, Conversation,
 )
+from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.flow cimport FLOW_ANSWERED, Flow
 from soth_mitm._dataplane.head cimport (
     HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, Head, head_error_text, parse_response_head, too_large_text,
@@ -13,11 +14,22 @@ from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
 from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, move_response
 from soth_mitm._dataplane.upgrade cimport was_offered
+from soth_mitm._dataplane.view cimport View
 from soth_mitm._dataplane.writer cimport response_head_bytes
 
 
 cdef enum:
     MOST_INTERIMS = 64         # before one response: each begins its time anew
+
+
+cdef bint begins_badly(Body* body, Endpoint source) noexcept:
+    """Tell whether the very first of a body is malformed; then it has failed, else nothing of it is taken."""
+    cdef Body seen = body[0]
+    cdef View payload
+    if body_next(&seen, source.inbox.data(), source.inbox.size(), &payload, NULL) >= 0:
+        return False
+    body[0] = seen
+    return True
 
 
 # not final: exchange derives from it
@@ -66,6 +78,8 @@ cdef class Responding(Conversation):
         cdef Flow flow = self.flow
         cdef bytes out
         body_of_response(&flow.response_body, head, flow.request.method, self.plane.head_limit, self.plane.most_fields)
+        if begins_badly(&flow.response_body, self.upstream):
+            return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
         # which a client that speaks HTTP/1.0 cannot read
         flow.unchunked = flow.response_body.kind == BODY_CHUNKED and flow.request.minor == 0
         if (flow.response_body.kind == BODY_UNTIL_CLOSE or flow.unchunked or self.plane.draining
@@ -122,7 +136,8 @@ cdef class Responding(Conversation):
             return self.response_done()
         if moved == MOVED_NONSENSE:
             self.plane.counters.upstream_errors += 1
-            return self.cut(ValueError("the upstream's response body is malformed: " + body_error_text(self.flow.response_body.error)))
+            why = body_error_text(self.flow.response_body.error)
+            return self.cut_short(ValueError(f"the upstream's response body is malformed: {why}"))
         self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
         if self.client.blocked:
             self.upstream.hold()

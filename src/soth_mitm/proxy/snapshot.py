@@ -22,6 +22,8 @@ log = get_logger("soth_mitm.proxy")
 LINGER_SECONDS = 5.0
 # How long a tunnel or an upgraded connection may be silent while the proxy drains.
 QUIET_SECONDS = 1.0
+# How often it is looked whether the system has sent what a connection had to be sent before it is reset.
+SETTLING_MILLISECONDS = 20
 # How long a hook that was cancelled at the proxy's end may take to return.
 HOOK_END_SECONDS = 1.0
 # How long idle upstream connections beyond connection_pool.max_idle_per_host are kept for the next wave of requests.
@@ -91,6 +93,7 @@ class Snapshot:
             tunnel_idle=self._deadline(timeouts.tunnel_idle_ms),
             tunnel_quiet=self._deadline(min(timeouts.tunnel_idle_ms, int(QUIET_SECONDS * 1000))),
             linger=self._deadline(int(LINGER_SECONDS * 1000)),
+            settling=self._deadline(SETTLING_MILLISECONDS),
             pace=self._deadline(flow_runtime.dispatch_queue_send_timeout_ms),
         )
 
