@@ -169,6 +169,15 @@ class UpstreamConfig(Struct, kw_only=True):
             example="DEFAULT:@SECLEVEL=1",
         ),
     ] = None
+    insecure_destinations: Annotated[
+        list[str],
+        Key(
+            "Destinations, as patterns, whose certificate is not verified: whoever answers there is trusted. For test servers; warned of "
+            "at the start.",
+            check=DestinationPattern.parse,
+            example=["staging.example.test:443"],
+        ),
+    ] = field(default_factory=list)
     ca_bundle_path: Annotated[
         Path | str | None,
         Key(

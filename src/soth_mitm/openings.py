@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from soth_mitm.addresses import format_host_port
 from soth_mitm.config import MitmConfig
-from soth_mitm.destinations import DestinationMap, parse_redirect
+from soth_mitm.destinations import DestinationMap, DestinationPattern, parse_redirect
 from soth_mitm.policy import Action, Policy
 
 
@@ -55,4 +55,6 @@ def _in_interception(config: MitmConfig, policy: Policy, host: str, port: int) -
         found.append(Opening("body.incomplete", "the handler may be asked with a part of the body only (request.body_problem)"))
     if not config.upstream.verify_upstream_tls:
         found.append(Opening("upstream.verify_upstream_tls", "whoever answers in the place of the server is taken for it"))
+    elif DestinationMap((DestinationPattern.parse(text), True) for text in config.upstream.insecure_destinations).get(host, port):
+        found.append(Opening("upstream.insecure_destinations", "whoever answers in the place of the server is taken for it"))
     return found

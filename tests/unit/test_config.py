@@ -20,6 +20,7 @@ REFUSED_TEXT = {
     "unix_socket_mode": ("0800", "not a file mode"),
     "unix_socket_path": ("/" + "x" * 200, "longer than"),
     "interception.destinations": ("api.example.com", "has no port"),
+    "upstream.insecure_destinations": ("api.example.com", "has no port"),
     "interception.blocked": ("api.example.com:0", "not within 1..65535"),
     "interception.must_intercept": ("api.example.com:0", "not within 1..65535"),
     "upstream.ciphers": ("", "is no OpenSSL cipher string"),

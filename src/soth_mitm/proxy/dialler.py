@@ -12,7 +12,7 @@ from soth_mitm.address_guard import AddressGuard
 from soth_mitm.addresses import format_host_port, is_address
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress
-from soth_mitm.destinations import DestinationMap, parse_redirect
+from soth_mitm.destinations import DestinationMap, DestinationPattern, parse_redirect
 from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
 from soth_mitm.escaping import get_logger
 from soth_mitm.proxy.protocols import UpstreamEndpoint
@@ -62,6 +62,7 @@ class Dialler:
         self._retry_seconds = config.upstream.retry_delay_ms / 1000
         self._elsewhere = DestinationMap(parse_redirect(text) for text in config.upstream.connect_to)
         self._guard = AddressGuard(config)
+        self._unverified = DestinationMap((DestinationPattern.parse(text), True) for text in config.upstream.insecure_destinations)
         self._contexts = contexts
         self._resolver = resolver
         self._arena = arena
@@ -201,7 +202,8 @@ class Dialler:
         intake.attach(endpoint)
         session = None
         try:
-            context = self._contexts.context(("http/1.1",), origin.client_cert)
+            verify = self._unverified.get(origin.host, origin.port) is None
+            context = self._contexts.context(("http/1.1",), origin.client_cert, verify=verify)
             session = self._contexts.sessions.get(origin.server_name, origin.port, context)
             if session is not None:
                 endpoint.offered = session

@@ -54,6 +54,12 @@ class Generation:
             snapshot.warn_once(
                 "upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic"
             )
+        if upstream.insecure_destinations:
+            listed = ", ".join(upstream.insecure_destinations)
+            snapshot.warn_once(
+                f"upstream.insecure_destinations: no certificate is verified of {listed}; anybody between this proxy and them can read and "
+                "change the traffic"
+            )
         try:
             check_key_log()
         except OSError as error:

@@ -68,32 +68,33 @@ class UpstreamContexts:
         self._ciphers = cipher_string(ciphers or _CIPHERS)
         self._roots = self._collect_roots(ca_bundle_path) if verify else b""
         self._lock = threading.Lock()
-        self._contexts: dict[tuple[tuple[str, ...], ClientCertificate | None], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[tuple[str, ...], ClientCertificate | None, bool], ssl.SSLContext] = {}
         self._client_certs = frozenset(client_certs)
         for client_cert in self._client_certs:
             _load_client_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), client_cert)
         self.sessions = SessionCache(session_capacity)
 
-    def context(self, alpn: tuple[str, ...], client_cert: ClientCertificate | None = None) -> ssl.SSLContext:
+    def context(self, alpn: tuple[str, ...], client_cert: ClientCertificate | None = None, *, verify: bool = True) -> ssl.SSLContext:
         """Return the context that offers `alpn`; made on first use (some 20 ms with the system's roots), then kept.
 
         `client_cert` must be one of those the object was made with. With the context, always give `server_hostname`, IP
-        addresses too: for those no SNI is sent, but the certificate is checked for them.
+        addresses too: for those no SNI is sent, but the certificate is checked for them. `verify` False trusts whoever answers.
         """
         if client_cert is not None and client_cert not in self._client_certs:
             raise ValueError(f"client certificate {client_cert.cert_path} was not among those configured")
-        key = (alpn, client_cert)
+        verify = verify and self._verify
+        key = (alpn, client_cert, verify)
         with self._lock:
             context = self._contexts.get(key)
             if context is None:
-                context = self._contexts[key] = self._build(alpn, client_cert)
+                context = self._contexts[key] = self._build(alpn, client_cert, verify)
             return context
 
-    def _build(self, alpn: tuple[str, ...], client_cert: ClientCertificate | None) -> ssl.SSLContext:
+    def _build(self, alpn: tuple[str, ...], client_cert: ClientCertificate | None, verify: bool) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         harden(context, self._min_version)
         context.set_ciphers(self._ciphers)
-        if self._verify:
+        if verify:
             context.hostname_checks_common_name = False  # RFC 9525 section 2: the SAN only, as in browsers
             # A bundle may name an intermediate or a server's own certificate as the anchor. VERIFY_X509_STRICT stays off: it
             # refuses private roots (no AKI, no keyUsage) that the client behind us would accept.
