@@ -58,8 +58,9 @@ class InterceptionConfig(Struct, kw_only=True):
         Literal["strict", "off"],
         Key(
             "Inside an intercepted connection `Host` and SNI name the target, or a name to which a connection would be let through as "
-            "well. Else the request is answered 421; behind a handshake that asks for such a name each request is answered 403. `off` lets "
-            "every name pass that is not in `blocked`."
+            "well. Else the request is answered 421; behind a handshake that asks for such a name each request is answered 403. Inside "
+            "a tunnel SNI names the target, or a name that would be tunnelled as well; else it gets the TLS alert unrecognized_name. `off` "
+            "lets every name pass that is not in `blocked`."
         ),
     ] = "strict"
     passthrough_unlisted: Annotated[bool, Key("Tunnel every other destination untouched; `false` blocks it with 403.")] = True
@@ -73,8 +74,12 @@ class InterceptionConfig(Struct, kw_only=True):
         ),
     ] = field(default_factory=list)
     unknown_protocol: Annotated[
-        Literal["tunnel", "block"], Key("What happens to a CONNECT to a listed destination that carries neither TLS nor HTTP.")
-    ] = "tunnel"
+        Literal["block", "tunnel"],
+        Key(
+            "What happens to a CONNECT to an intercepted destination that carries what can be neither TLS nor HTTP. `tunnel` relays it "
+            "unread; a client that is silent is then sent what the server says, and its own first bytes are examined when they come."
+        ),
+    ] = "block"
     strip_alt_svc: Annotated[
         bool, Key("Remove `Alt-Svc` from responses of intercepted origins, so that clients do not leave for HTTP/3.")
     ] = False
@@ -122,9 +127,10 @@ class TlsConfig(Struct, kw_only=True):
         bool,
         Key(
             "Tunnel a destination, unread, for a program that keeps refusing our certificate there, because it pins another, instead of "
-            "breaking it. A program without a known process counts by its address if it is on another machine, and not at all on this one."
+            "breaking it: a client that refuses on purpose gets past the handler. A program "
+            "without a known process counts by its address if it is on another machine, and not at all on this one."
         ),
-    ] = True
+    ] = False
     bypass_after_failures: Annotated[
         int, Key("How many handshakes, one after another and with no request between them, must be refused for that.", 2, 100)
     ] = 3
@@ -360,6 +366,13 @@ class TimeoutsConfig(Struct, kw_only=True):
             minimum=0,
         ),
     ] = 1000
+    client_first_bytes_ms: Annotated[
+        int,
+        milliseconds(
+            "How long a client may be silent inside a CONNECT to an intercepted destination; then it is closed, and nothing is dialled. "
+            "Where `interception.unknown_protocol` is `tunnel`, the upstream is dialled then and may speak; the client has as long again."
+        ),
+    ] = 10_000
     client_tls_handshake_ms: Annotated[int, milliseconds("For the TLS handshake with a client, its ClientHello included.")] = 10_000
     upstream_tls_handshake_ms: Annotated[int, milliseconds("For the TLS handshake with an upstream; later is a 504.")] = 10_000
     body_idle_ms: Annotated[int, milliseconds("How long an HTTP/1 body may stand still, in either direction, before it is cut.")] = 300_000

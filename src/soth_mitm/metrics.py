@@ -85,6 +85,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that were tunnelled for that reason."""
     tls_bypasses: int = 0
     """Destinations tunnelled for a process for that reason now; `handle.tls_bypasses()` lists them."""
+    unknown_protocol_count: int = 0
+    """Connections to intercepted destinations that carried neither TLS nor HTTP: refused or tunnelled (`interception.unknown_protocol`)."""
     tls_upstream_handshake_count: int = 0
     """Completed handshakes with upstreams."""
     tls_upstream_resumed_count: int = 0

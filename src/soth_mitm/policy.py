@@ -47,11 +47,12 @@ class Explanation(NamedTuple):
 class Policy:
     """The decisions of one snapshot of the configuration; later changes of that configuration do not reach it."""
 
-    __slots__ = ("_blocked", "_check_names", "_destinations", "_is_strict", "_must_intercept", "_unlisted")
+    __slots__ = ("_blocked", "_blocks_some", "_check_names", "_destinations", "_is_strict", "_must_intercept", "_unlisted")
 
     def __init__(self, config: MitmConfig) -> None:
         """Compile the patterns of a validated configuration."""
         self._blocked = _compile(config.interception.blocked)
+        self._blocks_some = bool(config.interception.blocked)
         self._check_names = config.interception.check_names == "strict"
         self._destinations = _compile(config.interception.destinations)
         self._must_intercept = _compile(config.interception.must_intercept)
@@ -84,6 +85,19 @@ class Policy:
         if decision.action is not Action.BLOCK or not (self._check_names or decision is _BLOCKED):
             return None
         return decision
+
+    @property
+    def looks_into_tunnels(self) -> bool:
+        """Whether there are names that TLS inside a tunnel to another target may not ask for."""
+        return self._check_names or self._blocks_some
+
+    def may_be_tunnelled_to(self, name: str, port: int) -> bool:
+        """Tell whether TLS inside a tunnel to another target may ask for a name: the policy would tunnel a connection to it as well.
+
+        `interception.check_names` turns that off, but for the names of `interception.blocked`.
+        """
+        decision = self.decide(name, port)
+        return decision.action is Action.TUNNEL or not (self._check_names or decision is _BLOCKED)
 
     def must_intercept(self, host: str, port: int) -> bool:
         """Tell whether a target may never be tunnelled, whatever a client, a handler or a protocol does."""

@@ -291,38 +291,54 @@ class TestOtherProtocols:
         connection.send(b"heard " + b"".join(iter(connection.receive, b"")))
         connection.close()
 
-    @pytest.mark.parametrize("said", [b"SSH-2.0-client\r\n", b"\x00\x01\x02\x03", b"\x17\x03\x03\x00\x01x", b"EHLO me\r\n"])
-    def test_are_tunnelled(self, proxy: ProxyFactory, plain_origin: Origin, said: bytes) -> None:
+    @pytest.mark.parametrize("said", [b"SSH-2.0-client\r\n", b"SSH-2.0-client Debian-1\r\n", b"\x00\x01\x02\x03", b"PING\r\n"])
+    def test_are_tunnelled_when_told_so(self, proxy: ProxyFactory, plain_origin: Origin, said: bytes) -> None:
         plain_origin.script_connections(self.greet)
-        running = proxy()
+        running = proxy(**{"interception.unknown_protocol": "tunnel"})
         with running.tunnel(plain_origin.port) as client:
             client.send(said)
             assert client.read_to_end() == b"SSH-2.0-origin\r\nheard " + said
         running.handler.wait("on_connection_close")
         assert running.handler.of("on_tls_failure") == []
+        assert (running.metrics().unknown_protocol_count, running.metrics().tunnel_count) == (1, 1)
 
-    @pytest.mark.parametrize("said", [b"", b"EH"])
-    def test_clients_that_wait_for_the_server_are_tunnelled_after_a_while(
-        self, proxy: ProxyFactory, plain_origin: Origin, said: bytes
-    ) -> None:
+    def test_clients_that_wait_for_the_server_are_tunnelled_after_a_while(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
         plain_origin.script_connections(self.greet_and_hear_out)
-        running = proxy(**{"timeouts.client_tls_handshake_ms": 500})
+        running = proxy(**{"timeouts.client_first_bytes_ms": 500, "interception.unknown_protocol": "tunnel"})
         with running.tunnel(plain_origin.port) as client:
-            client.send(said)
             assert client.read_exactly(16) == b"SSH-2.0-origin\r\n"
-            client.send(b"LO")
+            client.send(b"QUIT\r\n")
             client.end_writing()
-            assert client.read_to_end() == b"heard " + said + b"LO"
+            assert client.read_to_end() == b"heard QUIT\r\n"
         running.handler.wait("on_connection_close")
         assert running.handler.of("on_tls_failure") == []
 
-    @pytest.mark.parametrize("said", [b"SSH-2.0-client\r\n", b"", b"EH"])
-    def test_are_cut_when_told_so(self, proxy: ProxyFactory, plain_origin: Origin, said: bytes) -> None:
-        running = proxy(**{"timeouts.client_tls_handshake_ms": 500, "interception.unknown_protocol": "block"})
+    @pytest.mark.parametrize("said", [b"SSH-2.0-client\r\n", b"\x00\x01\x02\x03", b"PING\r\n"])
+    def test_are_refused_with_the_reason(self, proxy: ProxyFactory, plain_origin: Origin, said: bytes) -> None:
+        running = proxy()
         with running.tunnel(plain_origin.port) as client:
             client.send(said)
-            with contextlib.suppress(ConnectionResetError):
-                assert client.read_to_end() == b""
+            answer = client.read_answer()
+        assert answer.status == 400 and "interception.unknown_protocol is block" in answer.text
+        running.handler.wait("on_connection_close")
+        assert running.handler.of("on_tls_failure") == [] and plain_origin.connections == []
+        assert (running.metrics().unknown_protocol_count, running.metrics().tunnel_count) == (1, 0)
+
+    def test_a_client_that_says_nothing_is_left(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy(**{"timeouts.client_first_bytes_ms": 200})
+        with running.tunnel(plain_origin.port) as client:
+            assert client.read_to_end() == b""
+        running.handler.wait("on_connection_close")
+        assert running.handler.of("on_tls_failure") == [] and plain_origin.connections == []
+
+    @pytest.mark.parametrize("protocol", ["block", "tunnel"])
+    @pytest.mark.parametrize("said", [b"E", b"SSH-2.0", b"\r\n"])
+    def test_a_line_that_does_not_end_is_late(self, proxy: ProxyFactory, plain_origin: Origin, said: bytes, protocol: str) -> None:
+        running = proxy(**{"timeouts.client_tls_handshake_ms": 200, "interception.unknown_protocol": protocol})
+        with running.tunnel(plain_origin.port) as client:
+            client.send(said)
+            answer = client.read_answer()
+        assert answer.status == 408 and "timeouts.client_tls_handshake_ms" in answer.text
         running.handler.wait("on_connection_close")
         assert running.handler.of("on_tls_failure") == [] and plain_origin.connections == []
 

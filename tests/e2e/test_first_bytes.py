@@ -18,9 +18,12 @@ def echo(connection: ScriptedConnection) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("said", [b"SSH-2.0-client\r\n", b"\x05\x01\x00", b"\x16\x01\x00", b"EHLO client.test\r\n"])
+TUNNELS = {"interception.unknown_protocol": "tunnel"}
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-client\r\n", b"\x05\x01\x00", b"PING\r\n"])
 def test_no_answer_in_http_when_the_origin_is_down(proxy: ProxyFactory, said: bytes) -> None:
-    running = proxy(**{"upstream.retry_on_failure": False})
+    running = proxy(**TUNNELS, **{"upstream.retry_on_failure": False})
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         with running.tunnel(bound.getsockname()[1]) as client:
@@ -29,17 +32,31 @@ def test_no_answer_in_http_when_the_origin_is_down(proxy: ProxyFactory, said: by
     assert running.metrics().upstream_connect_error_count == 1
 
 
-@pytest.mark.parametrize("said", [b"G", b"QUIT", b"\x80"], ids=["a letter", "a word", "SSLv2 begun"])
-def test_a_few_bytes_and_an_end_are_relayed(proxy: ProxyFactory, plain_origin: Origin, said: bytes) -> None:
-    plain_origin.script_connections(echo)
-    with proxy().tunnel(plain_origin.port) as client:
+@pytest.mark.parametrize("keys", [{}, TUNNELS], ids=["block", "tunnel"])
+@pytest.mark.parametrize("said", [b"G", b"QUIT", b"\x80", b"\x16", b"\x16\x03\x01", b"\r\n"])
+def test_what_may_yet_become_something_goes_nowhere_when_the_client_ends(
+    proxy: ProxyFactory, plain_origin: Origin, said: bytes, keys: dict[str, str]
+) -> None:
+    running = proxy(**keys)
+    with running.tunnel(plain_origin.port) as client:
         client.send(said)
         client.end_writing()
-        assert client.read_to_end() == said + b"bye"
+        assert client.read_to_end() == b""
+    running.handler.wait("on_connection_close")
+    assert plain_origin.connections == []
 
 
-def test_nothing_and_an_end_open_no_connection(proxy: ProxyFactory, plain_origin: Origin) -> None:
-    running = proxy()
+def test_a_word_and_an_end_are_relayed_where_unknown_protocols_are(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    plain_origin.script_connections(echo)
+    with proxy(**TUNNELS).tunnel(plain_origin.port) as client:
+        client.send(b"QUIT\r\n")
+        client.end_writing()
+        assert client.read_to_end() == b"QUIT\r\nbye"
+
+
+@pytest.mark.parametrize("keys", [{}, TUNNELS], ids=["block", "tunnel"])
+def test_nothing_and_an_end_open_no_connection(proxy: ProxyFactory, plain_origin: Origin, keys: dict[str, str]) -> None:
+    running = proxy(**keys)
     with running.tunnel(plain_origin.port) as client:
         client.end_writing()
         assert client.read_to_end() == b""

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from soth_mitm import MitmConfig, MitmProxyBuilder, TlsBypass, load_ca
+from support import hellos
 from support.certs import TestCA
 from support.handshakes import client_hello_bytes
 from support.leaks import what_remains
@@ -22,6 +24,8 @@ from support.origin_answers import pattern
 from support.recording import Recording
 from support.running import HOST, ProxyFactory, Running
 from support.wire_client import WireClient
+
+LEARNS: dict[str, Any] = {"tls.learn_bypass": True}
 
 
 def issuer(client: WireClient) -> str:
@@ -79,7 +83,7 @@ def any_pace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make(proxy: ProxyFactory, origin: Origin, origin_ca: TestCA) -> Callable[..., Refuser]:
-    return lambda **keys: Refuser(proxy(**{"tls.bypass_after_failures": 2, **keys}), origin, origin_ca)
+    return lambda **keys: Refuser(proxy(**{"tls.learn_bypass": True, "tls.bypass_after_failures": 2, **keys}), origin, origin_ca)
 
 
 @pytest.fixture
@@ -114,7 +118,8 @@ class TestOpening:
         metrics = running.metrics()
         assert (metrics.tls_client_refusal_count, metrics.tls_client_failure_count) == (3, 3)
         assert (metrics.tls_bypass_opened_count, metrics.tls_bypassed_connection_count, metrics.tls_bypasses) == (1, 1, 1)
-        (message,) = caplog.messages
+        message, shown = caplog.messages
+        assert shown == f"TLS of {bypass.process} to localhost:{origin.port} is tunnelled, unread (tls.learn_bypass)"
         assert f'add "localhost:{origin.port}" to interception.must_intercept' in message and "tls.learn_bypass = false" in message
 
     def test_silence_after_the_handshake_is_a_refusal_too(self, refuser: Refuser) -> None:
@@ -191,12 +196,12 @@ class TestForbidding:
     @pytest.mark.parametrize(
         ("keys", "host"),
         [
-            ({"tls.learn_bypass": False}, HOST),
+            ({"tls.learn_bypass": MitmConfig().tls.learn_bypass}, HOST),
             ({"interception.must_intercept": ["local*:*"]}, HOST),
             ({"interception.must_intercept": ["LOCALHOST:*"]}, "127.0.0.1"),
             ({"process_attribution.enabled": False}, HOST),
         ],
-        ids=["off", "host", "name asked for in TLS", "no process known"],
+        ids=["the default", "host", "name asked for in TLS", "no process known"],
     )
     def test_never(self, make: Callable[..., Refuser], keys: dict[str, object], host: str) -> None:
         refuser = make(**keys)
@@ -298,7 +303,68 @@ class TestNoRefusal:
             with running.tunnel(origin.port) as client, pytest.raises(ssl.SSLError):
                 client.start_tls(context)
 
-        self.not_refused(proxy(**{"tls.min_version": "tls1.3"}), old)
+        self.not_refused(proxy(**LEARNS, **{"tls.min_version": "tls1.3"}), old)
+
+    def test_no_cipher_suite_in_common(self, proxy: ProxyFactory, origin: Origin) -> None:
+        def old(running: Running) -> None:
+            context = running.client_context()
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            # of a kind of key that ours is not
+            context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+            with running.tunnel(origin.port) as client, pytest.raises(ssl.SSLError):
+                client.start_tls(context)
+
+        self.not_refused(proxy(**LEARNS), old)
+
+    @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+    def test_a_client_that_speaks_none_of_our_protocols(self, proxy: ProxyFactory, origin: Origin, version: str) -> None:
+        """As grpcio does, which offers h2 alone and leaves when it is not chosen, whatever the certificate is."""
+
+        def h2_only(running: Running) -> None:
+            context = running.client_context()
+            context.maximum_version = ssl.TLSVersion[version]
+            context.set_alpn_protocols(["h2"])
+            with running.tunnel(origin.port) as client:
+                client.start_tls(context)
+                assert client.tls.selected_alpn_protocol() is None
+
+        running = proxy(**LEARNS)
+        self.not_refused(running, h2_only)
+        assert running.metrics().tls_client_abandoned_count == 3
+
+    def test_a_client_that_leaves_its_handshake_because_of_our_protocols(self, proxy: ProxyFactory, origin: Origin) -> None:
+        def leave(running: Running) -> None:
+            context = running.client_context()
+            context.set_alpn_protocols(["h2"])
+            with running.tunnel(origin.port) as client:
+                client.send(client_hello_bytes(context, HOST))
+                client.read_exactly(700)
+
+        self.not_refused(proxy(**LEARNS), leave)
+
+    def test_a_client_that_leaves_before_our_certificate(self, proxy: ProxyFactory, origin: Origin) -> None:
+        """It offers no key share that we take, is asked for another, and goes."""
+
+        def leave(running: Running) -> None:
+            body = hellos.hello_body(
+                ciphers=(0x1301,),
+                session_id=bytes(32),
+                extensions=[
+                    hellos.server_name(HOST.encode()),
+                    hellos.supported_versions(0x0304),
+                    hellos.groups(29),
+                    hellos.signature_algorithms(0x0403, 0x0804),
+                    (51, b"\0\0"),
+                ],
+            )
+            with running.tunnel(origin.port) as client:
+                client.send(hellos.records(hellos.handshake(body)))
+                # a HelloRetryRequest
+                assert client.read_exactly(80)[:1] == b"\x16"
+
+        running = proxy(**LEARNS)
+        self.not_refused(running, leave)
+        assert running.metrics().tls_client_failures_by_class["eof_or_reset"] == 3
 
     @pytest.mark.parametrize("alert", [10, 40, 43, 44, 45, 51, 70, 80], ids=lambda alert: f"alert {alert}")
     def test_alerts_about_something_else(self, proxy: ProxyFactory, origin: Origin, alert: int) -> None:
@@ -309,7 +375,7 @@ class TestNoRefusal:
                 client.send(b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
                 client.end_writing()
 
-        self.not_refused(proxy(), complain, 1)
+        self.not_refused(proxy(**LEARNS), complain, 1)
 
     def test_garbage_in_the_handshake(self, proxy: ProxyFactory, origin: Origin) -> None:
         def spoil(running: Running) -> None:
@@ -319,14 +385,14 @@ class TestNoRefusal:
                 client.send(b"GET / HTTP/1.1\r\n\r\n")
                 client.end_writing()
 
-        self.not_refused(proxy(), spoil)
+        self.not_refused(proxy(**LEARNS), spoil)
 
     def test_a_client_that_stops_in_its_hello(self, proxy: ProxyFactory, origin: Origin) -> None:
         def stop(running: Running) -> None:
             with running.tunnel(origin.port) as client:
                 client.send(client_hello_bytes(running.client_context(), HOST)[:100])
 
-        self.not_refused(proxy(), stop)
+        self.not_refused(proxy(**LEARNS), stop)
 
     def test_a_client_that_is_late(self, proxy: ProxyFactory, origin: Origin) -> None:
         def wait(running: Running) -> None:
@@ -334,17 +400,17 @@ class TestNoRefusal:
                 client.send(client_hello_bytes(running.client_context(), HOST))
                 client.read_to_end()
 
-        self.not_refused(proxy(**{"timeouts.client_tls_handshake_ms": 500}), wait, 1)
+        self.not_refused(proxy(**LEARNS, **{"timeouts.client_tls_handshake_ms": 500}), wait, 1)
 
     def test_a_client_that_we_gave_up(self, proxy: ProxyFactory, origin: Origin) -> None:
         def wait(running: Running) -> None:
             with running.secured(origin.port) as client:
                 assert client.read_to_end() == b""
 
-        self.not_refused(proxy(**{"timeouts.client_idle_ms": 1000}), wait, 1)
+        self.not_refused(proxy(**LEARNS, **{"timeouts.client_idle_ms": 1000}), wait, 1)
 
     def test_a_resumed_session_that_was_not_needed(self, proxy: ProxyFactory, origin: Origin) -> None:
-        running = proxy()
+        running = proxy(**LEARNS)
         context = running.client_context()
         with running.tunnel(origin.port) as client:
             client.start_tls(context)
@@ -360,7 +426,7 @@ class TestNoRefusal:
         assert running.metrics().tls_client_refusal_count == 0
 
     def test_clients_that_are_there_when_we_stop(self, proxy: ProxyFactory, origin: Origin) -> None:
-        running = proxy()
+        running = proxy(**LEARNS)
         clients = [running.secured(origin.port) for _ in range(3)]
         running.handle.shutdown(5)
         for client in clients:
@@ -399,7 +465,7 @@ def test_over_a_unix_socket(make: Callable[..., Refuser], tmp_path: Path) -> Non
 @pytest.mark.anyio
 async def test_on_a_loop_of_the_programs_own(make_config: Callable[..., MitmConfig], origin: Origin, origin_ca: TestCA) -> None:
     handler = Recording()
-    async with MitmProxyBuilder(make_config(**{"tls.bypass_after_failures": 2}), handler).build() as handle:
+    async with MitmProxyBuilder(make_config(**LEARNS, **{"tls.bypass_after_failures": 2}), handler).build() as handle:
 
         def refuse() -> None:
             with WireClient(handle.port) as client, pytest.raises(ssl.SSLCertVerificationError):

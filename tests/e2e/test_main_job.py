@@ -221,18 +221,18 @@ class TestImpatience:
 class TestTunnels:
     def test_other_bytes_inside_connect_are_tunnelled(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
         plain_origin.script_connections(greet_and_echo)
-        running = proxy()
+        running = proxy(**{"interception.unknown_protocol": "tunnel"})
         with running.tunnel(plain_origin.port) as client:
             client.send(b"\x00\x01\x02 neither TLS nor HTTP")
             assert client.read_until(b"HTTP") == b"220 ready\r\n\x00\x01\x02 neither TLS nor HTTP"
             client.end_writing()
             assert client.read_to_end() == b"bye\r\n"
 
-    def test_other_bytes_are_cut_when_unknown_protocols_are_blocked(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
-        running = proxy(**{"interception.unknown_protocol": "block"})
+    def test_other_bytes_are_refused_otherwise(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy()
         with running.tunnel(plain_origin.port) as client:
             client.send(b"\x00\x01\x02")
-            assert client.read_to_end() == b""
+            assert client.read_answer().status == 400
         assert plain_origin.connections == []
 
     def test_the_client_may_end_first(self, proxy: ProxyFactory, plain_origin: Origin) -> None:

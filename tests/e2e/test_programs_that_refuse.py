@@ -148,7 +148,7 @@ def test_refused_twice_and_then_tunnelled(
 ) -> None:
     # a busy machine is not to decide whether a departure was prompt
     monkeypatch.setattr("soth_mitm.proxy.learning.PROMPT_SECONDS", 60.0)
-    running = proxy(**{"tls.bypass_after_failures": 2})
+    running = proxy(**{"tls.learn_bypass": True, "tls.bypass_after_failures": 2})
     places = {"proxy": running.url, "url": origin.url("/"), "ca": str(running.ca_path), "known": str(known), "python": sys.executable}
     places |= {"address": f"127.0.0.1:{running.port}", "target": f"{HOST}:{origin.port}"}
     for place, make in {"{go}": go_program, "{rust}": lambda: str(build_rust()), "{pin}": lambda: pin_of(origin)}.items():

@@ -5,15 +5,18 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from cryptography import x509
 
 from support.certs import TestCA
+from support.handshakes import client_hello_bytes
+from support.hellos import records
 from support.openssl import OpenSsl
-from support.origin import Origin
+from support.origin import Origin, ScriptedConnection
 from support.origin_answers import pattern
+from support.recording import Recording
 from support.running import HOST, ProxyFactory, Running
 from support.wire_client import WireClient
 
@@ -211,10 +214,117 @@ class TestPolicy:
         assert len(running.handler.requests) == 1
 
 
-def test_what_is_in_a_tunnel_is_not_looked_at(proxy: ProxyFactory, named: Origin, origin_ca: TestCA) -> None:
-    running = proxy(destinations=("api.example.test:*",))
-    with running.tunnel(named.port, "127.0.0.1") as client:
-        client.start_tls(origin_ca.client_context(), "api.example.test")
-        assert client.request("/bytes/3", HOST).body == pattern(3)
-        assert isinstance(client.socket, ssl.SSLSocket)
-    assert running.handler.requests == []
+class TestTunnels:
+    """The target is 127.0.0.1, tunnelled because it is not listed, or because the handler says so."""
+
+    LISTED = "api.example.test"
+
+    def running(self, proxy: ProxyFactory, **keys: object) -> Running:
+        return proxy(destinations=(f"{self.LISTED}:*", "www.example.test:1"), **keys)
+
+    def goes_through(self, running: Running, named: Origin, origin_ca: TestCA, name: str | None) -> None:
+        context = origin_ca.client_context()
+        if name is None:
+            context.check_hostname = False
+        with running.tunnel(named.port, "127.0.0.1") as client:
+            client.start_tls(context, name)
+            assert client.request("/bytes/3", HOST).body == pattern(3)
+        assert running.handler.requests == []
+        assert (running.metrics().refused_name_count, running.metrics().tunnel_count) == (0, 1)
+
+    def is_refused(self, running: Running, named: Origin, name: str) -> None:
+        with running.tunnel(named.port, "127.0.0.1") as client, pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
+            client.start_tls(running.client_context(), name)
+        ((host, error),) = running.handler.wait("on_tls_failure")
+        assert (host, error.side, error.reason) == ("127.0.0.1", "client", "handshake")
+        assert f"asks for {name}" in error.detail and "interception.check_names" in error.detail
+        running.handler.wait("on_connection_close")
+        metrics = running.metrics()
+        assert (metrics.refused_name_count, metrics.tunnel_count, metrics.bytes_to_upstreams) == (1, 0, 0)
+        assert [connection.sni for connection in named.connections] in ([], [None])
+
+    @pytest.mark.parametrize("name", [None, "127.0.0.1", "other.example.test", "www.example.test"])
+    def test_names_that_are_tunnelled_as_well(self, proxy: ProxyFactory, named: Origin, origin_ca: TestCA, name: str | None) -> None:
+        self.goes_through(self.running(proxy), named, origin_ca, name)
+
+    @pytest.mark.parametrize("name", [LISTED, "API.example.test"])
+    def test_a_listed_name(self, proxy: ProxyFactory, named: Origin, name: str) -> None:
+        self.is_refused(self.running(proxy), named, name.lower())
+
+    def test_a_listed_name_when_names_are_not_checked(self, proxy: ProxyFactory, named: Origin, origin_ca: TestCA) -> None:
+        running = self.running(proxy, **{"interception.check_names": "off"})
+        self.goes_through(running, named, origin_ca, self.LISTED)
+
+    @pytest.mark.parametrize("names", ["strict", "off"])
+    def test_a_name_that_is_blocked_in_any_case(self, proxy: ProxyFactory, named: Origin, names: str) -> None:
+        running = self.running(proxy, **{"interception.check_names": names, "interception.blocked": ["other.example.test:*"]})
+        self.is_refused(running, named, "other.example.test")
+
+    def handler_tunnels(self, proxy: ProxyFactory, *destinations: str) -> Running:
+        keys = {"interception.passthrough_unlisted": False}
+        return proxy(Recording(intercept=lambda _: False), destinations=("127.0.0.1:*", *destinations), **keys)
+
+    @pytest.mark.parametrize("name", [None, "127.0.0.1"])
+    def test_the_target_where_the_handler_tunnels_it(self, proxy: ProxyFactory, named: Origin, origin_ca: TestCA, name: str | None) -> None:
+        self.goes_through(self.handler_tunnels(proxy), named, origin_ca, name)
+
+    def test_a_blocked_name_where_the_handler_tunnels(self, proxy: ProxyFactory, named: Origin) -> None:
+        self.is_refused(self.handler_tunnels(proxy), named, "other.example.test")
+
+    def test_another_listed_name_where_the_handler_tunnels(self, proxy: ProxyFactory, named: Origin) -> None:
+        self.is_refused(self.handler_tunnels(proxy, "api.example.test:*"), named, self.LISTED)
+
+    @pytest.mark.parametrize(
+        "disguise",
+        [
+            lambda hello: b"\x15\x03\x01\x00\x02\x01\x5a" + hello,
+            lambda hello: b"\x16\x02\x01" + hello[3:],
+            lambda hello: b"\x16\x03\x01\x00\x00" + hello,
+            lambda hello: records(hello[5:], 1),
+        ],
+        ids=["a warning before", "version 2.1", "an empty record before", "512 records"],
+    )
+    def test_in_disguise(self, proxy: ProxyFactory, named: Origin, disguise: Callable[[bytes], bytes]) -> None:
+        running = self.running(proxy)
+        with running.tunnel(named.port, "127.0.0.1") as client:
+            client.send(disguise(client_hello_bytes(running.client_context(), self.LISTED)))
+            assert client.read_to_end() == b"\x15\x03\x01\x00\x02\x02\x70"
+        assert running.metrics().refused_name_count == 1
+
+    def test_in_single_bytes(self, proxy: ProxyFactory, named: Origin) -> None:
+        running = self.running(proxy)
+        with running.tunnel(named.port, "127.0.0.1") as client:
+            hello = client_hello_bytes(running.client_context(), self.LISTED)
+            for at in range(len(hello)):
+                client.send(hello[at : at + 1])
+            assert client.read_to_end() == b"\x15\x03\x01\x00\x02\x02\x70"
+        assert running.metrics().bytes_to_upstreams == 0
+
+    def test_a_server_that_speaks_first_is_heard_before(self, proxy: ProxyFactory, plain_origin: Origin, origin_ca: TestCA) -> None:
+        def greet(connection: ScriptedConnection) -> None:
+            connection.send(b"220 ready\r\n")
+            connection.send(b"heard " + b"".join(iter(connection.receive, b"")))
+            connection.close()
+
+        plain_origin.script_connections(greet)
+        running = self.running(proxy)
+        with running.tunnel(plain_origin.port) as client:
+            assert client.read_exactly(11) == b"220 ready\r\n"
+            client.send(client_hello_bytes(running.client_context(), self.LISTED))
+            assert client.read_to_end() == b"\x15\x03\x01\x00\x02\x02\x70"
+        with running.tunnel(plain_origin.port) as client:
+            assert client.read_exactly(11) == b"220 ready\r\n"
+            client.send(b"EHLO me\r\n")
+            client.end_writing()
+            assert client.read_to_end() == b"heard EHLO me\r\n"
+        with running.tunnel(plain_origin.port) as client:
+            client.end_writing()
+            assert client.read_to_end() == b"220 ready\r\nheard "
+
+    def test_a_hello_that_does_not_end(self, proxy: ProxyFactory, named: Origin) -> None:
+        running = self.running(proxy, **{"timeouts.client_tls_handshake_ms": 200})
+        with running.tunnel(named.port, "127.0.0.1") as client:
+            client.send(client_hello_bytes(running.client_context(), self.LISTED)[:-1])
+            assert client.read_to_end() == b""
+        ((_, error),) = running.handler.wait("on_tls_failure")
+        assert error.reason == "timeout" and running.metrics().bytes_to_upstreams == 0

@@ -70,7 +70,8 @@ def test_an_unknown_protocol_is_no_tunnel_where_one_must_intercept(proxy: ProxyF
     running = proxy(**{"interception.unknown_protocol": "tunnel", "interception.must_intercept": [f"{HOST}:*"]})
     with running.tunnel(listening.getsockname()[1]) as client:
         client.send(b"\x00\x01\x02\x03 neither TLS nor HTTP\r\n")
-        assert client.read_to_end() == b""
+        answer = client.read_answer()
+    assert answer.status == 400 and f"`{HOST}:*` in interception.must_intercept" in answer.text
     assert_untouched(listening)
 
 

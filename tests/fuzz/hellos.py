@@ -11,10 +11,10 @@ import ssl
 from collections.abc import Iterator
 
 from fuzz.hello_mutations import mutate_hello
-from fuzz.plain_hello import ECH, PlainHello, Refused, ja3_of, ja4_of, read_hello
+from fuzz.plain_hello import ECH, PlainHello, Refused, first_word_ends_in_a_blank, ja3_of, ja4_of, read_hello
 from fuzz.plain_http import Refused as HttpRefused
 from fuzz.plain_http import read_head
-from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
+from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, parse_tunnelled_hello, sniff
 from soth_mitm.tls.fingerprint import ja3, ja4
 from soth_mitm.tls.names import parse_name
 from support import hellos
@@ -29,8 +29,8 @@ WORDS = (
 
 
 mutate = mutate_hello
-# What begins with a longer word is not taken for HTTP
-LONGEST_METHOD = 32
+# As far as first bytes are looked at
+SNIFFED = 256
 
 
 def parsed(data: bytes) -> object:
@@ -51,6 +51,7 @@ def run(data: bytes) -> None:
     text = data[2:]
     verdict, kind = parsed(text), sniff(text)
     assert sniff(text + b"more") == kind or kind is NEED_MORE
+    check_tunnelled(text)
     assert parsed(text + b"\x16\x03\x01\0\x01x") == verdict or verdict is NEED_MORE
     for end in sorted({first % (len(text) + 1), (first + 7 * second) % (len(text) + 1), max(0, len(text) - 1)}):
         earlier = parsed(text[:end])
@@ -76,8 +77,29 @@ def check_request(text: bytes, kind: object) -> None:
     try:
         request = read_head(text.lstrip(b"\r\n"), True, len(text) + 1)
     except HttpRefused:
+        request = None
+    assert request is None or kind == "http", f"a request is taken for {kind}"
+    if first_word_ends_in_a_blank(text[:SNIFFED]):
+        assert kind in ("http", "tls", "sslv2") or text.startswith(b"SSH-"), f"what some server may take for a request is taken for {kind}"
+    if text[:1] and 0x14 <= text[0] <= 0x17:
+        assert kind == "tls"
+
+
+def check_tunnelled(text: bytes) -> None:
+    """A hello that is read is read in a tunnel as well, and what a warning stands before."""
+    verdict = parsed(text)
+    if isinstance(verdict, ClientHello):
+        assert parse_tunnelled_hello(text) == verdict
+        warned = parse_tunnelled_hello(b"\x15\x03\x01\0\2\1\0" + text) if len(text) < 65000 else verdict
+        assert isinstance(warned, ClientHello) and warned.sni == verdict.sni
         return
-    assert request is None or len(request.method) > LONGEST_METHOD or kind == "http", f"a request is taken for {kind}"
+    try:
+        lenient = parse_tunnelled_hello(text)
+    except MalformedHello as error:
+        assert error.is_hello
+        return
+    # a tunnel waits where the strict reading does, or has read a hello that is refused elsewhere
+    assert verdict is not NEED_MORE or lenient is NEED_MORE
 
 
 def same_fault(earlier: object, later: object) -> bool:
@@ -137,8 +159,11 @@ def seeds() -> Iterator[bytes]:
         # a name as long as may be and a longer one, and two names
         *(hellos.records(hellos.handshake(hellos.hello_body(extensions=[hellos.server_name(b"a" * count)]))) for count in (255, 256)),
         hellos.records(hellos.handshake(hellos.hello_body(extensions=[(0, hellos.vector(b"\0\0\1a" * 2, 2))]))),
-        # 256 records and 257
-        *(hellos.records(hellos.handshake(hellos.hello_body(session_id=more, ciphers=range(105))), 1) for more in (b"x", b"xy")),
+        # 300 records, and a message that is too long for any number
+        hellos.records(hellos.handshake(hellos.hello_body(ciphers=range(127))), 1),
+        hellos.records(b"\x01\x00\xff\xf8"),
+        b"\x15\x03\x01\x00\x02\x01\x00" + hellos.records(hellos.handshake(body)),
+        b"\x16\x02\x01\x00\x00" + hellos.records(hellos.handshake(body)),
         hellos.records(hellos.handshake(hellos.hello_body(extensions=None))),
         hellos.records(hellos.handshake(body, kind=2)),
         b"GET / HTTP/1.1\r\n",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-MOST_RECORDS, LONGEST_RECORD, LONGEST_MESSAGE = 256, 16384, 65536
+LONGEST_RECORD, LONGEST_HELLO = 16384, 65536
 NAME_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:")
 SERVER_NAME, GROUPS, FORMATS, SIGNATURES, ALPN, VERSIONS, ECH = 0, 10, 11, 13, 16, 43, 0xFE0D
 JA4_VERSIONS = {0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x0300: "s3", 0x0002: "s2"}
@@ -96,36 +96,44 @@ def read_hello(data: bytes) -> PlainHello | None:
     return hello
 
 
+def first_word_ends_in_a_blank(data: bytes) -> bool:
+    """Tell whether some server might take this for a request: a word, a blank and whatever follows, behind any white space."""
+    begun = data.lstrip(b" \t\n\v\f\r")
+    word = begun.split(b" ")[0].split(b"\t")[0]
+    return 0 < len(word) < len(begun) and not any(byte <= 0x20 or byte == 0x7F for byte in word)
+
+
 def join_records(data: bytes) -> tuple[bytes | None, int]:
     """Return the message without its header, None when it is not whole, and where its last record ends."""
     message, at = b"", 0
-    for _ in range(MOST_RECORDS):
+    while at + 5 <= LONGEST_HELLO:
         insist(data[at : at + 1] in (b"", b"\x16") and data[at + 1 : at + 2] in (b"", b"\x03"), "no handshake record of TLS")
         if len(data) < at + 5:
             return None, 0
         length = int.from_bytes(data[at + 3 : at + 5])
         insist(0 < length <= LONGEST_RECORD, "an empty record, or one that is too long")
+        insist(at + 5 + length <= LONGEST_HELLO, "too many bytes of records")
         piece = data[at + 5 : at + 5 + length]
         message += piece
         insist(message[:1] in (b"", b"\x01"), "another message")
         total = 4 + int.from_bytes(message[1:4])
-        insist(len(message) < 4 or total <= 4 + LONGEST_MESSAGE, "a message that is too long")
+        insist(len(message) < 4 or total <= LONGEST_HELLO - 5, "a message that is too long")
         if len(piece) < length:
             return None, 0
         at += 5 + length
         if len(message) >= max(4, total):
             return message[4:total], at
-    raise Refused("too many records")
+    raise Refused("too many bytes of records")
 
 
 def read_extension(hello: PlainHello, code: int, content: Reader) -> None:
     """Read one extension, if it is one that anybody looks into."""
     if code == SERVER_NAME:
         names = Reader(content.vector(2, 1))
-        if names.number(1) == 0:
-            hello.name = names.vector(2, 1)
-            names.end()
-            insist(len(hello.name) <= 255 and NAME_BYTES.issuperset(hello.name), "no name of a host")
+        insist(names.number(1) == 0, "a name that is no host name")
+        hello.name = names.vector(2, 1)
+        names.end()
+        insist(len(hello.name) <= 255 and NAME_BYTES.issuperset(hello.name), "no name of a host")
     elif code == ALPN:
         protocols = Reader(content.vector(2, 2))
         while protocols.data:

@@ -23,7 +23,7 @@ from fuzz.agreement import check_answers, exchanged, is_forwarded, is_own, name_
 from fuzz.conversations import SWITCHED, finals
 from fuzz.fake_loop import FakeLoop
 from fuzz.mutations import mutate_operations
-from fuzz.operations import VERBS, Operation, from_text, parse
+from fuzz.operations import VERBS, from_text, parse
 from fuzz.proxy_peers import Origin, ProxyClient, SecurablePeer, authority
 from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, repeated, settings_of
 from fuzz.scripted_handler import ConnectionHandler
@@ -97,7 +97,6 @@ class ProxyScene(Scene):
         super().__init__(ConnectionHandler(loop, hooks), loop, dials_at_once=not pool & 16)
         loop.connect = lambda factory, address: self.dial(lambda: self._connected(factory, address))
         self._stopping: Any = None
-        self._time_passed = False
         config = self._config()
         self._head_limit = config.max_http_head_bytes
         self._speak_tls = bool(self._more & SPEAK_TLS)
@@ -108,14 +107,10 @@ class ProxyScene(Scene):
 
     @property
     def intercepts(self) -> bool:
-        """Whether everybody is kept from being tunnelled to a.example: because nobody is, or because they all speak HTTP at once."""
+        """Whether everybody is kept from being tunnelled to a.example: because nobody is, or because they all speak HTTP."""
         clients = [client for client in self.clients if isinstance(client, ProxyClient) and client.inside is not None]
-        tunnels_nobody = self.blocks_unknown or (not self._time_passed and all(client.speaks_http for client in clients))
+        tunnels_nobody = self.blocks_unknown or all(client.speaks_http for client in clients)
         return tunnels_nobody and not self.handler.leaves_alone("a.example")
-
-    def act(self, operation: Operation) -> None:
-        self._time_passed |= operation.verb == "late"
-        super().act(operation)
 
     def origins_of(self, host: str) -> list[Origin]:
         """Return the connections to a host."""

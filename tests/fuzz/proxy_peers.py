@@ -15,8 +15,6 @@ from fuzz.tls_peer import TlsPeer
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca
 from support.certs import TestCA
 
-# What begins with a longer word is not taken for HTTP
-LONGEST_METHOD = 32
 # Whom a client asks for in TLS, if not for whom it asked in CONNECT: by the first byte that it says inside
 OTHER_NAMES = {b"!": "b.example", b"~": "z.example"}
 
@@ -124,7 +122,7 @@ class ProxyClient(SecurablePeer, Client):
             head = read_head((self.inside or b"").lstrip(b"\r\n"), True, LIMIT)
         except Refused:
             return False
-        return head is not None and len(head.method) <= LONGEST_METHOD
+        return head is not None
 
     def begin_tls(self, data: bytes) -> None:
         """Speak TLS from now on."""

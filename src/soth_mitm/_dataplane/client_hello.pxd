@@ -4,8 +4,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 
 cdef enum:
-    MAX_HELLO = 65536          # bytes of the message without its header
-    MAX_HELLO_RECORDS = 256    # a limit on fragmentation, since every call walks all records again; real clients use one to three
+    # Bytes of all records of a hello, headers included, however many they are: no more than an inbox takes before it has to be emptied
+    MAX_HELLO = 65536
 
 
 # Why a hello is refused; `detail` of HelloParts is the number in the text
@@ -15,7 +15,7 @@ cdef enum HelloError:
     HELLO_RECORD_VERSION
     HELLO_RECORD_LONG
     HELLO_RECORD_EMPTY
-    HELLO_RECORDS
+    HELLO_SPREAD
     HELLO_MESSAGE_TYPE
     HELLO_LONG
     HELLO_PAST_END

@@ -1,11 +1,11 @@
 from typing import Final, final
 
 MAX_HELLO_BYTES: Final[int]
-MAX_RECORDS: Final[int]
 
 class MalformedHello(ValueError):
     alert: int
-    def __init__(self, message: str, alert: int) -> None: ...
+    is_hello: bool
+    def __init__(self, message: str, alert: int, is_hello: bool = ...) -> None: ...
 
 @final
 class ClientHello:
@@ -38,4 +38,4 @@ class ClientHello:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
-def read_client_hello(data: bytes | bytearray | memoryview) -> ClientHello | None: ...
+def read_client_hello(data: bytes | bytearray | memoryview, lenient: bool = ...) -> ClientHello | None: ...

@@ -9,11 +9,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memcpy, memset
 
 MAX_HELLO_BYTES = MAX_HELLO
-MAX_RECORDS = MAX_HELLO_RECORDS
 
 cdef enum:
     RECORD_HEADER = 5
+    RECORD_ALERT = 21
     RECORD_HANDSHAKE = 22
+    ALERT_LENGTH = 2
+    ALERT_WARNING = 1
     MAX_RECORD = 16384
     MESSAGE_HEADER = 4
     CLIENT_HELLO = 1
@@ -38,28 +40,32 @@ cdef enum:
 
 
 class MalformedHello(ValueError):
-    """The client's first bytes are no ClientHello; `alert` is the description to send in a fatal alert."""
+    """The client's first bytes are no ClientHello; `alert` is the description to send in a fatal alert.
 
-    def __init__(self, message, alert):
+    `is_hello` tells whether they begin one all the same, so that another server might read it.
+    """
+
+    def __init__(self, message, alert, is_hello=True):
         super().__init__(message)
         self.alert = alert
+        self.is_hello = is_hello
 
 
-cdef refusal(int error, uint32_t detail):
+cdef refusal(int error, uint32_t detail, bint is_hello):
     if error == HELLO_RECORD_TYPE:
-        return MalformedHello(f"record of type {detail} where a ClientHello was due", UNEXPECTED_MESSAGE)
+        return MalformedHello(f"record of type {detail} where a ClientHello was due", UNEXPECTED_MESSAGE, is_hello)
     if error == HELLO_RECORD_VERSION:
-        return MalformedHello(f"record version {detail}.x is not TLS", PROTOCOL_VERSION)
+        return MalformedHello(f"record version {detail}.x is not TLS", PROTOCOL_VERSION, is_hello)
     if error == HELLO_RECORD_LONG:
-        return MalformedHello(f"record of {detail} bytes", RECORD_OVERFLOW)
+        return MalformedHello(f"record of {detail} bytes", RECORD_OVERFLOW, is_hello)
     if error == HELLO_RECORD_EMPTY:
         return MalformedHello("empty handshake record", UNEXPECTED_MESSAGE)
-    if error == HELLO_RECORDS:
-        return MalformedHello(f"ClientHello spread over more than {detail} records", DECODE_ERROR)
+    if error == HELLO_SPREAD:
+        return MalformedHello(f"ClientHello in records of more than {detail} bytes", DECODE_ERROR)
     if error == HELLO_MESSAGE_TYPE:
-        return MalformedHello(f"handshake message of type {detail} where a ClientHello was due", UNEXPECTED_MESSAGE)
+        return MalformedHello(f"handshake message of type {detail} where a ClientHello was due", UNEXPECTED_MESSAGE, is_hello)
     if error == HELLO_LONG:
-        return MalformedHello(f"ClientHello of {detail} bytes; at most {MAX_HELLO_BYTES} are read", DECODE_ERROR)
+        return MalformedHello(f"ClientHello of {detail} bytes; at most {MAX_HELLO_BYTES} are read, records included", DECODE_ERROR)
     if error == HELLO_PAST_END:
         return MalformedHello("a length in the ClientHello points past its end", DECODE_ERROR)
     if error == HELLO_VECTOR_SHORT:
@@ -79,7 +85,7 @@ cdef refusal(int error, uint32_t detail):
     if error == HELLO_EXTENSION_TWICE:
         return MalformedHello(f"extension {detail} sent twice", ILLEGAL_PARAMETER)
     if error == HELLO_NAMES:
-        return MalformedHello("server_name with more than one name", ILLEGAL_PARAMETER)
+        return MalformedHello("server_name with another name than one host name", ILLEGAL_PARAMETER)
     return MalformedHello(f"server_name of {detail} bytes is not a host name", ILLEGAL_PARAMETER)
 
 
@@ -182,29 +188,30 @@ cdef class ClientHello:
         return f"<ClientHello for {self.sni}, {self.parts.ciphers.len // 2} cipher suites, ALPN {','.join(self.alpn) or 'none'}>"
 
 
-def read_client_hello(const uint8_t[::1] data not None):
+def read_client_hello(const uint8_t[::1] data not None, bint lenient=False):
     """Reassemble and parse the ClientHello at the start of `data`; what follows it is not looked at. None: more is needed.
 
-    Raises `MalformedHello` as soon as no continuation could be a ClientHello of at most `MAX_HELLO_BYTES`.
+    Raises `MalformedHello` as soon as no continuation could be a ClientHello of at most `MAX_HELLO_BYTES`. With `lenient`, versions of
+    records, empty records and warnings before the hello make no difference, as to some servers.
     """
     cdef ClientHello hello
-    cdef Py_ssize_t raw_length = 0
-    cdef uint32_t total = 0, detail = 0
-    cdef int error
+    cdef Walk walk
     if data.shape[0] == 0:
         return None
-    error = find_message(&data[0], data.shape[0], &raw_length, &total, &detail)
-    if error != HELLO_GOOD:
-        raise refusal(error, detail)
-    if raw_length == 0:
+    memset(&walk, 0, sizeof(walk))
+    walk.lenient = lenient
+    find_message(&data[0], data.shape[0], &walk)
+    if walk.error != HELLO_GOOD:
+        raise refusal(walk.error, walk.detail, walk.seen > 0 and walk.header[0] == CLIENT_HELLO)
+    if walk.raw_length == 0:
         return None
     hello = ClientHello.__new__(ClientHello)
-    hello.raw_length = raw_length
-    hello.message = PyBytes_FromStringAndSize(NULL, total)
-    join_message(&data[0], total, <uint8_t*>PyBytes_AS_STRING(hello.message))
+    hello.raw_length = walk.raw_length
+    hello.message = PyBytes_FromStringAndSize(NULL, walk.total)
+    join_message(&data[0], walk.total, <uint8_t*>PyBytes_AS_STRING(hello.message))
     parse_message(<const uint8_t*>PyBytes_AS_STRING(hello.message), <uint32_t>PyBytes_GET_SIZE(hello.message), &hello.parts)
     if hello.parts.error != HELLO_GOOD:
-        raise refusal(hello.parts.error, hello.parts.detail)
+        raise refusal(hello.parts.error, hello.parts.detail, True)
     return hello
 
 
@@ -218,50 +225,68 @@ cdef tuple numbers(const uint8_t* data, uint32_t length):
 
 # --- records
 
-cdef int find_message(const uint8_t* data, Py_ssize_t size, Py_ssize_t* raw_length, uint32_t* total, uint32_t* detail) noexcept nogil:
-    """Walk the records. `raw_length` stays 0 while the message is not whole; `total` is its length without header."""
+cdef struct Walk:
+    bint lenient
+    Py_ssize_t raw_length      # 0 while the message is not whole
+    uint32_t total             # length of the message without its header
+    uint32_t seen              # bytes of the message, its header included
+    uint8_t[MESSAGE_HEADER] header
+    int error                  # HelloError
+    uint32_t detail
+
+
+cdef int spoil(Walk* walk, int error, Py_ssize_t detail) noexcept nogil:
+    walk.error = error
+    walk.detail = <uint32_t>detail
+    return 0
+
+
+cdef int find_message(const uint8_t* data, Py_ssize_t size, Walk* walk) noexcept nogil:
+    """Walk the records."""
     cdef Py_ssize_t at = 0, length, here, step, i
-    cdef uint32_t seen = 0                # bytes of the handshake message, its header included
-    cdef uint8_t[MESSAGE_HEADER] header
-    cdef int records = 0
-    while records < MAX_HELLO_RECORDS:
-        records += 1
-        if at < size and data[at] != RECORD_HANDSHAKE:
-            detail[0] = data[at]
-            return HELLO_RECORD_TYPE
-        if at + 1 < size and data[at + 1] != 3:
-            detail[0] = data[at + 1]
-            return HELLO_RECORD_VERSION
+    cdef bint is_warning
+    while at + RECORD_HEADER <= MAX_HELLO:
+        is_warning = walk.lenient and walk.seen == 0 and at < size and data[at] == RECORD_ALERT
+        if at < size and data[at] != RECORD_HANDSHAKE and not is_warning:
+            return spoil(walk, HELLO_RECORD_TYPE, data[at])
+        # some look no closer than this
+        if at + 1 < size and (data[at + 1] >= 0x10 if walk.lenient else data[at + 1] != 3):
+            return spoil(walk, HELLO_RECORD_VERSION, data[at + 1])
         if at + RECORD_HEADER > size:
-            return HELLO_GOOD
+            return 0
         length = number_at(data + at + 3)
         if length > MAX_RECORD:
-            detail[0] = <uint32_t>length
-            return HELLO_RECORD_LONG
-        if length == 0:
-            return HELLO_RECORD_EMPTY
+            return spoil(walk, HELLO_RECORD_LONG, length)
+        if length == 0 and not walk.lenient:
+            return spoil(walk, HELLO_RECORD_EMPTY, 0)
         at += RECORD_HEADER
+        if at + length > MAX_HELLO:
+            break
+        if is_warning:
+            if length != ALERT_LENGTH or (at < size and data[at] != ALERT_WARNING):
+                return spoil(walk, HELLO_RECORD_TYPE, RECORD_ALERT)
+            if at + length > size:
+                return 0
+            at += length
+            continue
         here = min(length, size - at)
-        step = min(here, <Py_ssize_t>MESSAGE_HEADER - min(<Py_ssize_t>seen, <Py_ssize_t>MESSAGE_HEADER))
+        step = min(here, <Py_ssize_t>MESSAGE_HEADER - min(<Py_ssize_t>walk.seen, <Py_ssize_t>MESSAGE_HEADER))
         for i in range(step):
-            header[seen + i] = data[at + i]
-        seen += <uint32_t>here
-        if seen and header[0] != CLIENT_HELLO:
-            detail[0] = header[0]
-            return HELLO_MESSAGE_TYPE
-        if seen >= MESSAGE_HEADER:
-            total[0] = (<uint32_t>header[1] << 16) | (<uint32_t>header[2] << 8) | header[3]
-            if total[0] > MAX_HELLO:
-                detail[0] = total[0]
-                return HELLO_LONG
+            walk.header[walk.seen + i] = data[at + i]
+        walk.seen += <uint32_t>here
+        if walk.seen and walk.header[0] != CLIENT_HELLO:
+            return spoil(walk, HELLO_MESSAGE_TYPE, walk.header[0])
+        if walk.seen >= MESSAGE_HEADER:
+            walk.total = (<uint32_t>walk.header[1] << 16) | (<uint32_t>walk.header[2] << 8) | walk.header[3]
+            if walk.total > MAX_HELLO - RECORD_HEADER - MESSAGE_HEADER:
+                return spoil(walk, HELLO_LONG, walk.total)
         if here < length:
-            return HELLO_GOOD
+            return 0
         at += length
-        if seen >= MESSAGE_HEADER and seen - MESSAGE_HEADER >= total[0]:
-            raw_length[0] = at
-            return HELLO_GOOD
-    detail[0] = MAX_HELLO_RECORDS
-    return HELLO_RECORDS
+        if walk.seen >= MESSAGE_HEADER and walk.seen - MESSAGE_HEADER >= walk.total:
+            walk.raw_length = at
+            return 0
+    return spoil(walk, HELLO_SPREAD, MAX_HELLO)
 
 
 cdef void join_message(const uint8_t* data, uint32_t total, uint8_t* target) noexcept nogil:
@@ -270,10 +295,11 @@ cdef void join_message(const uint8_t* data, uint32_t total, uint8_t* target) noe
     while done < total:
         length = number_at(data + 3)
         data += RECORD_HEADER
-        step = min(skip, length)
-        skip -= step
-        memcpy(target + done, data + step, min(length - step, total - done))
-        done += min(length - step, total - done)
+        if data[-RECORD_HEADER] == RECORD_HANDSHAKE:
+            step = min(skip, length)
+            skip -= step
+            memcpy(target + done, data + step, min(length - step, total - done))
+            done += min(length - step, total - done)
         data += length
 
 
@@ -412,7 +438,7 @@ cdef bint is_name_byte(uint8_t byte) noexcept nogil:
 
 
 cdef void parse_server_name(Cursor* extension) noexcept nogil:
-    """Read server_name (RFC 6066 section 3): at most one name of type host_name; other types have no defined form."""
+    """Read server_name (RFC 6066 section 3): one name of type host_name. Servers differ in what they do with other lists."""
     cdef Part listed = vector(extension, 2, 1), name
     cdef Cursor names
     cdef uint32_t i
@@ -421,6 +447,7 @@ cdef void parse_server_name(Cursor* extension) noexcept nogil:
         return
     names = cursor_of(extension.data, listed, extension.parts)
     if number(&names, 1) != 0:
+        refuse(&names, HELLO_NAMES, 0)
         return
     name = vector(&names, 2, 1)
     if extension.parts.error != HELLO_GOOD:

@@ -1,4 +1,5 @@
-# A tunnel: two endpoints, bytes in both directions, back-pressure, half-close. It knows nothing of what it relays.
+# A tunnel: two endpoints, bytes in both directions, back-pressure, half-close. It knows nothing of what it relays; who does may have it
+# wait with the client's direction until the first bytes there have been examined.
 
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
@@ -11,6 +12,7 @@ cdef class Tunnel(Party):
     cdef Endpoint client
     cdef Endpoint upstream
     cdef Deadline deadline
+    cdef Party examiner            # hears of the client in our place until start(), or None
     cdef object on_end             # called once, when both sides are gone or told to go
     cdef int ends                  # how many sides have said that they send no more
     cdef bint over

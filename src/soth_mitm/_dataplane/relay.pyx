@@ -14,7 +14,8 @@ cdef class Tunnel(Party):
     """Relays between `client` and `upstream` from now on, beginning with what lies in their inboxes.
 
     `on_end()` is called once. The tunnel ends when both sides have ended, when one is lost, or when nothing has moved for the plane's
-    `tunnel_idle`; in a drain, for the much shorter `tunnel_quiet`.
+    `tunnel_idle`; in a drain, for the much shorter `tunnel_quiet`. `listen` comes before `start` where the client's first bytes are to be
+    examined.
     """
 
     def __cinit__(self, Plane plane not None, Endpoint client not None, Endpoint upstream not None, on_end):
@@ -23,16 +24,53 @@ cdef class Tunnel(Party):
         self.upstream = upstream
         self.on_end = on_end
         self.deadline = Deadline(self)
-        plane.counters.tunnels += 1
+
+    def listen(self):
+        """Relay what the upstream says. What the client says stays in its inbox, and its party is told of it, until `start`."""
+        self.plane.arena.check_thread()
+        self.examiner = self.client.party
+        self.client.party = self
+        self.upstream.party = self
+        self.wait()
+        if self.client.gone or self.upstream.gone:
+            self.stop(None)
+            return
+        self.forward(self.upstream)
+        if self.upstream.told_end:
+            self.ended(self.upstream, True)
+        if not self.client.blocked:
+            self.upstream.release()
+
+    @property
+    def upstream_spoke(self):
+        """Whether the upstream has said anything."""
+        return self.upstream.bytes_in > 0
+
+    def dismiss(self):
+        """Give the client back to the party that examined it, with all that it said, and close the upstream, which got nothing of it."""
+        self.plane.arena.check_thread()
+        if self.over:
+            return
+        self.over = True
+        self.deadline.clear()
+        self.client.party, self.examiner = self.examiner, None
+        self.upstream.finish()
 
     def start(self):
         """Take over both endpoints."""
         self.plane.arena.check_thread()
         cdef Endpoint endpoint
+        cdef tuple unheard = (self.client, self.upstream)
+        if self.over:
+            return
+        self.plane.counters.tunnels += 1
+        if self.examiner is not None:
+            self.examiner = None
+            unheard = (self.client,)
         self.client.party = self
         self.upstream.party = self
         self.wait()
-        for endpoint in (self.client, self.upstream):
+        for endpoint in unheard:
             if endpoint.gone:
                 self.stop(None)
                 return
@@ -74,6 +112,8 @@ cdef class Tunnel(Party):
         return 0
 
     cdef int received(self, object endpoint) except -1:
+        if self.examiner is not None and endpoint is self.client:
+            return self.examiner.received(endpoint)
         self.wait()
         return self.forward(<Endpoint>endpoint)
 
@@ -87,6 +127,8 @@ cdef class Tunnel(Party):
 
     cdef int ended(self, object endpoint, bint clean) except -1:
         cdef Endpoint other = self.across(endpoint)
+        if self.examiner is not None and endpoint is self.client:
+            return self.examiner.ended(endpoint, clean)
         self.ends += 1
         # protocols that are switched to say themselves when they end, and what came before a cut is theirs all the same
         if self.ends == 2 or not clean:
@@ -114,6 +156,7 @@ cdef class Tunnel(Party):
         if self.over:
             return 0
         self.over = True
+        self.examiner = None
         self.deadline.clear()
         # first, because it may put somebody else in our place, who is then told when the connection is gone
         self.on_end()

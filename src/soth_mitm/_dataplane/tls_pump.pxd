@@ -21,6 +21,7 @@ cdef enum:
     FEED_SLICE = 16384         # ciphertext that goes into the engine at once
     WRITE_SLICE = 16384        # plaintext that goes into the engine at once
     ROOM = 16384               # for plaintext, when there is some: a record
+    CERTIFICATE_FLIGHT = 512   # a flight with a certificate is longer; a HelloRetryRequest and an answer that resumes are shorter
 
 
 cdef class TlsPump:
@@ -38,6 +39,7 @@ cdef class TlsPump:
     cdef object do_handshake
     cdef bint server_side
     cdef readonly bint secured         # the handshake is complete
+    cdef readonly bint has_shown       # our certificate was in what the peer was sent
     cdef readonly bint ended           # close_notify came: no more plaintext
     cdef bint maybe_pending            # the last read filled the space it was given
 

@@ -121,6 +121,8 @@ cdef class TlsPump:
                 if not PyErr_ExceptionMatches(WANT_READ):
                     return -1
                 PyErr_Clear()
+                if self.outgoing.pending > CERTIFICATE_FLIGHT:
+                    self.has_shown = True
                 if not self.lent_len and not self.unfed.size():
                     return 0
                 continue

@@ -7,7 +7,7 @@ when `_converse` or `_tunnel` starts it.
 import asyncio
 import uuid
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from msgspec.structs import replace
 
@@ -26,13 +26,28 @@ from soth_mitm.observe.observation import EventKind
 from soth_mitm.policy import Action
 from soth_mitm.proxy.arrival import Arrival, ConnectionOver
 from soth_mitm.proxy.calls import HandlerFailed
-from soth_mitm.proxy.client_tls import ALERT_PROTOCOL_VERSION, ALERT_UNRECOGNIZED_NAME, ClientTls, GoodbyeSaid
+from soth_mitm.proxy.client_tls import (
+    ALERT_DECODE_ERROR,
+    ALERT_PROTOCOL_VERSION,
+    ALERT_UNEXPECTED_MESSAGE,
+    ALERT_UNRECOGNIZED_NAME,
+    ClientTls,
+    GoodbyeSaid,
+)
 from soth_mitm.proxy.dialler import Origin, abandon
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.inside import InsideRouter
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.tls_facts import UpstreamFacts, with_upstream
-from soth_mitm.tls.client_hello import NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
+from soth_mitm.tls.client_hello import (
+    NEED_MORE,
+    ClientHello,
+    MalformedHello,
+    may_become,
+    parse_client_hello,
+    parse_tunnelled_hello,
+    sniff,
+)
 
 log = get_logger("soth_mitm.proxy")
 
@@ -40,8 +55,7 @@ ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 # Enough to tell CONNECT from everything else
 METHOD_BYTES = len(b"CONNECT ")
 TLS_RECORD, SOCKS4, SOCKS5 = 0x16, 4, 5
-TLS_HANDSHAKE = b"\x16"
-NOT_HTTP = (TLS_HANDSHAKE, b"\x04", b"\x05")
+NOT_HTTP = (b"\x16", b"\x04", b"\x05")
 
 
 class ClientConnection:
@@ -58,6 +72,8 @@ class ClientConnection:
         self._arrival.attach(endpoint)
         self._taken_over: Exchange | Tunnel | None = None
         self._was_taken_over = False
+        # as a tunnel
+        self._is_shown = False
         self._tls: ClientTls | None = None
         self._process: ProcessInfo | None = None
         # the target's host as the CONNECT spells it
@@ -234,7 +250,26 @@ class ClientConnection:
         else:
             await self._intercept(host, port)
 
-    async def _tunnel(self, host: str, port: int, greeting: bytes, why: str) -> None:
+    async def _tunnel(self, host: str, port: int, greeting: bytes, why: str, *, is_examined: bool = False) -> None:
+        """Tunnel to the target; unless they are examined already, the client's first bytes are when they come."""
+        tunnel = await self._dial_tunnel(host, port, greeting)
+        self._take_over(tunnel)
+        self._show_tunnel(why)
+        if not is_examined and self._snapshot.policy.looks_into_tunnels:
+            tunnel.listen()
+            await self._check_name(tunnel, host, port)
+        tunnel.start()
+
+    def _show_tunnel(self, why: str) -> None:
+        self._is_shown = True
+        self._observe(EventKind.TUNNEL, cause=why)
+
+    def _show_tunnel_end(self) -> None:
+        if self._is_shown:
+            self._is_shown = False
+            self._observe(EventKind.TUNNEL_END)
+
+    async def _dial_tunnel(self, host: str, port: int, greeting: bytes) -> Tunnel:
         dial = self._snapshot.loop.create_task(self._generation.dialler.dial(Origin(host, port)))
         try:
             # who has sent something and then ended its direction may be waiting for the answer
@@ -252,15 +287,61 @@ class ClientConnection:
             raise ConnectionOver from error
         if greeting:
             self._endpoint.write(greeting)
-        self._observe(EventKind.TUNNEL, cause=why)
-        tunnel = Tunnel(self._plane, self._endpoint, upstream, self._tunnel_ended)
-        self._taken_over, self._was_taken_over = tunnel, True
-        tunnel.start()
+        return Tunnel(self._plane, self._endpoint, upstream, self._tunnel_ended)
 
     def _tunnel_ended(self) -> None:
-        self._observe(EventKind.TUNNEL_END)
+        self._show_tunnel_end()
         self._arrival.attach(self._endpoint)
         self._ended()
+
+    def _dismiss(self, tunnel: Tunnel) -> None:
+        """Have the client back from a tunnel that has not started."""
+        tunnel.dismiss()
+        self._show_tunnel_end()
+        if self._taken_over is tunnel:
+            self._taken_over, self._was_taken_over = None, False
+
+    async def _check_name(self, tunnel: Tunnel, host: str, port: int) -> None:
+        """Wait for the client's first bytes in a tunnel; refuse TLS that asks for a name which the policy does not tunnel.
+
+        Returns when the tunnel may start, or has ended.
+        """
+        tls = ClientTls(self._generation, self._endpoint, self._arrival, self.meta, host)
+        try:
+            while not self._arrival.peek() and not self._arrival.over and self._taken_over is tunnel:
+                await self._arrival.changed()
+            with self._arrival.within(self._snapshot.client_tls_handshake):
+                while self._taken_over is tunnel:
+                    hello = parse_tunnelled_hello(self._arrival.peek())
+                    if hello is None or (hello is not NEED_MORE and self._is_tunnelled(hello.sni, host, port)):
+                        return
+                    if hello is not NEED_MORE:
+                        self._plane.counters.names_refused += 1
+                        raise MalformedHello(
+                            f"the tunnel is to {format_host_port(host, port)}, and its TLS asks for {hello.sni}, which the policy does not "
+                            "tunnel (interception.check_names)",
+                            ALERT_UNRECOGNIZED_NAME,
+                        )
+                    if self._arrival.over:
+                        if not self._arrival.peek():
+                            return
+                        raise MalformedHello("the client ended in the middle of its ClientHello", ALERT_DECODE_ERROR)
+                    await self._arrival.changed()
+        except MalformedHello as error:
+            self._dismiss(tunnel)
+            await tls.refuse_hello(error, error.alert)
+        except TimeoutError as error:
+            self._dismiss(tunnel)
+            await tls.failed(error, shown=False)
+            raise ConnectionOver from None
+
+    def _is_tunnelled(self, asked: str | None, host: str, port: int) -> bool:
+        if asked is None:
+            return True
+        try:
+            return normalise_host(asked) == host or self._snapshot.policy.may_be_tunnelled_to(asked, port)
+        except ValueError:
+            return False
 
     async def _intercept(self, host: str, port: int) -> None:
         if self._generation.is_ours_by_name(host, port):
@@ -268,51 +349,106 @@ class ClientConnection:
                 f"{format_host_port(host, port)} is this proxy itself; the request would come back here for ever", side="client", status=508
             )
         self._endpoint.write(ESTABLISHED)
-        self._tls = ClientTls(self._generation, self._endpoint, self._arrival, self.meta, host)
-        kind, hello = await self._first_inner_bytes(self._tls)
-        if kind == "http":
-            pool = self._generation.upstreams.pool(self._generation.origin(host, port, None))
-            route = Route(pool, self.meta, "http", format_authority(host, port, "http"))
-            self._converse_inside(route, host, port, host)
-        elif hello is not None:
-            await self._intercept_tls(host, port, self._tls, hello)
-        elif self._config.interception.unknown_protocol == "tunnel" and not self._snapshot.policy.must_intercept(host, port):
-            await self._tunnel(host, port, b"", "unknown_protocol")
-        else:
-            self._observe(EventKind.REFUSED, cause="it speaks neither TLS nor HTTP inside the CONNECT (interception.unknown_protocol)")
+        tls = self._tls = ClientTls(self._generation, self._endpoint, self._arrival, self.meta, host)
+        kind, hello = await self._first_inner_bytes(tls, None)
+        tunnel: Tunnel | None = None
+        if kind == "silence" and self._lets_unknown_pass(host, port):
+            # perhaps it waits for the server, which alone may speak until it is known what the client does
+            tunnel = await self._dial_tunnel(host, port, b"")
+            self._take_over(tunnel)
+            tunnel.listen()
+            kind, hello = await self._first_inner_bytes(tls, tunnel)
+        if kind == "end":
+            # what the upstream said last may be on its way
+            assert tunnel is not None
+            self._show_tunnel("unknown_protocol")
+            tunnel.start()
+            return
+        if kind in ("other", "ssh"):
+            await self._relay_unknown(host, port, tunnel)
+            return
+        if tunnel is not None:
+            self._dismiss(tunnel)
+            if tunnel.upstream_spoke and hello is not None:
+                await tls.refuse_hello(
+                    MalformedHello("TLS where the upstream had spoken first", ALERT_UNEXPECTED_MESSAGE), ALERT_UNEXPECTED_MESSAGE
+                )
+            if tunnel.upstream_spoke and kind == "http":
+                raise WireError("the upstream had spoken before this request, so it does not speak HTTP", side="client", status=400)
+        if kind == "silence":
+            self._observe(EventKind.REFUSED, cause="the client said nothing inside its CONNECT (timeouts.client_first_bytes_ms)")
             raise ConnectionOver
+        if hello is not None:
+            await self._intercept_tls(host, port, tls, hello)
+            return
+        pool = self._generation.upstreams.pool(self._generation.origin(host, port, None))
+        route = Route(pool, self.meta, "http", format_authority(host, port, "http"))
+        self._converse_inside(route, host, port, host)
 
-    async def _first_inner_bytes(self, tls: ClientTls) -> tuple[str, ClientHello | None]:
-        """What the client begins with inside the CONNECT, and its whole ClientHello when that is TLS. Silence is "other"."""
+    async def _relay_unknown(self, host: str, port: int, tunnel: Tunnel | None) -> None:
+        """The client has begun with what can be neither TLS nor HTTP."""
+        self._generation.tally.unknown_protocols += 1
+        if tunnel is not None:
+            self._show_tunnel("unknown_protocol")
+            tunnel.start()
+        elif self._lets_unknown_pass(host, port):
+            await self._tunnel(host, port, b"", "unknown_protocol", is_examined=True)
+        else:
+            key = self._snapshot.policy.tunnel_forbidden_by(host, port) or "interception.unknown_protocol is block"
+            raise WireError(
+                f"this CONNECT to {format_host_port(host, port)} carries neither TLS nor HTTP, and is not tunnelled ({key})",
+                side="client",
+                status=400,
+            )
+
+    def _lets_unknown_pass(self, host: str, port: int) -> bool:
+        return self._config.interception.unknown_protocol == "tunnel" and not self._snapshot.policy.must_intercept(host, port)
+
+    async def _first_inner_bytes(self, tls: ClientTls, tunnel: Tunnel | None) -> tuple[str, ClientHello | None]:
+        """What the client begins with inside the CONNECT, and its whole ClientHello when that is TLS.
+
+        "silence" if it says nothing in time, "end" if it ends without a word while the upstream of `tunnel` may speak.
+        """
         data = b""
         try:
+            with self._arrival.within(self._snapshot.client_first_bytes):
+                data = await self._arrival.read_more(0)
             with self._arrival.within(self._snapshot.client_tls_handshake):
                 while True:
-                    data = await self._arrival.read_more(len(data))
                     kind = sniff(data)
-                    if kind is NEED_MORE:
-                        continue
                     if kind == "sslv2":
                         # tunnelled it might still become TLS, which nobody would see
                         raise MalformedHello("an SSLv2-style ClientHello", ALERT_PROTOCOL_VERSION)
-                    if kind != "tls":
+                    if kind == "tls":
+                        hello = parse_client_hello(data)
+                        if hello is not NEED_MORE:
+                            return kind, hello
+                    elif kind is not NEED_MORE:
                         return kind, None
-                    hello = parse_client_hello(data)
-                    if hello is not NEED_MORE:
-                        return "tls", hello
-        except TimeoutError as error:
-            if data[:1] != TLS_HANDSHAKE:
-                return "other", None
-            await tls.failed(error, shown=False)
-            raise ConnectionOver from None
-        except MalformedHello as error:
+                    data = await self._arrival.read_more(len(data))
+        except (TimeoutError, MalformedHello, ConnectionOver) as error:
+            if not data and isinstance(error, TimeoutError):
+                return "silence", None
+            if not data and tunnel is not None and self._arrival.over:
+                return "end", None
+            if tunnel is not None:
+                self._dismiss(tunnel)
+            await self._give_up(tls, data, error)
+
+    async def _give_up(self, tls: ClientTls, data: bytes, error: Exception) -> NoReturn:
+        """The client's first bytes `data` began something, and will not become a request or a ClientHello."""
+        if isinstance(error, MalformedHello):
             await tls.refuse_hello(error, error.alert)
-        except ConnectionOver:
-            if data[:1] == TLS_HANDSHAKE:
-                await tls.failed(ConnectionResetError("the client closed the connection in the middle of its ClientHello"), shown=False)
-            elif data and not self._endpoint.gone:
-                return "other", None
-            raise
+        if not data or may_become(data) == "http":
+            if isinstance(error, TimeoutError):
+                raise WireError(
+                    "the request line did not arrive in time (timeouts.client_tls_handshake_ms)", side="client", status=408
+                ) from None
+            raise error
+        if isinstance(error, ConnectionOver):
+            error = ConnectionResetError("the client closed the connection in the middle of its ClientHello")
+        await tls.failed(error, shown=False)
+        raise ConnectionOver
 
     # --- TLS
 
@@ -331,7 +467,7 @@ class ClientConnection:
         refused = self._snapshot.policy.objection(name, port) if asked and name != host else None
         if refused is None:
             if tls.is_bypassed(self.meta, name):
-                await self._tunnel(host, port, b"", "bypass")
+                await self._tunnel(host, port, b"", "bypass", is_examined=True)
                 return
             try:
                 upstreams = self._generation.upstreams
@@ -362,13 +498,16 @@ class ClientConnection:
 
     # --- handing over, and the end
 
+    def _take_over(self, by: Exchange | Tunnel) -> None:
+        self._taken_over, self._was_taken_over = by, True
+
     def _converse_inside(self, route: Route, host: str, port: int, name: str) -> None:
         """Serve the requests inside an intercepted connection, which all go the way of `route`."""
         router = InsideRouter(self._snapshot.policy, route, host, port, name)
         self._converse(Exchange(self._plane, self._endpoint, self._ended, router=router))
 
     def _converse(self, exchange: Exchange) -> None:
-        self._taken_over, self._was_taken_over = exchange, True
+        self._take_over(exchange)
         exchange.start()
         if self._arrival.draining:
             exchange.drain()

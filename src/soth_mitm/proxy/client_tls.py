@@ -19,7 +19,7 @@ from soth_mitm.tls.failures import FailureClass, classify, describe, refuses_cer
 log = get_logger("soth_mitm.proxy")
 
 # RFC 8446 section 6
-ALERT_PROTOCOL_VERSION, ALERT_INTERNAL_ERROR, ALERT_UNRECOGNIZED_NAME = 70, 80, 112
+ALERT_UNEXPECTED_MESSAGE, ALERT_DECODE_ERROR, ALERT_PROTOCOL_VERSION, ALERT_INTERNAL_ERROR, ALERT_UNRECOGNIZED_NAME = 10, 50, 70, 80, 112
 ALPN = ("http/1.1",)
 
 
@@ -38,6 +38,7 @@ class ClientTls:
         self._host = host
         self._bytes_then: tuple[int, int] | None = None
         self._trial: Trial | None = None
+        self._lacks_protocol = False
 
     def is_bypassed(self, meta: ConnectionMeta, name: str) -> bool:
         """Tell whether the client's TLS is to be tunnelled, because its program keeps refusing our certificate for `name`.
@@ -53,6 +54,8 @@ class ClientTls:
         Returns what it showed, with what is known of the upstream's. Raises `GoodbyeSaid` or `ConnectionOver` when it fails.
         """
         snapshot = self._generation.snapshot
+        # such a client leaves whatever our certificate is
+        self._lacks_protocol = bool(hello.alpn) and not set(hello.alpn).intersection(ALPN)
         try:
             context = self._generation.ready_context(name, ALPN)
             if context is None:
@@ -71,7 +74,7 @@ class ClientTls:
                         raise self._arrival.error or ConnectionResetError("the client closed the connection during the TLS handshake")
                     await self._arrival.changed()
         except (TimeoutError, OSError, ValueError) as error:
-            await self.failed(error, shown=self._endpoint.tls is not None)
+            await self.failed(error, shown=self._endpoint.tls is not None and self._endpoint.tls.has_shown)
             raise ConnectionOver from None
         assert self._endpoint.tls is not None
         info = tls_info(hello, self._endpoint.tls, facts, fingerprint=snapshot.config.tls.capture_fingerprint)
@@ -104,7 +107,7 @@ class ClientTls:
             reason=reason,
             detail=detail,
             # some programs (Java's HttpClient, Node) leave without a word
-            certificate_refused=refuses_certificate(error) or (shown and reason is FailureClass.EOF_OR_RESET),
+            certificate_refused=refuses_certificate(error) or (shown and reason is FailureClass.EOF_OR_RESET and not self._lacks_protocol),
         )
         observation = self._generation.snapshot.observation
         if observation is not None:
@@ -126,6 +129,9 @@ class ClientTls:
         elif self._endpoint.told_end or self._endpoint.fault is not None:
             # it left, and was not left by us for its silence
             self._generation.tally.client_abandoned += 1
+            if self._lacks_protocol:
+                log.info("the client for %s left after the TLS handshake: none of the protocols that it offers (ALPN) is ours", self._host)
+                return
             if self._trial is not None:
                 self._trial.left(self._endpoint)
             log.info("the client for %s left after the TLS handshake without a request, as programs do that pin certificates", self._host)

@@ -66,6 +66,7 @@ class Learning:
             return Trial(self, None)
         if self._bypasses.take(pair):
             self._tally.bypassed_connections += 1
+            log.warning("TLS of %s to %s is tunnelled, unread (tls.learn_bypass)", pair.process, _place(pair))
             return None
         return Trial(self, pair)
 
@@ -102,15 +103,14 @@ class Learning:
             self._report(opened)
 
     def _report(self, opened: TlsBypass) -> None:
-        target = format_host_port(opened.host, opened.port)
         log.warning(
             "%s has refused our certificate for %s %d times: its TLS there is tunnelled, unread, for the next %g s. To keep "
             'intercepting, add "%s" to interception.must_intercept, or set tls.learn_bypass = false',
             opened.process,
-            target if opened.server_name == opened.host else f"{opened.server_name} at {target}",
+            _place(opened),
             opened.failures,
             self._limits.ttl,
-            target,
+            format_host_port(opened.host, opened.port),
         )
 
     # --- what users ask
@@ -171,6 +171,12 @@ class Trial:
         """The client left after the handshake, without a request and without having been answered anything."""
         if self._learning.clock() - self._secured_at <= PROMPT_SECONDS:
             self.refused(endpoint, silently=True)
+
+
+def _place(pair: Pair | TlsBypass) -> str:
+    """Return where a program asks for what, for people."""
+    target = format_host_port(pair.host, pair.port)
+    return target if pair.server_name == pair.host else f"{pair.server_name} at {target}"
 
 
 def _resumed(endpoint: Endpoint) -> bool:

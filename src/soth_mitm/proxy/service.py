@@ -368,6 +368,7 @@ class Service:
             tls_bypass_opened_count=tally.bypasses_opened,
             tls_bypassed_connection_count=tally.bypassed_connections,
             tls_bypasses=self.learning.bypass_count(),
+            unknown_protocol_count=tally.unknown_protocols,
             tls_upstream_handshake_count=tally.upstream_handshakes,
             tls_upstream_resumed_count=tally.upstream_resumed,
             tls_upstream_failure_count=tally.upstream_tls_failures.total(),

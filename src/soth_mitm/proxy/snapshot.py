@@ -57,6 +57,7 @@ class Snapshot:
         self.pool_idle = self._deadline(config.connection_pool.idle_timeout_ms)
         self.client_head = self._deadline(timeouts.client_head_ms)
         self.client_idle = self._deadline(timeouts.client_idle_ms)
+        self.client_first_bytes = self._deadline(timeouts.client_first_bytes_ms)
         self.client_tls_handshake = self._deadline(timeouts.client_tls_handshake_ms)
         self.client_end = self._deadline(int(2 * LINGER_SECONDS * 1000))
         self.pool_surplus = self._deadline(min(SURPLUS_MILLISECONDS, config.connection_pool.idle_timeout_ms))

@@ -23,6 +23,7 @@ class Tally:
     client_refusals: int = 0
     bypasses_opened: int = 0
     bypassed_connections: int = 0
+    unknown_protocols: int = 0
     upstream_handshakes: int = 0
     upstream_resumed: int = 0
     upstream_tls_failures: Counter[str] = field(default_factory=Counter)

@@ -9,26 +9,32 @@ import enum
 import re
 from typing import Final, Literal
 
-from soth_mitm._dataplane.client_hello import MAX_HELLO_BYTES, MAX_RECORDS, ClientHello, MalformedHello, read_client_hello
+from soth_mitm._dataplane.client_hello import MAX_HELLO_BYTES, ClientHello, MalformedHello, read_client_hello
 
 __all__ = [
     "MAX_HELLO_BYTES",
-    "MAX_RECORDS",
     "NEED_MORE",
     "ClientHello",
     "MalformedHello",
     "NeedMore",
     "Sniffed",
+    "may_become",
     "parse_client_hello",
+    "parse_tunnelled_hello",
     "sniff",
 ]
 
-_RECORD_HANDSHAKE = 0x16
+# RFC 8446 section 5.1: change_cipher_spec, alert, handshake, application_data
+_RECORD_TYPES = bytes(range(0x14, 0x18))
 _CLIENT_HELLO = 1
 
-_HTTP_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
-_SNIFFED = 64
-_HTTP_TARGETS = (b"/", b"* ", b"http://", b"https://")
+# Longer than any identification of SSH (RFC 4253 section 4.2). So many bytes without a blank are refused, as the beginning of a request.
+_SNIFFED = 256
+# What servers pass over before a request line. Then a word of any visible bytes, since many servers split the line and look no closer.
+_BLANKS_AND_WORD = re.compile(rb"[ \t\n\v\f\r]*([^\x00-\x20\x7f]*)")
+_BLANKS = re.compile(rb"[\t\v\f\r ]*")
+# The second word, a comment, is not what any server takes for a target.
+_SSH = re.compile(rb"SSH-(?:2\.0|1\.\d+)-[!-~]+(?: (?![/*])(?!\S*://)[!-~]+)?\r?\n")
 
 Sniffed = Literal["tls", "http", "ssh", "sslv2", "other"]
 
@@ -45,38 +51,58 @@ NEED_MORE: Final = NeedMore.NEED_MORE
 def parse_client_hello(data: bytes | bytearray | memoryview) -> ClientHello | Literal[NeedMore.NEED_MORE]:
     """Reassemble and parse the ClientHello at the start of `data`; what follows it is not looked at.
 
-    Raises `MalformedHello` as soon as no continuation could be a ClientHello of at most `MAX_HELLO_BYTES`.
+    Raises `MalformedHello` as soon as no continuation could be a ClientHello of at most `MAX_HELLO_BYTES`, its record headers included.
     """
     hello = read_client_hello(data)
     return NEED_MORE if hello is None else hello
 
 
+def parse_tunnelled_hello(data: bytes | bytearray | memoryview) -> ClientHello | Literal[NeedMore.NEED_MORE] | None:
+    """Read what the most lenient server would take for a ClientHello; None when no server would.
+
+    Versions of records, empty records and warnings before the hello make no difference. Raises `MalformedHello` for a hello of which
+    servers may read different things.
+    """
+    try:
+        hello = read_client_hello(data, lenient=True)
+    except MalformedHello as error:
+        if error.is_hello:
+            raise
+        return None
+    return NEED_MORE if hello is None else hello
+
+
 def sniff(first_bytes: bytes | bytearray | memoryview) -> Sniffed | Literal[NeedMore.NEED_MORE]:
-    """Tell which protocol a client begins to speak. Silence, and clients that let the server speak first, stay `NEED_MORE`.
+    """Tell which protocol a client begins to speak. Silence, and what may yet become one or the other, is `NEED_MORE`.
 
     1. Nothing yet: more is needed.
-    2. A handshake record of any 3.x version: TLS.
+    2. The type of any TLS record, whatever its version: TLS. Some servers do not look at the version, and pass over alerts.
     3. A two-byte SSLv2 header, message type 1 and a version: an SSLv2-style hello.
-    4. ``SSH-``: SSH (RFC 4253 section 4.2).
-    5. A method token, blanks, and a target in origin, asterisk or absolute form, or any target of CONNECT: HTTP.
-    6. The same behind empty lines: HTTP. Servers pass over them, so a request that begins so must not pass unseen.
-    7. Everything else.
+    4. A whole line ``SSH-2.0-software comments``: SSH (RFC 4253 section 4.2).
+    5. A word, a blank, and whatever follows: HTTP, also behind blanks and empty lines. Servers differ in what they take for a method, a
+       target or a blank; strict parsing answers all that is none.
+    6. Everything else: lines of one word, and control characters.
     """
     data = bytes(first_bytes[:_SNIFFED])
     if not data:
         return NEED_MORE
-    if data[0] in b"\r\n":
-        begun = bytes(first_bytes).lstrip(b"\r\n")
-        if len(first_bytes) - len(begun) >= _SNIFFED:
-            return "http"
-        return _sniff_http(begun[:_SNIFFED]) if begun else NEED_MORE
-    if data[0] == _RECORD_HANDSHAKE:
-        return NEED_MORE if len(data) < 2 else "tls" if data[1] == 3 else "other"
-    if data[0] & 0x80:
-        return _sniff_sslv2(data)
+    if data[0] in _RECORD_TYPES:
+        return "tls"
+    if data[0] & 0x80 and (kind := _sniff_sslv2(data)) != "other":
+        return kind
     if data.startswith(b"SSH-"):
-        return "ssh"
+        if b"\n" not in data and len(data) < _SNIFFED:
+            return NEED_MORE
+        if _SSH.match(data):
+            return "ssh"
     return _sniff_http(data)
+
+
+def may_become(first_bytes: bytes) -> Sniffed:
+    """Tell what first bytes that have not ended are to be refused as, when no more will come."""
+    if first_bytes[0] in _RECORD_TYPES:
+        return "tls"
+    return "sslv2" if first_bytes[0] & 0x80 and _sniff_sslv2(first_bytes) is NEED_MORE else "http"
 
 
 def _sniff_sslv2(data: bytes) -> Sniffed | Literal[NeedMore.NEED_MORE]:
@@ -90,20 +116,19 @@ def _sniff_sslv2(data: bytes) -> Sniffed | Literal[NeedMore.NEED_MORE]:
 
 
 def _sniff_http(data: bytes) -> Sniffed | Literal[NeedMore.NEED_MORE]:
-    token = _HTTP_TOKEN.match(data)
-    if token is None:
-        return "other"
-    rest = data[token.end() :]
+    begun = _BLANKS_AND_WORD.match(data)
+    assert begun is not None
+    rest = data[begun.end() :]
     if not rest:
-        return NEED_MORE
-    target = rest.lstrip(b" \t")[:8].lower()
-    if rest[0] not in b" \t":
+        return "http" if len(data) == _SNIFFED else NEED_MORE
+    if not begun[1]:
         return "other"
-    if not target:
-        # strict parsing refuses more than one blank, and says so
-        return NEED_MORE if len(data) < _SNIFFED else "http"
-    if token.group() == b"CONNECT":
+    if rest[0] in b" \t":
         return "http"
-    if target.startswith(_HTTP_TARGETS):
-        return "http"
-    return NEED_MORE if any(form.startswith(target) for form in _HTTP_TARGETS) else "other"
+    if rest[0] not in b"\v\f\r":
+        return "other"
+    # RFC 9112 section 3: these count as blanks for some. Binary protocols have them too, and go on with other control characters.
+    following = rest[_BLANKS.match(rest).end() :][:1]  # type: ignore[union-attr]
+    if not following:
+        return "http" if len(data) == _SNIFFED else NEED_MORE
+    return "http" if following > b" " and following != b"\x7f" else "other"

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soth_mitm.tls.client_hello import MAX_HELLO_BYTES, MAX_RECORDS, NEED_MORE, ClientHello, MalformedHello, parse_client_hello, sniff
+from soth_mitm.tls.client_hello import (
+    MAX_HELLO_BYTES,
+    NEED_MORE,
+    ClientHello,
+    MalformedHello,
+    may_become,
+    parse_client_hello,
+    parse_tunnelled_hello,
+    sniff,
+)
 from support.handshakes import client_hello_bytes
 from support.hellos import (
     alpn,
@@ -60,12 +69,13 @@ def test_every_split_needs_more_until_whole():
     assert isinstance(parse_client_hello(REAL), ClientHello)
 
 
-@pytest.mark.parametrize("size", [5, 6, 40, 100])
+@pytest.mark.parametrize("size", [1, 5, 6, 40, 100])
 def test_hello_over_many_records_is_the_same_hello(size):
     message = REAL[5:]
     split = records(message, size)
-    for length in range(len(split)):
+    for length in range(0, len(split), 7):
         assert parse_client_hello(split[:length]) is NEED_MORE, length
+    assert parse_client_hello(split[:-1]) is NEED_MORE
     whole, parts = parse_client_hello(REAL), parse_client_hello(split)
     assert parts.raw_length == len(split)
     assert parts.extensions == whole.extensions and parts.ciphers == whole.ciphers and parts.sni == whole.sni
@@ -112,10 +122,6 @@ def test_names_that_clients_send(name, sni):
     assert parse(server_name(name)).sni == sni
 
 
-def test_name_of_an_unknown_type_is_no_name():
-    assert parse((0, vector(b"\x07" + vector(b"a.example", 2), 2))).sni is None
-
-
 @pytest.mark.parametrize(
     "extension",
     [
@@ -124,6 +130,9 @@ def test_name_of_an_unknown_type_is_no_name():
         server_name("bücher".encode()),
         server_name(b"a" * 256),
         (0, vector((b"\x00" + vector(b"a", 2)) * 2, 2)),
+        # Go passes over the first of these and takes the second, OpenSSL takes neither
+        (0, vector(b"\x07" + vector(b"a.example", 2) + b"\x00" + vector(b"a", 2), 2)),
+        (0, vector(b"\x07" + vector(b"a.example", 2), 2)),
     ],
 )
 def test_names_that_are_none_are_refused(extension):
@@ -186,21 +195,95 @@ def test_malformed_streams_say_which_alert_to_send(stream, alert):
     assert caught.value.alert == alert
 
 
-def test_largest_hello_is_read_and_a_larger_one_refused_at_its_header():
-    padding = MAX_HELLO_BYTES - len(hello_body(extensions=[(21, b"")]))
-    largest = hello_body(extensions=[(21, bytes(padding))])
-    assert len(largest) == MAX_HELLO_BYTES
-    assert parse_client_hello(records(handshake(largest))).extensions == (21,)
+def test_largest_hello_is_read_and_a_larger_one_refused_as_soon_as_it_is_known():
+    def stream(padding, size=16384):
+        return records(handshake(hello_body(extensions=[(21, bytes(padding))])), size)
+
+    padding = MAX_HELLO_BYTES - len(stream(MAX_HELLO_BYTES - 1000)) + MAX_HELLO_BYTES - 1000
+    largest = stream(padding)
+    assert len(largest) == MAX_HELLO_BYTES and len(stream(padding + 1)) == MAX_HELLO_BYTES + 1
+    assert parse_client_hello(largest).extensions == (21,)
+    with pytest.raises(MalformedHello, match="more than 65536"):
+        parse_client_hello(stream(padding + 1)[:65000])
     with pytest.raises(MalformedHello, match="at most"):
-        parse_client_hello(records(b"\x01" + (MAX_HELLO_BYTES + 1).to_bytes(3)))
+        parse_client_hello(records(b"\x01" + (MAX_HELLO_BYTES - 8).to_bytes(3)))
 
 
-def test_number_of_records_is_bounded():
-    message = handshake(hello_body(extensions=[(21, bytes(300))]))
-    assert isinstance(parse_client_hello(records(message, 2)), ClientHello)
-    with pytest.raises(MalformedHello, match="records"):
-        parse_client_hello(records(message, 1))
-    assert parse_client_hello(records(message, 1)[: 6 * (MAX_RECORDS - 1)]) is NEED_MORE
+def test_the_bytes_of_many_records_are_bounded_and_not_the_number():
+    message = handshake(hello_body(extensions=[(21, bytes(MAX_HELLO_BYTES // 6))]))
+    several = records(message, 2)
+    assert isinstance(parse_client_hello(several), ClientHello)
+    single = records(message, 1)
+    for end in (MAX_HELLO_BYTES, len(single)):
+        with pytest.raises(MalformedHello, match="more than 65536"):
+            parse_client_hello(single[:end])
+    assert parse_client_hello(single[: MAX_HELLO_BYTES - 6]) is NEED_MORE
+
+
+WARNING = b"\x15\x03\x01\x00\x02\x01\x5a"
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        REAL,
+        WARNING + REAL,
+        WARNING * 3 + REAL,
+        b"\x16\x02\x01" + REAL[3:],
+        b"\x16\x00\x01" + REAL[3:],
+        b"\x16\x0f\x03" + REAL[3:],
+        b"\x16\x03\x01\x00\x00" + REAL,
+        b"\x16\x03\x01\x00\x00" + WARNING + records(REAL[5:], 3),
+    ],
+    ids=["usual", "a warning", "warnings", "2.1", "0.1", "15.3", "an empty record", "all"],
+)
+def test_what_some_server_takes_for_a_hello_is_one_in_a_tunnel(stream):
+    assert parse_tunnelled_hello(stream).sni == "a.example"
+    for length in range(0, len(stream), 5):
+        assert parse_tunnelled_hello(stream[:length]) is NEED_MORE, length
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"\x14\x03\x01\x00\x01\x01" + REAL,
+        b"\x17\x03\x01\x00\x01\x01" + REAL,
+        b"\x15\x03\x01\x00\x02\x02\x28" + REAL,
+        b"\x15\x03\x01\x00\x03\x01\x28\x00" + REAL,
+        b"\x16\x10\x01" + REAL[3:],
+        b"\x16\x03\x01\x40\x01",
+        # a game's handshake: a length, and then what is not a ClientHello
+        b"\x16\x00\xf6\x05\x09localhost\x63\xdd\x01",
+        b"GET / HTTP/1.1",
+        b"\x00",
+    ],
+)
+def test_what_no_server_takes_for_a_hello_is_none_in_a_tunnel(stream):
+    assert parse_tunnelled_hello(stream) is None
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        records(handshake(hello_body() + b"!")),
+        records(handshake(hello_body(extensions=[server_name(b"a"), server_name(b"b")]))),
+        records(REAL[5:], 40)[:45] + WARNING + records(REAL[5:], 40)[45:],
+        b"\x16\x03\x01\x00\x04\x01\x01\x00\x01",
+    ],
+    ids=["lies about a length", "two names", "a warning within", "too long"],
+)
+def test_a_hello_that_servers_may_read_in_two_ways_is_refused_in_a_tunnel(stream):
+    with pytest.raises(MalformedHello) as caught:
+        parse_tunnelled_hello(stream)
+    assert caught.value.is_hello
+
+
+@pytest.mark.parametrize(
+    ("begun", "kind"),
+    [(b"\x16\x03", "tls"), (b"\x15", "tls"), (b"\x80\x2e", "sslv2"), (b"G", "http"), (b"\r\n", "http"), (b"SSH-", "http")],
+)
+def test_what_has_only_begun_is_refused_as_what_it_may_become(begun, kind):
+    assert may_become(begun) == kind
 
 
 def parse_or_refuse(data):
@@ -242,41 +325,61 @@ def test_verdicts_are_final(data):
     [
         (REAL, "tls"),
         (b"\x16\x03\x00\x00\x10", "tls"),
-        (b"\x16\x02", "other"),
+        *((bytes((kind, major, minor)), "tls") for kind in range(0x14, 0x18) for major, minor in ((3, 1), (2, 1), (0, 1), (15, 3))),
         (b"\x80\x2e\x01\x03\x01\x00\x15", "sslv2"),
         (b"\x80\x2e\x01\x00\x02\x00\x15", "sslv2"),
         (b"\x80\x2e\x01\x00\x09", "other"),
         (b"\x80\x2e\x04\x00\x02", "other"),
         (b"\x80\x2e\x01\x07\x02", "other"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "ssh"),
+        (b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n", "ssh"),
+        (b"SSH-1.99-OpenSSH_3.9\n", "ssh"),
+        (b"SSH-2.0-x / HTTP/1.1\r\n", "http"),
+        (b"SSH-2.0-x secret HTTP/1.1\r\n", "http"),
+        (b"SSH-2.0-x /secret\r\n", "http"),
+        (b"SSH-2.0-x http://a/\r\n", "http"),
+        (b"SSH-x secret\r\n", "http"),
+        (b"SSH-2.0-" + b"x" * 248, "http"),
         (b"GET / HTTP/1.1\r\n", "http"),
         (b"OPTIONS * HTTP/1.1\r\n", "http"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http"),
         (b"M-SEARCH /x HTTP/1.1\r\n", "http"),
         (b"GET HTTP://a.example/ HTTP/1.1\r\n", "http"),
-        (b"POST https://a.example/ HTTP/1.1\r\n", "http"),
+        (b"GET ws://a.example/ HTTP/1.1\r\n", "http"),
+        (b"GET http:/x HTTP/1.1\r\n", "http"),
+        (b"GET */x HTTP/1.1\r\n", "http"),
+        (b"GET x HTTP/1.1\r\n", "http"),
+        (b"GET x\r\n", "http"),
+        (b"GET \r\n", "http"),
+        (b"GET \x02/ HTTP/1.1", "http"),
+        (b"G@T /x HTTP/1.1", "http"),
+        (b"\xc3\x84 /x HTTP/1.1", "http"),
         (b"CONNECT a.example:443 HTTP/1.1\r\n", "http"),
-        (b"EHLO mail.example\r\n", "other"),
-        (b"USER me 0 *\r\n", "other"),
+        # SMTP, which servers begin; some server may take it for HTTP all the same
+        (b"EHLO mail.example\r\n", "http"),
         (b"PING\r\n", "other"),
-        (b"OPTIONS *x", "other"),
+        (b"PING\n", "other"),
+        (b"AMQP\x00\x00\x09\x01", "other"),
         (b"*1\r\n$4\r\nPING\r\n", "other"),
         (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", "other"),
         (b"\x05\x01\x00", "other"),
-        (b" GET / HTTP/1.1\r\n", "other"),
+        # LDAP: a bind, whose length is a form feed
+        (b"0\x0c\x02\x01\x01", "other"),
+        (b" GET / HTTP/1.1\r\n", "http"),
+        (b"\t\v\f GET / HTTP/1.1\r\n", "http"),
         (b"\r\nGET / HTTP/1.1\r\n", "http"),
         (b"\n\r\n\nGET / HTTP/1.1\r\n", "http"),
-        (b"\r\n" * 32, "http"),
-        (b"\r\n" * 31 + b"\nGET / HTTP/1.1\r\n", "http"),
-        (b"\r\nEHLO mail.example\r\n", "other"),
+        (b"\r\n" * 128, "http"),
+        (b"\r\n" * 120 + b"\nGET / HTTP/1.1\r\n", "http"),
         (b"\r\n\x16\x03\x01", "other"),
         (b"GET  / HTTP/1.1\r\n", "http"),
         (b"GET\t/ HTTP/1.1\r\n", "http"),
-        (b"GET" + b" " * 61, "http"),
-        (b"USER  me 0 *\r\n", "other"),
-        (b"A" * 40, "other"),
-        (b"A" * 33 + b" / HTTP/1.1", "other"),
-        (b"A" * 32 + b" / HTTP/1.1", "http"),
+        (b"GET\v/ HTTP/1.1\r\n", "http"),
+        (b"GET\f \r/ HTTP/1.1\r\n", "http"),
+        (b"GET\r/ HTTP/1.1\r\n", "http"),
+        (b"GET\r" + b" " * 252, "http"),
+        (b"A" * 256, "http"),
+        (b"A" * 33 + b" / HTTP/1.1", "http"),
     ],
 )
 def test_sniffing_tells_protocols_apart_and_waits_while_it_cannot(first_bytes, verdict):
