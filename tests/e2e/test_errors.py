@@ -147,7 +147,6 @@ class TestClient:
             b"CONNECT localhost:1 HTTP/1.1\r\nHost : localhost:1\r\n\r\n",
             b"CONNECT localhost:1 HTTP/1.1\nHost: localhost:1\n\n",
             b"GET /origin-form HTTP/1.1\r\nHost: localhost\r\n\r\n",
-            b"GET http://localhost/ HTTP/1.1\r\nHost: other\r\n\r\n",
             b"GET http://localhost/ HTTP/1.1\r\n\r\n",
             b"hello, is anybody there?\r\n\r\n",
             b"POST http://localhost/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
