@@ -249,6 +249,16 @@ class ConnectionPoolConfig(Struct, kw_only=True):
 
     max_connections_per_host: Annotated[int, count("Connections to one origin at once; further requests wait their turn.")] = 32
     idle_timeout_ms: Annotated[int, milliseconds("How long an unused connection is kept.")] = 60_000
+    read_ahead_bytes: Annotated[
+        int,
+        Key(
+            "How much of a response is read ahead of a client that reads slowly, to free its upstream connection for others, as long as "
+            "less than a quarter of `max_in_flight_bytes` is in use. A response with more left keeps "
+            "its connection until the client has read.",
+            0,
+            MAX_BYTES,
+        ),
+    ] = MIB
     unsafe_reuse_idle_ms: Annotated[
         int,
         milliseconds(

@@ -13,6 +13,7 @@ from soth_mitm import MitmConfig
 from soth_mitm.proxy import upstreams
 from support.certs import TestCA
 from support.origin import Origin, Request, ScriptedConnection
+from support.origin_answers import pattern
 from support.running import HOST, ProxyFactory, Running
 from support.wire_client import WireClient
 
@@ -288,3 +289,59 @@ class TestReload:
         assert len(plain_origin.connections) == 3
         for client in clients:
             client.close()
+
+
+class TestSlowReaders:
+    """Clients that do not read what they asked for, longer than what the system buffers for them."""
+
+    SIZE = 6_000_000
+
+    def begin(self, running: Running, origin: Origin) -> list[WireClient]:
+        """Return as many clients as the pool has room for; each has asked, and reads nothing."""
+        clients = [running.tunnel(origin.port) for _ in range(4)]
+        for client in clients:
+            client.send(f"GET /bytes/{self.SIZE} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        origin.wait_heads(4)
+        return clients
+
+    @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+    def test_they_starve_nobody(self, proxy: ProxyFactory, origin: Origin, plain_origin: Origin, tls: bool) -> None:
+        running = proxy(**{LIMIT: 4, "connection_pool.read_ahead_bytes": 8 << 20, "max_in_flight_bytes": 256 << 20})
+        slow = self.begin(running, plain_origin)
+        if tls:
+            for client in slow:
+                client.close()
+            slow = [running.secured(origin.port) for _ in range(4)]
+            for client in slow:
+                client.send(f"GET /bytes/{self.SIZE} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            origin.wait_heads(4)
+        with running.secured(origin.port) if tls else running.tunnel(plain_origin.port) as client:
+            assert client.request("/bytes/3", HOST).body == pattern(3)
+        for client in slow:
+            with client:
+                assert client.read_answer().body == pattern(self.SIZE)
+                # and the next request on it
+                assert client.request("/bytes/5", HOST).body == pattern(5)
+        running.wait_idle()
+
+    @pytest.mark.parametrize(
+        "keys",
+        [
+            {"connection_pool.read_ahead_bytes": 1 << 20},
+            {"connection_pool.read_ahead_bytes": 8 << 20, "body.max_size_bytes": 10_000, "max_in_flight_bytes": 1 << 20},
+        ],
+    )
+    def test_no_more_is_read_ahead_than_the_keys_say(self, proxy: ProxyFactory, plain_origin: Origin, keys: dict[str, object]) -> None:
+        """Too long, or too little room for it: then the next one waits until somebody has read."""
+        running = proxy(**{LIMIT: 4, **keys})
+        slow = self.begin(running, plain_origin)
+        with running.tunnel(plain_origin.port) as client:
+            client.send(f"POST /bytes/3 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 0\r\n\r\n".encode())
+            running.handler.wait("on_request", 5)
+            assert (running.metrics().pool_wait_count, len(plain_origin.requests)) == (1, 4)
+            with slow.pop() as reader:
+                assert reader.read_answer().body == pattern(self.SIZE)
+            assert client.read_answer().body == pattern(3)
+        for reader in slow:
+            reader.close()
+        running.wait_idle()

@@ -40,6 +40,10 @@ cdef class Budget:
             return usual
         return min(usual, <Py_ssize_t>SMALL_READ if self.held < self.limit else <Py_ssize_t>SMALLEST_READ)
 
+    # Is there so much room that bytes may be held only to set somebody else free?
+    cdef inline bint is_plenty(self) noexcept:
+        return self.held < self.small_from // 2
+
     cdef inline bint is_scarce(self) noexcept:
         return self.held >= self.wait_from
 

@@ -57,6 +57,7 @@ cdef class Conversation(Party):
     cdef Deadline client_deadline
     cdef Deadline upstream_deadline
     cdef Deadline reader_deadline
+    cdef int64_t reader_took           # what the client had taken when its reader's deadline was set
     cdef Deadline half_closed          # made when the client has ended its direction
     cdef int64_t half_closed_at        # what it had been sent then
     cdef Py_ssize_t unsettled          # flows that have not ended or whose hooks have not, and a suspended on_request
@@ -96,8 +97,11 @@ cdef class Conversation(Party):
     cdef int stop(self) except -1
     cdef int leave(self) except -1             # close the client's connection in order, and stop
     cdef int check_end(self) except -1
+    cdef bint reads_ahead(self) noexcept       # the rest of the response is read although the client does not take it
     cdef bint can_repeat(self) noexcept        # the request could be sent again, as far as it is for us and it to say
     cdef int may_retry(self) except -1
     cdef int serve_half_closed(self) except -1
+    cdef int64_t taken_by_reader(self) except -1
+    cdef int await_reader(self) except -1
     cdef int next_head(self) except -1         # go on with a client that was held between two requests
     cdef int go_on(self) except -1             # read on from an upstream that was held

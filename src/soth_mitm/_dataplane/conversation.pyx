@@ -1,6 +1,6 @@
 """One client connection that speaks HTTP/1: its answers of our own, its deadlines, its back-pressure, and its end."""
 
-from soth_mitm._dataplane.body cimport BODY_DONE, BODY_NONE, BODY_UNTIL_CLOSE, body_eof
+from soth_mitm._dataplane.body cimport BODY_DONE, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, body_eof
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.flow cimport VERDICT_BLOCKED, Flow
@@ -344,11 +344,11 @@ cdef class Conversation(Party):
             if now:
                 self.reader_deadline.clear()
             else:
-                self.reader_deadline.set(self.plane.body_idle, LATE_READER)
+                self.await_reader()
             if self.upstream is not None:
-                if not now or self.is_paced:
+                if self.is_paced or not (now or self.reads_ahead()):
                     self.upstream.hold()
-                else:
+                elif now:
                     self.go_on()
             elif now and self.sending == SENDING_HEAD:
                 return self.next_head()
@@ -387,9 +387,25 @@ cdef class Conversation(Party):
         if self.upstream is not None:
             if hold:
                 self.upstream.hold()
-            elif not self.client.blocked:
+            elif not self.client.blocked or self.reads_ahead():
                 self.go_on()
         return 0
+
+    cdef bint reads_ahead(self) noexcept:
+        # the sooner the upstream connection is free for others, however long this client takes
+        cdef int64_t more = self.client.unsent
+        if self.answering != ANSWERING_RELAY or self.flow.response_body.kind == BODY_UNTIL_CLOSE:
+            return False
+        if self.flow.response_body.kind == BODY_LENGTH:
+            more += self.flow.response_body.remaining
+        return more <= self.plane.read_ahead and self.plane.arena.budget.is_plenty()
+
+    cdef int64_t taken_by_reader(self) except -1:
+        return self.client.bytes_out - <int64_t>self.client.transport.get_write_buffer_size()
+
+    cdef int await_reader(self) except -1:
+        self.reader_took = self.taken_by_reader()
+        return self.reader_deadline.set(self.plane.body_idle, LATE_READER)
 
     cdef bint has_enough(self) noexcept:
         # of the request only: a handler that is behind with the response does not hold back the upload
@@ -427,6 +443,9 @@ cdef class Conversation(Party):
             return 0
         if stage == LATE_IDLE:
             return self.leave()
+        if stage == LATE_READER and self.taken_by_reader() > self.reader_took:
+            # slowly, but it reads
+            return self.await_reader()
         if stage == LATE_HALF_CLOSED:
             if self.client.blocked or self.client.bytes_out != self.half_closed_at:
                 return self.serve_half_closed()

@@ -28,6 +28,7 @@ cdef class Farewell(Party):
     cdef object error              # what cut it
     cdef Py_ssize_t unsent         # bytes that had not been sent when it was last looked
     cdef double patience           # seconds for which they may stay as many
+    cdef Py_ssize_t left           # bytes that had not been taken when the deadline was set
 
     cdef int wait(self) except -1
     cdef int reset_when_sent(self) except -1

@@ -102,8 +102,8 @@ cdef class Farewell(Party):
     cdef int wait(self) except -1:
         # The last bytes may take as long as those before them did: what a reader takes off its end of the connection is seen here only
         # when the kernel has made much room. Once they have left, the peer has been told all, and little time to go.
-        cdef bint queued = self.endpoint.transport.get_write_buffer_size() > 0
-        return self.deadline.set(self.plane.body_idle if queued else self.plane.linger, 0)
+        self.left = self.endpoint.transport.get_write_buffer_size()
+        return self.deadline.set(self.plane.body_idle if self.left else self.plane.linger, 0)
 
     cdef int reset_when_sent(self) except -1:
         # a reset takes with it what the system has not sent, and there is no event that tells when it has
@@ -136,8 +136,13 @@ cdef class Farewell(Party):
 
     cdef int late(self, int stage) except -1:
         cdef object error = None
+        cdef Py_ssize_t left
         if self.resets:
             return self.reset_when_sent()
-        if self.endpoint.transport.get_write_buffer_size():
+        left = self.endpoint.transport.get_write_buffer_size()
+        if 0 < left < self.left:
+            # slowly, but it reads
+            return self.wait()
+        if left:
             error = TimeoutError("the last bytes were not read in time (timeouts.body_idle_ms)")
         return self.endpoint.fail(error)

@@ -65,6 +65,7 @@ cdef class Plane:
     cdef public bint draining                  # answers carry Connection: close
 
     # deadlines
+    cdef public Py_ssize_t read_ahead          # connection_pool.read_ahead_bytes
     cdef public double unsafe_idle             # connection_pool.unsafe_reuse_idle_ms, in seconds
     cdef public DeadlineQueue half_closed      # timeouts.half_closed_client_ms: a client that has ended its direction
     cdef public DeadlineQueue client_head      # timeouts.client_head_ms: a head that has begun

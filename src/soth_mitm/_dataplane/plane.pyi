@@ -53,6 +53,7 @@ class Plane:
     on_ignored_block: Any
     strip_alt_svc: bool
     draining: bool
+    read_ahead: int
     unsafe_idle: float
     half_closed: DeadlineQueue
     client_head: DeadlineQueue

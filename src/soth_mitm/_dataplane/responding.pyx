@@ -139,7 +139,7 @@ cdef class Responding(Conversation):
             why = body_error_text(self.flow.response_body.error)
             return self.cut_short(ValueError(f"the upstream's response body is malformed: {why}"))
         self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
-        if self.client.blocked:
+        if self.client.blocked and not self.reads_ahead():
             self.upstream.hold()
         return 0
 

@@ -80,6 +80,7 @@ class Snapshot:
             observer=observation,
             meant_to_block=meant_to_block,
             on_ignored_block=self._block_ignored,
+            read_ahead=config.connection_pool.read_ahead_bytes,
             unsafe_idle=config.connection_pool.unsafe_reuse_idle_ms / 1000,
             half_closed=self._deadline(timeouts.half_closed_client_ms),
             client_head=self.client_head,
