@@ -66,6 +66,8 @@ cdef class Conversation(Party):
     cdef bint is_paced                 # the handler's queue is full
     cdef bint over                     # nothing is read or relayed any more
     cdef bint told_end                 # on_end was called
+    cdef bint is_due                   # the loop will call take_turn()
+    cdef bint is_behind                # more lies in the upstream's inbox than was relayed in one turn
 
     # what responding and exchange do
     cdef int advance(self) except -1
@@ -103,5 +105,6 @@ cdef class Conversation(Party):
     cdef int serve_half_closed(self) except -1
     cdef int64_t taken_by_reader(self) except -1
     cdef int await_reader(self) except -1
+    cdef int later(self) except -1             # advance in another turn of the loop, so that others have theirs
     cdef int next_head(self) except -1         # go on with a client that was held between two requests
     cdef int go_on(self) except -1             # read on from an upstream that was held

@@ -252,6 +252,24 @@ cdef class Conversation(Party):
             return self.next_head()
         return self.check_end()
 
+    cdef int later(self) except -1:
+        if not self.is_due:
+            self.is_due = True
+            self.plane.hooks.loop.call_soon(self.take_turn)
+        return 0
+
+    def take_turn(self):
+        """Go on with what one turn of the loop was too short for. Called by the loop."""
+        cdef bint behind = self.is_behind
+        self.is_due = False
+        if self.over:
+            return
+        self.is_behind = False
+        self.advance()
+        if behind and not self.is_behind and not self.over and self.upstream is not None:
+            if not self.client.blocked and not self.is_paced:
+                self.go_on()
+
     cdef int next_head(self) except -1:
         self.client.release()
         return self.advance()
@@ -370,6 +388,8 @@ cdef class Conversation(Party):
         return 0
 
     cdef int go_on(self) except -1:
+        if self.is_behind:
+            return 0
         # the time in which we held it back is not its own
         if self.answering == ANSWERING_RELAY:
             self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)

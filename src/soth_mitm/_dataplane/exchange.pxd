@@ -20,6 +20,7 @@ cdef class Exchange(Responding):
     cdef Py_ssize_t scanned            # of the client's inbox, for the next head
     cdef bint running
     cdef bint again
+    cdef int begun                     # requests, since the loop's turn began
 
     cdef int read_head(self) except -1
     cdef int open_flow(self, Head head) except -1

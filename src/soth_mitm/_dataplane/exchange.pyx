@@ -30,6 +30,10 @@ from soth_mitm.errors import WireError
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+cdef enum:
+    MOST_REQUESTS = 16         # of one client that are begun in one turn of the loop
+
+
 @cython.final
 cdef class Exchange(Responding):
     """Requests of one client connection.
@@ -63,6 +67,7 @@ cdef class Exchange(Responding):
             return 0
         self.running = True
         self.again = True
+        self.begun = 0
         try:
             while self.again and not self.over:
                 self.again = False
@@ -99,6 +104,8 @@ cdef class Exchange(Responding):
         if self.client.blocked or self.unsettled >= self.plane.queue_limit:
             # who does not read his answers gets no more of them, and a handler that is behind is shown no more
             return self.client.hold()
+        if self.begun == MOST_REQUESTS:
+            return self.later()
         head = Head()
         used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, self.plane.most_fields, &self.scanned)
         if used == HEAD_MORE:
@@ -121,6 +128,7 @@ cdef class Exchange(Responding):
     cdef int open_flow(self, Head head) except -1:
         cdef Flow flow
         cdef bint at_head
+        self.begun += 1
         self.answering = ANSWERING_NONE
         self.keep = head.keeps_alive() and not self.plane.draining
         self.find_route(head)

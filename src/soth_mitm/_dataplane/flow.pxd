@@ -47,6 +47,10 @@ cdef class Route:
     cdef int met(self, object facts) except -1     # requests now go over a connection of which that is known
 
 
+cdef enum:
+    FRAMED_AT_ONCE = 2048      # bytes of content: one of them may be a frame, and each frame a call of a hook
+
+
 cdef class Flow(Party):
     cdef Plane plane
     cdef Hooks hooks                   # None: the handler does not see this flow
@@ -78,6 +82,8 @@ cdef class Flow(Party):
     cdef Framer framer
     cdef Decoder decoder
     cdef list frames                   # framed and not pushed yet
+    cdef bytes decoded                 # content that is not framed yet, from `decoded_at` on; None: it all is
+    cdef Py_ssize_t decoded_at
 
     # what is kept for the handler
     cdef Py_ssize_t kept               # bytes of it that the budget counts
@@ -116,6 +122,8 @@ cdef class Flow(Party):
     cdef int tell_head(self) except -1
     cdef object show_response(self, bytes body)
     cdef int see_payload(self, View payload) except -1     # calls no hook: push_frames() does, once the bytes are on their way
+    cdef int frame_decoded(self) except -1     # as much of it as one turn of the loop may
+    cdef bint has_many_frames(self) except -1  # as many as one turn of the loop should push
     cdef int count_framing(self) except -1
     cdef int end_copies(self) except -1
     cdef int end_response(self, bint whole) except -1

@@ -7,6 +7,7 @@ returned; a full queue paces the flow for a bounded time, then frames are droppe
 from collections import deque
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.time cimport monotonic
 
 from soth_mitm._dataplane.body cimport BODY_DONE
@@ -25,6 +26,11 @@ from soth_mitm._dataplane.pool cimport OriginPool
 from soth_mitm._dataplane.streams cimport STREAM_GRPC, STREAM_NONE, Stream, framer_of, stream_of
 from soth_mitm._dataplane.target cimport is_idempotent
 from soth_mitm._dataplane.view cimport View, view_bytes
+
+
+cdef enum:
+    MOST_FRAMES = 64           # that are pushed in one turn of the loop, and what one piece has beyond them
+    MOST_STEPS = 64            # in which decoded content is framed in one turn of the loop
 
 
 @cython.final
@@ -176,7 +182,6 @@ cdef class Flow(Party):
         return response
 
     cdef int see_payload(self, View payload) except -1:
-        cdef bytes plain
         if payload.len == 0:
             return 0
         if self.copy is not None:
@@ -186,17 +191,41 @@ cdef class Flow(Party):
         if self.decoder is None:
             self.framer.feed(payload.ptr, payload.len, self.frames)
         else:
-            plain = self.decoder.feed(view_bytes(payload))
-            self.framer.feed(plain, len(plain), self.frames)
-            if self.decoder.error is not None:
-                # what was decoded before is shown; the traffic goes on without being framed
-                self.plane.counters.framing_errors += 1
-                self.framer = None
+            self.decoded = self.decoder.feed(view_bytes(payload))
+            self.decoded_at = 0
+            return self.frame_decoded()
         return self.count_framing()
+
+    cdef int frame_decoded(self) except -1:
+        # little that is encoded may be very much, and each turn of the loop is everybody's
+        cdef Py_ssize_t size, step
+        cdef int steps = 0
+        if self.framer is None:
+            self.decoded = None
+            return 0
+        size = len(self.decoded)
+        while self.decoded_at < size:
+            if steps == MOST_STEPS or self.has_many_frames():
+                return self.count_framing()
+            step = min(size - self.decoded_at, <Py_ssize_t>FRAMED_AT_ONCE)
+            self.framer.feed(PyBytes_AS_STRING(self.decoded) + self.decoded_at, step, self.frames)
+            self.decoded_at += step
+            steps += 1
+        self.decoded = None
+        if self.decoder.error is not None:
+            # what was decoded before is shown; the traffic goes on without being framed
+            self.plane.counters.framing_errors += 1
+            self.framer = None
+        return self.count_framing()
+
+    cdef bint has_many_frames(self) except -1:
+        return self.frames is not None and len(self.frames) >= MOST_FRAMES
 
     cdef int count_framing(self) except -1:
         cdef Py_ssize_t before = self.framing
         self.framing = 0 if self.framer is None else self.framer.unfinished()
+        if self.decoded is not None:
+            self.framing += len(self.decoded)
         if self.framing > before:
             return self.keep(self.framing - before)
         return self.let_go(before - self.framing) if self.framing < before else 0
@@ -204,6 +233,10 @@ cdef class Flow(Party):
     cdef int end_response(self, bint whole) except -1:
         cdef bytes plain
         cdef Framer framer = self.framer
+        if self.decoded is not None:
+            # it was cut in the middle of them
+            self.decoded = None
+            self.plane.counters.framing_errors += 1
         if framer is not None:
             if self.decoder is not None:
                 plain = self.decoder.finish()
@@ -370,6 +403,7 @@ cdef class Flow(Party):
 
     cdef int cut(self, object error) except -1:
         self.framer = None
+        self.decoded = None
         self.copy = None
         self.count_framing()
         return self.owner.broken(error)

@@ -12,7 +12,7 @@ from soth_mitm._dataplane.head cimport (
 from soth_mitm._dataplane.linger cimport close_while_sending
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.relay cimport Tunnel
-from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, move_response
+from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_MORE, MOVED_NONSENSE, move_response
 from soth_mitm._dataplane.upgrade cimport was_offered
 from soth_mitm._dataplane.view cimport View
 from soth_mitm._dataplane.writer cimport response_head_bytes
@@ -134,6 +134,11 @@ cdef class Responding(Conversation):
             return 0
         if moved == MOVED_ALL:
             return self.response_done()
+        if moved == MOVED_MORE:
+            # what comes meanwhile waits behind it, its end included
+            self.is_behind = True
+            self.upstream.hold()
+            return self.later()
         if moved == MOVED_NONSENSE:
             self.plane.counters.upstream_errors += 1
             why = body_error_text(self.flow.response_body.error)

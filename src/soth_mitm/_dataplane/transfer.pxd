@@ -10,6 +10,7 @@ cdef enum Moved:
     MOVED_ALL = 1          # the body is complete
     MOVED_NONSENSE = 2     # it is malformed; body.error says how
     MOVED_OVER = 3         # it is longer than it may be; what made it so was taken and went nowhere
+    MOVED_MORE = 4         # there is more, which would take too long: go on in another turn of the loop
 
 
 # Each returns a Moved

@@ -3,9 +3,13 @@
 from soth_mitm._dataplane.body cimport BODY_DONE, BODY_FAILED, Body, body_next
 from soth_mitm._dataplane.buffer cimport BLOCK_SIZE
 from soth_mitm._dataplane.endpoint cimport Endpoint
-from soth_mitm._dataplane.flow cimport Flow
+from soth_mitm._dataplane.flow cimport FRAMED_AT_ONCE, Flow
 from soth_mitm._dataplane.kept cimport Collected
 from soth_mitm._dataplane.view cimport View, view_bytes
+
+
+cdef enum:
+    MOST_PIECES = 512      # of a body that are moved in one turn of the loop
 
 
 cdef Moved verdict(Body* body) noexcept:
@@ -95,14 +99,28 @@ cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1:
 cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1:
     cdef Body* body = &flow.response_body
     cdef const char* data = source.inbox.data()
-    cdef Py_ssize_t size = source.inbox.size(), total = 0, sent = 0, relayed = 0, count
+    cdef Py_ssize_t size = source.inbox.size(), total = 0, sent = 0, relayed = 0, count, length
     cdef View payload, trailers
     cdef bint seeing = flow.copy is not None or flow.framer is not None
+    cdef int pieces = 0
+    cdef bint full = False
     cdef Moved moved
+    if flow.decoded is not None:
+        flow.frame_decoded()
     while total < size:
-        count = body_next(body, data + total, size - total, &payload, &trailers)
+        if flow.decoded is not None or pieces == MOST_PIECES or flow.has_many_frames():
+            full = True
+            break
+        length = size - total
+        if flow.framer is not None and length > FRAMED_AT_ONCE:
+            length = FRAMED_AT_ONCE
+        count = body_next(body, data + total, length, &payload, &trailers)
+        if count == 0 and length < size - total:
+            # a line or a trailer section that is longer
+            count = body_next(body, data + total, size - total, &payload, &trailers)
         if count <= 0:
             break
+        pieces += 1
         if flow.unchunked:
             target.send(payload.ptr, payload.len)
             relayed += payload.len
@@ -122,11 +140,13 @@ cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1:
         flow.plane.counters.bytes_from_upstreams += total
         flow.plane.counters.bytes_to_clients += relayed
         source.inbox.consume(total)
-        if flow.frames:
-            # traffic first, then the handler
-            target.flush()
-            flow.push_frames()
+    if flow.frames:
+        # traffic first, then the handler
+        target.flush()
+        flow.push_frames()
     moved = verdict(body)
+    if moved != MOVED_NONSENSE and (flow.decoded is not None or (full and moved == MOVED_SOME)):
+        return MOVED_MORE
     if moved == MOVED_SOME and seeing:
         flow.grow(False)
     return moved
