@@ -10,6 +10,7 @@ from importlib.metadata import version as _version
 from soth_mitm._dataplane.headers import Headers
 from soth_mitm._dataplane.messages import FrameKind, RawRequest, RawResponse, StreamChunk
 from soth_mitm.config import MitmConfig
+from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily, TcpV4, TcpV6, TlsInfo, UnixDomain
 from soth_mitm.decision import HandlerDecision
 from soth_mitm.errors import (
@@ -54,7 +55,9 @@ __all__ = [
     "CaPermissionError",
     "CaUnsupportedError",
     "CertificateAuthority",
+    "ConnectDecision",
     "ConnectFailedError",
+    "ConnectTarget",
     "ConnectionMeta",
     "DecisionError",
     "DecisionTypeError",

@@ -63,6 +63,13 @@ class InterceptionConfig(Struct, kw_only=True):
             "lets every name pass that is not in `blocked`."
         ),
     ] = "strict"
+    explain_blocks: Annotated[
+        bool,
+        Key(
+            "Answer a blocked CONNECT with 200, and each request inside it, in TLS with our certificate or without, with the 403 and its "
+            "reason: for browsers, which do not show the answer to a CONNECT."
+        ),
+    ] = False
     passthrough_unlisted: Annotated[bool, Key("Tunnel every other destination untouched; `false` blocks it with 403.")] = True
     must_intercept: Annotated[
         list[str],
@@ -302,6 +309,9 @@ class HandlerConfig(Struct, kw_only=True):
     """What the handler may cost, and what happens when it fails."""
 
     request_timeout_ms: Annotated[int, milliseconds("Deadline of `should_intercept_tls`, `on_tls_failure` and `on_request`.")] = 15_000
+    connect_timeout_ms: Annotated[
+        int, milliseconds("Deadline of `on_connect`, which may ask a person; the client waits that long for the answer to its CONNECT.")
+    ] = 60_000
     response_timeout_ms: Annotated[int, milliseconds("Deadline of every other method.")] = 15_000
     recover_from_panics: Annotated[
         bool, Key("Count an exception of the handler and go on by `failure_policy`; `false` aborts the flow and logs the traceback.")

@@ -79,7 +79,7 @@ class TlsInfo(msgspec.Struct, frozen=True, gc=False):
     """TLS facts of the client's side and, with the prefix `upstream_`, of the upstream's. Observed, never inferred; None is unknown.
 
     The upstream's are those of the connection that carries the request; where that is not chosen yet, as in `on_request`, those of the
-    latest handshake with the same origin.
+    latest handshake with the same origin, or None: where `on_request` decides, nothing is dialled before the first request is allowed.
     """
 
     sni: str | None = None

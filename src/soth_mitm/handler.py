@@ -27,12 +27,14 @@ from types import FunctionType, ModuleType
 from uuid import UUID
 
 from soth_mitm._dataplane.messages import RawRequest, RawResponse, StreamChunk
+from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.decision import HandlerDecision
 from soth_mitm.errors import TlsFailedError
 
 HOOKS = (
     "on_connection_open",
+    "on_connect",
     "should_intercept_tls",
     "on_tls_failure",
     "on_request",
@@ -79,10 +81,27 @@ class InterceptHandler:
         Deadline: `handler.response_timeout_ms`. Failure: counted; the connection goes on.
         """
 
+    def on_connect(self, target: ConnectTarget) -> ConnectDecision | None | Awaitable[ConnectDecision | None]:
+        """Decide about a destination, listed or not.
+
+        When: for each CONNECT, and the first time that a client connection names a destination in a request to forward (a URL in the
+        request line, or `Host` on the Unix socket); before its name is resolved and before anything is dialled. Not for what matches
+        `interception.blocked`, which no handler can open.
+        Gets: the destination, the client's connection, and what the policy would do. It may wait, for a person for example; a client that
+        leaves meanwhile ends the wait, and cancels the coroutine.
+        Returns: None to leave it to the policy, and then to `should_intercept_tls`. `ConnectDecision.INTERCEPT` intercepts, also what is
+        not listed, and also where the policy blocks what is not listed. `ConnectDecision.TUNNEL` relays unread, also what is listed; a
+        forwarded request then goes on without the handler. `ConnectDecision.block(reason, status)` answers the client so.
+        Deadline: `handler.connect_timeout_ms`. Failure: `handler.failure_policy`; `allow` does as the policy says, `block` answers 403. Any
+        other value that is returned answers 403, in monitor mode it does as the policy says.
+        """
+        return None
+
     def should_intercept_tls(self, host: str, process_info: ProcessInfo | None) -> bool | Awaitable[bool]:
         """Decide whether a CONNECT to a listed destination is intercepted.
 
-        When: once per CONNECT that the policy would intercept, before the client's TLS handshake is answered.
+        When: once per CONNECT that `on_connect` left to the policy and that the policy would intercept, before the client's TLS handshake
+        is answered.
         Gets: the host of the target, normalised, and the client's process if it is known.
         Returns: False to tunnel the connection untouched, True to intercept it, unless it is a TLS bypass (`handle.tls_bypasses()`).
         Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `block` answers 403, `allow` tunnels. Anything else

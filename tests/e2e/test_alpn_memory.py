@@ -10,6 +10,7 @@ from soth_mitm.proxy import upstreams
 from support.certs import TestCA
 from support.origin import Origin
 from support.origin_answers import pattern
+from support.recording import Observing
 from support.running import HOST, ProxyFactory, Running
 
 NO_POOL = {"connection_pool.max_idle_per_host": 0}
@@ -30,7 +31,7 @@ def shake_hands(running: Running, port: int) -> ssl.SSLSocket:
 
 
 def test_the_next_client_needs_no_upstream(proxy: ProxyFactory, origin: Origin) -> None:
-    running = proxy(**NO_POOL)
+    running = proxy(Observing(), **NO_POOL)
     fetch(running, origin.port)
     dialled = len(origin.connections)
     for _ in range(3):
@@ -41,7 +42,7 @@ def test_the_next_client_needs_no_upstream(proxy: ProxyFactory, origin: Origin) 
 
 
 def test_it_completes_its_handshake_while_the_upstream_is_silent(proxy: ProxyFactory, origin: Origin) -> None:
-    running = proxy(**NO_POOL)
+    running = proxy(Observing(), **NO_POOL)
     fetch(running, origin.port)
     origin.close()
     shake_hands(running, origin.port)
@@ -51,7 +52,7 @@ def test_it_completes_its_handshake_while_the_upstream_is_silent(proxy: ProxyFac
 
 def test_the_clients_protocol_is_one_that_the_upstream_speaks(proxy: ProxyFactory, origin_ca: TestCA) -> None:
     """Only HTTP/1.1 is offered to either side."""
-    running = proxy()
+    running = proxy(Observing())
     with Origin(origin_ca.server_context(HOST, alpn=["h2", "http/1.1"]), host=HOST) as origin:
         for _ in range(2):
             with running.tunnel(origin.port) as client:
@@ -60,11 +61,12 @@ def test_the_clients_protocol_is_one_that_the_upstream_speaks(proxy: ProxyFactor
                 client.start_tls(context)
                 assert client.tls.selected_alpn_protocol() == "http/1.1"
                 client.request("/bytes/3", HOST)
-    assert {request.connection_meta.tls_info.upstream_proto for request in running.handler.requests} == {"http/1.1"}
+    responses = running.handler.wait("on_response", 2)
+    assert {response.connection_meta.tls_info.upstream_proto for response in responses} == {"http/1.1"}
 
 
 def test_it_is_forgotten_after_a_while(proxy: ProxyFactory, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
-    running = proxy(**NO_POOL)
+    running = proxy(Observing(), **NO_POOL)
     fetch(running, origin.port)
     dialled = len(origin.connections)
     monkeypatch.setattr(upstreams, "FACTS_SECONDS", 0.0)
@@ -73,7 +75,7 @@ def test_it_is_forgotten_after_a_while(proxy: ProxyFactory, origin: Origin, monk
 
 
 def test_it_is_forgotten_when_the_upstream_fails(proxy: ProxyFactory, origin: Origin) -> None:
-    running = proxy(**NO_POOL)
+    running = proxy(Observing(), **NO_POOL)
     fetch(running, origin.port)
     port = origin.port
     origin.close()
@@ -86,7 +88,7 @@ def test_it_is_forgotten_when_the_upstream_fails(proxy: ProxyFactory, origin: Or
 
 def test_it_is_bounded(proxy: ProxyFactory, origin_ca: TestCA, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstreams, "MAX_ORIGINS", 2)
-    running = proxy(**NO_POOL)
+    running = proxy(Observing(), **NO_POOL)
     with Origin(origin_ca.server_context("*.example.test"), host="127.0.0.1") as origin:
 
         def shake(name: str) -> int:

@@ -20,7 +20,7 @@ from support.bad_upstreams import CERTIFICATE_FAULTS, FAULTS, HOST, BadUpstream,
 from support.certs import TestCA, load_pair, self_signed
 from support.origin import Origin
 from support.origin_answers import pattern
-from support.recording import Recording
+from support.recording import Observing, Recording
 from support.running import ProxyFactory, Running
 from support.wire_client import Answer
 
@@ -105,7 +105,7 @@ class TestRefusedAfterTheHandshake:
     """With TLS 1.3 our handshake is over before the upstream has seen that we have no certificate."""
 
     def test_before_anybody_asks(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
-        running = proxy()
+        running = proxy(Observing())
         with BadUpstream(TITLES["client certificate required, TLS 1.3"], origin_ca) as upstream:
             with running.secured(upstream.port) as client:
                 running.handler.wait("on_tls_failure")
@@ -119,7 +119,7 @@ class TestRefusedAfterTheHandshake:
 
     def test_an_old_refusal_is_not_told_to_anybody(self, proxy: ProxyFactory, origin_ca: TestCA, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(upstreams, "REFUSAL_SECONDS", 0.0)
-        running = proxy()
+        running = proxy(Observing())
         with BadUpstream(TITLES["client certificate required, TLS 1.3"], origin_ca) as upstream:
             for number in range(20):
                 with running.secured(upstream.port) as client:
@@ -162,7 +162,7 @@ class TestRefusedAfterTheHandshake:
 
 
 def test_a_handler_that_fails_cuts_the_connection_when_told_so(proxy: ProxyFactory, origin_ca: TestCA) -> None:
-    class Failing(Recording):
+    class Failing(Observing):
         async def on_tls_failure(self, host: str, error: object) -> None:
             raise RuntimeError("no")
 
@@ -256,8 +256,8 @@ class TestCiphers:
             assert answer.status == 502 and "upstream.ciphers" in answer.text, answer.text
             running = proxy(**{"upstream.ciphers": "DEFAULT:@SECLEVEL=1"})
             assert ask(running, old.port, path="/bytes/3").body == pattern(3)
-            (request,) = running.handler.requests
-            assert request.connection_meta.tls_info.upstream_cipher == ciphers.partition(":")[0]
+            (response,) = running.handler.wait("on_response")
+            assert response.connection_meta.tls_info.upstream_cipher == ciphers.partition(":")[0]
 
     def test_a_list_of_one_is_obeyed(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
         with Origin(self.old_context(origin_ca, self.OLD[0]), host=HOST) as old:

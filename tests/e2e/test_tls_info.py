@@ -61,10 +61,14 @@ def test_both_sides_are_what_was_negotiated(
         assert theirs is not None
         upstreams = (theirs.version(), theirs.cipher()[0], theirs.selected_alpn_protocol())
         clients = (client.tls.version(), client.tls.cipher()[0], client.tls.selected_alpn_protocol())
-        for info in infos(running):
+        request, response = infos(running)
+        for info in (request, response):
             assert (info.version, info.cipher, info.negotiated_proto) == clients
-            assert (info.upstream_version, info.upstream_cipher, info.upstream_proto) == upstreams
-            assert (info.sni, info.resumed, info.upstream_resumed) == (HOST, False, False)
+            assert (info.sni, info.resumed) == (HOST, False)
+        # nothing is known of an upstream that is dialled when the request is allowed
+        assert [getattr(request, name) for name in UPSTREAM_FACTS] == [None] * 5
+        assert (response.upstream_version, response.upstream_cipher, response.upstream_proto) == upstreams
+        assert response.upstream_resumed is False
     assert clients[0] == f"TLSv1.{version - 0x0301}" and upstreams[0] == f"TLSv1.{upstream_version - 0x0301}"
     assert clients[2] == ("http/1.1" if "http/1.1" in alpn else None)
 
@@ -74,7 +78,8 @@ def test_every_hook_of_a_flow_has_them(proxy: ProxyFactory, origin: Origin) -> N
     with running.secured(origin.port) as client:
         client.request("/sse/3/0", HOST)
     chunks = running.handler.wait("on_stream_chunk", 3)
-    info = running.handler.requests[0].connection_meta.tls_info
+    (response,) = running.handler.of("on_response")
+    info = response.connection_meta.tls_info
     assert info.sni == HOST and info.upstream_version == "TLSv1.3"
     assert [chunk.connection_meta.tls_info for chunk in chunks] == [info] * 3
     assert {chunk.connection_meta.connection_id for chunk in chunks} == {chunk.connection_id for chunk in chunks}
@@ -88,6 +93,9 @@ def test_the_digest_is_that_of_the_served_certificate(proxy: ProxyFactory, origi
         client.request("/bytes/3", HOST)
         end = b"-----END CERTIFICATE-----\n"
         der = ssl.PEM_cert_to_DER_cert((pair[0].partition(end)[0] + end).decode())
+        client.request("/bytes/3", HOST)
+        running.handler.wait("on_response", 2)
+        # known to the second request
         for info in infos(running):
             assert info.upstream_certificate_sha256 == hashlib.sha256(der).hexdigest()
 

@@ -21,7 +21,8 @@ FLOORS = """
 1  _dataplane: streams upgrade client_hello fingerprint sock_diag holders
 1  _dataplane: deadline tls_pump endpoint hooks plane linger pool pin relay intake flow transfer conversation responding exchange
 2  escaping addresses globs destinations connection decision address_ranges config_schema config_sections config_loading
-2  config_strict config_later config config_derived address_guard config_effect config_reference policy openings handler metrics
+2  config_strict config_later config config_derived address_guard config_effect config_reference policy openings connect_decision
+2  handler metrics
 3  tls: hardening ciphers names client_hello fingerprint failures bypass safe_files ca ca_files ca_rotation ca_formats leaf sessions
 3  tls: contexts
 3  tls.trust: command linux macos windows nss stores installed

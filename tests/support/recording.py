@@ -81,3 +81,14 @@ class Recording(InterceptHandler):
 
     async def on_connection_close(self, connection_id: UUID) -> None:
         self._note("on_connection_close", connection_id)
+
+
+class Observing(Recording):
+    """The same without a say about requests: nothing of a connection waits for a decision."""
+
+    on_request = InterceptHandler.on_request  # type: ignore[assignment]
+
+    @property
+    def requests(self) -> list[RawRequest]:
+        """The requests that were answered."""
+        return [response.request for response in self.of("on_response")]

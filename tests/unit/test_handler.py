@@ -71,7 +71,7 @@ def test_a_hook_that_cannot_be_called_is_refused() -> None:
 @pytest.mark.parametrize("name", HOOKS)
 def test_each_hook_says_when_it_runs_its_deadline_and_what_a_failure_does(name: str) -> None:
     text = getattr(InterceptHandler, name).__doc__
-    assert "When: " in text and "Deadline: `handler.re" in text and "Failure: " in text
+    assert "When: " in text and "Deadline: `handler." in text and "Failure: " in text
 
 
 def test_the_defaults_intercept_and_allow() -> None:

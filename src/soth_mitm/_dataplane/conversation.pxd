@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.endpoint cimport Endpoint
 from soth_mitm._dataplane.flow cimport Flow
+from soth_mitm._dataplane.hooks cimport Suspended
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.pin cimport Pin
 from soth_mitm._dataplane.plane cimport Plane
@@ -15,6 +16,7 @@ from soth_mitm._dataplane.relay cimport Tunnel
 
 cdef enum Sending:
     SENDING_HEAD = 0       # between requests, or inside a request's head
+    SENDING_CONNECT        # on_connect has suspended
     SENDING_COLLECT        # the body is collected, because the decision wants it
     SENDING_DECIDE         # on_request has suspended
     SENDING_CLAIM          # waiting for an upstream connection
@@ -61,6 +63,7 @@ cdef class Conversation(Party):
     cdef Deadline half_closed          # made when the client has ended its direction
     cdef int64_t half_closed_at        # what it had been sent then
     cdef Py_ssize_t unsettled          # flows that have not ended or whose hooks have not, and a suspended on_request
+    cdef Suspended asking              # that on_connect
     cdef bint keep                     # the client connection goes on after this flow
     cdef bint answered                 # the client has the head of a final response
     cdef bint is_paced                 # the handler's queue is full

@@ -227,6 +227,10 @@ cdef class Conversation(Party):
         self.reader_deadline.clear()
         if self.half_closed is not None:
             self.half_closed.clear()
+        if self.asking is not None:
+            # nobody else wants to know
+            self.asking.give_up()
+            self.asking = None
         if flow is not None:
             if self.sending == SENDING_CLAIM:
                 flow.route.pool.withdraw(self)

@@ -1,8 +1,8 @@
 # HTTP/1 on one client connection: requests one after another, each with an upstream connection from a pool, both directions at once.
 #
-#   sending     HEAD ─► COLLECT ─► DECIDE ─► CLAIM ─► RELAY ─► SENT            answering   NONE ─► HEAD ─► RELAY ─► DONE
-#                └───────────────────▲         ▲
-#                 (no body to wait for)         └ (nobody to ask)
+#   sending     HEAD ─► CONNECT ─► COLLECT ─► DECIDE ─► CLAIM ─► RELAY ─► SENT            answering   NONE ─► HEAD ─► RELAY ─► DONE
+#                └──────────▲──────────▲──────────▲
+#                 (a known destination; no body to wait for; nobody to ask)
 #
 # A flow ends when it is SENT and DONE; then comes the next head. Every state has a deadline.
 
@@ -24,7 +24,10 @@ cdef class Exchange(Responding):
 
     cdef int read_head(self) except -1
     cdef int open_flow(self, Head head) except -1
+    cdef int begin_flow(self) except -1                    # its route is settled
     cdef int find_route(self, Head head) except -1
+    cdef int ask_connect(self) except -1
+    cdef int take_route(self, object answer, object error) except -1       # after on_connect
     cdef int collect(self) except -1
     cdef int refuse_unseen(self) except -1     # 1: answered, since the handler would not see the whole body
     cdef int decided(self, object decision) except -1

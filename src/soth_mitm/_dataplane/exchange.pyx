@@ -9,14 +9,14 @@ cimport cython
 from soth_mitm._dataplane.body cimport BODY_DONE, body_error_text, body_of_request
 from soth_mitm._dataplane.conversation cimport (
     ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_HEAD, LATE_IDLE, SENDING_CLAIM,
-    SENDING_COLLECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT,
+    SENDING_COLLECT, SENDING_CONNECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT,
 )
 from soth_mitm._dataplane.endpoint cimport Endpoint
-from soth_mitm._dataplane.flow cimport FLOW_DECIDED, VERDICT_ALLOWED, VERDICT_BLOCKED, VERDICT_FAILED, VERDICT_UNDECIDED, Flow
+from soth_mitm._dataplane.flow cimport FLOW_DECIDED, VERDICT_ALLOWED, VERDICT_BLOCKED, VERDICT_FAILED, VERDICT_UNDECIDED, Flow, Route
 from soth_mitm._dataplane.head cimport (
     HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, METHOD_TRACE, TARGET_ABSOLUTE, Head, head_error_text, parse_request_head, too_large_text,
 )
-from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING
+from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING, Hooks
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.responding cimport Responding
@@ -127,7 +127,6 @@ cdef class Exchange(Responding):
 
     cdef int open_flow(self, Head head) except -1:
         cdef Flow flow
-        cdef bint at_head
         self.begun += 1
         self.answering = ANSWERING_NONE
         self.keep = head.keeps_alive() and not self.plane.draining
@@ -140,6 +139,12 @@ cdef class Exchange(Responding):
             # who wants a tunnel takes a new connection
             self.keep = False
             return self.answer(501, b"CONNECT must be the first request of its connection to the proxy", ())
+        return self.begin_flow() if self.route.question is None else self.ask_connect()
+
+    cdef int begin_flow(self) except -1:
+        cdef Flow flow = self.flow
+        cdef Head head = flow.request
+        cdef bint at_head
         if self.route.pool is None and not self.route.observed:
             self.plane.counters.requests_refused += self.route.status == 400
             self.plane.counters.names_refused += self.route.status == 421
@@ -180,6 +185,30 @@ cdef class Exchange(Responding):
             self.routed_scheme = scheme
             self.route = self.router(scheme, self.routed)
         return 0
+
+    cdef int ask_connect(self) except -1:
+        cdef Hooks hooks = self.plane.hooks
+        cdef int outcome
+        self.sending = SENDING_CONNECT
+        outcome = hooks.run(hooks.on_connect, self.route.question, None, self)
+        if outcome == HOOK_PENDING:
+            self.unsettled += 1
+            self.asking = hooks.pending
+            return 0
+        if self.over:
+            return 0
+        return self.take_route(None, hooks.error) if outcome == HOOK_FAILED else self.take_route(hooks.result, None)
+
+    cdef int take_route(self, object answer, object error) except -1:
+        cdef Route route = self.route.on_answer(answer, error)
+        if route is None:
+            return self.cut(error or self.plane.hooks.error)
+        self.route = route
+        if error is not None:
+            # the next request asks again
+            self.routed = None
+        self.flow.take(route)
+        return self.begin_flow()
 
     cdef int collect(self) except -1:
         cdef Flow flow = self.flow
@@ -229,8 +258,14 @@ cdef class Exchange(Responding):
 
     cdef int resolved(self, object result, object error) except -1:
         self.unsettled -= 1
-        if self.over or self.sending != SENDING_DECIDE:
+        if self.over or self.sending not in (SENDING_CONNECT, SENDING_DECIDE):
             return self.check_end()
+        if self.sending == SENDING_CONNECT:
+            self.asking = None
+            self.take_route(result, error)
+            self.advance()
+            # it may have said so much meanwhile that it was held
+            return 0 if self.over else self.client.release()
         if error is None:
             self.decided(result)
         else:

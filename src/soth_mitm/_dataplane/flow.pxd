@@ -43,6 +43,8 @@ cdef class Route:
     cdef readonly bint observed
     cdef readonly int status           # of the refusal
     cdef readonly bytes reason
+    cdef readonly object question      # ConnectTarget that on_connect is to be asked about first; None: nothing is to be asked
+    cdef readonly object on_answer     # on_answer(result, error of the hook) -> Route, or None: cut the connection
 
     cdef int met(self, object facts) except -1     # requests now go over a connection of which that is known
 
@@ -109,6 +111,7 @@ cdef class Flow(Party):
     cdef int status                    # that the client was told; 0: none
     cdef object cause                  # bytes or an exception: why the client has not the upstream's whole answer; None: it has
 
+    cdef int take(self, Route route) except -1     # what on_connect was asked about goes that way
     cdef bint conversational(self) noexcept
     cdef bint is_repeatable(self) noexcept     # doing it twice does no harm
     cdef Py_ssize_t collect(self, const char* data, Py_ssize_t size) except -1     # how much of it was of the body

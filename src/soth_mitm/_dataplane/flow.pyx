@@ -38,7 +38,7 @@ cdef class Route:
     """Where requests go. `pool` is None for a refusal, which is answered `status` and `reason`."""
 
     def __cinit__(self, OriginPool pool, meta, str scheme not None, str authority not None, *, bint observed=True, int status=0,
-                  bytes reason=b"", facts=None, on_facts=None):
+                  bytes reason=b"", facts=None, on_facts=None, question=None, on_answer=None):
         self.pool = pool
         self.meta = meta
         self.facts = facts
@@ -48,6 +48,8 @@ cdef class Route:
         self.observed = observed
         self.status = status
         self.reason = reason
+        self.question = question
+        self.on_answer = on_answer
 
     cdef int met(self, object facts) except -1:
         self.facts = facts
@@ -74,6 +76,11 @@ cdef class Flow(Party):
         if plane.observer is not None:
             self.began = monotonic()
         note(LEDGER_FLOW, 1)
+
+    cdef int take(self, Route route) except -1:
+        self.route = route
+        self.hooks = self.plane.hooks if route.observed else None
+        return 0
 
     # --- the request
 

@@ -36,6 +36,7 @@ cdef class Hook:
 cdef class Hooks:
     cdef readonly object loop
     cdef object tasks                      # what asyncio's task functions are called here: see the constructor
+    cdef readonly Hook on_connect
     cdef readonly Hook on_request          # None: not overridden, and so without any cost
     cdef readonly Hook on_response
     cdef readonly Hook on_stream_chunk
@@ -80,6 +81,7 @@ cdef class Suspended(Party):
 
     cdef int end(self, object result, object error) except -1
     cdef int abandon(self) except -1       # nobody waits for it any more
+    cdef int give_up(self) except -1       # the waiter wants no answer; it is told of the end all the same
 
 
 # A call that the control plane waits for

@@ -33,6 +33,7 @@ class Hooks:
         report_slow: Callable[[str, float], None],
         counts: HookCounts,
         *,
+        on_connect: Hook | None = ...,
         on_request: Hook | None = ...,
         on_response: Hook | None = ...,
         on_stream_chunk: Hook | None = ...,
@@ -47,6 +48,8 @@ class Hooks:
     def close(self) -> dict[Any, str]: ...
     @property
     def loop(self) -> Any: ...
+    @property
+    def on_connect(self) -> Hook | None: ...
     @property
     def on_request(self) -> Hook | None: ...
     @property

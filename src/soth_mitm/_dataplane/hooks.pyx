@@ -52,8 +52,8 @@ cdef class Hooks:
     failing `on_request` means; without `recover` a failing hook aborts its flow.
     """
 
-    def __cinit__(self, loop, tasks, report, report_slow, HookCounts counts not None, *, Hook on_request=None, Hook on_response=None,
-                  Hook on_stream_chunk=None, Hook on_stream_end=None, double slow_seconds, bint recover=True,
+    def __cinit__(self, loop, tasks, report, report_slow, HookCounts counts not None, *, Hook on_connect=None, Hook on_request=None,
+                  Hook on_response=None, Hook on_stream_chunk=None, Hook on_stream_end=None, double slow_seconds, bint recover=True,
                   bint block_on_failure=False):
         self.loop = loop
         self.tasks = tasks
@@ -61,6 +61,7 @@ cdef class Hooks:
         self.report_slow = report_slow
         self.slow_seconds = slow_seconds
         self.counts = counts
+        self.on_connect = on_connect
         self.on_request = on_request
         self.on_response = on_response
         self.on_stream_chunk = on_stream_chunk
@@ -232,6 +233,12 @@ cdef class Suspended(Party):
         self.task.cancel()
         self.task = None
         return 0
+
+    cdef int give_up(self) except -1:
+        if self.ended:
+            return 0
+        self.task.cancel()
+        return self.end(None, ConnectionAbortedError("the client left"))
 
     def deliver(self):
         """Tell the waiter. Called by the loop."""

@@ -10,7 +10,9 @@ from uuid import UUID
 from soth_mitm._dataplane.deadline import DeadlineQueue
 from soth_mitm._dataplane.hooks import Asked, Hook, HookCounts, Hooks
 from soth_mitm.config import MitmConfig
+from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
+from soth_mitm.decision import meant_to_block
 from soth_mitm.errors import TlsFailedError
 from soth_mitm.escaping import get_logger
 from soth_mitm.handler import overridden_hooks
@@ -21,6 +23,9 @@ log = get_logger("soth_mitm.handler")
 # How often one hook is named that holds the loop.
 SLOW_WARNING_SECONDS = 60.0
 TAKE_TWO = frozenset(("should_intercept_tls", "on_tls_failure", "on_stream_end"))
+NOT_TOLD_TO_CONNECT = ConnectDecision.block(
+    "on_connect of the policy handler failed and handler.failure_policy is block, or it answered neither a ConnectDecision nor None"
+)
 
 
 class HandlerFailed(Exception):
@@ -71,6 +76,7 @@ class HandlerCalls:
         self._overridden = overridden_hooks(handler)
         self.hears_of_connections = "on_connection_open" in self._overridden
         self.hears_of_ends = "on_connection_close" in self._overridden
+        self.is_asked_to_connect = "on_connect" in self._overridden
         self.is_asked_to_intercept = "should_intercept_tls" in self._overridden
         self._reports = reports
         self._recover = config.handler.recover_from_panics
@@ -78,7 +84,8 @@ class HandlerCalls:
         self.block_on_failure = config.handler.failure_policy == "block" and self._enforces
         request = DeadlineQueue(loop.call_later, config.handler.request_timeout_ms / 1000)
         response = DeadlineQueue(loop.call_later, config.handler.response_timeout_ms / 1000)
-        self.deadlines = (request, response)
+        connect = DeadlineQueue(loop.call_later, config.handler.connect_timeout_ms / 1000)
+        self.deadlines = (request, response, connect)
         self._on_connection_open = self._hook("on_connection_open", response)
         self._on_connection_close = self._hook("on_connection_close", response)
         self._on_tls_failure = self._hook("on_tls_failure", request)
@@ -89,6 +96,7 @@ class HandlerCalls:
             self._report,
             self._report_slow,
             counts,
+            on_connect=self._hook("on_connect", connect),
             on_request=self._hook("on_request", request),
             on_response=self._hook("on_response", response),
             on_stream_chunk=self._hook("on_stream_chunk", response),
@@ -120,6 +128,26 @@ class HandlerCalls:
     async def tls_failed(self, host: str, error: TlsFailedError) -> None:
         """A handshake failed."""
         await self._call(self._on_tls_failure, host, error)
+
+    def ask_to_connect(self, target: ConnectTarget) -> Asked:
+        """Call `on_connect`, which is overridden; `connect_answer` says what comes of it."""
+        assert self.hooks.on_connect is not None
+        return Asked(self.hooks, self.hooks.on_connect, target)
+
+    def connect_answer(self, answer: object, error: BaseException | None) -> ConnectDecision | None:
+        """Return what is to be done after `on_connect` returned `answer` or failed; None leaves it to the policy."""
+        hook = self.hooks.on_connect
+        assert hook is not None
+        if error is not None:
+            if self.hooks.ends_flow(error):
+                raise HandlerFailed(hook.name) from error
+            return NOT_TOLD_TO_CONNECT if self.block_on_failure or meant_to_block(error) else None
+        if answer is None or type(answer) is ConnectDecision:
+            return answer
+        if self.hooks.mistook(hook, "a ConnectDecision or None", answer):
+            raise HandlerFailed(hook.name)
+        # whatever failure_policy says: an answer that nobody understands opens nothing
+        return NOT_TOLD_TO_CONNECT if self._enforces else None
 
     async def should_intercept(self, host: str, process_info: ProcessInfo | None) -> bool | None:
         """Ask whether to intercept; None when the handler failed, and nothing is to go on for that reason."""

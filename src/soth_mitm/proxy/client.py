@@ -7,6 +7,7 @@ when `_converse` or `_tunnel` starts it.
 import asyncio
 import uuid
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, NoReturn
 
 from msgspec.structs import replace
@@ -19,11 +20,12 @@ from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.relay import Tunnel
 from soth_mitm._dataplane.writer import own_response
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_authority, parse_target
+from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily
 from soth_mitm.errors import WireError
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind
-from soth_mitm.policy import Action
+from soth_mitm.policy import Action, Decision
 from soth_mitm.proxy.arrival import Arrival, ConnectionOver
 from soth_mitm.proxy.calls import HandlerFailed
 from soth_mitm.proxy.client_tls import (
@@ -57,6 +59,12 @@ METHOD_BYTES = len(b"CONNECT ")
 TLS_RECORD, SOCKS4, SOCKS5 = 0x16, 4, 5
 NOT_HTTP = (b"\x16", b"\x04", b"\x05")
 
+# How many answers of on_connect one client connection remembers.
+MAX_ANSWERS = 256
+NOT_TOLD_TO_INTERCEPT = ConnectDecision.block(
+    "should_intercept_tls of the policy handler failed and handler.failure_policy is block, or it answered neither True nor False"
+)
+
 
 class ClientConnection:
     """One accepted connection under the generation of the proxy's configuration that it began with."""
@@ -78,6 +86,8 @@ class ClientConnection:
         self._process: ProcessInfo | None = None
         # the target's host as the CONNECT spells it
         self._spelling = ""
+        # what on_connect said of the destinations of forwarded requests
+        self._answers: dict[tuple[str, str, int], ConnectDecision | None] = {}
         self.meta = ConnectionMeta(uuid.uuid4(), family)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -205,15 +215,42 @@ class ClientConnection:
         except ValueError as error:
             return self._refusal(scheme, text, 400, f"the target `{text}` {error}")
         decision = self._snapshot.policy.decide(host, port)
-        if decision.action is Action.BLOCK:
-            return self._refusal(scheme, text, 403, decision.text(host, port))
+        key = (scheme, host, port)
+        if not self._calls.is_asked_to_connect or self._snapshot.policy.is_final(decision):
+            return self._forwarding(key, decision, None)
+        if key in self._answers:
+            return self._forwarding(key, decision, self._answers[key])
+        question = _target(scheme, host, port, replace(self.meta, target=(host, port)), decision)
+        return Route(None, self.meta, scheme, text, observed=False, question=question, on_answer=partial(self._answered, key, decision))
+
+    def _answered(self, key: tuple[str, str, int], decision: Decision, answer: object, error: BaseException | None) -> Route | None:
+        """Return where requests go about whose destination `on_connect` returned `answer` or failed; None to cut the connection."""
+        try:
+            verdict = self._calls.connect_answer(answer, error)
+        except HandlerFailed:
+            return None
+        if error is None and verdict is answer:
+            if len(self._answers) >= MAX_ANSWERS:
+                self._answers.clear()
+            self._answers[key] = verdict
+        return self._forwarding(key, decision, verdict)
+
+    def _forwarding(self, key: tuple[str, str, int], decision: Decision, verdict: ConnectDecision | None) -> Route:
+        """Return where requests to a destination go, by the handler's `verdict`, or, without one, by the policy's `decision`."""
+        scheme, host, port = key
+        authority = format_authority(host, port, scheme)
+        if verdict is ConnectDecision.TUNNEL:
+            verdict = self._forbidden_tunnel(host, port) or verdict
+        action = decision.action if verdict is None else verdict.action
+        if action is Action.BLOCK:
+            block = verdict or ConnectDecision.block(decision.text(host, port))
+            return self._refusal(scheme, authority, block.status, block.reason)
         meta = replace(self.meta, target=(host, port))
         pool = self._generation.upstreams.pool(self._generation.origin(host, port, host if scheme == "https" else None))
-        authority_text = format_authority(host, port, scheme)
-        return Route(pool, meta, scheme, authority_text, observed=decision.action is Action.INTERCEPT, on_facts=with_upstream)
+        return Route(pool, meta, scheme, authority, observed=action is Action.INTERCEPT, on_facts=with_upstream)
 
     def _refusal(self, scheme: str, authority: str, status: int, reason: str) -> Route:
-        return Route(None, self.meta, scheme, authority, observed=False, status=status, reason=reason.encode())
+        return Route(None, self.meta, scheme, authority, observed=False, status=status, reason=reason.encode("utf-8", "backslashreplace"))
 
     # --- CONNECT
 
@@ -225,30 +262,66 @@ class ClientConnection:
         self._spelling = head.target.rpartition(":")[0]
         self.meta = replace(self.meta, process_info=self._process, target=(host, port))
         decision = self._snapshot.policy.decide(host, port)
-        action = decision.action
-        if action is Action.INTERCEPT:
-            wanted: bool | None = True
-            if self._calls.is_asked_to_intercept:
-                wanted = await self._arrival.apart(self._calls.should_intercept(host, self._process))
-            if wanted is None:
-                raise WireError(
-                    "should_intercept_tls of the policy handler failed and handler.failure_policy is block, or it answered neither True "
-                    "nor False",
-                    side="client",
-                    status=403,
-                )
-            if not wanted:
-                forbidden_by = self._snapshot.policy.tunnel_forbidden_by(host, port)
-                if forbidden_by is not None:
-                    where = format_host_port(host, port)
-                    raise WireError(f"the handler wants a tunnel to {where}, which {forbidden_by} forbids", side="client", status=403)
-                action = Action.TUNNEL
+        answer = await self._ask_to_connect(host, port, decision)
+        action = decision.action if answer is None else answer.action
         if action is Action.BLOCK:
-            raise WireError(decision.text(host, port), side="client", status=403)
-        if action is Action.TUNNEL:
-            await self._tunnel(host, port, ESTABLISHED, "unlisted" if decision.action is Action.TUNNEL else "handler")
-        else:
+            await self._refuse_connect(host, port, answer or ConnectDecision.block(decision.text(host, port)))
+            return
+        if action is Action.INTERCEPT and answer is None and self._calls.is_asked_to_intercept:
+            wanted = await self._arrival.apart(self._calls.should_intercept(host, self._process))
+            if wanted is None:
+                await self._refuse_connect(host, port, NOT_TOLD_TO_INTERCEPT)
+                return
+            if not wanted:
+                action = Action.TUNNEL
+        if action is not Action.TUNNEL:
             await self._intercept(host, port)
+        elif answer is None and decision.action is Action.TUNNEL:
+            await self._tunnel(host, port, ESTABLISHED, "unlisted")
+        elif (forbidden := self._forbidden_tunnel(host, port)) is not None:
+            await self._refuse_connect(host, port, forbidden)
+        else:
+            await self._tunnel(host, port, ESTABLISHED, "handler")
+
+    def _forbidden_tunnel(self, host: str, port: int) -> ConnectDecision | None:
+        """Why the handler may not have what it wants, requests that it does not see."""
+        forbidden_by = self._snapshot.policy.tunnel_forbidden_by(host, port)
+        if forbidden_by is None:
+            return None
+        return ConnectDecision.block(f"the handler wants a tunnel to {format_host_port(host, port)}, which {forbidden_by} forbids")
+
+    async def _ask_to_connect(self, host: str, port: int, decision: Decision) -> ConnectDecision | None:
+        """What `on_connect` says of the target of a CONNECT; None leaves it to the policy."""
+        if not self._calls.is_asked_to_connect or self._snapshot.policy.is_final(decision):
+            return None
+        asked = self._calls.ask_to_connect(_target(None, host, port, self.meta, decision))
+        if asked.future is not None:
+            asked.future.add_done_callback(self._arrival.poke)
+            try:
+                while not asked.future.done():
+                    if self._arrival.over:
+                        raise ConnectionOver
+                    await self._arrival.changed()
+            finally:
+                asked.abandon()
+        return self._calls.connect_answer(asked.result, asked.error)
+
+    async def _refuse_connect(self, host: str, port: int, block: ConnectDecision) -> None:
+        """Answer the CONNECT, or, by `interception.explain_blocks`, each request inside it. Nothing is resolved or dialled."""
+        if not self._config.interception.explain_blocks:
+            raise WireError(block.reason, side="client", status=block.status)
+        self._observe(EventKind.REFUSED, status=block.status, cause=block.reason)
+        self._endpoint.write(ESTABLISHED)
+        self._tls = ClientTls(self._generation, self._endpoint, self._arrival, self.meta, host)
+        kind, hello = await self._first_inner_bytes(self._tls, None)
+        if hello is not None:
+            name = await self._asked_name(host, self._tls, hello)
+            self.meta = replace(self.meta, tls_info=await self._tls.secure(_leaf_name(name, hello.sni or self._spelling), hello, None))
+        elif kind != "http":
+            raise ConnectionOver
+        scheme = "http" if hello is None else "https"
+        route = self._refusal(scheme, format_authority(host, port, scheme), block.status, block.reason)
+        self._converse(Exchange(self._plane, self._endpoint, self._ended, router=lambda *_: route))
 
     async def _tunnel(self, host: str, port: int, greeting: bytes, why: str, *, is_examined: bool = False) -> None:
         """Tunnel to the target; unless they are examined already, the client's first bytes are when they come."""
@@ -453,29 +526,28 @@ class ClientConnection:
     # --- TLS
 
     async def _intercept_tls(self, host: str, port: int, tls: ClientTls, hello: ClientHello) -> None:
-        asked = hello.sni
-        try:
-            # a zone is about this machine and in no certificate
-            name = normalise_host(asked) if asked else host.partition("%")[0]
-        except ValueError as error:
-            await tls.refuse_hello(ValueError(f"the server name `{asked}` {error}"), ALERT_UNRECOGNIZED_NAME)
+        name = await self._asked_name(host, tls, hello)
         authority = format_authority(host, port, "https")
         origin = self._generation.origin(host, port, name)
         facts: UpstreamFacts | None = None
         failure: WireError | None = None
         # the target was judged: nobody gets past the policy by connecting to one name and asking for another
-        refused = self._snapshot.policy.objection(name, port) if asked and name != host else None
+        refused = self._snapshot.policy.objection(name, port) if hello.sni and name != host else None
         if refused is None:
             if tls.is_bypassed(self.meta, name):
                 await self._tunnel(host, port, b"", "bypass", is_examined=True)
                 return
-            try:
-                upstreams = self._generation.upstreams
-                facts = upstreams.known_facts(origin) if upstreams.is_known(origin) else await self._reach(origin)
-            except WireError as error:
-                # answered inside the client's TLS, where it can be read; its traceback names this variable, and both would stay
-                failure = error.with_traceback(None)
-        self.meta = replace(self.meta, tls_info=await tls.secure(_leaf_name(name, asked or self._spelling), hello, facts))
+            upstreams = self._generation.upstreams
+            if upstreams.is_known(origin):
+                facts = upstreams.known_facts(origin)
+            elif not (self._plane.enforce and self._calls.hooks.on_request):
+                try:
+                    facts = await self._reach(origin)
+                except WireError as error:
+                    # answered inside the client's TLS, where it can be read; its traceback names this variable, and both would stay
+                    failure = error.with_traceback(None)
+            # else nothing is resolved or dialled before a request is allowed
+        self.meta = replace(self.meta, tls_info=await tls.secure(_leaf_name(name, hello.sni or self._spelling), hello, facts))
         if refused is not None:
             self._plane.counters.names_refused += 1
             route = self._refusal("https", authority, 403, f"{refused.text(name, port)}; the TLS handshake asks for that name")
@@ -486,6 +558,16 @@ class ClientConnection:
             # what is remembered of the origin holds until a request has a connection
             route = Route(self._generation.upstreams.pool(origin), self.meta, "https", authority, facts=facts, on_facts=with_upstream)
         self._converse_inside(route, host, port, name)
+
+    async def _asked_name(self, host: str, tls: ClientTls, hello: ClientHello) -> str:
+        """Return the name that the client's handshake asks for, or else that of the target."""
+        if not hello.sni:
+            # a zone is about this machine and in no certificate
+            return host.partition("%")[0]
+        try:
+            return normalise_host(hello.sni)
+        except ValueError as error:
+            await tls.refuse_hello(ValueError(f"the server name `{hello.sni}` {error}"), ALERT_UNRECOGNIZED_NAME)
 
     async def _reach(self, origin: Origin) -> UpstreamFacts | None:
         """Reach `origin` for as long as the client is there to wait; the dial itself goes on, for the pool."""
@@ -526,7 +608,7 @@ class ClientConnection:
         self._observe(EventKind.REFUSED, status=status, cause=text)
         if self._endpoint.gone:
             return
-        self._endpoint.write(own_response(status, text.encode(), close=True))
+        self._endpoint.write(own_response(status, text.encode("utf-8", "backslashreplace"), close=True))
         say_goodbye(self._endpoint, self._plane)
 
     async def _leave(self) -> None:
@@ -539,6 +621,14 @@ class ClientConnection:
                     await self._arrival.changed()
         except TimeoutError:
             self._endpoint.abort()
+
+
+def _target(scheme: str | None, host: str, port: int, meta: ConnectionMeta, decision: Decision) -> ConnectTarget:
+    if decision.action is Action.BLOCK:
+        policy = ConnectDecision.block(decision.text(host, port))
+    else:
+        policy = ConnectDecision.INTERCEPT if decision.action is Action.INTERCEPT else ConnectDecision.TUNNEL
+    return ConnectTarget(host, port, scheme, meta, policy, decision.reason)
 
 
 def _leaf_name(name: str, spelling: str) -> str:
