@@ -1,8 +1,9 @@
-"""The quick start of the README: a gate that blocks one path and leaves one program alone."""
+"""The quick start of the README: a gate that shows every request, blocks one path, and leaves one program alone.
 
-import asyncio
+python docs/examples/quick_start.py
+"""
 
-from soth_mitm import HandlerDecision, InterceptHandler, MitmConfig, MitmProxyBuilder, ProcessInfo, RawRequest
+from soth_mitm import HandlerDecision, InterceptHandler, MitmConfig, MitmProxyBuilder, MitmProxyHandle, ProcessInfo, RawRequest
 
 
 class Gate(InterceptHandler):
@@ -10,21 +11,20 @@ class Gate(InterceptHandler):
         return process_info is None or process_info.exe_path != "/opt/agent/bin/trusted-local-agent"
 
     async def on_request(self, request: RawRequest) -> HandlerDecision:
+        print(request.method, request.url, flush=True)
         if "/blocked" in request.path:
-            return HandlerDecision.block(403, b"blocked by policy")
+            return HandlerDecision.block(403, b"blocked by policy\n")
         return HandlerDecision.ALLOW
 
 
-async def main() -> None:
-    config = MitmConfig()
-    config.interception.destinations.append("api.example.com:443")
+def say_where(handle: MitmProxyHandle) -> None:
+    print(f"try: curl -x {handle.url} --cacert {handle.ca_certificate_path} https://example.com/", flush=True)
 
-    proxy = MitmProxyBuilder(config, Gate()).build()
-    handle = await proxy.start()
 
-    _metrics = handle.metrics()
-    await handle.shutdown(2)
+def main(config: MitmConfig) -> None:
+    config.interception.destinations.append("example.com:443")
+    MitmProxyBuilder(config, Gate()).build().run_forever(say_where)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main(MitmConfig())

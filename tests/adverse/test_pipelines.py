@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from soth_mitm import HandlerDecision, RawRequest, RawResponse
+from soth_mitm import HandlerDecision, InterceptHandler, RawRequest, RawResponse
 from support.origin import Origin, Request, ScriptedConnection
 from support.recording import Recording
 from support.running import ProxyFactory, Running
@@ -61,13 +61,13 @@ class TestAnswersThatNobodyReads:
             connection.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(ANSWER)}\r\n\r\n{ANSWER}".encode())
 
         plain_origin.script(answer, "/x")
-        running = proxy(object())
+        running = proxy(InterceptHandler())
         with running.tunnel(plain_origin.port) as client:
             self.check(running, client, served)
 
     def test_of_a_refused_route(self, proxy: ProxyFactory) -> None:
         """No handler and no upstream is needed to be asked for much and read little."""
-        running = proxy(object(), destinations=("example.test:80",), **{"interception.passthrough_unlisted": False})
+        running = proxy(InterceptHandler(), destinations=("example.test:80",), **{"interception.passthrough_unlisted": False})
         request = b"GET http://localhost:1/" + b"x" * 200 + b" HTTP/1.1\r\nHost: localhost:1\r\n\r\n"
         with running.client() as client:
             client.socket.setblocking(False)

@@ -65,6 +65,13 @@ def test_changing_what_raw_gave_changes_nothing(make: type[Headers]) -> None:
     assert len(headers) == 4
 
 
+def test_repr_shows_no_credentials() -> None:
+    secret = ["Authorization", "proxy-authorization", "Cookie", "SET-COOKIE", "x-api-key", "X-Goog-Api-Key", "x-amz-security-token"]
+    headers = Headers([(name, "hunter2") for name in secret] + [("X-Kept", "shown")])
+    assert repr(headers) == f"Headers({[(name, '***') for name in secret] + [('X-Kept', 'shown')]!r})"
+    assert headers["cookie"] == "hunter2"
+
+
 @each_origin
 def test_pickle_and_readable_repr(make: type[Headers]) -> None:
     headers = make()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from soth_mitm import HandlerDecision, RawRequest
+from soth_mitm import HandlerDecision, InterceptHandler, RawRequest
 from support.origin import Origin, ScriptedConnection
 from support.origin_answers import pattern
 from support.recording import Recording
@@ -42,7 +42,7 @@ def post_head(origin: Origin, framing: str, path: str = "/echo") -> bytes:
 @pytest.fixture(params=["seen", "unseen"])
 def running(request: pytest.FixtureRequest, proxy: ProxyFactory) -> Running:
     """A proxy with a handler that looks at everything, and one with a handler that looks at nothing."""
-    return proxy() if request.param == "seen" else proxy(object())
+    return proxy() if request.param == "seen" else proxy(InterceptHandler())
 
 
 class TestResponses:

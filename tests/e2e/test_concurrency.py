@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from soth_mitm import InvalidConfigError, MitmConfig, MitmProxyBuilder, ShutdownTimeoutError
+from soth_mitm import InterceptHandler, InvalidConfigError, MitmConfig, MitmProxyBuilder, MitmProxyHandle, ShutdownTimeoutError
 from support.origin import Origin, ScriptedConnection
 from support.origin_answers import pattern
 from support.recording import Recording
@@ -52,7 +52,7 @@ async def fetch(port: int, target: str, context: ssl.SSLContext, all_open: async
 
 @pytest.mark.usefixtures("many_descriptors")
 def test_two_thousand_connections_at_once(proxy: ProxyFactory, origin: Origin) -> None:
-    running = proxy(object(), max_concurrent_flows=CONNECTIONS, **{"timeouts.client_tls_handshake_ms": 60_000})
+    running = proxy(InterceptHandler(), max_concurrent_flows=CONNECTIONS, **{"timeouts.client_tls_handshake_ms": 60_000})
     context = running.client_context()
 
     async def talk() -> list[bytes]:
@@ -209,6 +209,8 @@ class TestLoops:
 
         asyncio.run(talk())
         assert [len(handler.requests) for handler in handlers] == [2, 1, 1]
+        # a flow's number is its own among all proxies of the process
+        assert len({request.flow_id for handler in handlers for request in handler.requests}) == 4
         assert [len(handler.of("on_connection_close")) for handler in handlers] == [2, 1, 1]
 
     @staticmethod
@@ -217,6 +219,18 @@ class TestLoops:
             assert client.connect(f"localhost:{origin.port}").status == 200
             client.start_tls(context)
             assert client.request("/bytes/3", "localhost").body == pattern(3)
+
+    def test_run_forever_ends_when_on_start_fails(self, make_config: Callable[..., MitmConfig]) -> None:
+        handles: list[MitmProxyHandle] = []
+
+        def fail(handle: MitmProxyHandle) -> None:
+            handles.append(handle)
+            raise RuntimeError("nowhere to print")
+
+        with pytest.raises(RuntimeError, match="nowhere to print"):
+            MitmProxyBuilder(make_config()).build().run_forever(fail)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", handles[0].port)).close()
 
     def test_run_serves_until_cancelled(self, make_config: Callable[..., MitmConfig]) -> None:
         async def talk() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import importlib.util
+import re
+import signal
 import ssl
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from types import ModuleType
 import pytest
 
 import soth_mitm
-from soth_mitm import MitmConfig, MitmProxy, MitmProxyBuilder, MitmProxyHandle, ProxyMetrics
+from soth_mitm import MitmConfig, MitmProxyBuilder
 from support.certs import TestCA
 from support.origin import Origin
 from support.source import ROOT
@@ -61,36 +63,44 @@ def fetch(url: str, port: int, ca: Path, body: bytes | None = None) -> tuple[int
             return error.code, error.read()
 
 
-def test_quick_start(origin: Origin, config: MitmConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`main` runs word for word; what it starts is used before it reads the metrics and shuts down."""
-    answers: list[tuple[int, bytes]] = []
-    seen: list[ProxyMetrics] = []
+RUN_QUICK_START = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import quick_start
+from soth_mitm import MitmConfig
+quick_start.main(MitmConfig.from_file(sys.argv[2], env=None))
+"""
 
-    class Used(MitmProxy):
-        async def start(self) -> MitmProxyHandle:
-            handle = await super().start()
-            for path in ("allowed", "blocked"):
-                url = f"https://localhost:{origin.port}/{path}"
-                answers.append(await asyncio.to_thread(fetch, url, handle.port, handle.ca_certificate_path))
-            seen.append(handle.metrics())
-            return handle
 
-    class Builder(MitmProxyBuilder):
-        def build(self) -> MitmProxy:
-            assert "api.example.com:443" in config.interception.destinations
-            super().build()
-            return Used(config, self._handler)
-
-    module = example("quick_start")
-    config.interception.destinations.append(f"localhost:{origin.port}")
-    monkeypatch.setattr(module, "MitmConfig", lambda: config)
-    monkeypatch.setattr(module, "MitmProxyBuilder", Builder)
-    asyncio.run(module.main())
-
-    assert [status for status, _ in answers] == [200, 403]
-    assert answers[1][1] == b"blocked by policy"
-    assert [request.target for request in origin.wait_requests(1)] == ["/allowed"]
-    assert (seen[0].allowed_request_count, seen[0].blocked_request_count) == (1, 1)
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal ends it")
+def test_quick_start(tmp_path: Path) -> None:
+    """It says where it listens, serves, shows and blocks requests, and ends in order on Ctrl-C."""
+    ca = TestCA()
+    (tmp_path / "roots.pem").write_bytes(ca.cert_pem)
+    with Origin(ca.server_context("example.com")) as origin:
+        (tmp_path / "config.toml").write_text(
+            f"""
+            bind = "127.0.0.1:0"
+            tls.ca_cert_path = "{tmp_path}/ca.pem"
+            tls.ca_key_path = "{tmp_path}/ca-key.pem"
+            upstream.ca_bundle_path = "{tmp_path}/roots.pem"
+            upstream.connect_to = ["example.com:443=127.0.0.1:{origin.port}"]
+            """
+        )
+        command = [sys.executable, "-c", RUN_QUICK_START, ROOT / "docs/examples", tmp_path / "config.toml"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving:
+            assert serving.stdout is not None
+            said = serving.stdout.readline()
+            where = re.fullmatch(r"try: curl -x http://127\.0\.0\.1:(\d+) --cacert (\S+) https://example\.com/\n", said)
+            assert where is not None, said
+            port, path = int(where[1]), Path(where[2])
+            assert fetch("https://example.com/allowed", port, path)[0] == 200
+            assert fetch("https://example.com/blocked", port, path) == (403, b"blocked by policy\n")
+            serving.send_signal(signal.SIGINT)
+            rest = serving.stdout.read()
+        assert serving.returncode == 0
+        assert rest == "GET https://example.com/allowed\nGET https://example.com/blocked\n"
+        assert [request.target for request in origin.wait_requests(1)] == ["/allowed"]
 
 
 def test_the_quick_start_leaves_a_trusted_agent_alone() -> None:

@@ -8,6 +8,11 @@ from soth_mitm._dataplane.head cimport FIELD_CONTENT_ENCODING, Head
 from soth_mitm._dataplane.view cimport view_bytes
 
 
+CREDENTIAL_NAMES = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))
+# `x-api-key`, `x-goog-api-key`, `x-amz-security-token`, `private-token`, `x-csrf-token`, `x-client-secret` and their like
+CREDENTIAL_PARTS = (b"api-key", b"apikey", b"access-key", b"auth-key", b"token", b"secret", b"password", b"credential")
+
+
 cdef Head known(Head head):
     """Refuse to work on a message that was made without its head, which only `Class.__new__` can do."""
     if head is None:
@@ -133,13 +138,21 @@ cdef class Headers:
     __hash__ = None
 
     def __repr__(self):
-        return f"Headers({self.items()!r})"
+        """The fields, credentials left out: an object's repr ends up in logs."""
+        shown = [(name.decode("latin-1"), "***" if is_credential(name) else value.decode("latin-1")) for name, value in self.fields()]
+        return f"Headers({shown!r})"
 
     def __reduce__(self):
         return Headers, (self.raw,)
 
 
 Mapping.register(Headers)
+
+
+cdef bint is_credential(bytes name) except -1:
+    """Tell by a header's name whether its value lets its holder act for somebody."""
+    cdef bytes lower = name.lower()
+    return lower in CREDENTIAL_NAMES or any([part in lower for part in CREDENTIAL_PARTS])
 
 
 cdef bytes lower_name(object name):

@@ -1,6 +1,7 @@
 """The public way in: a builder, and a proxy that can be started."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -112,16 +113,26 @@ class MitmProxy:
         async with self as handle:
             await handle.wait_closed()
 
-    def run_forever(self) -> None:
-        """Serve from a script, on a loop of its own (uvloop's), until SIGINT, SIGTERM or SIGHUP; a second one cuts what is left."""
+    def run_forever(self, on_start: Callable[[MitmProxyHandle], object] | None = None) -> None:
+        """Serve from a script, on a loop of its own (uvloop's), until SIGINT, SIGTERM or SIGHUP; a second one cuts what is left.
+
+        `on_start(handle)` is called once, on the loop, when the proxy listens: to say where, or to keep the handle. Raises what `start`
+        raises, what `on_start` raises, and an exception of a hook that is no `Exception`.
+        """
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            fatal = runner.run(self._run_until_signal())
+            fatal = runner.run(self._run_until_signal(on_start))
         if fatal is not None:
             raise fatal
 
-    async def _run_until_signal(self) -> BaseException | None:
+    async def _run_until_signal(self, on_start: Callable[[MitmProxyHandle], object] | None) -> BaseException | None:
         signals = StopSignals(asyncio.get_running_loop())
         handle = await self.start()
+        try:
+            if on_start is not None:
+                on_start(handle)
+        except BaseException:
+            await handle.shutdown(0)
+            raise
         await signals.wait_for_one(handle)
         try:
             await signals.shut_down(handle)

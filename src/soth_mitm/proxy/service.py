@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import itertools
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,11 @@ class Accepting(ClientEndpoint):
             self._service.lookup.connection_ended(self._remote)
 
 
+# Each proxy of the process numbers its flows in a range of its own, so that a flow's number is unique among all of them.
+FLOW_ID_BITS = 40
+_SERVICES = itertools.count()
+
+
 class Service:
     """One proxy on one loop, from its first socket to its last."""
 
@@ -83,6 +89,7 @@ class Service:
         self._budget = Budget(config.max_in_flight_bytes, self._loop.call_soon)
         self.arena = Arena(config.max_http_head_bytes, self._budget)
         self._counters = Counters()
+        self._counters.last_flow_id = next(_SERVICES) << FLOW_ID_BITS
         self._hook_counts = HookCounts()
         self._tally = Tally()
         self._reports = HandlerReports(self._failed)
