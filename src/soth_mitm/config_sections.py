@@ -202,9 +202,11 @@ class UpstreamConfig(Struct, kw_only=True):
     connect_to: Annotated[
         list[str],
         Key(
-            "Connect elsewhere for a destination: `PATTERN=HOST:PORT`. The name that is asked for and verified stays the target's.",
+            "Connect elsewhere for a destination: `PATTERN=HOST:PORT`. The name that is asked for and verified stays the target's. "
+            "`PATTERN=http://HOST:PORT` sends requests to a plain HTTP server, whatever the client speaks, and `https://` to a TLS one; "
+            "without a scheme that of the request stays. A tunnel carries the client's bytes as they are.",
             check=parse_redirect,
-            example=["api.example.com:443=127.0.0.1:8443"],
+            example=["api.example.com:443=http://127.0.0.1:8000"],
         ),
     ] = field(default_factory=list)
     denied_addresses: Annotated[

@@ -5,12 +5,13 @@ key is written: whoever reads `preset = "strict"` need not read on. To open one 
 keys down; docs/enforcement.md has them to copy.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from soth_mitm.config_schema import specs
+from soth_mitm.destinations import parse_redirect
 from soth_mitm.errors import InvalidConfigError
 
 STRICT_ADDRESSES = ["metadata", "link_local"]
@@ -37,8 +38,23 @@ def tighten(tree: msgspec.Struct) -> None:
             spec.write(tree, list(value) if isinstance(value, list) else value)
 
 
-def verify_strict(tree: msgspec.Struct, allowed_addresses: Iterable[str]) -> None:
+def verify_strict(
+    tree: msgspec.Struct, allowed_addresses: Iterable[str], insecure_destinations: Sequence[str], connect_to: Iterable[str]
+) -> None:
     """Raise `InvalidConfigError` with the first key that opens what the preset closes."""
+    if insecure_destinations:
+        raise InvalidConfigError(
+            "upstream.insecure_destinations",
+            'is not empty, which `preset = "strict"` does not allow; leave it out, or leave the preset out and write its keys one by one '
+            "(docs/enforcement.md)",
+        )
+    for text in connect_to:
+        if parse_redirect(text)[1].is_exposed:
+            raise InvalidConfigError(
+                "upstream.connect_to",
+                f'`{text}` leads to a plain HTTP server, which `preset = "strict"` allows at a loopback address only, such as '
+                "`http://127.0.0.1:8000`; what is sent elsewhere may cross a network in clear",
+            )
     for text in allowed_addresses:
         if text in STRICT_ADDRESSES:
             raise InvalidConfigError(

@@ -8,9 +8,10 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from ipaddress import ip_address
+from typing import Generic, NamedTuple, TypeVar
 
-from soth_mitm.addresses import MAX_NAME, format_host_port, normalise_host, parse_port, parse_target, split_host_port
+from soth_mitm.addresses import MAX_NAME, format_host_port, is_address, normalise_host, parse_port, parse_target, split_host_port
 from soth_mitm.globs import GlobIndex
 
 T = TypeVar("T")
@@ -85,12 +86,40 @@ class DestinationMap(Generic[T]):
         return self._glob_values[min(found)] if found else None
 
 
-def parse_redirect(text: str) -> tuple[DestinationPattern, tuple[str, int]]:
-    """Read `PATTERN=HOST:PORT`: which destinations, and where to connect instead; `ValueError` says what is wrong with it."""
+class Redirect(NamedTuple):
+    """Where to connect instead of the target. `secure` is None where the scheme of the request stays."""
+
+    host: str
+    port: int
+    secure: bool | None = None
+
+    @property
+    def is_exposed(self) -> bool:
+        """Tell whether what is sent there may cross a network in clear, which is known not to happen for an address of this machine."""
+        return self.secure is False and not (is_address(self.host) and ip_address(self.host.partition("%")[0]).is_loopback)
+
+    def __str__(self) -> str:
+        scheme = "" if self.secure is None else "https://" if self.secure else "http://"
+        return scheme + format_host_port(self.host, self.port)
+
+
+_SCHEMES = {"http": False, "https": True}
+
+
+def parse_redirect(text: str) -> tuple[DestinationPattern, Redirect]:
+    """Read `PATTERN=HOST:PORT`, with a scheme before HOST or without: which destinations, and where to connect instead.
+
+    `ValueError` says what is wrong with it.
+    """
     pattern, equals, there = text.partition("=")
     if not equals:
         raise ValueError("has no `=`; write `api.example.com:443=127.0.0.1:8443`")
-    return DestinationPattern.parse(pattern), parse_target(there.strip())
+    scheme, slashes, place = there.strip().rpartition("://")
+    if slashes and scheme.lower() not in _SCHEMES:
+        raise ValueError(f"has the scheme `{scheme}`; write `http://`, `https://` or none")
+    if slashes and "/" in place:
+        raise ValueError("has a path; write only the scheme, the host and the port")
+    return DestinationPattern.parse(pattern), Redirect(*parse_target(place), _SCHEMES.get(scheme.lower()))
 
 
 def _normalise_glob(host: str) -> str:

@@ -5,10 +5,11 @@ docs/enforcement.md has the same keys, with more words.
 
 from typing import NamedTuple
 
-from soth_mitm.addresses import format_host_port
 from soth_mitm.config import MitmConfig
 from soth_mitm.destinations import DestinationMap, DestinationPattern, parse_redirect
 from soth_mitm.policy import Action, Policy
+
+_EXPOSED = " in clear, and no certificate is verified"
 
 
 class Opening(NamedTuple):
@@ -30,7 +31,7 @@ def openings(config: MitmConfig, policy: Policy, host: str, port: int) -> list[O
         action is not Action.BLOCK
         and (there := DestinationMap(map(parse_redirect, config.upstream.connect_to)).get(host, port)) is not None
     ):
-        found.append(Opening("upstream.connect_to", f"the connection goes to {format_host_port(*there)}"))
+        found.append(Opening("upstream.connect_to", f"the connection goes to {there}{_EXPOSED if there.is_exposed else ''}"))
     return found
 
 

@@ -235,7 +235,22 @@ def test_first_of_two_equal_patterns_stands() -> None:
 
 def test_redirects_are_a_pattern_and_a_place() -> None:
     pattern, there = parse_redirect(" *.Example.com:* = [::1]:8443 ")
-    assert (str(pattern), there) == ("*.example.com:*", ("::1", 8443))
+    assert (str(pattern), there) == ("*.example.com:*", ("::1", 8443, None))
+    assert str(there) == "[::1]:8443"
+
+
+def test_redirects_may_have_a_scheme() -> None:
+    assert parse_redirect("a.example:443=http://127.0.0.1:8000")[1] == ("127.0.0.1", 8000, False)
+    pattern, there = parse_redirect("a.example:80 = HTTPS://[::1]:8443")
+    assert (str(pattern), there, str(there)) == ("a.example:80", ("::1", 8443, True), "https://[::1]:8443")
+
+
+@pytest.mark.parametrize(
+    ("place", "local"), [("127.9.9.9:1", True), ("[::1]:1", True), ("10.0.0.1:1", False), ("localhost:1", False), ("[::2]:1", False)]
+)
+def test_what_is_in_clear_on_a_network(place: str, local: bool) -> None:
+    for scheme, clear in (("", False), ("https://", False), ("http://", not local)):
+        assert parse_redirect(f"a.example:443={scheme}{place}")[1].is_exposed is clear
 
 
 @pytest.mark.parametrize(
@@ -247,6 +262,11 @@ def test_redirects_are_a_pattern_and_a_place() -> None:
         ("a.example:443=*.example:1", "not a name"),
         ("a.example:443=b.example:0", "not within 1..65535"),
         ("a.example:443=", "is empty"),
+        ("a.example:443=http://", "is empty"),
+        ("a.example:443=ftp://b.example:1", "has the scheme `ftp`; write `http://`, `https://` or none"),
+        ("a.example:443=http://b.example", "has no port"),
+        ("a.example:443=http://b.example:1/", "has a path; write only the scheme, the host and the port"),
+        ("https://a.example:443=b.example:1", "is a URL; write only the host and the port"),
     ],
 )
 def test_redirects_that_say_too_little_are_refused(text: str, words: str) -> None:

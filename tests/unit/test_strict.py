@@ -135,6 +135,39 @@ def test_addresses_stay_denied_whatever_else_is_listed() -> None:
         config.validate()
 
 
+def test_verification_is_not_opened_by_a_list_either() -> None:
+    config = made_in_code()
+    config.upstream.insecure_destinations = ["staging.example.com:443"]
+    with pytest.raises(
+        InvalidConfigError, match=r"^upstream\.insecure_destinations: is not empty, which `preset = \"strict\"` does not allow"
+    ):
+        config.validate()
+
+
+@pytest.mark.parametrize(
+    ("place", "allowed"),
+    [
+        ("127.0.0.1:8000", True),
+        ("10.0.0.1:8000", True),
+        ("https://10.0.0.1:8000", True),
+        ("http://127.0.0.1:8000", True),
+        ("http://[::1]:8000", True),
+        ("http://10.0.0.1:8000", False),
+        ("http://localhost:8000", False),
+    ],
+)
+def test_nothing_is_sent_in_clear_over_a_network(place: str, allowed: bool) -> None:
+    """What is reached at an address of this machine crosses no network; where a name leads is known later only."""
+    config = made_in_code()
+    config.upstream.connect_to = [f"{HOST}:443={place}"]
+    if allowed:
+        config.validate()
+        return
+    with pytest.raises(InvalidConfigError, match=r"^upstream\.connect_to: `.*` leads to a plain HTTP server") as caught:
+        config.validate()
+    assert caught.value.key == "upstream.connect_to"
+
+
 def test_the_page_says_what_the_preset_sets() -> None:
     block = PAGE.partition("```toml\n")[2].partition("```")[0]
     written = tomllib.loads(block)

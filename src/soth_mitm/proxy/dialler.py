@@ -69,6 +69,11 @@ class Dialler:
         self._tally = tally
         self._is_ours = is_ours
 
+    def speaks_tls(self, host: str, port: int, secure: bool) -> bool:
+        """Tell whether upstream connections for a target speak TLS, where requests do if `secure`."""
+        there = self._elsewhere.get(host, port)
+        return secure if there is None or there.secure is None else there.secure
+
     async def dial(self, origin: Origin) -> UpstreamEndpoint:
         """Return a connection that is ready for its first byte; its `facts` are set when it speaks TLS.
 
@@ -117,8 +122,8 @@ class Dialler:
         # an address in upstream.connect_to is the owner's own word; what a name leads to is the word of a name server
         guarded = True
         if (there := self._elsewhere.get(host, port)) is not None:
-            host, port = there
-            where = f"{where} at {format_host_port(host, port)} (upstream.connect_to)"
+            host, port = there.host, there.port
+            where = f"{where} at {there} (upstream.connect_to)"
             guarded = not is_address(host)
         try:
             async with asyncio.timeout(self._connect_seconds):

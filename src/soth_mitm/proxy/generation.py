@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm.config_effect import without_effect
 from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
-from soth_mitm.destinations import DestinationMap, DestinationPattern
+from soth_mitm.destinations import DestinationMap, DestinationPattern, parse_redirect
 from soth_mitm.errors import InvalidConfigError
 from soth_mitm.proxy.dialler import Dialler, Origin
 from soth_mitm.proxy.learning import Learning
@@ -60,6 +60,12 @@ class Generation:
                 f"upstream.insecure_destinations: no certificate is verified of {listed}; anybody between this proxy and them can read and "
                 "change the traffic"
             )
+        exposed = [str(pattern) for pattern, there in map(parse_redirect, upstream.connect_to) if there.is_exposed]
+        if exposed:
+            snapshot.warn_once(
+                f"upstream.connect_to: requests to {', '.join(exposed)} may cross a network in clear (http://): anybody on the way can "
+                "read and change them"
+            )
         try:
             check_key_log()
         except OSError as error:
@@ -89,7 +95,12 @@ class Generation:
         self._leaves = leaves
 
     def origin(self, host: str, port: int, server_name: str | None) -> Origin:
-        """Return the pool key for a target; TLS when `server_name` is given."""
+        """Return the pool key for a target; TLS when `server_name` is given, unless `upstream.connect_to` has a scheme for it."""
+        if not self.dialler.speaks_tls(host, port, server_name is not None):
+            server_name = None
+        elif server_name is None:
+            # a zone is about this machine and in no certificate
+            server_name = host.partition("%")[0]
         certificate = self._client_certificates.get(host, port) if server_name is not None else None
         return Origin(host, port, server_name, certificate)
 
