@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from soth_mitm import MitmConfig, MitmProxyBuilder, TlsBypass, load_ca
+from soth_mitm import ConnectDecision, ConnectTarget, MitmConfig, MitmProxyBuilder, TlsBypass, load_ca
 from support import hellos
 from support.certs import TestCA
 from support.handshakes import client_hello_bytes
@@ -209,6 +209,18 @@ class TestForbidding:
         assert not refuser.reaches_the_origin(host, name=HOST)
         assert refuser.running.handle.tls_bypasses() == []
         assert refuser.running.metrics().tls_client_refusal_count >= 4
+
+    @pytest.mark.parametrize(("answer", "opens"), [(ConnectDecision.INTERCEPT, False), (None, True)], ids=["intercept", "by the policy"])
+    def test_where_on_connect_says_intercept(
+        self, proxy: ProxyFactory, origin: Origin, origin_ca: TestCA, answer: ConnectDecision | None, opens: bool
+    ) -> None:
+        class Told(Recording):
+            def on_connect(self, target: ConnectTarget) -> ConnectDecision | None:
+                return answer
+
+        refuser = Refuser(proxy(Told(), **{"tls.learn_bypass": True, "tls.bypass_after_failures": 2}), origin, origin_ca)
+        refuser.refuse(2)
+        assert refuser.reaches_the_origin() == opens
 
     def test_a_pattern_for_others_forbids_nothing(self, make: Callable[..., Refuser]) -> None:
         refuser = make(**{"interception.must_intercept": ["localhost:1", "*.localhost:*"]})

@@ -86,6 +86,8 @@ class ClientConnection:
         self._process: ProcessInfo | None = None
         # the target's host as the CONNECT spells it
         self._spelling = ""
+        # on_connect answered INTERCEPT, which no refusal of our certificate undoes
+        self._is_told_to_intercept = False
         # what on_connect said of the destinations of forwarded requests
         self._answers: dict[tuple[str, str, int], ConnectDecision | None] = {}
         self.meta = ConnectionMeta(uuid.uuid4(), family)
@@ -263,6 +265,7 @@ class ClientConnection:
         self.meta = replace(self.meta, process_info=self._process, target=(host, port))
         decision = self._snapshot.policy.decide(host, port)
         answer = await self._ask_to_connect(host, port, decision)
+        self._is_told_to_intercept = answer is ConnectDecision.INTERCEPT
         action = decision.action if answer is None else answer.action
         if action is Action.BLOCK:
             await self._refuse_connect(host, port, answer or ConnectDecision.block(decision.text(host, port)))
@@ -534,7 +537,7 @@ class ClientConnection:
         # the target was judged: nobody gets past the policy by connecting to one name and asking for another
         refused = self._snapshot.policy.objection(name, port) if hello.sni and name != host else None
         if refused is None:
-            if tls.is_bypassed(self.meta, name):
+            if not self._is_told_to_intercept and tls.is_bypassed(self.meta, name):
                 await self._tunnel(host, port, b"", "bypass", is_examined=True)
                 return
             upstreams = self._generation.upstreams
