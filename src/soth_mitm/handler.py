@@ -90,8 +90,9 @@ class InterceptHandler:
         Gets: the destination, the client's connection, and what the policy would do. It may wait, for a person for example; a client that
         leaves meanwhile ends the wait, and cancels the coroutine.
         Returns: None to leave it to the policy, and then to `should_intercept_tls`. `ConnectDecision.INTERCEPT` intercepts, also what is
-        not listed, also where the policy blocks what is not listed, and whatever was learnt of refusals (`tls.learn_bypass`). `ConnectDecision.TUNNEL` relays unread, also what is listed; a
-        forwarded request then goes on without the handler. `ConnectDecision.block(reason, status)` answers the client so.
+        not listed, also where the policy blocks what is not listed, and whatever was learnt of refusals (`tls.learn_bypass`).
+        `ConnectDecision.TUNNEL` relays unread, also what is listed; a forwarded request then goes on without the handler.
+        `ConnectDecision.block(reason, status)` answers the client so.
         Deadline: `handler.connect_timeout_ms`. Failure: `handler.failure_policy`; `allow` does as the policy says, `block` answers 403. Any
         other value that is returned answers 403, in monitor mode it does as the policy says.
         """
