@@ -22,6 +22,7 @@ STRICT: dict[str, Any] = {
     "interception.check_names": "strict",
     "tls.learn_bypass": False,
     "upstream.verify_upstream_tls": True,
+    "upstream.insecure_destinations": [],
     "upstream.denied_addresses": STRICT_ADDRESSES,
     "body.buffer_request_bodies": True,
     "body.incomplete": "refuse",
@@ -63,8 +64,8 @@ def verify_strict(
     known = specs(type(tree))
     for name, value in STRICT.items():
         found = known[name].read(tree)
-        # what a list denies besides is its owner's; the address guard denies these under the preset whatever the list says
-        if not isinstance(value, list) and found != value:
+        # what is denied besides is its owner's; the address guard denies these under the preset whatever the list says
+        if value is not STRICT_ADDRESSES and found != value:
             wanted = str(value).lower()
             raise InvalidConfigError(
                 name,

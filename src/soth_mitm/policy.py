@@ -104,12 +104,12 @@ class Policy:
         return self.tunnel_forbidden_by(host, port) is not None
 
     def tunnel_forbidden_by(self, host: str, port: int) -> str | None:
-        """Return what forbids to tunnel a target that the policy intercepts, in the words of the configuration; None if nothing does."""
+        """Return what forbids to tunnel a target, whoever wants that, in the words of the configuration; None if nothing does."""
         name = normalise_host(host)
         pattern = self._must_intercept.get(name, port)
         if pattern is not None:
             return f"`{pattern}` in interception.must_intercept"
-        return '`preset = "strict"`' if self._is_strict and self._destinations.get(name, port) is not None else None
+        return '`preset = "strict"`' if self._is_strict else None
 
     def explain(self, host: str, port: int) -> "Explanation":
         """Return the decision for a target with the key and the pattern that it comes from; `ValueError` if `host` is none."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from soth_mitm import ConnectDecision
 from soth_mitm.config_strict import STRICT
 from support.origin import Origin
 from support.origin_answers import pattern
@@ -64,6 +65,28 @@ def test_a_tunnel_that_the_handler_asks_for_is_blocked(
     assert answer.status == 403 and f"the handler wants a tunnel to {HOST}:{port}, {words}" in answer.text
     assert_untouched(listening)
     assert running.metrics().tunnel_count == 0
+
+
+@pytest.mark.parametrize("decision", [ConnectDecision.INTERCEPT, ConnectDecision.TUNNEL])
+@pytest.mark.parametrize("listed", ["localhost:*", "localhost:1"], ids=["listed", "unlisted"])
+@pytest.mark.parametrize("way", ["connect", "absolute"])
+def test_what_on_connect_may_open(proxy: ProxyFactory, plain_origin: Origin, decision: ConnectDecision, listed: str, way: str) -> None:
+    """It may have more intercepted than is listed; nothing is tunnelled, and nothing forwarded without `on_request`."""
+    handler = Recording()
+    handler.on_connect = lambda target: decision  # type: ignore[attr-defined]
+    running = proxy(handler, destinations=(listed,), **KEYS)
+    authority = f"{HOST}:{plain_origin.port}"
+    with running.client() as client:
+        answer = client.connect(authority) if way == "connect" else client.request(f"http://{authority}/bytes/3", authority)
+        if way == "connect" and answer.status == 200:
+            answer = client.request("/bytes/3", authority)
+    if decision is ConnectDecision.TUNNEL:
+        assert answer.status == 403
+        assert f'the handler wants a tunnel to {authority}, which `preset = "strict"` forbids' in answer.text
+        assert plain_origin.connections == []
+    else:
+        assert answer.body == pattern(3)
+        assert [request.path for request in running.handler.requests] == ["/bytes/3"]
 
 
 def test_an_unknown_protocol_is_no_tunnel_where_one_must_intercept(proxy: ProxyFactory, listening: socket.socket) -> None:

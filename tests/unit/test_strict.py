@@ -1,5 +1,6 @@
 """The preset `strict`: what it sets, wherever it is written, and what it refuses beside it."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ OPENING = {
     "interception.check_names": "off",
     "tls.learn_bypass": True,
     "upstream.verify_upstream_tls": False,
+    "upstream.insecure_destinations": ["*.example.com:*", "staging.test:443"],
     "body.buffer_request_bodies": False,
     "body.incomplete": "show",
     "handler.failure_policy": "allow",
@@ -88,7 +90,8 @@ def test_without_the_preset_nothing_changes() -> None:
 
 
 def test_every_key_of_the_preset_has_a_case() -> None:
-    assert set(OPENING) == {name for name, value in STRICT.items() if not isinstance(value, list)}
+    # what is denied besides opens nothing
+    assert set(OPENING) == set(STRICT) - {"upstream.denied_addresses"}
 
 
 @pytest.mark.parametrize("name", OPENING)
@@ -96,7 +99,8 @@ def test_a_key_that_opens_is_refused_wherever_it_is_written(name: str) -> None:
     value = OPENING[name]
     by_code = made_in_code()
     SPECS[name].write(by_code, value)
-    text = str(value).lower() if SPECS[name].kind is Kind.FLAG else value
+    text = str(value).lower() if SPECS[name].kind is Kind.FLAG else ",".join(value) if isinstance(value, list) else value
+    found = re.escape(str(value)) if isinstance(value, list) else text
     variable = {SPECS[name].environment_name: text}
     for config in (
         by_code,
@@ -106,7 +110,7 @@ def test_a_key_that_opens_is_refused_wherever_it_is_written(name: str) -> None:
         MitmConfig.from_mapping(LISTED, env={**ENV, **variable}),
         made_in_code().with_environment(variable),
     ):
-        with pytest.raises(InvalidConfigError, match=f'^{name}: is {text}, which `preset = "strict"` does not allow') as caught:
+        with pytest.raises(InvalidConfigError, match=f'^{name}: is {found}, which `preset = "strict"` does not allow') as caught:
             MitmProxyBuilder(config).build()
         assert caught.value.key == name
 
@@ -178,10 +182,11 @@ def test_the_page_has_a_line_for_each_key_that_opens() -> None:
     assert [name for name in STRICT if f"\n| `{name}" not in PAGE] == []
 
 
-def test_policy_forbids_tunnels_to_what_is_listed() -> None:
+def test_policy_forbids_tunnels() -> None:
     policy = Policy(made_in_code())
     assert policy.tunnel_forbidden_by(HOST, 443) == '`preset = "strict"`' and policy.must_intercept(HOST, 443)
-    assert policy.tunnel_forbidden_by("other.example.com", 443) is None
+    # neither what is not listed: `on_connect` may have it intercepted, and no more
+    assert policy.tunnel_forbidden_by("other.example.com", 443) == '`preset = "strict"`'
     config = MitmConfig.from_mapping(LISTED)
     assert Policy(config).tunnel_forbidden_by(HOST, 443) is None
     config.interception.must_intercept.append("*.example.com:443")
