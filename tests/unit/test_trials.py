@@ -34,7 +34,7 @@ class Client:
         config = MitmConfig()
         config.interception.destinations.append("*:*")
         config.interception.must_intercept.extend(keys.pop("must_intercept", ()))
-        for key, value in {"bypass_after_failures": 2, **keys}.items():
+        for key, value in {"learn_bypass": True, "bypass_after_failures": 2, **keys}.items():
             setattr(config.tls, key, value)
         return config, Policy(config)
 
