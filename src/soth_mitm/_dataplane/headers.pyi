@@ -3,11 +3,10 @@ from typing import ClassVar, TypeVar, final, overload
 
 _Default = TypeVar("_Default")
 
-@final
-
 CREDENTIAL_NAMES: frozenset[bytes]
 CREDENTIAL_PARTS: tuple[bytes, ...]
 
+@final
 class Headers:
     __hash__: ClassVar[None]  # type: ignore[assignment]
     def __init__(self, headers: Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]] = ()) -> None: ...
