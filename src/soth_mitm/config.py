@@ -29,6 +29,7 @@ from soth_mitm.config_sections import (
     HandlerConfig,
     InterceptionConfig,
     ProcessAttributionConfig,
+    StreamsConfig,
     TimeoutsConfig,
     TlsConfig,
     UpstreamConfig,
@@ -131,6 +132,7 @@ class MitmConfig(Struct, kw_only=True):
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
     connection_pool: ConnectionPoolConfig = field(default_factory=ConnectionPoolConfig)
     body: BodyConfig = field(default_factory=BodyConfig)
+    streams: StreamsConfig = field(default_factory=StreamsConfig)
     handler: HandlerConfig = field(default_factory=HandlerConfig)
     flow_runtime: FlowRuntimeConfig = field(default_factory=FlowRuntimeConfig)
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)

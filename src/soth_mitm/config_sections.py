@@ -3,6 +3,7 @@
 A new key is one field here. Its `Key` is what `soth-mitm config --defaults`, docs/configuration.md and every error message say about it.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,8 @@ KIB, MIB = 1024, 1024 * 1024
 # Where nothing else sets an upper bound: what counters and timers of 32 bits hold, and a size that no machine has.
 MAX_COUNT = 2**31 - 1
 MAX_BYTES = 2**40
+
+STREAM_FRAMERS = ("sse", "ndjson", "json_seq", "eventstream", "grpc", "grpc_web", "grpc_web_text")
 
 
 def milliseconds(doc: str, *, minimum: int = 1, unset: str = "", example: int | None = None) -> Key:
@@ -305,6 +308,29 @@ class BodyConfig(Struct, kw_only=True):
             "if it is too long, 408 if it is late, 415 if it cannot be decoded or is a conversation (gRPC, WebSocket, any upgrade)."
         ),
     ] = "show"
+
+
+def parse_stream_type(text: str) -> tuple[str, str]:
+    """Read `MEDIA/TYPE=FRAMER`; `ValueError` says what is wrong with it."""
+    media_type, equals, framer = (part.strip().lower() for part in text.partition("="))
+    if not equals or framer not in STREAM_FRAMERS:
+        raise ValueError(f"does not end in `=` and one of {', '.join(STREAM_FRAMERS)}")
+    if not re.fullmatch(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+", media_type):
+        raise ValueError("does not begin with a media type without parameters; write `application/vnd.example+lines=ndjson`")
+    return media_type, framer
+
+
+class StreamsConfig(Struct, kw_only=True):
+    """Which bodies are streams, whose frames reach `on_stream_chunk`."""
+
+    types: Annotated[
+        list[str],
+        Key(
+            f"Further media types that are streams: `MEDIA/TYPE=FRAMER`; framers are {', '.join(f'`{name}`' for name in STREAM_FRAMERS)}.",
+            check=parse_stream_type,
+            example=["application/vnd.example+lines=ndjson"],
+        ),
+    ] = field(default_factory=list)
 
 
 class HandlerConfig(Struct, kw_only=True):

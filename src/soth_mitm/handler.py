@@ -136,7 +136,7 @@ class InterceptHandler:
         """Look at a response.
 
         When: once per request that got a final response: with its whole body, or, where the response is a stream (SSE, NDJSON, gRPC,
-        WebSocket), at its head and before its first chunk. The client does not wait for this.
+        WebSocket; docs/streams.md), at its head and before its first chunk. The client does not wait for this.
         Gets: the response; `streaming` tells the two cases apart. Its `request` is the object that `on_request` was given. Without an
         `on_request` it is made for this call, with the same part of the body that `on_request` would have been given.
         Deadline: `handler.response_timeout_ms`. Failure: counted; the response is not touched.
@@ -147,14 +147,15 @@ class InterceptHandler:
 
         When: in wire order, one at a time per flow, after the bytes were relayed. A handler that stays behind paces the flow for at most
         `flow_runtime.dispatch_queue_send_timeout_ms`; then chunks are dropped and counted in `dropped_dispatch_work_count`.
-        Gets: the chunk, with its `direction`, and its `sequence`, counted from 0 per flow and direction.
+        Gets: the chunk, with the flow's `request`, its `direction` (the messages of a gRPC request are shown too), and its `sequence`,
+        counted from 0 per flow and direction.
         Deadline: `handler.response_timeout_ms`. Failure: counted; the stream goes on.
         """
 
     def on_stream_end(self, connection_id: UUID, flow_id: int) -> None | Awaitable[None]:
-        """A streaming response ended.
+        """A stream ended.
 
-        When: once per flow that had one, after its last chunk, also when it was cut.
+        When: once per flow with a streaming response or with messages of a gRPC request, after its last chunk, also when it was cut.
         Deadline: `handler.response_timeout_ms`. Failure: counted.
         """
 

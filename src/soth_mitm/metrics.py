@@ -62,7 +62,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     tunnel_count: int = 0
     """Tunnels begun, those after a 101 included."""
     stream_chunk_count: int = 0
-    """Frames of streaming responses."""
+    """Frames of streams, in both directions."""
     stream_framing_error_count: int = 0
     """Streams, or frames of them, that could not be decoded; they were relayed all the same."""
     rejected_connection_count: int = 0

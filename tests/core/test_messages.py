@@ -212,6 +212,7 @@ def test_frame_kinds_are_strings() -> None:
         "sse_data",
         "ndjson_line",
         "grpc_message",
+        "eventstream_message",
         "websocket_text",
         "websocket_binary",
         "websocket_close",

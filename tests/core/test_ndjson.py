@@ -31,7 +31,7 @@ NDJSON = FrameKind.NDJSON_LINE
 )
 def test_lines(stream: bytes, lines: list[bytes]) -> None:
     found = facts_of_every_split(lambda: NdjsonFramer(1000), stream) if stream else []
-    assert found == [(line, NDJSON, False, None, None, None) for line in lines]
+    assert found == [(line, NDJSON, False, None, None, None, True) for line in lines]
 
 
 @pytest.mark.parametrize(

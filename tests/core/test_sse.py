@@ -19,21 +19,24 @@ def test_sample_gives_its_events_however_it_is_cut(sample: Sample) -> None:
     block = sample.blocks["input"]
     expected = []
     for line in sample.blocks["events"].text.splitlines():
-        event = {"type": "message", "id": None, "retry": None, "truncated": False} | json.loads(line)
+        event = {"type": "message", "id": None, "retry": None, "truncated": False, "complete": True} | json.loads(line)
         payload = event["data"].encode()
-        expected.append((payload, FrameKind.SSE_DATA, event["truncated"], event["type"], event["id"], event["retry"]))
+        complete = event["complete"] and not event["truncated"]
+        expected.append((payload, FrameKind.SSE_DATA, event["truncated"], event["type"], event["id"], event["retry"], complete))
 
     budget = int(block.options.get("budget", "65536"))
     assert facts_of_every_split(lambda: SseFramer(budget), block.data) == expected
 
 
-Facts = tuple[bytes, FrameKind, bool, str, str | None, int | None]
+Facts = tuple[bytes, FrameKind, bool, str, str | None, int | None, bool]
 
 
 def reference(stream: bytes) -> list[Facts]:
     """Interpret an event stream as the standard words it: on the whole text, line by line, without a budget."""
     stream = stream.removeprefix(b"\xef\xbb\xbf")
-    lines = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")[:-1]
+    *lines, rest = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    # an event without its end is delivered as well, with what is there of its data
+    lines += [rest] if rest.startswith(b"data:") else []
     events: list[Facts] = []
     data, event_type = b"", b""
     last_id: str | None = None
@@ -44,7 +47,7 @@ def reference(stream: bytes) -> list[Facts]:
         if not line:
             if data:
                 kind = event_type.decode("utf-8", "replace") or "message"
-                events.append((data[:-1], FrameKind.SSE_DATA, False, kind, last_id, retry))
+                events.append((data[:-1], FrameKind.SSE_DATA, False, kind, last_id, retry, True))
                 retry = None
             data, event_type = b"", b""
         elif name == b"data":
@@ -55,6 +58,8 @@ def reference(stream: bytes) -> list[Facts]:
             last_id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit() and len(value) <= 15:
             retry = int(value)
+    if data:
+        events.append((data[:-1], FrameKind.SSE_DATA, False, event_type.decode("utf-8", "replace") or "message", last_id, retry, False))
     return events
 
 
@@ -77,7 +82,10 @@ def test_agrees_with_the_standard_for_any_text_and_any_split(stream: bytes, plac
 @settings(max_examples=200, deadline=None)
 def test_a_budget_cuts_payloads_and_changes_nothing_else(stream: bytes, places: list[int], budget: int) -> None:
     found = [facts(frame) for frame in frames_of(SseFramer(budget), cut_at(stream, places))]
-    assert found == [(data[:budget], kind, len(data) > budget, *rest) for data, kind, _, *rest in reference(stream)]
+    assert found == [
+        (data[:budget], kind, len(data) > budget, *rest, complete and len(data) <= budget)
+        for data, kind, _, *rest, complete in reference(stream)
+    ]
 
 
 def test_the_payload_of_a_large_event_survives_reads_of_every_size() -> None:

@@ -246,7 +246,7 @@ def check_frames(scene: Scene, all_exchanged: list[Exchanged], limit: int) -> No
     for name, flow_id, told in scene.handler.told:
         if name == "on_response":
             heads[flow_id] = told
-        elif name == "on_stream_chunk" and flow_id in heads:
+        elif name == "on_stream_chunk" and flow_id in heads and told.direction == "to_client":
             if flow_id not in expected:
                 streams = [answer for _, answer in answers(all_exchanged) if answer and is_shown_response(heads[flow_id], answer, limit)]
                 expected[flow_id] = [frames_in(heads[flow_id], bytes(answer.content), limit) for answer in streams]
@@ -280,10 +280,12 @@ def check_order(scene: Scene) -> None:
     for name, flow_id, told in scene.handler.told:
         flows.setdefault(flow_id, []).append((name, told))
     for events in flows.values():
+        uploaded = [told for name, told in events if name == "on_stream_chunk" and told.direction == "to_upstream"]
+        events = [(name, told) for name, told in events if told not in uploaded]
         names = [name for name, _ in events]
         assert names.count("on_response") <= 1 and names.count("on_stream_end") <= 1, names
         assert sorted(names, key=HOOKS.index) == names, names
-        numbers = [told.sequence for name, told in events if name == "on_stream_chunk"]
-        assert numbers == sorted(set(numbers)), numbers
-        if names[0] == "on_response" and "on_stream_end" in scene.handler.names:
+        for numbers in ([told.sequence for name, told in events if name == "on_stream_chunk"], [told.sequence for told in uploaded]):
+            assert numbers == sorted(set(numbers)), numbers
+        if not uploaded and names[0] == "on_response" and "on_stream_end" in scene.handler.names:
             assert events[0][1].streaming == (names[-1] == "on_stream_end"), names

@@ -271,7 +271,13 @@ def most_kept(scene: ExchangeScene, client: Client) -> int:
     if b"content-encoding" in answer.head.raw.lower():
         return FAR_BEYOND
     # what the handler was shown is kept if it will be shown it again
-    size = len(request.raw) + len(request.content) if not request.complete else len(request.content) if "on_response" in hooks else 0
+    size = (
+        len(request.raw) + len(request.content)
+        if not request.complete
+        else len(request.content)
+        if {"on_response", "on_stream_chunk"} & set(hooks)
+        else 0
+    )
     return size + len(answer.content) if {"on_response", "on_stream_chunk"} & set(hooks) else size
 
 

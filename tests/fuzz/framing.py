@@ -5,7 +5,9 @@ Input: a byte that chooses what is tested and how, one for the budget, two that 
 
 from __future__ import annotations
 
+import base64
 import gzip
+import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,11 +15,12 @@ from collections.abc import Callable, Iterator
 import brotli
 
 from fuzz.cutting import every_way
-from fuzz.plain_frames import Framed, frame_grpc, frame_lines, frame_sse
+from fuzz.plain_frames import Framed, frame_eventstream, frame_grpc, frame_grpc_web, frame_lines, frame_sse, frame_texts
 from soth_mitm._dataplane.decode import Decoder, decode_body, decoder_for
+from soth_mitm._dataplane.eventstream import EventStreamFramer
 from soth_mitm._dataplane.frames import Framer
 from soth_mitm._dataplane.grpc import GrpcFramer
-from soth_mitm._dataplane.ndjson import NdjsonFramer
+from soth_mitm._dataplane.ndjson import JsonSeqFramer, NdjsonFramer
 from soth_mitm._dataplane.sse import SseFramer
 from support.feeding import facts, frames_of
 from support.samples import read_samples
@@ -56,20 +59,35 @@ def run(data: bytes) -> None:
         check_decoder(CODINGS[number % len(CODINGS)], budget, stream, first, second)
 
 
+# The framers that have no coding of their own, then those of gRPC and of gRPC-Web with each coding
+PLAIN: tuple[tuple[Callable[[bytes, int], Framed], Callable[[int], Framer]], ...] = (
+    (frame_sse, SseFramer),
+    (frame_lines, NdjsonFramer),
+    (frame_texts, JsonSeqFramer),
+    (frame_eventstream, EventStreamFramer),
+)
+GRPC = len(PLAIN)
+WEB = GRPC + len(GRPC_CODINGS)
+WEB_TEXT = WEB + len(GRPC_CODINGS)
+FRAMERS = WEB_TEXT + len(GRPC_CODINGS)
+
+
 def frame_plainly(number: int, stream: bytes, budget: int) -> Framed:
     """Return what the framer of this number makes of a stream."""
-    kind = number % (2 + len(GRPC_CODINGS))
-    if kind == 0:
-        return frame_sse(stream, budget)
-    return frame_lines(stream, budget) if kind == 1 else frame_grpc(stream, budget, GRPC_CODINGS[kind - 2])
+    kind = number % FRAMERS
+    if kind < GRPC:
+        return PLAIN[kind][0](stream, budget)
+    coding = GRPC_CODINGS[(kind - GRPC) % len(GRPC_CODINGS)]
+    return frame_grpc(stream, budget, coding) if kind < WEB else frame_grpc_web(stream, budget, coding, kind >= WEB_TEXT)
 
 
 def framer_of(number: int, budget: int) -> Framer:
     """Return the framer of this number."""
-    kind = number % (2 + len(GRPC_CODINGS))
-    if kind == 0:
-        return SseFramer(budget)
-    return NdjsonFramer(budget) if kind == 1 else GrpcFramer(budget, GRPC_CODINGS[kind - 2])
+    kind = number % FRAMERS
+    if kind < GRPC:
+        return PLAIN[kind][1](budget)
+    coding = GRPC_CODINGS[(kind - GRPC) % len(GRPC_CODINGS)]
+    return GrpcFramer(budget, coding, web=kind >= WEB, text=kind >= WEB_TEXT)
 
 
 def check_framer(number: int, budget: int, stream: bytes, first: int, second: int) -> None:
@@ -153,8 +171,34 @@ def seeds() -> Iterator[bytes]:
     yield bytes((DECODES | 1, 255, 4, 7)) + raw.compress(lines) + raw.flush()
     # messages as long as may be, and a byte longer
     for size in (10, 11):
-        yield bytes((2, 9, 11, 2)) + b"\0\0\0\0" + bytes((size,)) + b"x" * size + b"\0\0\0\0\0"
+        yield bytes((GRPC, 9, 11, 2)) + b"\0\0\0\0" + bytes((size,)) + b"x" * size + b"\0\0\0\0\0"
     for number, name in enumerate(GRPC_CODINGS):
         message = lines if name is None else ENCODERS[name](lines)
         frame = bytes((name is not None,)) + len(message).to_bytes(4) + message
-        yield bytes((2 + number, 255, 11, 2)) + frame + b"\0\0\0\0\0" + frame
+        yield bytes((GRPC + number, 255, 11, 2)) + frame + b"\0\0\0\0\0" + frame
+        trailers = b"grpc-status:0\r\nbad line\r\nx: y\r\n"
+        web = frame + frame + b"\x80" + len(trailers).to_bytes(4) + trailers
+        yield bytes((WEB + number, 255, 11, 2)) + web
+        yield bytes((WEB + number, 30, 11, 2)) + web + frame
+        for text in (base64.b64encode(web), base64.b64encode(frame) + base64.b64encode(web), base64.b64encode(web)[:-3] + b"."):
+            yield bytes((WEB_TEXT + number, 255, 11, 2)) + text
+    for text in (b'\x1e{"a": 1}\n\x1e[1,\n 2]\n', b'1 \n\x1e\n"\\"\n{"\n\x1e}\n', b'\x1e{"a": "' + b"x" * 40 + b'"}   \n\x1etrue'):
+        yield bytes((2, 255, 11, 2)) + text
+        yield bytes((2, 9, 11, 2)) + text
+    for size in (0, 9, 10, 11):
+        message = aws_message(b"x" * size, b"\x0b:event-type\7\0\5delta\4flag\0\4when\10" + bytes(8))
+        yield bytes((3, 9, 11, 2)) + message + message
+        yield bytes((3, 9, 11, 2)) + message[:-1] + b"?" + message
+        yield bytes((3, 9, 11, 2)) + message + message[:3] + b"?" + message[4:]
+    yield (
+        bytes((3, 255, 11, 2))
+        + aws_message(b"{}", b"\x0f:exception-type\7\0\1E\x0b:event-type\7\0\1T")
+        + aws_message(b"{}", b"\3abc\7\0\5x")
+    )
+
+
+def aws_message(payload: bytes, headers: bytes) -> bytes:
+    """Return one message of an event stream of AWS."""
+    prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
+    message = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + payload
+    return message + struct.pack(">I", zlib.crc32(message))

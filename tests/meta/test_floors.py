@@ -18,7 +18,7 @@ FLOORS = """
 1  errors
 1  _dataplane: ledger party budget view scan fields target buffer head headers body kept writer decode messages frames sse ndjson grpc
 1  _dataplane.http2: hpack_table hpack_decoder hpack_encoder
-1  _dataplane: streams upgrade client_hello fingerprint sock_diag holders
+1  _dataplane: eventstream streams upgrade client_hello fingerprint sock_diag holders
 1  _dataplane: deadline tls_pump endpoint hooks plane linger pool pin relay intake flow transfer conversation responding exchange
 2  escaping addresses globs destinations connection decision address_ranges config_schema config_sections config_loading
 2  config_strict config_later config config_derived address_guard config_effect config_reference policy openings connect_decision

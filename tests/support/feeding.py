@@ -30,7 +30,7 @@ def cut_at(data: bytes, places: Iterable[int]) -> list[bytes]:
 
 def facts(frame: StreamChunk) -> tuple[object, ...]:
     """Everything that a framer says about a frame, comparable."""
-    return frame.payload, frame.frame_kind, frame.truncated, frame.event_type, frame.event_id, frame.retry
+    return frame.payload, frame.frame_kind, frame.truncated, frame.event_type, frame.event_id, frame.retry, frame.complete
 
 
 def facts_of_every_split(make: Callable[[], Framer], data: bytes) -> list[tuple[object, ...]]:

@@ -408,6 +408,9 @@ cdef class Conversation(Party):
                 self.client.hold()
             else:
                 self.client.release()
+            if not hold and self.flow.up is not None and self.flow.collected is not None:
+                # the rest of what was collected
+                self.later()
         if self.upstream is not None:
             if hold:
                 self.upstream.hold()
@@ -435,7 +438,8 @@ cdef class Conversation(Party):
         # of the request only: a handler that is behind with the response does not hold back the upload
         if self.sending == SENDING_COLLECT:
             return self.is_paced
-        return (self.upstream is not None and self.upstream.blocked) or (self.is_paced and self.flow.payload is not None)
+        return (self.upstream is not None and self.upstream.blocked) or (
+            self.is_paced and (self.flow.payload is not None or self.flow.up is not None))
 
     cdef int end_wait(self) except -1:
         self.is_paced = False

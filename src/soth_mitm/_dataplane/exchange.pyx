@@ -20,7 +20,7 @@ from soth_mitm._dataplane.hooks cimport HOOK_FAILED, HOOK_PENDING, Hooks
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport Upstream
 from soth_mitm._dataplane.responding cimport Responding
-from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_NONSENSE, MOVED_OVER, collect_request, move_request
+from soth_mitm._dataplane.transfer cimport MOVED_ALL, MOVED_MORE, MOVED_NONSENSE, MOVED_OVER, collect_request, move_request
 from soth_mitm._dataplane.upgrade cimport may_switch
 from soth_mitm._dataplane.view cimport View, is_view_of, view_bytes, view_of
 from soth_mitm._dataplane.writer cimport forwards_left, request_head_bytes, traced_request
@@ -154,10 +154,15 @@ cdef class Exchange(Responding):
             return self.forward()
         flow.at_head = flow.request_body.state != BODY_DONE and (not self.plane.buffer_requests or flow.conversational())
         at_head = flow.at_head or flow.request_body.state == BODY_DONE
+        flow.begin_upload()
         if flow.hooks.on_request is None or not self.plane.enforce:
             flow.ask_later = flow.hooks.on_request is not None
+            # messages are shown as they come, and after the request
+            at_head = at_head or flow.up is not None
             if not at_head and (flow.ask_later or flow.hooks.on_response is not None):
                 flow.copy_request()
+            elif flow.request_body.state != BODY_DONE:
+                flow.at_head = True
             return self.forward()
         if at_head:
             return self.decide()
@@ -379,12 +384,17 @@ cdef class Exchange(Responding):
 
     cdef int relay_request(self) except -1:
         cdef int moved = move_request(self.flow, self.client, self.upstream)
+        if self.over:
+            return 0
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(self.flow.request_body.error).encode())
         if moved == MOVED_OVER:
             return self.reject()
         if moved == MOVED_ALL:
             return self.request_sent()
+        if moved == MOVED_MORE:
+            self.await_upload()
+            return self.later()
         self.await_upload()
         # not before its buffer is empty: one that is full holds it back by itself
         return self.client.hold() if self.has_enough() else self.client.release()

@@ -9,7 +9,7 @@ from soth_mitm._dataplane.frames cimport Framer
 from soth_mitm._dataplane.head cimport Head
 from soth_mitm._dataplane.hooks cimport Hook, Hooks
 from soth_mitm._dataplane.kept cimport Collected, Copy
-from soth_mitm._dataplane.messages cimport RawRequest
+from soth_mitm._dataplane.messages cimport RawRequest, RawResponse
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport OriginPool
@@ -53,6 +53,18 @@ cdef enum:
     FRAMED_AT_ONCE = 2048      # bytes of content: one of them may be a frame, and each frame a call of a hook
 
 
+# One direction of a stream as it is framed for the handler
+cdef class Frames:
+    cdef Framer framer                 # None: it has ended, or could not be decoded
+    cdef Decoder decoder
+    cdef list found                    # framed and not pushed yet
+    cdef bytes decoded                 # content that is not framed yet, from `decoded_at` on; None: it all is
+    cdef Py_ssize_t decoded_at
+    cdef str direction
+    cdef int64_t sequence
+    cdef Py_ssize_t held               # bytes that the framer holds, as the budget counts them
+
+
 cdef class Flow(Party):
     cdef Plane plane
     cdef Hooks hooks                   # None: the handler does not see this flow
@@ -81,15 +93,13 @@ cdef class Flow(Party):
     cdef Copy copy                     # of the response's content; None: not copied
     cdef bytes response_trailers
     cdef bint streaming                # SSE, NDJSON, gRPC: shown at its head, then frame by frame
-    cdef Framer framer
-    cdef Decoder decoder
-    cdef list frames                   # framed and not pushed yet
-    cdef bytes decoded                 # content that is not framed yet, from `decoded_at` on; None: it all is
-    cdef Py_ssize_t decoded_at
+    cdef RawResponse told              # as the handler was shown it at its head; its trailers are still to come
+    cdef Frames down                   # of the response; None: nobody is shown its frames
+    cdef Frames up                     # of the request
+    cdef Py_ssize_t up_at              # how much of what was collected of it has been framed
 
     # what is kept for the handler
     cdef Py_ssize_t kept               # bytes of it that the budget counts
-    cdef Py_ssize_t framing            # those of them that the framer holds
     cdef bint is_waiting               # for the budget
     cdef bint has_waited               # for long enough: it does not wait again
 
@@ -103,7 +113,6 @@ cdef class Flow(Party):
     cdef bint ended
     cdef bint is_settled               # the owner was told that the last hook has returned
     cdef Deadline pace
-    cdef int64_t sequence
 
     # for an observer
     cdef double began
@@ -112,7 +121,7 @@ cdef class Flow(Party):
     cdef object cause                  # bytes or an exception: why the client has not the upstream's whole answer; None: it has
 
     cdef int take(self, Route route) except -1     # what on_connect was asked about goes that way
-    cdef bint conversational(self) noexcept
+    cdef bint conversational(self) except -1
     cdef bint is_repeatable(self) noexcept     # doing it twice does no harm
     cdef Py_ssize_t collect(self, const char* data, Py_ssize_t size) except -1     # how much of it was of the body
     cdef int copy_request(self) except -1      # its content is to be shown though nobody waits for it
@@ -124,10 +133,16 @@ cdef class Flow(Party):
     cdef int stop_alternatives(self, Head head) except -1  # Alt-Svc, where that is to be stripped; before the head is sent on
     cdef int tell_head(self) except -1
     cdef object show_response(self, bytes body)
-    cdef int see_payload(self, View payload) except -1     # calls no hook: push_frames() does, once the bytes are on their way
-    cdef int frame_decoded(self) except -1     # as much of it as one turn of the loop may
-    cdef bint has_many_frames(self) except -1  # as many as one turn of the loop should push
-    cdef int count_framing(self) except -1
+    # These call no hook: push_frames() does, once the bytes are on their way
+    cdef int see_payload(self, View payload) except -1
+    cdef int see_frames(self, Frames frames, View payload) except -1
+    cdef int see_collected(self) except -1     # what has been sent on of it; 0: more than one turn of the loop may
+    cdef int frame_decoded(self, Frames frames) except -1      # as much of it as one turn of the loop may
+    cdef bint has_enough_of(self, Frames frames) except -1     # for one turn of the loop
+    cdef int begin_upload(self) except -1      # its messages are to be shown, if it is a call
+    cdef int end_upload(self) except -1
+    cdef int end_frames(self, Frames frames) except -1
+    cdef int count_framing(self, Frames frames) except -1
     cdef int end_copies(self) except -1
     cdef int end_response(self, bint whole) except -1
     cdef int end(self) except -1
@@ -143,7 +158,8 @@ cdef class Flow(Party):
     cdef int cut(self, object error) except -1     # a hook failed, with recovery off: of what has not come it is told nothing but the end
     cdef int call(self, Hook hook, object first, object second) except -1
     cdef int push(self, Hook hook, object first, object second) except -1
-    cdef int push_frames(self) except -1
+    cdef int push_frames(self, Frames frames) except -1
+    cdef int spare_request(self) except -1     # memory is scarce: the body that chunks carry is let go
     cdef int begin_pace(self) except -1
     cdef int drain(self) except -1
     cdef int full(self) except -1

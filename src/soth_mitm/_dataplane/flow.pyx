@@ -14,6 +14,7 @@ from soth_mitm._dataplane.body cimport BODY_DONE
 from soth_mitm._dataplane.deadline cimport Deadline
 from soth_mitm._dataplane.decode cimport decoder_for
 from soth_mitm._dataplane.fields cimport stop_fields
+from soth_mitm._dataplane.grpc cimport GrpcFramer
 from soth_mitm._dataplane.head cimport Head
 from soth_mitm._dataplane.headers cimport content_encoding_of
 from soth_mitm._dataplane.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook
@@ -23,9 +24,9 @@ from soth_mitm._dataplane.messages cimport RawRequest, StreamChunk, new_request,
 from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport OriginPool
-from soth_mitm._dataplane.streams cimport STREAM_GRPC, STREAM_NONE, Stream, framer_of, stream_of
+from soth_mitm._dataplane.streams cimport STREAM_GRPC, STREAM_GRPC_WEB_TEXT, STREAM_NONE, framer_of, stream_of
 from soth_mitm._dataplane.target cimport is_idempotent
-from soth_mitm._dataplane.view cimport View, view_bytes
+from soth_mitm._dataplane.view cimport View, view_bytes, view_of
 
 
 cdef enum:
@@ -59,6 +60,21 @@ cdef class Route:
 
 
 @cython.final
+@cython.freelist(16)
+cdef class Frames:
+    """One direction of a stream."""
+
+
+cdef Frames new_frames(int stream, Head head, Py_ssize_t budget, str direction):
+    cdef Frames frames = Frames.__new__(Frames)
+    frames.framer = framer_of(stream, head, budget)
+    frames.decoder = decoder_for(content_encoding_of(head), budget, True)
+    frames.found = []
+    frames.direction = direction
+    return frames
+
+
+@cython.final
 cdef class Flow(Party):
     """One request and its response."""
 
@@ -84,8 +100,9 @@ cdef class Flow(Party):
 
     # --- the request
 
-    cdef bint conversational(self) noexcept:
-        return self.upgrade or stream_of(self.request) == STREAM_GRPC
+    cdef bint conversational(self) except -1:
+        # whatever streams.types says: a body that could be collected is
+        return self.upgrade or stream_of(self.request, None) == STREAM_GRPC
 
     cdef bint is_repeatable(self) noexcept:
         return is_idempotent(self.request.method, self.request.base(), self.request.method_len)
@@ -145,21 +162,23 @@ cdef class Flow(Party):
     # --- the response
 
     cdef int begin_response(self, Head head) except -1:
-        cdef Stream stream
+        cdef int stream
         self.response = head
         self.status = head.status
         self.stop_alternatives(head)
         if self.hooks is None:
             return 0
-        stream = stream_of(head)
+        stream = stream_of(head, self.plane.stream_types)
         if stream != STREAM_NONE or head.status == 101:
             self.streaming = True
             if self.hooks.on_stream_chunk is not None and stream != STREAM_NONE:
-                self.framer = framer_of(stream, head, self.plane.body_limit)
-                self.frames = []
-                self.decoder = decoder_for(content_encoding_of(head), self.plane.body_limit, True)
+                self.down = new_frames(stream, head, self.plane.body_limit, "to_client")
         elif self.hooks.on_response is not None:
             self.copy = new_copy(self.plane.body_limit)
+        elif self.kept and self.collected is None and self.up is None and self.request_body.state == BODY_DONE and self.plane.enforce:
+            # no chunk is to come that would carry it
+            self.shown = None
+            self.let_go(self.kept)
         return 0
 
     cdef int stop_alternatives(self, Head head) except -1:
@@ -172,8 +191,10 @@ cdef class Flow(Party):
             self.ask_afterwards()
             if self.ended:
                 return 0
-            self.push(self.hooks.on_response, self.show_response(b""), None)
-        if self.kept and self.streaming and self.plane.enforce and self.request_body.state == BODY_DONE and self.collected is None:
+            self.told = self.show_response(b"")
+            self.push(self.hooks.on_response, self.told, None)
+        if (self.kept and self.streaming and self.hooks.on_stream_chunk is None and self.plane.enforce
+                and self.request_body.state == BODY_DONE and self.collected is None):
             # a stream may last, and its request is the handler's now
             self.payload = None
             self.shown = None
@@ -189,72 +210,117 @@ cdef class Flow(Party):
         return response
 
     cdef int see_payload(self, View payload) except -1:
-        if payload.len == 0:
-            return 0
         if self.copy is not None:
             return self.keep(self.copy.add(payload.ptr, payload.len))
-        if self.framer is None:
-            return 0
-        if self.decoder is None:
-            self.framer.feed(payload.ptr, payload.len, self.frames)
-        else:
-            self.decoded = self.decoder.feed(view_bytes(payload))
-            self.decoded_at = 0
-            return self.frame_decoded()
-        return self.count_framing()
+        return 0 if self.down is None else self.see_frames(self.down, payload)
 
-    cdef int frame_decoded(self) except -1:
+    cdef int see_frames(self, Frames frames, View payload) except -1:
+        if payload.len == 0 or frames.framer is None:
+            return 0
+        if frames.decoder is None:
+            frames.framer.feed(payload.ptr, payload.len, frames.found)
+        else:
+            frames.decoded = frames.decoder.feed(view_bytes(payload))
+            frames.decoded_at = 0
+            return self.frame_decoded(frames)
+        return self.count_framing(frames)
+
+    cdef int frame_decoded(self, Frames frames) except -1:
         # little that is encoded may be very much, and each turn of the loop is everybody's
         cdef Py_ssize_t size, step
         cdef int steps = 0
-        if self.framer is None:
-            self.decoded = None
+        if frames.decoded is None:
             return 0
-        size = len(self.decoded)
-        while self.decoded_at < size:
-            if steps == MOST_STEPS or self.has_many_frames():
-                return self.count_framing()
-            step = min(size - self.decoded_at, <Py_ssize_t>FRAMED_AT_ONCE)
-            self.framer.feed(PyBytes_AS_STRING(self.decoded) + self.decoded_at, step, self.frames)
-            self.decoded_at += step
+        if frames.framer is None:
+            frames.decoded = None
+            return 0
+        size = len(frames.decoded)
+        while frames.decoded_at < size:
+            if steps == MOST_STEPS or len(frames.found) >= MOST_FRAMES:
+                return self.count_framing(frames)
+            step = min(size - frames.decoded_at, <Py_ssize_t>FRAMED_AT_ONCE)
+            frames.framer.feed(PyBytes_AS_STRING(frames.decoded) + frames.decoded_at, step, frames.found)
+            frames.decoded_at += step
             steps += 1
-        self.decoded = None
-        if self.decoder.error is not None:
+        frames.decoded = None
+        if frames.decoder.error is not None:
             # what was decoded before is shown; the traffic goes on without being framed
             self.plane.counters.framing_errors += 1
-            self.framer = None
-        return self.count_framing()
+            frames.framer = None
+        return self.count_framing(frames)
 
-    cdef bint has_many_frames(self) except -1:
-        return self.frames is not None and len(self.frames) >= MOST_FRAMES
+    cdef bint has_enough_of(self, Frames frames) except -1:
+        return frames is not None and (frames.decoded is not None or len(frames.found) >= MOST_FRAMES)
 
-    cdef int count_framing(self) except -1:
-        cdef Py_ssize_t before = self.framing
-        self.framing = 0 if self.framer is None else self.framer.unfinished()
-        if self.decoded is not None:
-            self.framing += len(self.decoded)
-        if self.framing > before:
-            return self.keep(self.framing - before)
-        return self.let_go(before - self.framing) if self.framing < before else 0
+    cdef int count_framing(self, Frames frames) except -1:
+        cdef Py_ssize_t before = frames.held
+        frames.held = 0 if frames.framer is None else frames.framer.unfinished()
+        if frames.decoded is not None:
+            frames.held += len(frames.decoded)
+        if frames.held > before:
+            return self.keep(frames.held - before)
+        return self.let_go(before - frames.held) if frames.held < before else 0
+
+    cdef int begin_upload(self) except -1:
+        cdef int stream
+        if self.hooks.on_stream_chunk is None or self.upgrade or self.request_body.state == BODY_DONE:
+            return 0
+        stream = stream_of(self.request, self.plane.stream_types)
+        if STREAM_GRPC <= stream <= STREAM_GRPC_WEB_TEXT:
+            self.up = new_frames(stream, self.request, self.plane.body_limit, "to_upstream")
+        return 0
+
+    cdef int see_collected(self) except -1:
+        # what is sent once more was shown before
+        cdef Frames up = self.up
+        cdef Py_ssize_t step
+        cdef int steps = 0
+        while True:
+            self.frame_decoded(up)
+            if up.framer is None:
+                self.up_at = max(self.up_at, self.collected.content_sent)
+            if up.decoded is None and self.up_at >= self.collected.content_sent:
+                return 1
+            if steps == MOST_STEPS or self.has_enough_of(up):
+                return 0
+            step = min(self.collected.content_sent - self.up_at, <Py_ssize_t>FRAMED_AT_ONCE)
+            self.see_frames(up, view_of(PyBytes_AS_STRING(self.collected.content.content) + self.up_at, step))
+            self.up_at += step
+            steps += 1
+
+    cdef int end_upload(self) except -1:
+        return 0 if self.up is None else self.end_frames(self.up)
+
+    cdef int end_frames(self, Frames frames) except -1:
+        cdef bytes plain
+        cdef Framer framer = frames.framer
+        if frames.decoded is not None:
+            # it was cut in the middle of them
+            frames.decoded = None
+            self.plane.counters.framing_errors += 1
+            self.count_framing(frames)
+        if framer is None:
+            return 0
+        if frames.decoder is not None:
+            plain = frames.decoder.finish()
+            framer.feed(plain, len(plain), frames.found)
+        framer.finish(frames.found)
+        # before the hook is called: one that fails may end the flow, and be told so, from within
+        frames.framer = None
+        self.plane.counters.framing_errors += framer.error_count
+        self.count_framing(frames)
+        if frames is self.down and type(framer) is GrpcFramer and (<GrpcFramer>framer).trailers:
+            # gRPC-Web: they are content to everybody else
+            self.response_trailers = (<GrpcFramer>framer).trailers
+        return self.push_frames(frames)
 
     cdef int end_response(self, bint whole) except -1:
-        cdef bytes plain
-        cdef Framer framer = self.framer
-        if self.decoded is not None:
-            # it was cut in the middle of them
-            self.decoded = None
-            self.plane.counters.framing_errors += 1
-        if framer is not None:
-            if self.decoder is not None:
-                plain = self.decoder.finish()
-                framer.feed(plain, len(plain), self.frames)
-            framer.finish(self.frames)
-            # before the hook is called: one that fails may end the flow, and be told so, from within
-            self.framer = None
-            self.plane.counters.framing_errors += framer.error_count
-            self.count_framing()
-            self.push_frames()
-        elif self.copy is not None and whole:
+        if self.down is not None:
+            self.end_frames(self.down)
+        if self.told is not None:
+            self.told.trailer_block = self.response_trailers
+            self.told = None
+        if self.copy is not None and whole:
             self.ask_afterwards()
             if self.copy is not None:
                 self.push(self.hooks.on_response, self.show_response(self.copy.whole()), None)
@@ -264,14 +330,17 @@ cdef class Flow(Party):
     cdef int end(self) except -1:
         if self.ended:
             return 0
+        self.end_upload()
         self.ended = True
         self.is_paced = False
+        if self.pace is not None:
+            self.pace.clear()
         self.wait_no_more()
         self.plane.counters.active_flows -= 1
         note(LEDGER_FLOW, -1)
         self.tell_observer(FLOW_ENDED)
         self.ask_afterwards()
-        if self.streaming and self.hooks.on_stream_end is not None:
+        if (self.streaming or (self.up is not None and self.up.sequence)) and self.hooks.on_stream_end is not None:
             self.push(self.hooks.on_stream_end, self.route.meta.connection_id, self.id)
         return self.settle()
 
@@ -281,7 +350,7 @@ cdef class Flow(Party):
         self.plane.observer.flow(
             <int>event, self.id, self.route.meta, view_bytes(self.request.span(0, self.request.method_len)), self.route.scheme,
             self.route.authority, self.request.origin_target(), self.verdict, self.status,
-            self.response is not None and (self.response.status == 101 or stream_of(self.response) != STREAM_NONE),
+            self.response is not None and (self.response.status == 101 or stream_of(self.response, self.plane.stream_types) != STREAM_NONE),
             self.response_body.payload_total, monotonic() - self.began, self.cause)
         return 0
 
@@ -314,7 +383,7 @@ cdef class Flow(Party):
         if collected is None or not collected.is_sent():
             return 0
         self.collected = None
-        if self.hooks.on_response is not None:
+        if self.hooks.on_response is not None or self.hooks.on_stream_chunk is not None:
             # the content is what is shown
             return self.let_go(collected.frame_size())
         # nobody will be shown the request again
@@ -354,22 +423,39 @@ cdef class Flow(Party):
 
     # --- hooks, in order
 
-    cdef int push_frames(self) except -1:
-        cdef StreamChunk chunk
-        cdef list frames = self.frames
-        if not frames:
+    cdef int spare_request(self) except -1:
+        cdef Py_ssize_t size = len(self.shown.raw_body)
+        cdef RawRequest spare
+        if size == 0 or self.collected is not None or not self.streaming or self.kept < size or not self.plane.enforce:
             return 0
-        self.frames = []
-        for chunk in frames:
+        spare = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, b"", self.plane.body_limit)
+        spare.trailer_block = self.request_trailers
+        spare.body_truncated = True
+        spare.body_complete = False
+        self.shown = spare
+        return self.let_go(size)
+
+    cdef int push_frames(self, Frames frames) except -1:
+        cdef StreamChunk chunk
+        cdef list found = frames.found
+        if not found:
+            return 0
+        frames.found = []
+        if self.shown is None:
+            self.show_request()
+        elif self.plane.arena.budget.is_scarce():
+            self.spare_request()
+        for chunk in found:
             if self.ended:
                 # the hook failed at the one before, which was the last that it is told
                 return 0
             chunk.connection_id = self.route.meta.connection_id
             chunk.connection_meta = self.route.meta
             chunk.flow_id = self.id
-            chunk.direction = "to_client"
-            chunk.sequence = self.sequence
-            self.sequence += 1
+            chunk.request = self.shown
+            chunk.direction = frames.direction
+            chunk.sequence = frames.sequence
+            frames.sequence += 1
             self.plane.counters.stream_chunks += 1
             if self.dropping and self.full():
                 self.plane.counters.dropped_chunks += 1
@@ -409,10 +495,14 @@ cdef class Flow(Party):
         return 0
 
     cdef int cut(self, object error) except -1:
-        self.framer = None
-        self.decoded = None
+        cdef Frames frames
+        for frames in (self.down, self.up):
+            if frames is not None:
+                frames.framer = None
+                frames.found = []
+                frames.decoded = None
+                self.count_framing(frames)
         self.copy = None
-        self.count_framing()
         return self.owner.broken(error)
 
     cdef int full(self) except -1:

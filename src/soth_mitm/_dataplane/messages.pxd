@@ -55,13 +55,15 @@ cdef class StreamChunk:
     cdef readonly bytes payload
     cdef readonly object frame_kind    # FrameKind
     cdef readonly bint truncated
-    cdef readonly object event_type    # SSE: str, else None
+    cdef readonly bint complete        # unless it is truncated, or the stream ended before it
+    cdef readonly object event_type    # SSE, messages of AWS: str, else None
     cdef readonly object event_id      # SSE: str or None
     cdef readonly object retry         # SSE: int (milliseconds) or None
 
     cdef readonly object connection_id
     cdef readonly object connection_meta
     cdef readonly int64_t flow_id
+    cdef readonly RawRequest request   # the flow's, None in a chunk that was built without one
     cdef readonly str direction        # "to_client" or "to_upstream"
     cdef readonly int64_t sequence
 

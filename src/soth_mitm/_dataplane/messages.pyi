@@ -10,6 +10,7 @@ class FrameKind(enum.StrEnum):
     SSE_DATA = "sse_data"
     NDJSON_LINE = "ndjson_line"
     GRPC_MESSAGE = "grpc_message"
+    EVENTSTREAM_MESSAGE = "eventstream_message"
     WEBSOCKET_TEXT = "websocket_text"
     WEBSOCKET_BINARY = "websocket_binary"
     WEBSOCKET_CLOSE = "websocket_close"
@@ -119,12 +120,14 @@ class StreamChunk:
         frame_kind: FrameKind | str = ...,
         *,
         truncated: bool = False,
+        complete: bool | None = None,
         event_type: str | None = None,
         event_id: str | None = None,
         retry: int | None = None,
         connection_id: Any = None,
         connection_meta: Any = None,
         flow_id: int = 0,
+        request: RawRequest | None = None,
         direction: str = "to_client",
         sequence: int = 0,
     ) -> StreamChunk: ...
@@ -134,6 +137,10 @@ class StreamChunk:
     def frame_kind(self) -> FrameKind: ...
     @property
     def truncated(self) -> bool: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def request(self) -> RawRequest | None: ...
     @property
     def event_type(self) -> str | None: ...
     @property

@@ -36,6 +36,7 @@ class FrameKind(enum.StrEnum):
     SSE_DATA = "sse_data"
     NDJSON_LINE = "ndjson_line"
     GRPC_MESSAGE = "grpc_message"
+    EVENTSTREAM_MESSAGE = "eventstream_message"
     WEBSOCKET_TEXT = "websocket_text"
     WEBSOCKET_BINARY = "websocket_binary"
     WEBSOCKET_CLOSE = "websocket_close"
@@ -249,20 +250,29 @@ cdef class RawResponse:
 @cython.final
 @cython.freelist(256)
 cdef class StreamChunk:
-    """One frame of a stream: an SSE event, an NDJSON line, a gRPC message, a WebSocket message or the close of a WebSocket.
+    """One frame of a stream: an SSE event, an NDJSON line, a gRPC message, a message of AWS, a WebSocket message or its close.
 
-    `payload` is the frame's content in bytes; `truncated` says that the frame was longer than the budget of one frame. `sequence` counts
-    from 0 for each flow and direction. `event_type`, `event_id` and `retry` are those of an SSE event, None for every other kind.
+    `payload` is the frame's content in bytes; `truncated` says that the frame was longer than the budget of one frame. `complete` is False
+    for such a frame, and for a last SSE event that came without its blank line: it may have been cut anywhere. `sequence` counts from 0 for
+    each flow and direction. `request` is the flow's request; of one whose body is long, memory may be so scarce that it is let go.
+    `event_type` is that of an SSE event or of a message of AWS, `event_id` and `retry` are those of an SSE event; else they are None.
     """
 
     def __init__(self, *_args, **_named):
         raise TypeError("use StreamChunk.build(...) to make a chunk")
 
     @staticmethod
-    def build(bytes payload not None, frame_kind=FrameKind.SSE_DATA, *, bint truncated=False, event_type=None, event_id=None, retry=None,
-              connection_id=None, connection_meta=None, int64_t flow_id=0, str direction="to_client", int64_t sequence=0):
-        """Make a chunk, to test a handler with."""
+    def build(bytes payload not None, frame_kind=FrameKind.SSE_DATA, *, bint truncated=False, complete=None, event_type=None, event_id=None,
+              retry=None, connection_id=None, connection_meta=None, int64_t flow_id=0, RawRequest request=None, str direction="to_client",
+              int64_t sequence=0):
+        """Make a chunk, to test a handler with. It is complete unless it is truncated or `complete` says otherwise."""
         chunk = new_chunk(payload, FrameKind(frame_kind), truncated)
+        if complete is not None:
+            chunk.complete = complete
+        if request is not None:
+            connection_meta = request.connection_meta if connection_meta is None else connection_meta
+            flow_id = flow_id or request.flow_id
+        chunk.request = request
         chunk.event_type = event_type
         chunk.event_id = event_id
         chunk.retry = retry
@@ -273,10 +283,22 @@ cdef class StreamChunk:
         chunk.sequence = sequence
         return chunk
 
+    def __reduce__(self):
+        # a request belongs to its connection, and stays in the process
+        return _chunk_again, (self.payload, self.frame_kind, self.truncated, self.complete, self.event_type, self.event_id, self.retry,
+                              self.connection_id, self.connection_meta, self.flow_id, self.direction, self.sequence)
+
     def __repr__(self):
         event = "" if self.event_type is None else f" event={self.event_type!r}"
-        cut = ", truncated" if self.truncated else ""
+        cut = ", truncated" if self.truncated else "" if self.complete else ", incomplete"
         return f"<StreamChunk {self.frame_kind} #{self.sequence} {self.direction}{event} {len(self.payload)} bytes{cut}>"
+
+
+def _chunk_again(bytes payload, frame_kind, bint truncated, bint complete, event_type, event_id, retry, connection_id, connection_meta,
+                 int64_t flow_id, str direction, int64_t sequence):
+    return StreamChunk.build(payload, frame_kind, truncated=truncated, complete=complete, event_type=event_type, event_id=event_id,
+                             retry=retry, connection_id=connection_id, connection_meta=connection_meta, flow_id=flow_id,
+                             direction=direction, sequence=sequence)
 
 
 cdef int parsed(Head head, bytes text, bint is_request) except -1:
@@ -325,4 +347,5 @@ cdef StreamChunk new_chunk(bytes payload, object frame_kind, bint truncated):
     chunk.payload = payload
     chunk.frame_kind = frame_kind
     chunk.truncated = truncated
+    chunk.complete = not truncated
     return chunk

@@ -5,3 +5,7 @@ from soth_mitm._dataplane.frames import Framer
 @final
 class NdjsonFramer(Framer):
     def __new__(cls, budget: int) -> NdjsonFramer: ...
+
+@final
+class JsonSeqFramer(Framer):
+    def __new__(cls, budget: int) -> JsonSeqFramer: ...

@@ -1,4 +1,8 @@
-"""Cut newline-delimited JSON into lines. What is in a line is not looked at: a chunk's payload is the line without its LF or CRLF."""
+"""Cut newline-delimited JSON into lines, and JSON text sequences (RFC 7464) into texts.
+
+What is in a line is not looked at: a chunk's payload is the line without its LF or CRLF. A text of a sequence may have line feeds in it, so
+its brackets and strings are counted: it ends at a line feed behind all of them, or where the next one begins.
+"""
 
 import cython
 
@@ -15,6 +19,7 @@ from soth_mitm._dataplane.messages import FrameKind
 cdef enum:
     CR = 13
     LF = 10
+    RS = 30
     # beyond the budget a line may have its CR, and one more byte shows that it is too long
     LINE_SLACK = 2
 
@@ -23,7 +28,7 @@ cdef inline bint is_blank(const char* line, Py_ssize_t length) noexcept nogil:
     """Tell whether there is nothing but JSON's white space (RFC 8259 section 2)."""
     cdef Py_ssize_t at
     for at in range(length):
-        if line[at] != b" " and line[at] != b"\t" and line[at] != b"\r":
+        if line[at] != b" " and line[at] != b"\t" and line[at] != b"\r" and line[at] != LF:
             return False
     return True
 
@@ -74,4 +79,70 @@ cdef class NdjsonFramer(Framer):
         if line[length - 1] == CR:
             length -= 1
         out.append(new_chunk(PyBytes_FromStringAndSize(line, min(length, self.budget)), self.kind, length > self.budget))
+        return 0
+
+
+@cython.final
+cdef class JsonSeqFramer(Framer):
+    """Framer of the texts of a JSON text sequence; white space around a text is left out."""
+
+    def __cinit__(self, budget):
+        self.kind = FrameKind.NDJSON_LINE
+        self.text = bytearray()
+
+    cdef int feed(self, const char* data, Py_ssize_t length, list out) except -1:
+        cdef Py_ssize_t at, start = 0
+        cdef char byte
+        for at in range(length):
+            byte = data[at]
+            if byte == RS or (byte == LF and self.begun and self.depth <= 0 and not self.in_string):
+                self.keep(data + start, at - start)
+                start = at + 1
+                self.end_text(out)
+            elif self.in_string:
+                if self.escaped or byte == c"\\":
+                    self.escaped = not self.escaped
+                elif byte == c'"':
+                    self.in_string = False
+            elif byte == c'"':
+                self.in_string = self.begun = True
+            elif byte == c"{" or byte == c"[":
+                self.depth += 1
+                self.begun = True
+            elif byte == c"}" or byte == c"]":
+                self.depth -= 1
+                self.begun = True
+            elif byte != c" " and byte != c"\t" and byte != c"\r" and byte != LF:
+                self.begun = True
+        return self.keep(data + start, length - start)
+
+    cdef Py_ssize_t unfinished(self) noexcept:
+        return PyByteArray_GET_SIZE(self.text)
+
+    cdef int finish(self, list out) except -1:
+        return self.end_text(out)
+
+    cdef int keep(self, const char* data, Py_ssize_t length) except -1:
+        if PyByteArray_GET_SIZE(self.text) == 0:
+            while length > 0 and is_blank(data, 1):
+                data += 1
+                length -= 1
+        cdef Py_ssize_t room = self.budget - PyByteArray_GET_SIZE(self.text)
+        if length > room:
+            self.truncated = self.truncated or not is_blank(data + room, length - room)
+            length = room
+        return append_bytes(self.text, data, length)
+
+    cdef int end_text(self, list out) except -1:
+        cdef Py_ssize_t length = PyByteArray_GET_SIZE(self.text)
+        cdef const char* text = PyByteArray_AS_STRING(self.text)
+        cdef bint truncated = self.truncated
+        self.truncated = False
+        self.depth = 0
+        self.in_string = self.escaped = self.begun = False
+        while length > 0 and is_blank(text + length - 1, 1) and not truncated:
+            length -= 1
+        if length > 0:
+            out.append(new_chunk(PyBytes_FromStringAndSize(text, length), self.kind, truncated))
+        PyByteArray_Resize(self.text, 0)
         return 0

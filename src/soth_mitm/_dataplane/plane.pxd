@@ -61,6 +61,7 @@ cdef class Plane:
     cdef public object observer                # observer.flow(...), told of each flow; None: nobody wants to know
     cdef public object meant_to_block          # meant_to_block(exception): on_request failed in making a block
     cdef public object on_ignored_block        # called with the request when monitor mode passes over a block
+    cdef public dict stream_types              # streams.types: media types in lower case, each a Stream; None: there are none
     cdef public bint strip_alt_svc             # interception.strip_alt_svc
     cdef public bint draining                  # answers carry Connection: close
 

@@ -51,6 +51,7 @@ class Plane:
     observer: Any
     meant_to_block: Any
     on_ignored_block: Any
+    stream_types: dict[bytes, int] | None
     strip_alt_svc: bool
     draining: bool
     read_ahead: int

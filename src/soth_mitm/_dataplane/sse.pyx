@@ -89,7 +89,24 @@ cdef class SseFramer(Framer):
         return PyByteArray_GET_SIZE(self.line) + PyByteArray_GET_SIZE(self.data)
 
     cdef int finish(self, list out) except -1:
-        # An event without its blank line is not dispatched: it may have been cut anywhere
+        """Deliver an event that came without its blank line, as incomplete: it may have been cut, and models say there what they cost.
+
+        Of a line without its end only data is of use: half an id or a type would be another one.
+        """
+        cdef Py_ssize_t length = PyByteArray_GET_SIZE(self.line)
+        cdef Py_ssize_t before = len(out)
+        self.held = view_of(NULL, 0)
+        if self.first_line and self.line[:3] == b"\xEF\xBB\xBF":
+            self.line = self.line[3:]
+            length -= 3
+        if length >= 5 and memcmp(PyByteArray_AS_STRING(self.line), b"data:", 5) == 0:
+            self.first_line = False
+            self.end_line(PyByteArray_AS_STRING(self.line), length, out)
+        self.copy_held()
+        PyByteArray_Resize(self.line, 0)
+        self.dispatch(out)
+        if len(out) > before:
+            (<StreamChunk>out[before]).complete = False
         return 0
 
     cdef int keep_partial(self, const char* data, Py_ssize_t length) except -1:

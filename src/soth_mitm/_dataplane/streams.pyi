@@ -1,1 +1,1 @@
-
+STREAMS: dict[str, int]

@@ -1,19 +1,36 @@
 """Which bodies are streams: event streams, lines of JSON, gRPC messages. Decided by the media type, for requests and responses alike."""
 
+from soth_mitm._dataplane.eventstream cimport EventStreamFramer
 from soth_mitm._dataplane.frames cimport Framer
 from soth_mitm._dataplane.grpc cimport GrpcFramer
 from soth_mitm._dataplane.head cimport FIELD_CONTENT_TYPE, Head
-from soth_mitm._dataplane.ndjson cimport NdjsonFramer
+from soth_mitm._dataplane.ndjson cimport JsonSeqFramer, NdjsonFramer
 from soth_mitm._dataplane.scan cimport soth_equals_lower
 from soth_mitm._dataplane.sse cimport SseFramer
 from soth_mitm._dataplane.view cimport View, view_bytes
+
+# What `streams.types` calls them
+STREAMS = {
+    "sse": STREAM_SSE,
+    "ndjson": STREAM_NDJSON,
+    "json_seq": STREAM_JSON_SEQ,
+    "eventstream": STREAM_EVENTSTREAM,
+    "grpc": STREAM_GRPC,
+    "grpc_web": STREAM_GRPC_WEB,
+    "grpc_web_text": STREAM_GRPC_WEB_TEXT,
+}
 
 
 cdef bint is_type(View value, const char* name, Py_ssize_t length) noexcept:
     return value.len == length and soth_equals_lower(value.ptr, name, length)
 
 
-cdef Stream stream_of(Head head) noexcept:
+cdef bint is_type_with_suffix(View value, const char* name, Py_ssize_t length) noexcept:
+    """Tell whether it is this type, by itself or with a format behind a plus."""
+    return value.len >= length and soth_equals_lower(value.ptr, name, length) and (value.len == length or value.ptr[length] == b"+")
+
+
+cdef int stream_of(Head head, dict types) except -1:
     cdef int index = head.find_known(FIELD_CONTENT_TYPE)
     cdef View value
     cdef Py_ssize_t end = 0
@@ -23,23 +40,40 @@ cdef Stream stream_of(Head head) noexcept:
     while end < value.len and value.ptr[end] != b";" and value.ptr[end] != b" " and value.ptr[end] != b"\t":
         end += 1
     value.len = end
+    if types is not None:
+        found = types.get(view_bytes(value).lower())
+        if found is not None:
+            return found
     if is_type(value, b"text/event-stream", 17):
         return STREAM_SSE
-    if is_type(value, b"application/x-ndjson", 20) or is_type(value, b"application/jsonl", 17):
+    if value.len < 16 or not soth_equals_lower(value.ptr, b"application/", 12):
+        return STREAM_NONE
+    if (is_type(value, b"application/x-ndjson", 20) or is_type(value, b"application/jsonl", 17)
+            or is_type(value, b"application/stream+json", 23)):
         return STREAM_NDJSON
-    if value.len >= 16 and soth_equals_lower(value.ptr, b"application/grpc", 16) and (value.len == 16 or value.ptr[16] == b"+"):
+    if is_type_with_suffix(value, b"application/grpc", 16):
         return STREAM_GRPC
-    return STREAM_NONE
+    if is_type_with_suffix(value, b"application/grpc-web", 20):
+        return STREAM_GRPC_WEB
+    if is_type_with_suffix(value, b"application/grpc-web-text", 25):
+        return STREAM_GRPC_WEB_TEXT
+    if is_type(value, b"application/json-seq", 20):
+        return STREAM_JSON_SEQ
+    return STREAM_EVENTSTREAM if is_type(value, b"application/vnd.amazon.eventstream", 34) else STREAM_NONE
 
 
-cdef Framer framer_of(Stream stream, Head head, Py_ssize_t budget):
+cdef Framer framer_of(int stream, Head head, Py_ssize_t budget):
     cdef int index
     cdef bytes encoding = b""
     if stream == STREAM_SSE:
         return SseFramer(budget)
     if stream == STREAM_NDJSON:
         return NdjsonFramer(budget)
+    if stream == STREAM_JSON_SEQ:
+        return JsonSeqFramer(budget)
+    if stream == STREAM_EVENTSTREAM:
+        return EventStreamFramer(budget)
     index = head.find(b"grpc-encoding", 13)
     if index >= 0:
         encoding = view_bytes(head.span(head.fields[index].value, head.fields[index].value_len))
-    return GrpcFramer(budget, encoding)
+    return GrpcFramer(budget, encoding, stream == STREAM_GRPC_WEB, stream == STREAM_GRPC_WEB_TEXT)

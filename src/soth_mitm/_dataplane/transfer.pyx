@@ -59,26 +59,56 @@ cdef bint send_collected(Flow flow, Endpoint target) except -1:
             target.arena.give_block(block, BLOCK_SIZE)
 
 
+cdef bint show_collected(Flow flow, Endpoint target) except -1:
+    """Push frames of what was sent on, as many as one turn of the loop may; true when they are all that it has."""
+    cdef bint is_all = False
+    if not flow.is_paced:
+        is_all = flow.see_collected()
+        if flow.up.found:
+            # traffic first, then the handler
+            target.flush()
+            flow.push_frames(flow.up)
+    return is_all and not flow.ended
+
+
 cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1:
     cdef Body* body = &flow.request_body
     cdef const char* data = source.inbox.data()
     cdef Py_ssize_t size = source.inbox.size(), total = 0, count
     cdef View payload, trailers
     cdef bint copying = flow.payload is not None
-    cdef bint over
+    cdef bint over, sent, full = False
+    cdef Py_ssize_t length
     cdef Moved moved
     if flow.collected is not None:
-        if not send_collected(flow, target):
+        sent = send_collected(flow, target)
+        if flow.up is not None and not show_collected(flow, target):
+            # a handler that is behind is waited for, and others have their turn
+            return MOVED_SOME if flow.ended or flow.is_paced else MOVED_MORE
+        if not sent:
             return MOVED_SOME
         if body.state != BODY_DONE or not flow.is_repeatable() or flow.response is not None:
             flow.forget_collected()
+    if flow.up is not None:
+        flow.frame_decoded(flow.up)
     while total < size:
-        count = body_next(body, data + total, size - total, &payload, &trailers)
+        length = size - total
+        if flow.up is not None and flow.up.framer is not None:
+            if flow.has_enough_of(flow.up):
+                full = True
+                break
+            length = min(length, <Py_ssize_t>FRAMED_AT_ONCE)
+        count = body_next(body, data + total, length, &payload, &trailers)
+        if count == 0 and length < size - total:
+            # a line or a trailer section that is longer
+            count = body_next(body, data + total, size - total, &payload, &trailers)
         if count <= 0:
             break
         total += count
         if copying and payload.len:
             flow.keep_payload(payload)
+        if flow.up is not None:
+            flow.see_frames(flow.up, payload)
         if trailers.len:
             flow.request_trailers = view_bytes(trailers)
     over = flow.bounded and body.payload_total > flow.plane.body_limit
@@ -91,7 +121,15 @@ cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1:
     if over:
         return MOVED_OVER
     moved = verdict(body)
-    if moved == MOVED_SOME and copying:
+    if flow.up is not None:
+        if flow.up.found:
+            target.flush()
+            flow.push_frames(flow.up)
+        if moved != MOVED_NONSENSE and (flow.up.decoded is not None or (full and moved == MOVED_SOME)):
+            return MOVED_SOME if flow.ended else MOVED_MORE
+        if moved == MOVED_ALL:
+            flow.end_upload()
+    if moved == MOVED_SOME and (copying or flow.up is not None):
         flow.grow(False)
     return moved
 
@@ -101,18 +139,18 @@ cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1:
     cdef const char* data = source.inbox.data()
     cdef Py_ssize_t size = source.inbox.size(), total = 0, sent = 0, relayed = 0, count, length
     cdef View payload, trailers
-    cdef bint seeing = flow.copy is not None or flow.framer is not None
+    cdef bint seeing = flow.copy is not None or flow.down is not None
     cdef int pieces = 0
     cdef bint full = False
     cdef Moved moved
-    if flow.decoded is not None:
-        flow.frame_decoded()
+    if flow.down is not None:
+        flow.frame_decoded(flow.down)
     while total < size:
-        if flow.decoded is not None or pieces == MOST_PIECES or flow.has_many_frames():
+        if pieces == MOST_PIECES or flow.has_enough_of(flow.down):
             full = True
             break
         length = size - total
-        if flow.framer is not None and length > FRAMED_AT_ONCE:
+        if flow.down is not None and flow.down.framer is not None and length > FRAMED_AT_ONCE:
             length = FRAMED_AT_ONCE
         count = body_next(body, data + total, length, &payload, &trailers)
         if count == 0 and length < size - total:
@@ -140,12 +178,13 @@ cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1:
         flow.plane.counters.bytes_from_upstreams += total
         flow.plane.counters.bytes_to_clients += relayed
         source.inbox.consume(total)
-    if flow.frames:
+    if flow.down is not None and flow.down.found:
         # traffic first, then the handler
         target.flush()
-        flow.push_frames()
+        flow.push_frames(flow.down)
     moved = verdict(body)
-    if moved != MOVED_NONSENSE and (flow.decoded is not None or (full and moved == MOVED_SOME)):
+    if moved != MOVED_NONSENSE and (
+            (flow.down is not None and flow.down.decoded is not None) or (full and moved == MOVED_SOME)):
         return MOVED_MORE
     if moved == MOVED_SOME and seeing:
         flow.grow(False)

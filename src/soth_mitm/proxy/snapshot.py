@@ -7,8 +7,10 @@ from soth_mitm._dataplane.deadline import DeadlineQueue
 from soth_mitm._dataplane.hooks import HookCounts
 from soth_mitm._dataplane.messages import RawRequest
 from soth_mitm._dataplane.plane import Counters, Plane
+from soth_mitm._dataplane.streams import STREAMS
 from soth_mitm.config import MitmConfig
 from soth_mitm.config_derived import derive_flow_runtime
+from soth_mitm.config_sections import parse_stream_type
 from soth_mitm.decision import HandlerDecision, meant_to_block
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import Observation
@@ -28,6 +30,12 @@ SETTLING_MILLISECONDS = 20
 HOOK_END_SECONDS = 1.0
 # How long idle upstream connections beyond connection_pool.max_idle_per_host are kept for the next wave of requests.
 SURPLUS_MILLISECONDS = 1000
+
+
+def stream_types(entries: list[str]) -> dict[bytes, int] | None:
+    """Return `streams.types` as the data plane asks it."""
+    pairs = [parse_stream_type(entry) for entry in entries]
+    return {media_type.encode(): STREAMS[framer] for media_type, framer in pairs} or None
 
 
 class Snapshot:
@@ -74,6 +82,7 @@ class Snapshot:
             reject_overflow=config.body.overflow == "reject",
             refuse_incomplete=config.body.incomplete == "refuse",
             retry=config.upstream.retry_on_failure,
+            stream_types=stream_types(config.streams.types),
             strip_alt_svc=config.interception.strip_alt_svc,
             decision_type=HandlerDecision,
             allow=HandlerDecision.ALLOW,
