@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from soth_mitm._dataplane.streams import STREAMS
 from soth_mitm.config import MitmConfig
 from soth_mitm.config_derived import derive_flow_runtime
 from soth_mitm.config_schema import Kind, Spec, sections, specs
+from soth_mitm.config_sections import STREAM_FRAMERS, parse_stream_type
 from soth_mitm.errors import InvalidConfigError
 
 SPECS = specs(MitmConfig)
@@ -25,6 +27,7 @@ REFUSED_TEXT = {
     "interception.must_intercept": ("api.example.com:0", "not within 1..65535"),
     "upstream.ciphers": ("", "is no OpenSSL cipher string"),
     "upstream.connect_to": ("api.example.com:443", "has no `=`"),
+    "streams.types": ("application/x-lines=lines", "does not end in `=` and one of sse, ndjson"),
     "upstream.denied_addresses": ("metadatas", "is neither an address nor a network"),
     "upstream.allowed_addresses": ("10.0.0.1/8", "has bits set behind its prefix; write `10.0.0.0/8`"),
     "upstream.client_cert_path": ("2001:db8::1:443", "without brackets"),
@@ -304,3 +307,11 @@ def test_incomplete_bodies_cannot_be_refused_where_none_is_collected() -> None:
     assert refused.value.key == "body.incomplete"
     config.body.buffer_request_bodies = True
     config.validate()
+
+
+def test_a_stream_type_is_a_media_type_and_a_framer() -> None:
+    assert parse_stream_type(" Application/Vnd.X+lines = NDJSON") == ("application/vnd.x+lines", "ndjson")
+    assert set(STREAM_FRAMERS) == set(STREAMS)
+    for entry in ("application/x", "=ndjson", "text=ndjson", "text/x; a=b=ndjson", "text/x=", "a/b/c=sse"):
+        with pytest.raises(ValueError, match=r"media type|does not end in"):
+            parse_stream_type(entry)

@@ -16,6 +16,7 @@ cdef class Decoder:
     cdef readonly Py_ssize_t produced
     cdef readonly str error        # None while all is well
     cdef readonly bint overflow    # the error is that the limit was reached; all up to the limit has been given out
+    cdef bint too_long             # the error is that the limit was reached, in the end or between two codings
 
     cdef int run(self, Py_ssize_t index, bytes data, list out) except -1
     cdef int give(self, bytes piece, list out) except -1
@@ -27,6 +28,9 @@ cdef class Decoder:
 # `error` is set. `per_feed`: the limit holds for each feed by itself, which is what a stream without an end wants. `exact`: what servers
 # read in different ways is an error, which is what a decision wants.
 cpdef Decoder decoder_for(bytes content_encoding, Py_ssize_t limit, bint per_feed=*, bint exact=*)
+
+# What a decoder made of a whole body, in the form of decode_body
+cdef tuple result_of(Decoder decoder, bytes decoded, bytes body, bint cut)
 
 # A whole body: (decoded, None), or (body, reason) when it cannot be decoded within `limit`. `cut`: the body is known to be incomplete, and
 # what is there is decoded without complaint about the rest.

@@ -244,6 +244,7 @@ cdef class Decoder:
                     # Content that cannot be compressed grows a little in each coding
                     if stage.produced > self.limit + self.limit // 64 + PIECE:
                         self.error = f"the body with {stage.coding} removed is longer than {self.limit} bytes"
+                        self.too_long = True
                         return 0
                     self.run(index + 1, piece, out)
             if self.error is not None or not stage.pending:
@@ -253,7 +254,7 @@ cdef class Decoder:
         """Append decoded bytes, as far as the limit allows."""
         if len(piece) > self.allowance:
             self.error = f"the decoded body is longer than {self.limit} bytes"
-            self.overflow = True
+            self.overflow = self.too_long = True
             piece = piece[:self.allowance]
         self.allowance -= len(piece)
         self.produced += len(piece)
@@ -322,7 +323,10 @@ cpdef tuple decode_body(bytes content_encoding, bytes body, Py_ssize_t limit, bi
     cdef Decoder decoder = decoder_for(content_encoding, limit, False, exact)
     if decoder is None:
         return body, None
-    cdef bytes decoded = decoder.feed(body)
+    return result_of(decoder, decoder.feed(body), body, cut)
+
+
+cdef tuple result_of(Decoder decoder, bytes decoded, bytes body, bint cut):
     if not cut:
         decoder.finish()
     if decoder.error is not None:

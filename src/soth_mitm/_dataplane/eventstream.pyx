@@ -10,7 +10,7 @@ from zlib import crc32
 import cython
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 
 from soth_mitm._dataplane.frames cimport Framer, append_bytes
@@ -24,13 +24,11 @@ cdef enum:
     TYPE_STRING = 7
     TYPE_END = 10
 
-
 # What a header's value of each type takes; of bytes and strings their length
-cdef int SIZES[TYPE_END]
-SIZES[:] = [0, 0, 1, 2, 4, 8, 2, 2, 8, 16]
+_SIZES = b"\x00\x00\x01\x02\x04\x08\x02\x02\x08\x10"
 
 # By which name a message says what it is, the first of them that it has
-NAMES = (b":event-type", b":exception-type", b":error-code")
+_NAMES = (b":event-type", b":exception-type", b":error-code")
 
 
 cdef inline uint32_t number(const char* bytes_of_it) noexcept nogil:
@@ -115,6 +113,8 @@ cdef class EventStreamFramer(Framer):
         """Return what the headers call the message, None when they do not; headers that break the format are counted."""
         cdef Py_ssize_t size
         cdef uint8_t kind
+        cdef bytes table = _SIZES
+        cdef const uint8_t* sizes = <const uint8_t*>PyBytes_AS_STRING(table)
         cdef dict found = {}
         while at < end:
             size = <uint8_t>at[0]
@@ -123,22 +123,22 @@ cdef class EventStreamFramer(Framer):
             name = at[1:1 + size]
             kind = <uint8_t>at[1 + size]
             at += size + 2
-            if kind >= TYPE_END or end - at < SIZES[kind]:
+            size = 0 if kind >= TYPE_END else sizes[kind]
+            if kind >= TYPE_END or end - at < size:
                 at = NULL
                 break
-            size = SIZES[kind]
             if kind == TYPE_BYTES or kind == TYPE_STRING:
                 size = (<uint8_t>at[0] << 8) | <uint8_t>at[1]
                 at += 2
                 if end - at < size:
                     at = NULL
                     break
-            if kind == TYPE_STRING and name in NAMES:
+            if kind == TYPE_STRING and name in _NAMES:
                 found.setdefault(name, at[:size].decode("utf-8", "replace"))
             at += size
         if at != end:
             self.error_count += 1
-        for name in NAMES:
+        for name in _NAMES:
             if name in found:
                 return found[name]
         return None

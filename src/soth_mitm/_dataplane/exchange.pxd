@@ -29,6 +29,7 @@ cdef class Exchange(Responding):
     cdef int ask_connect(self) except -1
     cdef int take_route(self, object answer, object error) except -1       # after on_connect
     cdef int collect(self) except -1
+    cdef int ask(self) except -1
     cdef int refuse_unseen(self) except -1     # 1: answered, since the handler would not see the whole body
     cdef int decided(self, object decision) except -1
     cdef int allowed(self) except -1

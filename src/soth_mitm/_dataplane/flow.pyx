@@ -382,6 +382,9 @@ cdef class Flow(Party):
         cdef Collected collected = self.collected
         if collected is None or not collected.is_sent():
             return 0
+        if self.up is not None and self.up.framer is not None and self.up_at < collected.content.size and not self.ended:
+            # its messages are still to be shown
+            return 0
         self.collected = None
         if self.hooks.on_response is not None or self.hooks.on_stream_chunk is not None:
             # the content is what is shown

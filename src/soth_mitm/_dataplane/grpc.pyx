@@ -20,7 +20,7 @@ from soth_mitm._dataplane.messages cimport new_chunk
 from soth_mitm._dataplane.messages import FrameKind
 
 # RFC 9110 section 5.6.2
-TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 cdef inline Py_ssize_t message_length(const char* prefix) noexcept nogil:
@@ -167,7 +167,7 @@ cdef class GrpcFramer(Framer):
         cdef list lines = []
         for line in [] if truncated else block.split(b"\r\n"):
             name, colon, value = line.partition(b":")
-            if colon and name and not name.translate(None, TOKEN) and b"\n" not in value and b"\r" not in value:
+            if colon and name and not name.translate(None, _TOKEN) and b"\n" not in value and b"\r" not in value:
                 lines.append(line + b"\r\n")
             elif line:
                 self.error_count += 1

@@ -29,6 +29,10 @@ cdef class RawRequest:
     cdef str _decode_error
 
     cdef int decode(self) except -1
+    # What decode() does apart from the loop, where more than `most` bytes go in or come out: the arguments for decode_body(). None: it is
+    # done, or there is nothing to do
+    cdef tuple decode_little(self, Py_ssize_t most)
+    cdef int decoded(self, tuple result) except -1
 
 
 cdef class RawResponse:

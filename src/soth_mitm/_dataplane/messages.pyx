@@ -12,7 +12,7 @@ import cython
 
 from libc.stdint cimport int64_t
 
-from soth_mitm._dataplane.decode cimport decode_body
+from soth_mitm._dataplane.decode cimport Decoder, decode_body, decoder_for, result_of
 from soth_mitm._dataplane.head cimport Head, head_error_text, parse_request_head, parse_response_head
 from soth_mitm._dataplane.headers cimport (
     block_of,
@@ -89,6 +89,28 @@ cdef class RawRequest:
             self._body, self._decode_error = decode_body(content_encoding_of(self.head), self.raw_body, self.decode_limit,
                                                          self.body_truncated or not self.body_complete, True)
             self.decoded_from = self.raw_body
+        return 0
+
+    cdef tuple decode_little(self, Py_ssize_t most):
+        cdef bytes encoding = content_encoding_of(self.head)
+        cdef bint cut = self.body_truncated or not self.body_complete
+        cdef Decoder decoder
+        cdef bytes content
+        if encoding is None or not self.raw_body or self.decode_limit <= most:
+            return None
+        decoder = decoder_for(encoding, most, False, True)
+        if decoder is None:
+            return None
+        if len(self.raw_body) <= most or decoder.error is not None:
+            content = decoder.feed(self.raw_body)
+            if not decoder.too_long:
+                self.decoded(result_of(decoder, content, self.raw_body, cut))
+                return None
+        return encoding, self.raw_body, self.decode_limit, cut, True
+
+    cdef int decoded(self, tuple result) except -1:
+        self._body, self._decode_error = result
+        self.decoded_from = self.raw_body
         return 0
 
     @property

@@ -52,6 +52,7 @@ class Plane:
     meant_to_block: Any
     on_ignored_block: Any
     stream_types: dict[bytes, int] | None
+    decode_apart: Any
     strip_alt_svc: bool
     draining: bool
     read_ahead: int

@@ -118,6 +118,7 @@ class Service:
         self._leaves_minted_before = 0
         # one thread: many new names at a time are not to take the interpreter from the traffic
         self._minting = Threads(1, "soth-mitm leaf")
+        self._decoding = Threads(1, "soth-mitm decoding")
         self._generations = [self._generation(config, policy)]
 
     def _leaf_store(self, config: MitmConfig) -> LeafStore:
@@ -125,7 +126,16 @@ class Service:
 
     def _generation(self, config: MitmConfig, policy: Policy) -> Generation:
         snapshot = Snapshot(
-            config, policy, self._handler, self._loop, self.arena, self._counters, self._hook_counts, self._reports, self._observation
+            config,
+            policy,
+            self._handler,
+            self._loop,
+            self.arena,
+            self._counters,
+            self._hook_counts,
+            self._reports,
+            self._observation,
+            self._decoding,
         )
         return Generation(
             snapshot, self._leaves, self._minting, self.lookup, self.arena, self._tally, self.learning, self._listener.is_ours
@@ -323,6 +333,7 @@ class Service:
                 self._observation.tell()
             self.lookup.close()
             self._minting.close()
+            self._decoding.close()
         finally:
             self._over.set()
             if self.on_over is not None:

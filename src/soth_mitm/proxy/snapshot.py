@@ -1,9 +1,13 @@
 """One configuration as connections use it: those that began under it keep it, whatever is reloaded."""
 
 import asyncio
+import functools
+from collections.abc import Callable
+from concurrent.futures import Executor
 
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.deadline import DeadlineQueue
+from soth_mitm._dataplane.decode import decode_body
 from soth_mitm._dataplane.hooks import HookCounts
 from soth_mitm._dataplane.messages import RawRequest
 from soth_mitm._dataplane.plane import Counters, Plane
@@ -52,7 +56,9 @@ class Snapshot:
         hook_counts: HookCounts,
         reports: HandlerReports,
         observation: Observation | None = None,
+        decoding: Executor | None = None,
     ) -> None:
+        """`decoding` is where long request bodies are decoded; without it that holds the loop."""
         self.config = config
         self.policy = policy
         self.calls = HandlerCalls(handler, config, loop, hook_counts, reports)
@@ -82,6 +88,7 @@ class Snapshot:
             reject_overflow=config.body.overflow == "reject",
             refuse_incomplete=config.body.incomplete == "refuse",
             retry=config.upstream.retry_on_failure,
+            decode_apart=None if decoding is None else functools.partial(self._decode_apart, decoding),
             stream_types=stream_types(config.streams.types),
             strip_alt_svc=config.interception.strip_alt_svc,
             decision_type=HandlerDecision,
@@ -113,6 +120,13 @@ class Snapshot:
         if queue is None:
             queue = self._deadlines[milliseconds] = DeadlineQueue(self.loop.call_later, milliseconds / 1000)
         return queue
+
+    def _decode_apart(self, decoding: Executor, arguments: tuple[bytes, bytes, int, bool, bool], done: Callable[[object], object]) -> None:
+        def decoded(future: asyncio.Future[tuple[bytes, str | None]]) -> None:
+            # what was cancelled or failed here is decoded where it is looked at, and fails there
+            done(None if future.cancelled() or future.exception() is not None else future.result())
+
+        self.loop.run_in_executor(decoding, decode_body, *arguments).add_done_callback(decoded)
 
     def warn_once(self, message: str) -> None:
         """Log a warning that a proxy gives once in its life, however often it is reloaded."""
