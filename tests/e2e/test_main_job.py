@@ -49,7 +49,10 @@ class TestPolicy:
         assert request.connection_meta.target == ("localhost", origin.port)
         assert request.connection_meta.process_info.pid is not None
         assert request.connection_meta.tls_info.version == "TLSv1.3"
-        assert request.connection_meta.tls_info.upstream_version == "TLSv1.3"
+        # nothing is dialled before the decision; the response knows both sides
+        running.handler.wait("on_response")
+        (response,) = running.handler.of("on_response")
+        assert response.connection_meta.tls_info.upstream_version == "TLSv1.3"
 
     def test_an_unlisted_destination_is_tunnelled(self, proxy: ProxyFactory, origin: Origin, origin_ca: TestCA) -> None:
         running = proxy(destinations=("example.test:443",))
