@@ -465,4 +465,5 @@ class TestExpectContinue:
         wire = head(self.FIELDS, version="1.0") + b"hello"
         upstream.client.send(wire)
         assert upstream.client.read_answer().status == 200
-        upstream.expect(wire)
+        # it goes up as a request of our own version, which does not ask either
+        upstream.expect(wire.replace(b"HTTP/1.0", b"HTTP/1.1").replace(b"Expect: 100-continue\r\n", b""))
