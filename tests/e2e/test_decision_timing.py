@@ -466,4 +466,4 @@ class TestExpectContinue:
         upstream.client.send(wire)
         assert upstream.client.read_answer().status == 200
         # it goes up as a request of our own version, which does not ask either
-        upstream.expect(wire.replace(b"HTTP/1.0", b"HTTP/1.1").replace(b"Expect: 100-continue\r\n", b""))
+        upstream.expect(wire.replace(b"HTTP/1.0", b"HTTP/1.1").replace(b"Expect: 100-Continue\r\n", b""))
