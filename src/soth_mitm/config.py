@@ -229,7 +229,7 @@ class MitmConfig(Struct, kw_only=True):
                 raise InvalidConfigError(name, "is not in effect in this build, and would be relied on; leave it out")
         if self.preset == "strict":
             upstream = self.upstream
-            verify_strict(self, upstream.allowed_addresses, upstream.insecure_destinations, upstream.connect_to)
+            verify_strict(self, upstream.allowed_addresses, upstream.connect_to)
         if not self.interception.destinations:
             raise InvalidConfigError("interception.destinations", "is empty; name what to intercept, such as `api.example.com:443`")
         for given, missing in (("ca_cert_path", "ca_key_path"), ("ca_key_path", "ca_cert_path")):

@@ -5,7 +5,7 @@ key is written: whoever reads `preset = "strict"` need not read on. To open one 
 keys down; docs/enforcement.md has them to copy.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -39,16 +39,8 @@ def tighten(tree: msgspec.Struct) -> None:
             spec.write(tree, list(value) if isinstance(value, list) else value)
 
 
-def verify_strict(
-    tree: msgspec.Struct, allowed_addresses: Iterable[str], insecure_destinations: Sequence[str], connect_to: Iterable[str]
-) -> None:
+def verify_strict(tree: msgspec.Struct, allowed_addresses: Iterable[str], connect_to: Iterable[str]) -> None:
     """Raise `InvalidConfigError` with the first key that opens what the preset closes."""
-    if insecure_destinations:
-        raise InvalidConfigError(
-            "upstream.insecure_destinations",
-            'is not empty, which `preset = "strict"` does not allow; leave it out, or leave the preset out and write its keys one by one '
-            "(docs/enforcement.md)",
-        )
     for text in connect_to:
         if parse_redirect(text)[1].is_exposed:
             raise InvalidConfigError(

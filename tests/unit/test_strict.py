@@ -139,15 +139,6 @@ def test_addresses_stay_denied_whatever_else_is_listed() -> None:
         config.validate()
 
 
-def test_verification_is_not_opened_by_a_list_either() -> None:
-    config = made_in_code()
-    config.upstream.insecure_destinations = ["staging.example.com:443"]
-    with pytest.raises(
-        InvalidConfigError, match=r"^upstream\.insecure_destinations: is not empty, which `preset = \"strict\"` does not allow"
-    ):
-        config.validate()
-
-
 @pytest.mark.parametrize(
     ("place", "allowed"),
     [
