@@ -275,8 +275,12 @@ class TestBodies:
         with connected(running, server) as client:
             client.send(GET.replace(b"/bytes/3", b"/hang"))
             client.read_until(b"half")
-            with pytest.raises(OSError):
-                client.read_to_end()
+            if server.url().startswith("https") or head == b"\r\nhalf":
+                with pytest.raises(OSError):
+                    client.read_to_end()
+            else:
+                # the framing shows that more was to come
+                assert client.read_to_end() == head.partition(b"half")[2]
         server.wait_closed(1)
         running.wait_idle()
         metrics = running.metrics()
