@@ -33,7 +33,7 @@ class ConnectDecision:
     @staticmethod
     @checked
     def block(reason: str, status: int = 403) -> "ConnectDecision":
-        """Refuse the destination: the client is answered `status`, 400 to 599, with `reason` as the body.
+        """Refuse the destination: the client is answered `status`, 400 to 599, with `reason` as a line of text.
 
         `DecisionValueError` and `DecisionTypeError` say what is wrong, where the mistake is made; raised out of `on_connect` they block.
         """

@@ -185,7 +185,7 @@ def read_refusal(client: WireClient, sample: Sample) -> None:
     assert (answer.status, answer.get("connection")) == (status, "close")
     if sample.name in OTHERWORDS and not isinstance(client.socket, ssl.SSLSocket):
         reason = OTHERWORDS[sample.name]
-    assert (answer.text, answer.get("content-length")) == (reason, str(len(reason)))
+    assert (answer.text, answer.get("content-length")) == (f"{reason}\n", str(len(reason) + 1))
     assert client.read_to_end() == b""
 
 

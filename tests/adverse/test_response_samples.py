@@ -131,7 +131,7 @@ def test_a_bad_head_is_answered_502(stage: Stage, sample: Sample, way: str, feed
         stage.ask(client, way, version=version)
         answer = client.read_answer()
         assert answer.status == 502
-        assert answer.text == "the upstream's response is malformed: " + sample.verdict["refused"].removeprefix("502 ")
+        assert answer.text == "the upstream's response is malformed: " + sample.verdict["refused"].removeprefix("502 ") + "\n"
         assert {name for name, _ in answer.headers} <= {"Content-Type", "Content-Length", "Connection"}
         if version == "1.0":
             assert client.read_to_end() == b""

@@ -50,12 +50,12 @@ def test_the_client_reads_why(proxy: ProxyFactory, origin: Origin, origin_ca: Te
         where = f"{HOST if fault.name == HOST else '127.0.0.1'}:{upstream.port}"
         assert where in answer.text and "TLS handshake" in answer.text and fault.words in answer.text, answer.text
         assert fault.name is None or fault.name in answer.text
-        assert answer.text.isprintable()
+        assert answer.text.removesuffix("\n").isprintable()
         running.wait_idle()
         assert (upstream.connections, upstream.requests) == (1, [])
     ((host, error),) = running.handler.of("on_tls_failure")
     assert (host, error.side, error.reason, error.certificate_refused) == (where.partition(":")[0], "upstream", fault.reason, False)
-    assert str(error) == answer.text and error.detail in answer.text and error.__cause__ is not None
+    assert f"{error}\n" == answer.text and error.detail in answer.text and error.__cause__ is not None
     metrics = running.metrics()
     assert (metrics.tls_upstream_failure_count, metrics.upstream_connect_error_count) == (1, 1)
     assert metrics.tls_upstream_failures_by_class == dict.fromkeys(FailureClass, 0) | {fault.reason: 1}

@@ -80,7 +80,7 @@ def test_node(tmp_path: Path, surroundings: dict[str, str]) -> None:
         assert (verdict.state, verdict.reason) == ("green", "")
     else:
         assert verdict.state == "red"
-        assert "it did not go through the proxy: " in verdict.reason and "ENOTFOUND" in verdict.reason
+        assert "it never reached the proxy: " in verdict.reason and "ENOTFOUND" in verdict.reason
         assert verdict.reason.endswith("sent through the proxy by hand it trusts the CA")
         assert "proxy agent" in verdict.remedy
 
@@ -117,6 +117,7 @@ def test_every_way_to_fail(tmp_path: Path, surroundings: dict[str, str]) -> None
         script("cannot-be-built", FETCH, build=("-c", "import sys; sys.exit('error: no linker')"), built="x"),
         script("lacks-a-part", FETCH, requires=("-c", "import no_such_package"), missing="the package no_such_package"),
         script("elsewhere", FETCH, executable="no-such-program"),
+        script("does-not-run", FETCH, version=("-c", "import sys; sys.exit('error: no toolchain is configured')")),
     ]
     verdicts = {verdict.program: verdict for verdict in examine(tmp_path, surroundings, programs)}
     assert {name: verdict.state for name, verdict in verdicts.items() if verdict.state != "red"} == {
@@ -125,9 +126,7 @@ def test_every_way_to_fail(tmp_path: Path, surroundings: dict[str, str]) -> None
         "elsewhere": "absent",
     }
     reasons = {name: verdict.reason for name, verdict in verdicts.items()}
-    assert re.match(
-        "it did not go through the proxy: .*(Name or service not known|nodename|getaddrinfo|resolution)", reasons["past-the-proxy"]
-    )
+    assert re.match("it never reached the proxy: .*(Name or service not known|nodename|getaddrinfo|resolution)", reasons["past-the-proxy"])
     assert reasons["past-the-proxy-quietly"] == "it ended well without asking the proxy for anything"
     assert re.match("it refused the certificate \\(unknown_ca: .*CERTIFICATE_VERIFY_FAILED", reasons["distrusts"])
     assert reasons["fails-later"] == "its request came through, but then: the disk is full"
@@ -135,17 +134,20 @@ def test_every_way_to_fail(tmp_path: Path, surroundings: dict[str, str]) -> None
     assert reasons["cannot-be-built"] == "its test program cannot be built: error: no linker"
     assert "has not the package no_such_package" in reasons["lacks-a-part"]
     assert reasons["elsewhere"] == "`no-such-program` is not on the path"
+    # as rustup's cargo without a toolchain: neither the proxy nor its settings have a part in that
+    assert re.fullmatch("`.* -c .*` fails: error: no toolchain is configured", reasons["does-not-run"])
+    assert verdicts["does-not-run"].remedy == "repair its installation"
     assert all(verdict.remedy for verdict in verdicts.values() if verdict.state == "red")
 
 
 def test_a_program_that_does_not_end(tmp_path: Path, surroundings: dict[str, str]) -> None:
     (verdict,) = examine(tmp_path, surroundings, [script("hangs", "import threading; threading.Event().wait()")], seconds=1)
-    assert (verdict.state, verdict.reason) == ("red", "it did not go through the proxy: no end within 1 s")
+    assert (verdict.state, verdict.reason) == ("red", "it never reached the proxy: no end within 1 s")
 
 
 def test_a_users_no_proxy_is_found_out(tmp_path: Path, surroundings: dict[str, str]) -> None:
     (verdict,) = examine(tmp_path, surroundings | {"NO_PROXY": "soth-mitm.test"}, [script("good", FETCH)])
-    assert verdict.state == "red" and verdict.reason.startswith("it did not go through the proxy")
+    assert verdict.state == "red" and verdict.reason.startswith("it never reached the proxy")
 
 
 def test_the_command_prints_and_counts(surroundings: dict[str, str], tmp_path: Path) -> None:
@@ -159,8 +161,8 @@ def test_the_command_prints_and_counts(surroundings: dict[str, str], tmp_path: P
     assert red.exit_code == 23
     document = json.loads(red.stdout)
     assert document["counts"] == {"green": 0, "red": 1, "absent": 0}
-    assert document["programs"][0]["reason"].startswith("it did not go through the proxy")
+    assert document["programs"][0]["reason"].startswith("it never reached the proxy")
     red = runner.invoke(cli, ("doctor", "--python", sys.executable, "--only", "urllib"), env=past)
-    assert red.exit_code == 23 and "why   it did not go through the proxy" in red.stdout and "next  " in red.stdout
+    assert red.exit_code == 23 and "why   it never reached the proxy" in red.stdout and "next  " in red.stdout
     absent = runner.invoke(cli, ("doctor", "--python", str(tmp_path / "none"), "--only", "urllib"))
     assert (absent.exit_code, "0 green, 0 red, 1 not here" in absent.stdout) == (0, True)

@@ -160,6 +160,8 @@ class TestClient:
             answer = client.read_answer()
             assert answer.status == 400, (answer.status, answer.text)
             assert len(answer.text) > 10 and answer.get("content-type") == "text/plain; charset=utf-8"
+            # a shell's next prompt stands on a line of its own
+            assert answer.text.endswith("\n") and answer.text.count("\n") == 1
         still_works(running, origin)
 
     @pytest.mark.parametrize("start", [b"CONNECT localhost:1 HTTP/1.1\r\n", b"GET http://localhost:1/ HTTP/1.1\r\n"])

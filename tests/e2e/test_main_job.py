@@ -70,7 +70,7 @@ class TestPolicy:
             assert answer.status == 403
             for named in (f"localhost:{origin.port}", "interception.destinations", "interception.passthrough_unlisted"):
                 assert named in answer.text
-            assert "\n" not in answer.text
+            assert answer.text.endswith("\n") and answer.text.count("\n") == 1
             assert client.read_to_end() == b""
         assert origin.connections == []
 

@@ -151,7 +151,7 @@ class TestExplained:
                 answer = client.request("/x", "elsewhere.test", method, body)
                 assert answer.status == 403
                 if method == "GET":
-                    assert answer.text == f"destination_blocked: localhost:{port} matches a pattern of interception.blocked"
+                    assert answer.text == f"destination_blocked: localhost:{port} matches a pattern of interception.blocked\n"
         assert_untouched(running, mute)
         assert looked_up == [] and running.handler.requests == []
 

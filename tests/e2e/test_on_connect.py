@@ -147,7 +147,7 @@ class TestAnswers:
     def test_block(self, proxy: ProxyFactory, looked_up: list[str], way: Way, form: Callable[[ConnectDecision | None], Say]) -> None:
         running = proxy(Gate(form(BLOCK)), destinations=("*:*",), **way.keys)
         answer = way.ask(running, "somewhere.test:8080")
-        assert (answer.status, answer.text) == (451, "not today")
+        assert (answer.status, answer.text) == (451, "not today\n")
         running.wait_idle()
         assert looked_up == [] and running.metrics().pool_miss_count == 0
         assert running.handler.requests == [] and running.handler.of("should_intercept_tls") == []
@@ -245,7 +245,7 @@ class TestTargets:
         running = proxy(Gate(plain(BLOCK)), **{"interception.explain_blocks": True})
         with running.secured(443, "somewhere.test") as client:
             answer = client.request("/x", "somewhere.test")
-            assert (answer.status, answer.text) == (451, "not today")
+            assert (answer.status, answer.text) == (451, "not today\n")
         assert looked_up == []
 
 

@@ -487,7 +487,7 @@ class TestInterim:
                 answer = client.read_answer()
                 assert answer.status == (502 if over else 200)
                 if over:
-                    assert answer.text == "the upstream sent more than 64 interim responses"
+                    assert answer.text == "the upstream sent more than 64 interim responses\n"
                     return
 
 

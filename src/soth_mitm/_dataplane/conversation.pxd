@@ -86,7 +86,9 @@ cdef class Conversation(Party):
     cdef int send_no_more(self) except -1      # the upstream does not want the rest of what was collected
 
     # ours; or, when a response has begun, the connection's end: in order if that response was given whole
+    # `text` is the body as it is; without headers, None, it is a line for people and ends like one
     cdef int answer(self, int status, bytes text, object headers) except -1
+    cdef int explain(self, int status, bytes text) except -1
     cdef int take_no_more(self) except -1      # of a request that has its whole response: end, but let that arrive
     cdef int refuse(self, int status, bytes text) except -1                    # the same, counted as the client's fault
     cdef int reject(self) except -1                                            # a body over body.max_size_bytes

@@ -10,7 +10,7 @@ from soth_mitm._dataplane.party cimport Party
 from soth_mitm._dataplane.pin cimport Pin, authenticates_connection
 from soth_mitm._dataplane.plane cimport Plane
 from soth_mitm._dataplane.pool cimport OriginPool, Upstream
-from soth_mitm._dataplane.writer cimport own_response_bytes
+from soth_mitm._dataplane.writer cimport own_response_bytes, text_line
 
 
 cdef bint announces_nothing(Head response) noexcept:
@@ -53,6 +53,7 @@ cdef class Conversation(Party):
     cdef int answer(self, int status, bytes text, object headers) except -1:
         cdef Flow flow = self.flow
         cdef bytes out
+        cdef bytes body = text if headers is not None else text_line(text)
         # an unread rest of the request would be taken for the next one
         cdef bint unread = flow is None or flow.request_body.state != BODY_DONE
         if self.answered and self.answering == ANSWERING_DONE:
@@ -65,7 +66,7 @@ cdef class Conversation(Party):
                 flow.cause = text
         if unread or self.plane.draining or flow.request.minor == 0 or self.is_pinned():
             self.keep = False
-        out = own_response_bytes(status, text, headers, not self.keep, flow is not None and flow.request.method == METHOD_HEAD)
+        out = own_response_bytes(status, body, headers, not self.keep, flow is not None and flow.request.method == METHOD_HEAD)
         self.client.send_bytes(out)
         self.plane.counters.bytes_to_clients += len(out)
         self.drop_upstream()
@@ -78,16 +79,19 @@ cdef class Conversation(Party):
         self.answering = ANSWERING_DONE
         return 0
 
+    cdef int explain(self, int status, bytes text) except -1:
+        return self.answer(status, text, None)
+
     cdef int refuse(self, int status, bytes text) except -1:
         self.plane.counters.requests_refused += 1
-        return self.answer(status, text, ())
+        return self.explain(status, text)
 
     cdef int reject(self) except -1:
         return self.refuse(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.plane.body_limit)
 
     cdef int fail_upstream(self, int status, bytes text) except -1:
         self.plane.counters.upstream_errors += 1
-        return self.answer(status, text, ())
+        return self.explain(status, text)
 
     cdef int may_retry(self) except -1:
         # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
@@ -482,7 +486,7 @@ cdef class Conversation(Party):
                 return self.leave()
             if self.sending == SENDING_CLAIM:
                 self.flow.route.pool.withdraw(self)
-            self.answer(504, b"the client ended its direction, and nothing came for it in time (timeouts.half_closed_client_ms)", ())
+            self.explain(504, b"the client ended its direction, and nothing came for it in time (timeouts.half_closed_client_ms)")
         elif stage == LATE_COLLECT:
             self.decide()
         elif stage == LATE_HEAD:
@@ -492,22 +496,22 @@ cdef class Conversation(Party):
             self.send_no_more()
         elif stage == LATE_UPLOAD and self.upstream is not None and self.upstream.blocked:
             self.plane.counters.upstream_timeouts += 1
-            self.answer(504, b"the upstream stopped taking the request body (timeouts.body_idle_ms)", ())
+            self.explain(504, b"the upstream stopped taking the request body (timeouts.body_idle_ms)")
         elif stage == LATE_UPLOAD and self.has_enough():
             # the client waits for us
             return self.await_upload()
         elif stage == LATE_UPLOAD and self.owes_continue():
             self.plane.counters.upstream_timeouts += 1
-            self.answer(504, b"the upstream neither asked for the request body nor answered (timeouts.body_idle_ms)", ())
+            self.explain(504, b"the upstream neither asked for the request body nor answered (timeouts.body_idle_ms)")
         elif stage == LATE_UPLOAD:
             self.refuse(408, b"the request body stopped arriving (timeouts.body_idle_ms)")
         elif stage == LATE_CLAIM:
             self.flow.route.pool.withdraw(self)
             self.plane.counters.upstream_timeouts += 1
-            self.answer(503, b"no upstream connection became free in time (connection_pool.max_connections_per_host)", ())
+            self.explain(503, b"no upstream connection became free in time (connection_pool.max_connections_per_host)")
         elif stage == LATE_RESPONSE:
             self.plane.counters.upstream_timeouts += 1
-            self.answer(504, b"the upstream did not answer in time (upstream.timeout_ms)", ())
+            self.explain(504, b"the upstream did not answer in time (upstream.timeout_ms)")
         elif stage == LATE_DOWNLOAD and self.upstream is not None and self.upstream.held:
             # whoever holds it back, a client that does not read or a handler that is behind, has a deadline of its own
             return 0

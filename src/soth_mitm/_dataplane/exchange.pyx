@@ -142,7 +142,7 @@ cdef class Exchange(Responding):
         if head.method == METHOD_CONNECT:
             # who wants a tunnel takes a new connection
             self.keep = False
-            return self.answer(501, b"CONNECT must be the first request of its connection to the proxy", ())
+            return self.explain(501, b"CONNECT must be the first request of its connection to the proxy")
         return self.begin_flow() if self.route.question is None else self.ask_connect()
 
     cdef int begin_flow(self) except -1:
@@ -152,7 +152,7 @@ cdef class Exchange(Responding):
         if self.route.pool is None and not self.route.observed:
             self.plane.counters.requests_refused += self.route.status == 400
             self.plane.counters.names_refused += self.route.status == 421
-            return self.answer(self.route.status, self.route.reason, ())
+            return self.explain(self.route.status, self.route.reason)
         flow.upgrade = head.connection_upgrade and may_switch(head)
         if flow.hooks is None:
             return self.forward()
@@ -341,7 +341,7 @@ cdef class Exchange(Responding):
         if self.plane.hooks.cuts(error):
             return self.cut(error)
         self.plane.counters.requests_blocked += 1
-        return self.answer(502, text, ())
+        return self.explain(502, text)
 
     cdef int forward(self) except -1:
         if self.route.pool is None:

@@ -26,3 +26,6 @@ cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint k
 # A whole answer of ours: status line, `Content-Type: text/plain; charset=utf-8` unless given, exact Content-Length, optional extra headers
 # ((bytes, bytes) pairs, already validated), `Connection: close` when `close`; the body is left out for HEAD (`head_only`) but counted.
 cdef bytes own_response_bytes(int status, bytes body, object headers, bint close, bint head_only)
+
+# What people are told: nothing, or text that ends with a line feed, so that the next prompt of a shell stands on a line of its own.
+cdef bytes text_line(bytes text)

@@ -13,3 +13,5 @@ def own_response(
     close: bool = False,
     head_only: bool = False,
 ) -> bytes: ...
+def own_explanation(status: int, text: str) -> bytes:
+    """Return a whole answer that says `text` in one line and closes the connection."""

@@ -159,6 +159,10 @@ cdef bytes own_response_bytes(int status, bytes body, object headers, bint close
     return b"\r\n".join(lines)
 
 
+cdef bytes text_line(bytes text):
+    return text if not text or text.endswith(b"\n") else text + b"\n"
+
+
 cdef bytes _reason(int status):
     try:
         return HTTPStatus(status).phrase.encode("ascii")
@@ -179,3 +183,8 @@ def rewrite_response(Head head not None, bint close=False, bint keep_alive_10=Fa
 def own_response(int status, bytes body not None=b"", headers=(), bint close=False, bint head_only=False):
     """Return a whole answer of the proxy's own; `headers` are (name, value) pairs of bytes that were validated before."""
     return own_response_bytes(status, body, headers, close, head_only)
+
+
+def own_explanation(int status, str text not None):
+    """Return a whole answer that says `text` in one line and closes the connection."""
+    return own_response_bytes(status, text_line(text.encode("utf-8", "backslashreplace")), (), True, False)

@@ -237,7 +237,10 @@ def _new_password(password_file: Path | None) -> str:
 
 
 def _first_line(file: Path) -> str:
-    return file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    try:
+        return file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    except UnicodeDecodeError as error:
+        raise Failure(RUN_FAILED, f"{file} is not UTF-8") from error
 
 
 def _certificates_of(pem: bytes) -> bytes:

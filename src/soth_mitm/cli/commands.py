@@ -10,7 +10,7 @@ from soth_mitm.cli.ca_commands import ca
 from soth_mitm.cli.check_command import check_policy
 from soth_mitm.cli.configured import config_file, read_config, strict_preset
 from soth_mitm.cli.doctor_command import doctor
-from soth_mitm.cli.exits import explained
+from soth_mitm.cli.exits import Commands, explained
 from soth_mitm.cli.handler_loading import load_handler
 from soth_mitm.cli.serving import Serving
 from soth_mitm.cli.trust_commands import TRUST_COMMANDS
@@ -21,13 +21,13 @@ from soth_mitm.errors import InvalidConfigError
 from soth_mitm.tls.ciphers import check_ciphers
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="soth-mitm")
 def cli() -> None:
     """An intercepting HTTPS proxy: see, decide about and stream what programs send.
 
     Exit codes: 0 done, 2 wrong usage, 10 blocked (check-policy), 20 wrong configuration, 22 could not start, or not use the CA, 23 failed
-    while running.
+    while running, or was interrupted.
     """
 
 

@@ -1,7 +1,10 @@
 """How a command ends: an exit code for each kind of failure, and one line that says what to do."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -30,3 +33,28 @@ def explained() -> Iterator[None]:
         raise Failure(START_FAILED, str(error)) from error
     except OSError as error:
         raise Failure(RUN_FAILED, str(error)) from error
+
+
+class Commands(click.Group):
+    """A group whose commands end with one of the documented codes, also where they are interrupted or cannot print."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            with explained():
+                return super().invoke(ctx)
+        except (click.Abort, KeyboardInterrupt) as error:
+            raise Failure(RUN_FAILED, "interrupted, or a prompt got no answer") from error
+        except Failure:
+            _drop_what_cannot_be_printed()
+            raise
+
+
+def _drop_what_cannot_be_printed() -> None:
+    """Leave nothing to the end of the interpreter that it could only fail to write, which would change the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

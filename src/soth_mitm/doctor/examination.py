@@ -138,7 +138,11 @@ class Examination:
                 ready = await self._child((executable, *program.requires), environ, trial, VERSION_SECONDS)
                 if ready.status != 0:
                     return Verdict(program.name, "absent", reason=f"`{asked}` has not {program.missing}")
-            version = _version(await self._child((executable, *program.version), environ, trial, VERSION_SECONDS))
+            said = await self._child((executable, *program.version), environ, trial, VERSION_SECONDS)
+            if said.status != 0:
+                reason = f"`{asked} {' '.join(program.version)}` fails: {_words(said, VERSION_SECONDS)}"
+                return Verdict(program.name, "red", reason=reason, remedy="repair its installation")
+            version = _version(said)
             state, reason, remedy = await self._try(program, trial, executable, environ)
         except OSError as error:
             return Verdict(
@@ -157,12 +161,12 @@ class Examination:
         seen = self._witness.of(trial.host)
         if seen.connected or program.by_hand is None:
             return judge(program, seen, ended, self.seconds)
-        state, reason, remedy = judge(program, seen, ended, self.seconds)
+        state, reason, _ = judge(program, seen, ended, self.seconds)
         again = Trial(f"{program.slug}-by-hand", trial.port, trial.proxy, trial.directory)
         ended = await self._child((executable, *program.by_hand(again)), environ, trial, self.seconds)
         trusts, why, _ = judge(program, self._witness.of(again.host), ended, self.seconds)
         addition = "sent through the proxy by hand it trusts the CA" if trusts == "green" else f"and by hand: {why}"
-        return state, f"{reason}; {addition}", remedy
+        return state, f"{reason}; {addition}", program.if_it_ignores_the_proxy
 
     async def _child(self, argv: Sequence[str], environ: Mapping[str, str], trial: Trial, seconds: float, stdin: str = "") -> Ended:
         return await run_child(argv, environ=environ, directory=trial.directory, seconds=seconds, stdin=stdin)
@@ -172,7 +176,7 @@ def judge(program: Program, seen: Seen, ended: Ended, seconds: float) -> tuple[S
     """Return state, reason and remedy for a program that ended so, of which the proxy saw so much."""
     if seen.requests and ended.status == 0:
         return "green", "", ""
-    said = f"no end within {seconds:g} s" if ended.status is None else ended.last_words
+    said = _words(ended, seconds)
     if seen.requests:
         return "red", f"its request came through, but then: {said}", "see what it says; this is not about trust"
     if seen.failure is not None and seen.failure.side == "upstream":
@@ -183,7 +187,13 @@ def judge(program: Program, seen: Seen, ended: Ended, seconds: float) -> tuple[S
         return "red", f"it reached the proxy but sent no request: {said}", program.if_it_distrusts
     if ended.status == 0:
         return "red", "it ended well without asking the proxy for anything", program.if_it_ignores_the_proxy
-    return "red", f"it did not go through the proxy: {said}", program.if_it_ignores_the_proxy
+    # it may have failed before it tried: neither the proxy nor the CA had a part in that
+    remedy = f"see what it says, which is not about trust; if that helps nothing, {program.if_it_ignores_the_proxy}"
+    return "red", f"it never reached the proxy: {said}", remedy
+
+
+def _words(ended: Ended, seconds: float) -> str:
+    return f"no end within {seconds:g} s" if ended.status is None else ended.last_words
 
 
 def _located(name: str, environ: Mapping[str, str]) -> str | None:
@@ -193,8 +203,6 @@ def _located(name: str, environ: Mapping[str, str]) -> str | None:
 
 
 def _version(ended: Ended) -> str:
-    if ended.status != 0:
-        return ""
     # a JVM says first what it was given in JAVA_TOOL_OPTIONS, addresses among it
     said = re.sub("^Picked up .*", "", f"{ended.stdout}\n{ended.stderr}", flags=re.MULTILINE)
     found = re.search(r"\d+(?:\.\d+)+", said)

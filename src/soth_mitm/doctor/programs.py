@@ -270,7 +270,10 @@ PROGRAMS = (
         ("--version",),
         lambda trial: ("search", "soth-mitm", "--index", f"sparse+{trial.origin}/index/", "--limit", "1"),
         if_it_distrusts="look for http.cainfo in ~/.cargo/config.toml",
-        if_it_ignores_the_proxy="look for http.proxy in ~/.cargo/config.toml",
+        if_it_ignores_the_proxy=(
+            "look for CARGO_HTTP_PROXY, for http.proxy in ~/.cargo/config.toml and in `git config --list`, which go before HTTPS_PROXY, "
+            "and for net.offline"
+        ),
     ),
     Program(
         "AWS CLI",

@@ -18,7 +18,7 @@ from soth_mitm._dataplane.flow import Route
 from soth_mitm._dataplane.head import Head
 from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.relay import Tunnel
-from soth_mitm._dataplane.writer import own_response
+from soth_mitm._dataplane.writer import own_explanation
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_authority, parse_target
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily
@@ -611,7 +611,7 @@ class ClientConnection:
         self._observe(EventKind.REFUSED, status=status, cause=text)
         if self._endpoint.gone:
             return
-        self._endpoint.write(own_response(status, text.encode("utf-8", "backslashreplace"), close=True))
+        self._endpoint.write(own_explanation(status, text))
         say_goodbye(self._endpoint, self._plane)
 
     async def _leave(self) -> None:

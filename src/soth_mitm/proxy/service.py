@@ -14,7 +14,7 @@ from soth_mitm._dataplane.hooks import HookCounts
 from soth_mitm._dataplane.linger import say_goodbye
 from soth_mitm._dataplane.party import Party
 from soth_mitm._dataplane.plane import Counters
-from soth_mitm._dataplane.writer import own_response
+from soth_mitm._dataplane.writer import own_explanation
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
@@ -175,7 +175,7 @@ class Service:
         if len(self._connections) >= generation.snapshot.config.max_concurrent_flows or self._draining:
             self._tally.rejected += 1
             reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
-            endpoint.write(own_response(503, reason.encode(), close=True))
+            endpoint.write(own_explanation(503, reason))
             say_goodbye(endpoint, generation.snapshot.plane)
             return
         self._tally.accepted += 1

@@ -45,9 +45,15 @@ UPSTREAM = TlsFailedError("no", side="upstream", reason="cert_validation", detai
             "a bug of soth-mitm",
         ),
         (Seen(True), Ended(5, "", "no issuer"), "red", "it reached the proxy but sent no request: no issuer", "set the CA"),
-        (Seen(), Ended(6, "", "no such host"), "red", "it did not go through the proxy: no such host", "set the proxy"),
+        (
+            Seen(),
+            Ended(6, "", "no such host"),
+            "red",
+            "it never reached the proxy: no such host",
+            "not about trust; if that helps nothing, set the proxy",
+        ),
         (Seen(), Ended(0, "", ""), "red", "it ended well without asking the proxy for anything", "set the proxy"),
-        (Seen(), Ended(None, "", ""), "red", "it did not go through the proxy: no end within 7 s", "set the proxy"),
+        (Seen(), Ended(None, "", ""), "red", "it never reached the proxy: no end within 7 s", "set the proxy"),
     ],
 )
 def test_verdicts(seen: Seen, ended: Ended, state: str, reason: str, remedy: str) -> None:
