@@ -143,7 +143,7 @@ class InterceptHandler:
         """
 
     def on_stream_chunk(self, chunk: StreamChunk) -> None | Awaitable[None]:
-        """Look at one SSE event, NDJSON line, gRPC message, WebSocket message or WebSocket close.
+        """Look at one SSE event, NDJSON line or gRPC message. (The messages of a WebSocket are relayed unseen so far.)
 
         When: in wire order, one at a time per flow, after the bytes were relayed. A handler that stays behind paces the flow for at most
         `flow_runtime.dispatch_queue_send_timeout_ms`; then chunks are dropped and counted in `dropped_dispatch_work_count`.
