@@ -1,5 +1,6 @@
 """What `soth-mitm run` shows, and that showing it decides nothing: a terminal that is gone, full, or cannot show a name."""
 
+import logging
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from soth_mitm import ConnectionMeta, ProcessInfo, TcpV4
-from soth_mitm.cli.display import Display
+from soth_mitm.cli.display import LOG_BACKLOG, Display, logging_to
 from soth_mitm.cli.request_lines import RequestLines
 from soth_mitm.observe.observation import Event, EventKind, Verdict
 from support.certs import TestCA
@@ -156,6 +157,37 @@ def test_a_pipe_that_nobody_reads(plain_origin: Origin) -> None:
     os.close(read)
     assert process.returncode == 0
     assert plain_origin.requests == []
+
+
+def test_a_log_that_nobody_reads(plain_origin: Origin) -> None:
+    """The pipe behind standard error is full after some records: the loop waits for none of them, nor does the end."""
+    Path("gate.py").write_text(
+        "import logging\n" + GATE.replace("        return", "        logging.getLogger('gate').warning('x' * 8000)\n        return")
+    )
+    with running(subprocess.DEVNULL, *destination(plain_origin)) as (process, port):
+        with WireClient(port) as client:
+            assert client.connect(f"localhost:{plain_origin.port}").status == 200
+            for _ in range(40):
+                assert client.request("/no", "localhost").status == 403
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert plain_origin.requests == []
+
+
+def test_a_log_has_what_it_had(plain_origin: Origin) -> None:
+    """Time, level, message, and tracebacks of several lines; all of it is there when the process ends."""
+    Path("gate.py").write_text(
+        "import logging\nlog = logging.getLogger('gate')\n"
+        + GATE.replace("        return", "        log.info('quiet')\n        log.error('said', exc_info=KeyError('why'))\n        return")
+    )
+    with running(subprocess.DEVNULL, *destination(plain_origin)) as (process, port):
+        with WireClient(port) as client:
+            assert client.connect(f"localhost:{plain_origin.port}").status == 200
+            for _ in range(20):
+                assert client.request("/no", "localhost").status == 403
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert re.fullmatch(r"(\d\d:\d\d:\d\d ERROR said\nKeyError: 'why'\n){20}", errors.decode())
 
 
 @pytest.mark.parametrize(
@@ -315,3 +347,30 @@ def test_markup_and_controls_in_a_line_stay_text(tmp_path: Path) -> None:
         display.say("[bold]a[/bold] ", ("b\n\x1b[2J\u202e…東", "red"))
         display.close()
     assert (tmp_path / "out").read_bytes() == b"[bold]a[/bold] b\\n\\x1b[2J\\u202e\\u2026\\u6771\n"
+
+
+def test_what_found_no_room_is_counted_where_it_is_missing() -> None:
+    read, write = os.pipe()
+    with open(write, "w", encoding="utf-8") as stream, logging_to(stream):
+        log = logging.getLogger("of.nobody")
+        # more than the pipe and the queue take together
+        for _ in range(LOG_BACKLOG * 2):
+            log.warning("x" * 100)
+        with open(read, "rb") as reading:
+            shown = 0
+            while (line := reading.readline()).endswith(b"x\n"):
+                shown += 1
+                if shown == LOG_BACKLOG // 2:
+                    log.warning("y")
+            lost = re.fullmatch(rb"\((\d+) records of the log could not be shown\)\n", line)
+            assert lost is not None and shown + int(lost[1]) == LOG_BACKLOG * 2
+            assert reading.readline().endswith(b" WARNING y\n")
+
+
+def test_a_log_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = list(logging.getLogger().handlers), logging.getLogger().level
+    with open(tmp_path / "log", "w", encoding="ascii") as stream, logging_to(stream):
+        logging.getLogger("of.nobody").warning("é")
+    assert (list(logging.getLogger().handlers), logging.getLogger().level) == before
+    assert re.fullmatch(rb"\d\d:\d\d:\d\d WARNING \\xe9\n", (tmp_path / "log").read_bytes())
+    assert not any(thread.name == "soth-mitm log" for thread in threading.enumerate())

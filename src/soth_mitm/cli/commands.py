@@ -1,6 +1,6 @@
 """The command `soth-mitm`, with `run` and `config`; `ca` and `doctor` have rooms of their own."""
 
-import logging
+import sys
 
 import click
 from rich.console import Console
@@ -9,6 +9,7 @@ from soth_mitm import __version__
 from soth_mitm.cli.ca_commands import ca
 from soth_mitm.cli.check_command import check_policy
 from soth_mitm.cli.configured import config_file, read_config, strict_preset
+from soth_mitm.cli.display import logging_to
 from soth_mitm.cli.doctor_command import doctor
 from soth_mitm.cli.exits import Commands, explained
 from soth_mitm.cli.handler_loading import load_handler
@@ -70,8 +71,7 @@ def run(
             config.upstream.ca_bundle_path = upstream_ca
         return config
 
-    with explained():
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    with explained(), logging_to(sys.stderr):
         chosen = load_handler(handler) if handler is not None else None
         Serving(read, chosen, Console(highlight=False), quiet=quiet, config_path=config_path).run()
 
