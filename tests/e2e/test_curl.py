@@ -116,7 +116,7 @@ class TestUploads:
     def test_of_a_file(self, proxy: ProxyFactory, origin: Origin, tmp_path: Path, version: str, keys: dict[str, object]) -> None:
         (tmp_path / "upload").write_bytes(self.BIG)
         answer = json.loads(curl(proxy(**keys), version, "-T", tmp_path / "upload", origin.url("/upload")))
-        assert (answer["body_length"], answer["version"]) == (len(self.BIG), f"HTTP/{version[6:]}")
+        assert (answer["body_length"], answer["version"]) == (len(self.BIG), "HTTP/1.1")
         assert bytes(origin.requests[0].body) == self.BIG
 
 
