@@ -62,8 +62,8 @@ class InterceptionConfig(Struct, kw_only=True):
         Key(
             "Inside an intercepted connection `Host` and SNI name the target, or a name to which a connection would be let through as "
             "well. Else the request is answered 421; behind a handshake that asks for such a name each request is answered 403. Inside "
-            "a tunnel SNI names the target, or a name that would be tunnelled as well; else it gets the TLS alert unrecognized_name. `off` "
-            "lets every name pass that is not in `blocked`."
+            "a tunnel SNI names the target, or a name that would be tunnelled as well; else it gets the TLS alert unrecognized_name. A "
+            "handler's `on_connect` is asked about each such name. `off` lets every name pass that is not in `blocked`."
         ),
     ] = "strict"
     explain_blocks: Annotated[

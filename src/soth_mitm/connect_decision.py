@@ -89,9 +89,10 @@ class ConnectTarget(msgspec.Struct, frozen=True, gc=False):
     port: int
     """The port."""
     scheme: str | None
-    """`"http"` or `"https"` of a request that is to be forwarded; None for a CONNECT, whose content is not known yet."""
+    """`"http"` or `"https"` of a request that is to be forwarded, or of what asks for another name inside a connection; None for a
+    CONNECT, whose content is not known yet."""
     meta: ConnectionMeta
-    """The client's connection, with its `process_info` and this `target`."""
+    """The client's connection, with its `process_info` and this `target`; of another name inside a connection, with the target of that."""
     policy: ConnectDecision
     """What the policy will do if the handler leaves it to the policy."""
     policy_reason: str

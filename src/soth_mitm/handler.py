@@ -85,14 +85,16 @@ class InterceptHandler:
         """Decide about a destination, listed or not.
 
         When: for each CONNECT, and the first time that a client connection names a destination in a request to forward (a URL in the
-        request line, or `Host` on the Unix socket); before its name is resolved and before anything is dialled. Not for what matches
-        `interception.blocked`, which no handler can open.
+        request line, or `Host` on the Unix socket); before its name is resolved and before anything is dialled. With
+        `interception.check_names` also for each other name that TLS (SNI) or a request (`Host`) asks for on the way to a destination, if
+        the policy would let it through. Not for what matches `interception.blocked`, which no handler can open.
         Gets: the destination, the client's connection, and what the policy would do. It may wait, for a person for example; a client that
         leaves meanwhile ends the wait, and cancels the coroutine.
         Returns: None to leave it to the policy, and then to `should_intercept_tls`. `ConnectDecision.INTERCEPT` intercepts, also what is
         not listed, also where the policy blocks what is not listed, and whatever was learnt of refusals (`tls.learn_bypass`).
         `ConnectDecision.TUNNEL` relays unread, also what is listed; a forwarded request then goes on without the handler.
-        `ConnectDecision.block(reason, status)` answers the client so.
+        `ConnectDecision.block(reason, status)` answers the client so. Of another name inside a connection only a block counts, and in a
+        tunnel INTERCEPT as well: the connection goes where it goes. In a tunnel the answer is the TLS alert unrecognized_name.
         Deadline: `handler.connect_timeout_ms`. Failure: `handler.failure_policy`; `allow` does as the policy says, `block` answers 403. Any
         other value that is returned answers 403, in monitor mode it does as the policy says.
         """

@@ -6,7 +6,7 @@ when `_converse` or `_tunnel` starts it.
 
 import asyncio
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, NoReturn
 
@@ -88,7 +88,7 @@ class ClientConnection:
         self._spelling = ""
         # on_connect answered INTERCEPT, which no refusal of our certificate undoes
         self._is_told_to_intercept = False
-        # what on_connect said of the destinations of forwarded requests
+        # what on_connect said of the destinations of forwarded requests, and of other names inside
         self._answers: dict[tuple[str, str, int], ConnectDecision | None] = {}
         self.meta = ConnectionMeta(uuid.uuid4(), family)
 
@@ -223,9 +223,16 @@ class ClientConnection:
         if key in self._answers:
             return self._forwarding(key, decision, self._answers[key])
         question = _target(scheme, host, port, replace(self.meta, target=(host, port)), decision)
-        return Route(None, self.meta, scheme, text, observed=False, question=question, on_answer=partial(self._answered, key, decision))
+        go_on = partial(self._forwarding, key, decision)
+        return Route(None, self.meta, scheme, text, observed=False, question=question, on_answer=partial(self._answered, key, go_on))
 
-    def _answered(self, key: tuple[str, str, int], decision: Decision, answer: object, error: BaseException | None) -> Route | None:
+    def _answered(
+        self,
+        key: tuple[str, str, int],
+        go_on: Callable[[ConnectDecision | None], Route],
+        answer: object,
+        error: BaseException | None,
+    ) -> Route | None:
         """Return where requests go about whose destination `on_connect` returned `answer` or failed; None to cut the connection."""
         try:
             verdict = self._calls.connect_answer(answer, error)
@@ -235,7 +242,7 @@ class ClientConnection:
             if len(self._answers) >= MAX_ANSWERS:
                 self._answers.clear()
             self._answers[key] = verdict
-        return self._forwarding(key, decision, verdict)
+        return go_on(verdict)
 
     def _forwarding(self, key: tuple[str, str, int], decision: Decision, verdict: ConnectDecision | None) -> Route:
         """Return where requests to a destination go, by the handler's `verdict`, or, without one, by the policy's `decision`."""
@@ -293,11 +300,11 @@ class ClientConnection:
             return None
         return ConnectDecision.block(f"the handler wants a tunnel to {format_host_port(host, port)}, which {forbidden_by} forbids")
 
-    async def _ask_to_connect(self, host: str, port: int, decision: Decision) -> ConnectDecision | None:
-        """What `on_connect` says of the target of a CONNECT; None leaves it to the policy."""
+    async def _ask_to_connect(self, host: str, port: int, decision: Decision, scheme: str | None = None) -> ConnectDecision | None:
+        """What `on_connect` says of the target of a CONNECT, or of the name that TLS inside asks for; None leaves it to the policy."""
         if not self._calls.is_asked_to_connect or self._snapshot.policy.is_final(decision):
             return None
-        asked = self._calls.ask_to_connect(_target(None, host, port, self.meta, decision))
+        asked = self._calls.ask_to_connect(_target(scheme, host, port, self.meta, decision))
         if asked.future is not None:
             asked.future.add_done_callback(self._arrival.poke)
             try:
@@ -378,31 +385,18 @@ class ClientConnection:
             self._taken_over, self._was_taken_over = None, False
 
     async def _check_name(self, tunnel: Tunnel, host: str, port: int) -> None:
-        """Wait for the client's first bytes in a tunnel; refuse TLS that asks for a name which the policy does not tunnel.
+        """Wait for the client's first bytes in a tunnel; refuse TLS that asks for a name which would not be tunnelled to.
 
         Returns when the tunnel may start, or has ended.
         """
         tls = ClientTls(self._generation, self._endpoint, self._arrival, self.meta, host)
         try:
-            while not self._arrival.peek() and not self._arrival.over and self._taken_over is tunnel:
-                await self._arrival.changed()
-            with self._arrival.within(self._snapshot.client_tls_handshake):
-                while self._taken_over is tunnel:
-                    hello = parse_tunnelled_hello(self._arrival.peek())
-                    if hello is None or (hello is not NEED_MORE and self._is_tunnelled(hello.sni, host, port)):
-                        return
-                    if hello is not NEED_MORE:
-                        self._plane.counters.names_refused += 1
-                        raise MalformedHello(
-                            f"the tunnel is to {format_host_port(host, port)}, and its TLS asks for {hello.sni}, which the policy does not "
-                            "tunnel (interception.check_names)",
-                            ALERT_UNRECOGNIZED_NAME,
-                        )
-                    if self._arrival.over:
-                        if not self._arrival.peek():
-                            return
-                        raise MalformedHello("the client ended in the middle of its ClientHello", ALERT_DECODE_ERROR)
-                    await self._arrival.changed()
+            hello = await self._tunnelled_hello(tunnel)
+            # the handler has a deadline of its own
+            refusal = None if hello is None or hello.sni is None else await self._refusal_to_tunnel(hello.sni, host, port)
+            if refusal is not None and self._taken_over is tunnel:
+                self._plane.counters.names_refused += 1
+                raise MalformedHello(refusal, ALERT_UNRECOGNIZED_NAME)
         except MalformedHello as error:
             self._dismiss(tunnel)
             await tls.refuse_hello(error, error.alert)
@@ -410,14 +404,43 @@ class ClientConnection:
             self._dismiss(tunnel)
             await tls.failed(error, shown=False)
             raise ConnectionOver from None
+        except (ConnectionOver, HandlerFailed):
+            self._dismiss(tunnel)
+            raise
 
-    def _is_tunnelled(self, asked: str | None, host: str, port: int) -> bool:
-        if asked is None:
-            return True
+    async def _tunnelled_hello(self, tunnel: Tunnel) -> ClientHello | None:
+        """Return the ClientHello that a client begins with in a tunnel; None if it begins otherwise, or the tunnel has ended."""
+        while not self._arrival.peek() and not self._arrival.over and self._taken_over is tunnel:
+            await self._arrival.changed()
+        with self._arrival.within(self._snapshot.client_tls_handshake):
+            while self._taken_over is tunnel:
+                hello = parse_tunnelled_hello(self._arrival.peek())
+                if hello is not NEED_MORE:
+                    return hello
+                if self._arrival.over:
+                    if not self._arrival.peek():
+                        break
+                    raise MalformedHello("the client ended in the middle of its ClientHello", ALERT_DECODE_ERROR)
+                await self._arrival.changed()
+        return None
+
+    async def _refusal_to_tunnel(self, asked: str, host: str, port: int) -> str | None:
+        """Return why TLS in a tunnel to `host` may not ask for a name, None if it may."""
+        refusal = f"the tunnel is to {format_host_port(host, port)}, and its TLS asks for {asked}, which"
         try:
-            return normalise_host(asked) == host or self._snapshot.policy.may_be_tunnelled_to(asked, port)
+            name = normalise_host(asked)
         except ValueError:
-            return False
+            return f"{refusal} is no name (interception.check_names)"
+        if name == host:
+            return None
+        policy = self._snapshot.policy
+        if not policy.may_be_tunnelled_to(name, port):
+            return f"{refusal} the policy does not tunnel (interception.check_names)"
+        if policy.checks_names:
+            answer = await self._ask_to_connect(name, port, policy.decide(name, port), "https")
+            if answer is not None and answer is not ConnectDecision.TUNNEL:
+                return f"{refusal} on_connect does not let through (interception.check_names)"
+        return None
 
     async def _intercept(self, host: str, port: int) -> None:
         if self._generation.is_ours_by_name(host, port):
@@ -535,7 +558,7 @@ class ClientConnection:
         facts: UpstreamFacts | None = None
         failure: WireError | None = None
         # the target was judged: nobody gets past the policy by connecting to one name and asking for another
-        refused = self._snapshot.policy.objection(name, port) if hello.sni and name != host else None
+        refused = await self._objection(name, port) if hello.sni and name != host else None
         if refused is None:
             if not self._is_told_to_intercept and tls.is_bypassed(self.meta, name):
                 await self._tunnel(host, port, b"", "bypass", is_examined=True)
@@ -553,7 +576,7 @@ class ClientConnection:
         self.meta = replace(self.meta, tls_info=await tls.secure(_leaf_name(name, hello.sni or self._spelling), hello, facts))
         if refused is not None:
             self._plane.counters.names_refused += 1
-            route = self._refusal("https", authority, 403, f"{refused.text(name, port)}; the TLS handshake asks for that name")
+            route = self._refusal("https", authority, refused.status, refused.reason)
         elif failure is not None:
             # the handler hears of the request all the same
             route = Route(None, self.meta, "https", authority, status=failure.status, reason=str(failure).encode())
@@ -561,6 +584,19 @@ class ClientConnection:
             # what is remembered of the origin holds until a request has a connection
             route = Route(self._generation.upstreams.pool(origin), self.meta, "https", authority, facts=facts, on_facts=with_upstream)
         self._converse_inside(route, host, port, name)
+
+    async def _objection(self, name: str, port: int) -> ConnectDecision | None:
+        """Return why TLS inside an intercepted connection may not ask for another name than the target's, None if it may."""
+        policy = self._snapshot.policy
+        objection = policy.objection(name, port)
+        if objection is not None:
+            return ConnectDecision.block(f"{objection.text(name, port)}; the TLS handshake asks for that name")
+        if not policy.checks_names:
+            return None
+        answer = await self._ask_to_connect(name, port, policy.decide(name, port), "https")
+        if answer is ConnectDecision.INTERCEPT:
+            self._is_told_to_intercept = True
+        return answer if answer is not None and answer.action is Action.BLOCK else None
 
     async def _asked_name(self, host: str, tls: ClientTls, hello: ClientHello) -> str:
         """Return the name that the client's handshake asks for, or else that of the target."""
@@ -588,8 +624,32 @@ class ClientConnection:
 
     def _converse_inside(self, route: Route, host: str, port: int, name: str) -> None:
         """Serve the requests inside an intercepted connection, which all go the way of `route`."""
-        router = InsideRouter(self._snapshot.policy, route, host, port, name)
+        ask = self._route_inside if self._calls.is_asked_to_connect and self._snapshot.policy.checks_names else None
+        router = InsideRouter(self._snapshot.policy, route, host, port, name, ask)
         self._converse(Exchange(self._plane, self._endpoint, self._ended, router=router))
+
+    def _route_inside(self, allowed: Route, host: str, port: int) -> Route:
+        """Return the way of a request that names another destination than its connection: `allowed`, unless `on_connect` refuses it."""
+        key = (allowed.scheme, host, port)
+        go_on = partial(self._inside, allowed)
+        if key in self._answers:
+            return go_on(self._answers[key])
+        question = _target(allowed.scheme, host, port, self.meta, self._snapshot.policy.decide(host, port))
+        return Route(
+            None,
+            self.meta,
+            allowed.scheme,
+            allowed.authority,
+            observed=False,
+            question=question,
+            on_answer=partial(self._answered, key, go_on),
+        )
+
+    def _inside(self, allowed: Route, verdict: ConnectDecision | None) -> Route:
+        # a TUNNEL changes nothing: this connection is intercepted
+        if verdict is None or verdict.action is not Action.BLOCK:
+            return allowed
+        return self._refusal(allowed.scheme, allowed.authority, verdict.status, verdict.reason)
 
     def _converse(self, exchange: Exchange) -> None:
         self._take_over(exchange)
