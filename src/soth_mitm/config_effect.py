@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from soth_mitm.address_guard import denied_entries
 from soth_mitm.config import MitmConfig
-from soth_mitm.config_later import LATER_KEYS, SATISFIED_LATER
+from soth_mitm.config_later import LATER_KEYS, NEVER, SATISFIED_LATER
 from soth_mitm.config_schema import Spec, specs
 
 
@@ -56,7 +56,8 @@ def without_effect(config: MitmConfig) -> list[str]:
     for spec in _set(config):
         if spec.name in LATER_KEYS:
             if spec.plain(spec.read(config)) != SATISFIED_LATER.get(spec.name, spec.default):
-                sentences.append(f"{spec.name} has no effect: this build does not have what it is about")
+                reason = NEVER.get(spec.name, "this build does not have what it is about")
+                sentences.append(f"{spec.name} has no effect: {reason}")
         elif spec.name in reasons:
             sentences.append(f"{spec.name} has no effect: {reasons[spec.name]}")
     return sentences

@@ -30,3 +30,9 @@ REFUSED_LATER: frozenset[str] = frozenset(("prometheus_bind", "upstream.h2_respo
 
 # Values other than the default that say what this build does anyway: there is nothing to warn of.
 SATISFIED_LATER: dict[str, object] = {"http2_enabled": False, "http3_passthrough": False}
+
+# Keys that a build can do nothing about, and why.
+NEVER: dict[str, str] = {
+    "accept_retry_backoff_ms": "the event loop accepts connections, and has no setting for this: with no descriptors left, uvloop drops a "
+    "client at once and asyncio waits for a second"
+}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from soth_mitm.config import MitmConfig
-from soth_mitm.config_later import LATER_KEYS, REFUSED_LATER
+from soth_mitm.config_later import LATER_KEYS, NEVER, REFUSED_LATER
 from soth_mitm.config_schema import ENVIRONMENT_PREFIX, Kind, Spec, sections, specs
 from soth_mitm.config_sections import MAX_COUNT
 
@@ -120,6 +120,8 @@ def _meaning(spec: Spec) -> str:
         text += f" At least {low}."
     if spec.key.frozen:
         text += " Needs a restart."
-    if spec.name in LATER_KEYS:
+    if spec.name in NEVER:
+        text += f" No effect: {NEVER[spec.name]}."
+    elif spec.name in LATER_KEYS:
         text += " Not in effect yet: an error if it is set." if spec.name in REFUSED_LATER else " Not in effect yet."
     return text

@@ -233,3 +233,63 @@ print("refused", refused)
         [sys.executable, "-W", "ignore", str(script), str(tmp_path / "s")], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.stdout == "refused 2\n", done.stderr
+
+
+def test_a_forked_child_does_not_keep_connections(tmp_path: Path) -> None:
+    """Neither a client's nor an upstream's: both see the end when the proxy ends, while the child lives on."""
+    script = tmp_path / "forks.py"
+    script.write_text(
+        """
+import os, socket, sys
+from soth_mitm import HandlerDecision, InterceptHandler, MitmConfig, MitmProxyBuilder, ShutdownTimeoutError, generate_ca
+
+class Gate(InterceptHandler):
+    def on_request(self, request):
+        return HandlerDecision.ALLOW
+
+upstream = socket.create_server(("127.0.0.1", 0))
+config = MitmConfig(bind="127.0.0.1:0", unix_socket_path=sys.argv[1])
+config.interception.destinations.append("127.0.0.1:*")
+config.timeouts.drain_ms = 100
+proxy = MitmProxyBuilder(config, Gate()).with_ca(generate_ca()).build()
+read, write = os.pipe()
+handle = proxy.start_in_thread()
+clients = [socket.create_connection(("127.0.0.1", handle.port)), socket.socket(socket.AF_UNIX)]
+clients[1].connect(sys.argv[1])
+accepted = []
+for client in clients:
+    where = "127.0.0.1:%d" % upstream.getsockname()[1]
+    client.sendall(f"GET http://{where}/ HTTP/1.1\\r\\nHost: {where}\\r\\n\\r\\n".encode())
+    accepted.append(upstream.accept()[0])
+    accepted[-1].recv(1000)
+child = os.fork()
+if child == 0:
+    for each in (*clients, *accepted):
+        each.close()
+    os.close(write)
+    os.read(read, 1)
+    os._exit(0)
+try:
+    handle.shutdown()
+except ShutdownTimeoutError:
+    pass
+ended = 0
+for each in (*clients, *accepted):
+    each.settimeout(5)
+    try:
+        while each.recv(1000):
+            pass
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        continue
+    ended += 1
+os.close(write)
+os.waitpid(child, 0)
+print("ended", ended)
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), str(tmp_path / "s")], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.stdout == "ended 4\n", done.stderr

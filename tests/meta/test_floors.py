@@ -29,7 +29,7 @@ FLOORS = """
 3  tls: bundle environment
 3  process: address naming identity linux macos windows attribution
 3  observe: observation
-4  proxy: tally descriptors tasks threads loops protocols process_lookup learning calls snapshot resolver tls_facts dialler upstreams
+4  proxy: tally descriptors forks tasks threads loops protocols process_lookup learning calls snapshot resolver tls_facts dialler upstreams
 4  proxy: generation listener arrival client_tls inside client service handle threaded signals proxy
 5  __init__
 5  doctor: origin programs children examination

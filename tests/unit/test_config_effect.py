@@ -6,7 +6,8 @@ import pytest
 
 from soth_mitm import InvalidConfigError, MitmConfig
 from soth_mitm.config_effect import IDLE, without_effect
-from soth_mitm.config_later import LATER_KEYS, REFUSED_LATER, SATISFIED_LATER
+from soth_mitm.config_later import LATER_KEYS, NEVER, REFUSED_LATER, SATISFIED_LATER
+from soth_mitm.config_reference import reference_markdown
 from soth_mitm.config_schema import Kind, specs
 
 SPECS = specs(MitmConfig)
@@ -43,11 +44,19 @@ def test_a_key_that_is_not_built_yet_is_named(name: str) -> None:
     if name in SATISFIED_LATER:
         assert SPECS[name].read(config) == SATISFIED_LATER[name] and without_effect(config) == []
     else:
-        assert without_effect(config) == [f"{name} has no effect: this build does not have what it is about"]
+        reason = NEVER.get(name, "this build does not have what it is about")
+        assert without_effect(config) == [f"{name} has no effect: {reason}"]
 
 
 def test_what_is_refused_or_satisfied_is_not_built_yet() -> None:
-    assert REFUSED_LATER | set(SATISFIED_LATER) <= LATER_KEYS
+    assert REFUSED_LATER | set(SATISFIED_LATER) | set(NEVER) <= LATER_KEYS
+
+
+def test_a_wait_that_the_event_loop_decides_on_is_not_promised() -> None:
+    (sentence,) = without_effect(changed("accept_retry_backoff_ms"))
+    assert "uvloop drops a client at once" in sentence
+    (row,) = [line for line in reference_markdown().splitlines() if line.startswith("| `accept_retry_backoff_ms`")]
+    assert "No effect: the event loop accepts connections" in row and "yet" not in row
 
 
 # Each reason, with what makes it hold

@@ -6,7 +6,6 @@ import functools
 import os
 import socket
 import stat
-import weakref
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from soth_mitm.addresses import ANY_ADDRESS, parse_bind_address
 from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import BindError
+from soth_mitm.proxy.forks import listeners
 from soth_mitm.proxy.protocols import ClientEndpoint
 
 BACKLOG = 1024
@@ -89,25 +89,6 @@ def _refused(error: OSError, where: str) -> BindError:
     return BindError(error.errno, f"cannot listen on {where}: {(error.strerror or str(error)).lower()}: {hint}")
 
 
-# A forked child must be able to find them all
-_open: "weakref.WeakSet[Listener]" = weakref.WeakSet()
-
-
-def _let_go_in_child() -> None:
-    """Let a forked child (`multiprocessing`, `os.fork`) not keep the ports: nobody accepts there, and they could not be bound again.
-
-    The descriptors stay taken, by the null device: the child has objects that still hold their numbers, and will close them.
-    """
-    null = os.open(os.devnull, os.O_RDWR)
-    for listener in _open:
-        listener.let_go(null)
-    os.close(null)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
-
-
 class Listener:
     """The listening sockets of one proxy."""
 
@@ -116,7 +97,7 @@ class Listener:
         self._unix_path = unix_path
         self._unix_identity = None if unix_path is None else _identity(unix_path)
         self._servers: list[asyncio.Server] = []
-        _open.add(self)
+        listeners.add(self)
         self.addresses: list[SocketAddress] = [listening.getsockname()[:2] for listening in sockets if listening.family != _AF_UNIX]
 
     @classmethod

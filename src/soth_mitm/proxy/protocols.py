@@ -8,10 +8,16 @@ import ssl
 
 from soth_mitm._dataplane.endpoint import Endpoint
 from soth_mitm._dataplane.pool import Upstream
+from soth_mitm.proxy.forks import connections
 
 
 class ClientEndpoint(Endpoint, asyncio.BufferedProtocol):
     """A socket that a client connected to us."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        super().connection_made(transport)
+        connections.add(self)
 
 
 class UpstreamEndpoint(Upstream, asyncio.BufferedProtocol):
@@ -19,3 +25,8 @@ class UpstreamEndpoint(Upstream, asyncio.BufferedProtocol):
 
     offered: ssl.SSLSession | None = None
     """The TLS session that its handshake was to resume."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        super().connection_made(transport)
+        connections.add(self)
