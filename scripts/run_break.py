@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LIST = ROOT / "tests/breaks.toml"
 FOLDERS = ("src", "ext", "tests", "docs", "scripts", "bench")
 FILES = ("setup.py", "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-# A break may make a test wait for ever; that is noticed too
+# A break may make a test wait for ever; that is noticed too. What never comes back to Python has no time of its own and is killed.
 TEST_SECONDS = 60
+KILL_SECONDS = 90
 
 # Run in a worker's tree: compile the modules named, without optimisation, into a folder
 COMPILE = """
@@ -91,8 +92,8 @@ class Worker:
             shutil.copy(ROOT / file, self._tree / file)
         shutil.copytree(Path(sysconfig.get_path("platlib")) / "soth_mitm", self._site / "soth_mitm")
 
-    def run_tests(self, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-        """Run `tests` on this worker's package."""
+    def run_tests(self, *arguments: str, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+        """Run pytest with `arguments` on this worker's package, for at most `seconds`."""
         paths = {"PYTHONPATH": str(self._site), "PYTHONDONTWRITEBYTECODE": "1", "SOTH_MITM_VARIANT": "release"}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         with tempfile.TemporaryDirectory(prefix="soth-mitm-break") as temporary:
@@ -101,12 +102,11 @@ class Worker:
                 sys.executable,
                 "-m",
                 "pytest",
-                "-x",
                 "-q",
                 "-o",
                 f"cache_dir={temporary}/cache",
                 f"--timeout={TEST_SECONDS}",
-                *tests,
+                *arguments,
             ]
             return subprocess.run(
                 command,
@@ -116,6 +116,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                timeout=seconds,
             )
 
     def try_break(self, what: Break) -> str:
@@ -138,7 +139,9 @@ class Worker:
                     return f"does not compile:\n{failure}"
             else:
                 target.write_text(broken, encoding="utf-8")
-            result = self.run_tests(what.tests)
+            result = self.run_tests("-x", *what.tests, seconds=KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            return ""
         finally:
             source.write_text(before, encoding="utf-8")
             os.replace(saved, target)
@@ -183,7 +186,7 @@ def main(arguments: list[str]) -> int:
     first = workers.get()
     tests = tuple(dict.fromkeys(test for each in breaks for test in each.tests))
     print(f"running the {len(tests)} named tests and files on the unbroken package", flush=True)
-    unbroken = first.run_tests(tests)
+    unbroken = first.run_tests(*tests)
     workers.put(first)
     if unbroken.returncode:
         print(f"{unbroken.stdout[-4000:]}\nthese must pass before a break can be noticed", file=sys.stderr)
