@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -94,6 +95,23 @@ def test_what_is_no_decision_forwards_nothing(proxy: ProxyFactory, plain_origin:
         if suspends:
             await asyncio.sleep(0)
         return answer  # type: ignore[return-value]
+
+    running = proxy(Recording(decide), **ALLOWS)
+    assert ask(running, plain_origin) == 502
+    assert plain_origin.requests == []
+    assert running.metrics().handler_panic_count == 1
+
+
+@pytest.mark.parametrize("suspends", [False, True])
+def test_what_only_looks_like_a_decision_forwards_nothing(proxy: ProxyFactory, plain_origin: Origin, suspends: bool) -> None:
+    """A mock says that it is of the class, and has whatever it is asked for."""
+
+    async def decide(request: RawRequest) -> HandlerDecision:
+        if suspends:
+            await asyncio.sleep(0)
+        decision: HandlerDecision = Mock(spec=HandlerDecision, is_block=False, status=0, body=b"", headers=())
+        assert isinstance(decision, HandlerDecision)
+        return decision
 
     running = proxy(Recording(decide), **ALLOWS)
     assert ask(running, plain_origin) == 502

@@ -146,6 +146,8 @@ def test_bytes_behind_a_response_never_answer_the_next_request(proxy: ProxyFacto
     running = proxy(Recording())
     with running.tunnel(plain_origin.port) as client:
         assert client.request("/two", "localhost").body == b"ok"
+        # not kept until somebody looks at it
+        assert running.metrics().upstream_connections == 0
         assert len(client.request("/bytes/9", "localhost").body) == 9
 
 

@@ -159,6 +159,17 @@ class TestSpellings:
             assert client.request(f"http://{host}/bytes/3", host).status == status
         assert running.metrics().refused_name_count == (3 if status == 421 else 0)
 
+    @pytest.mark.parametrize("secure", [True, False], ids=["tls", "plain"])
+    def test_the_target_for_another_port(self, proxy: ProxyFactory, named: Origin, plain_origin: Origin, secure: bool) -> None:
+        """The name of the target stands for the target's port only."""
+        origin = named if secure else plain_origin
+        running = start(proxy, Case("block", "strict", "target", "", 0), destinations=(f"localhost:{origin.port}",))
+        with opened(running, origin.port, "target" if secure else "plain") as client:
+            assert client.request("/bytes/3", f"{HOST}:1").status == 421
+            for host in (HOST, f"{HOST}:{origin.port}"):
+                assert client.request("/bytes/3", host).body == pattern(3)
+        assert running.metrics().refused_name_count == 1
+
     def test_an_international_name_that_is_listed(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
         running = start(proxy, Case("block", "strict", "plain", "", 0), destinations=("localhost:*", "bücher.test:*"))
         with running.tunnel(plain_origin.port) as client:

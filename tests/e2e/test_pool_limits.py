@@ -172,6 +172,20 @@ class TestTurns:
         assert running.metrics().upstream_timeout_count == 1
 
 
+def test_nothing_is_dialled_for_who_has_left(proxy: ProxyFactory, gate: Gate) -> None:
+    running = proxy(**{LIMIT: 1})
+    clients = Clients(running, gate)
+    clients.ask("/die")
+    gate.origin.wait_heads(1)
+    clients.ask("/leaving")
+    clients.by_path["/leaving"].reset()
+    running.handler.wait("on_connection_close")
+    gate.let_through()
+    assert clients.answer("/die")[0] == 502
+    metrics = running.metrics()
+    assert (metrics.pool_miss_count, metrics.upstream_connections) == (1, 0)
+
+
 def test_a_client_whose_origin_has_no_room_is_told_so(proxy: ProxyFactory, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before its own TLS is answered the upstream is looked at again from time to time, and that waits no longer than a request does."""
     monkeypatch.setattr(upstreams, "FACTS_SECONDS", 0.0)
@@ -263,9 +277,12 @@ class TestReload:
         clients.ask(*paths)
         gate.origin.wait_heads(3)
         running.handle.reload(make_config(**{LIMIT: 1}))
-        gate.let_through(6)
-        assert [clients.answer(path)[0] for path in paths] == [200] * 6
+        gate.let_through(2)
+        # those that have answered, although requests wait for a connection
         gate.origin.wait_closed(2)
+        assert len(gate.paths) == 3
+        gate.let_through(4)
+        assert [clients.answer(path)[0] for path in paths] == [200] * 6
         assert len(gate.origin.connections) == 3
 
     def test_idle_ones_over_the_new_number_are_closed(

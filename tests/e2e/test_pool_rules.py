@@ -230,3 +230,18 @@ class TestNames:
         metrics = running.metrics()
         assert len(plain_origin.connections) == 3
         assert (metrics.dns_lookup_count, metrics.dns_cache_hit_count) == (look_ups, 3 - look_ups)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 200 OK\r\nConnection: X, Close\r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.0 200 OK\r\nConnection: keep-alive, close\r\n"],
+)
+def test_a_connection_that_the_upstream_will_close_is_not_kept(proxy: ProxyFactory, plain_origin: Origin, answer: bytes) -> None:
+    """Though it is open: the next request would be in a race with its end."""
+    plain_origin.script(lambda connection, request: connection.send(answer + b"Content-Length: 2\r\n\r\nok"), "/last")
+    running = proxy()
+    with running.tunnel(plain_origin.port) as client:
+        assert client.request("/last", HOST, "POST", b"x").text == "ok"
+        assert running.metrics().idle_upstream_connections == 0
+        assert client.request("/bytes/3", HOST, "POST", b"x").status == 200
+    assert [request.connection_index for request in plain_origin.requests] == [0, 1]

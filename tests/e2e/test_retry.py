@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -144,6 +146,33 @@ class TestNotSentAgain:
             self.fails(running, client, fickle, b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n", times=2)
         assert len({request.connection_index for request in fickle.seen("/x")}) == 2
 
+    def test_twice_over_connections_that_were_kept(self, proxy: ProxyFactory) -> None:
+        """Where a new connection cannot be made, the second attempt takes one that is there; there is no third one."""
+        get = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        listening = socket.create_server(("127.0.0.1", 0))
+        running = proxy(**{"upstream.retry_delay_ms": 10})
+        with ExitStack() as stack:
+            clients = [stack.enter_context(running.tunnel(listening.getsockname()[1], "127.0.0.1")) for _ in range(3)]
+            servers: list[socket.socket] = []
+            for client in clients:
+                client.send(get)
+                servers.append(stack.enter_context(listening.accept()[0]))
+                assert servers[-1].recv(65536) == get
+            listening.close()
+            for server in servers:
+                server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            assert [client.read_answer().status for client in clients] == [200] * 3
+            assert running.metrics().idle_upstream_connections == 3
+            clients[0].send(get)
+            seen = 0
+            while clients[0].socket not in (ready := select.select([clients[0].socket, *servers], [], [], 10)[0]):
+                for server in ready:
+                    seen += server.recv(65536) == get
+                    server.close()
+                    servers.remove(server)
+            assert clients[0].read_answer().status == 502
+        assert (seen, running.metrics().retry_count) == (2, 1)
+
     @pytest.mark.parametrize(
         "words", [b"H", b"HTTP/1.1 200 OK\r\nContent-", b"HTTP/1.1 103 Early Hints\r\n\r\n"], ids=["a byte", "half", "1xx"]
     )
@@ -214,6 +243,12 @@ class TestNotSentOverAnOldConnection:
     def test_a_body_that_streams_cannot(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
         running = proxy(InterceptHandler(), **{self.KEY: 0, "body.buffer_request_bodies": False})
         put = b"PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
+        assert [self.answered_by(running, plain_origin, put) for _ in range(2)] == [0, 1]
+
+    def test_a_body_that_is_here_in_part_cannot(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        """What was collected for the decision is kept until it is sent, but it is not the request."""
+        running = proxy(Recording(), **{self.KEY: 0, "body.max_size_bytes": 1000})
+        put = b"PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n\r\n" + pattern(3000)
         assert [self.answered_by(running, plain_origin, put) for _ in range(2)] == [0, 1]
 
     def test_one_that_was_used_just_now_is_used(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
