@@ -1,7 +1,8 @@
 """A kept upstream connection is looked at right before it is used again: what came since the loop last looked is seen then.
 
-Each test does the upstream's part inside `on_request`. A plain method holds the proxy's loop while it runs, so that what arrives meanwhile
-lies in the system, unseen, when the request takes its connection. The requests are POST, which no retry would save.
+Each test does the upstream's part inside `on_request`, or inside `on_connect` where the kept connection has carried no request yet: with a
+handler that decides about requests, nothing is dialled before one is allowed. A plain method holds the proxy's loop while it runs, so that
+what arrives meanwhile lies in the system, unseen, when the request takes its connection. The requests are POST, which no retry would save.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from soth_mitm import HandlerDecision, InterceptHandler, MitmConfig, MitmProxyBuilder, RawRequest, RawResponse
+from soth_mitm import ConnectTarget, HandlerDecision, InterceptHandler, MitmConfig, MitmProxyBuilder, RawRequest, RawResponse
 from soth_mitm.metrics import ProxyMetrics
 from support.bare_server import BareConnection, BareServer
 from support.certs import TestCA
@@ -21,6 +22,8 @@ from support.running import HOST, ProxyFactory, Running
 from support.wire_client import Answer, WireClient
 
 Act = Callable[[BareConnection], None]
+# However slow the machine is, the kept connection is fresh enough for a POST
+ANY_AGE: dict[str, object] = {"connection_pool.unsafe_reuse_idle_ms": 60_000}
 
 
 class Meanwhile(InterceptHandler):
@@ -34,6 +37,23 @@ class Meanwhile(InterceptHandler):
         if request.path == "/second":
             self._act(self._server.connections[0])
         return HandlerDecision.ALLOW
+
+
+class AtConnect(InterceptHandler):
+    """Lets something happen on the upstream's side while it is asked where an https URL may go. It has no say about requests."""
+
+    def __init__(self, server: BareServer, act: Act) -> None:
+        self._server = server
+        self._act = act
+
+    def on_connect(self, target: ConnectTarget) -> None:
+        if target.scheme == "https":
+            self._act(self._server.connections[0])
+
+
+def post_url(client: WireClient, port: int, path: str) -> Answer:
+    """Have the proxy ask for an https URL."""
+    return client.request(f"https://127.0.0.1:{port}{path}", f"127.0.0.1:{port}", "POST", b"")
 
 
 @pytest.fixture
@@ -81,11 +101,11 @@ def bytes_and_end(connection: BareConnection) -> None:
 class TestPlain:
     @pytest.mark.parametrize("act", [BareConnection.end, BareConnection.reset, stray_byte, stray_response, bytes_and_end])
     def test_is_not_used(self, proxy: ProxyFactory, plain_server: BareServer, act: Act) -> None:
-        running = proxy(Meanwhile(plain_server, act))
+        running = proxy(Meanwhile(plain_server, act), **ANY_AGE)
         served_by_another(running, running.tunnel(plain_server.port, "127.0.0.1"))
 
     def test_what_is_alive_is_used(self, proxy: ProxyFactory, plain_server: BareServer) -> None:
-        running = proxy(Meanwhile(plain_server, lambda connection: None))
+        running = proxy(Meanwhile(plain_server, lambda connection: None), **ANY_AGE)
         with running.tunnel(plain_server.port, "127.0.0.1") as client:
             assert [post(client, path).text for path in ("/first", "/second", "/third")] == ["0", "0", "0"]
         metrics = running.metrics()
@@ -120,14 +140,14 @@ class TestTls:
         "act", [BareConnection.end, BareConnection.reset, BareConnection.say_goodbye, stray_byte, BareConnection.send_half_a_record]
     )
     def test_is_not_used(self, proxy: ProxyFactory, tls_server: BareServer, act: Act) -> None:
-        running = proxy(Meanwhile(tls_server, act))
+        running = proxy(Meanwhile(tls_server, act), **ANY_AGE)
         served_by_another(running, running.secured(tls_server.port, "127.0.0.1"))
 
     def test_a_session_ticket_is_no_stray_byte(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
         with late_tickets(origin_ca) as server:
-            running = proxy(Meanwhile(server, BareConnection.finish_handshake))
-            with running.secured(server.port, "127.0.0.1") as client:
-                assert [post(client, path).text for path in ("/second", "/third")] == ["0", "0"]
+            running = proxy(AtConnect(server, BareConnection.finish_handshake), **ANY_AGE)
+            with running.secured(server.port, "127.0.0.1"), running.client() as client:
+                assert [post_url(client, server.port, path).text for path in ("/second", "/third")] == ["0", "0"]
             used_all_along(running.metrics())
             running.handle.shutdown(5)
 
@@ -138,9 +158,9 @@ class TestTls:
             act(connection)
 
         with late_tickets(origin_ca) as server:
-            running = proxy(Meanwhile(server, ticket_and_more))
-            with running.secured(server.port, "127.0.0.1") as client:
-                assert [post(client, path).text for path in ("/second", "/third")] == ["1", "1"]
+            running = proxy(AtConnect(server, ticket_and_more), **ANY_AGE)
+            with running.secured(server.port, "127.0.0.1"), running.client() as client:
+                assert [post_url(client, server.port, path).text for path in ("/second", "/third")] == ["1", "1"]
             metrics = running.metrics()
             assert (metrics.pool_stale_count, metrics.retry_count, metrics.handler_panic_count) == (1, 0, 0)
             running.handle.shutdown(5)
@@ -159,8 +179,9 @@ class TestTls:
                 return HandlerDecision.block(204)
             return HandlerDecision.block(204) if request.path == "/first" else HandlerDecision.ALLOW
 
-        running = proxy(Recording(decide), **{"body.buffer_request_bodies": False})
+        running = proxy(Recording(decide), **{"body.buffer_request_bodies": False}, **ANY_AGE)
         with running.secured(tls_server.port, "127.0.0.1") as client, running.client() as other:
+            assert post(client, "/zeroth").text == "0"
             # after which the system lets it send more at once
             for _ in range(30):
                 client.send(f"GET /first HTTP/1.1\r\nHost: {HOST}\r\nX-Long: {'x' * 60_000}\r\n\r\n".encode() * 10)
@@ -188,7 +209,7 @@ class TestAnotherLoop:
 
     def _ask(self, config: MitmConfig, server: BareServer, act: Act) -> tuple[list[str], ProxyMetrics]:
         async def talk() -> tuple[list[str], ProxyMetrics]:
-            async with MitmProxyBuilder(config, Meanwhile(server, act)).build() as handle:
+            async with MitmProxyBuilder(config, AtConnect(server, act)).build() as handle:
                 context = ssl.create_default_context(cafile=str(handle.ca_certificate_path))
                 answers = await asyncio.to_thread(self._client, handle.port, server.port, context)
                 return answers, handle.metrics()
@@ -197,18 +218,18 @@ class TestAnotherLoop:
 
     @staticmethod
     def _client(port: int, upstream: int, context: ssl.SSLContext) -> list[str]:
-        with WireClient(port) as client:
-            assert client.connect(f"127.0.0.1:{upstream}").status == 200
-            client.start_tls(context, "127.0.0.1")
-            return [post(client, path).text for path in ("/second", "/third")]
+        with WireClient(port) as before, WireClient(port) as client:
+            assert before.connect(f"127.0.0.1:{upstream}").status == 200
+            before.start_tls(context, "127.0.0.1")
+            return [post_url(client, upstream, path).text for path in ("/second", "/third")]
 
     def test_a_session_ticket(self, make_config: Callable[..., MitmConfig], origin_ca: TestCA) -> None:
         with late_tickets(origin_ca) as server:
-            answers, metrics = self._ask(make_config(), server, BareConnection.finish_handshake)
+            answers, metrics = self._ask(make_config(**ANY_AGE), server, BareConnection.finish_handshake)
         assert answers == ["0", "0"]
         used_all_along(metrics)
 
     def test_an_end(self, make_config: Callable[..., MitmConfig], tls_server: BareServer) -> None:
-        answers, metrics = self._ask(make_config(), tls_server, BareConnection.end)
+        answers, metrics = self._ask(make_config(**ANY_AGE), tls_server, BareConnection.end)
         assert answers == ["1", "1"]
         assert (metrics.pool_stale_count, metrics.retry_count, metrics.handler_panic_count) == (1, 0, 0)
