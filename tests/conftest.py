@@ -7,6 +7,7 @@ the module ends. Descriptors are compared per module, tolerance none; so a sessi
 import asyncio
 import faulthandler
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     os.environ.pop("LD_PRELOAD", None)
     assert faulthandler.is_enabled(), "run without `-p no:faulthandler`: a crash in native code must show where it was"
     if os.name == "posix":
+        # a run under nohup ignores it, and so would the programs that tests start
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         import uvloop
 
         # libuv keeps a pipe for its signal handling from the first loop on
