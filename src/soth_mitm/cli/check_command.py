@@ -48,7 +48,8 @@ def check_policy(
     """Print what would happen to a connection, by which pattern of which key, and what the configuration leaves open for it.
 
     No connection is made, and no name is looked up unless --resolve says so. Exit code 0: it would be intercepted or tunnelled; 10: it
-    would be blocked; 2 and 20: the target or the configuration is wrong. A handler may still block, and where no key forbids it, tunnel.
+    would be blocked; 2 and 20: the target or the configuration is wrong. No handler is asked: it may still block, open what is not listed
+    (on_connect), and, where no key forbids it, tunnel.
     """
     try:
         host, port = read_target(target)
