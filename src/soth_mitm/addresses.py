@@ -131,6 +131,13 @@ def format_authority(host: str, port: int, scheme: str) -> str:
     return format_host_port(host, port) if port != DEFAULT_PORTS[scheme] else f"[{host}]" if ":" in host else host
 
 
+def refuse_zone(host: str, port: int | str) -> None:
+    """Raise `ValueError` for the address of an interface: a zone is about one machine, and no HTTP request names it."""
+    address, zone, _ = host.partition("%")
+    if zone:
+        raise ValueError(f"has a zone, which no client can ask for; write `{format_host_port(address, port)}`")
+
+
 def is_address(host: str) -> bool:
     """Tell whether a normalised host is an IP address and no name."""
     return ":" in host or _ends_in_number(host)

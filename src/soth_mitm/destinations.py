@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Generic, NamedTuple, TypeVar
 
-from soth_mitm.addresses import MAX_NAME, format_host_port, is_address, normalise_host, parse_port, parse_target, split_host_port
+from soth_mitm.addresses import (
+    MAX_NAME,
+    format_host_port,
+    is_address,
+    normalise_host,
+    parse_port,
+    parse_target,
+    refuse_zone,
+    split_host_port,
+)
 from soth_mitm.globs import GlobIndex
 
 T = TypeVar("T")
@@ -30,6 +39,8 @@ class DestinationPattern:
     def parse(cls, text: str) -> "DestinationPattern":
         """Read a pattern; `ValueError` says what is wrong with it, worded to follow the text."""
         host, port = split_host_port(text.strip())
+        # what arrives with one is refused (ext/authority.h), so such a pattern would match nothing
+        refuse_zone(host, port)
         return cls(_normalise_glob(host) if "*" in host else normalise_host(host), None if port == "*" else parse_port(port))
 
     @property

@@ -189,6 +189,15 @@ def test_a_listed_origin_behind_tls_is_tunnelled(proxy: ProxyFactory, origin: Or
     assert running.handler.requests == []
 
 
+@FORMS
+def test_monitor_mode_does_not_lift_its_block(
+    proxy: ProxyFactory, looked_up: list[str], way: Way, form: Callable[[ConnectDecision | None], Say]
+) -> None:
+    running = proxy(Gate(form(BLOCK)), destinations=("*:*",), **way.keys, intercept_mode="monitor")
+    assert way.ask(running, "somewhere.test:8080").status == 451
+    assert looked_up == []
+
+
 def test_a_tunnel_that_a_key_forbids(proxy: ProxyFactory, plain_origin: Origin, way: Way) -> None:
     running = proxy(Gate(plain(TUNNEL)), **way.keys, **{"interception.must_intercept": ["localhost:*"]})
     answer = way.ask(running, f"localhost:{plain_origin.port}")

@@ -99,6 +99,13 @@ def test_addresses_are_judged_on_request(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (("api.example.com", *LISTED), 2, "has no port; write `api.example.com:443`"),
         (("ftp://api.example.com/", *LISTED), 2, "has the scheme `ftp`"),
+        # clients disagree on where these go
+        (("https://a.example.com\\@evil.test/", *LISTED), 2, "has U+005C, which no URL contains"),
+        (("https://evil.te\tst/", *LISTED), 2, "has U+0009, which no URL contains"),
+        ((" https://evil.test/", *LISTED), 2, "has U+0020, which no URL contains"),
+        # which the proxy refuses, whatever is listed
+        (("[fe80::1%eth0]:443", *LISTED), 2, "has a zone, which no client can ask for"),
+        (("https://[::1%25lo]/", *LISTED), 2, "has a zone, which no client can ask for"),
         (("https://127.1/", *LISTED), 2, "neither a name nor an IPv4 address"),
         (("api.example.com:443",), 20, "interception.destinations: is empty"),
     ],

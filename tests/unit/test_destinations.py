@@ -181,6 +181,8 @@ def test_pattern_is_normalised(text: str, host: str, port: int | None) -> None:
         ("[2001:db8::*]:443", "`*` inside an IPv6 address"),
         ("[*]:443", "`*` inside an IPv6 address"),
         ("[::1]", "has no port"),
+        ("[fe80::1%eth0]:443", "has a zone, which no client can ask for; write `[fe80::1]:443`"),
+        ("[::1%1]:*", "has a zone, which no client can ask for; write `[::1]:*`"),
         ("https://example.com:443", "is a URL"),
         ("example.com/path:443", "not a name"),
         ("*.exa mple.com:443", "has a host with ` `"),

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import click
 
 from soth_mitm.address_guard import AddressGuard
-from soth_mitm.addresses import DEFAULT_PORTS, format_host_port, is_address, parse_authority, parse_target
+from soth_mitm.addresses import DEFAULT_PORTS, format_host_port, is_address, parse_authority, parse_target, refuse_zone
 from soth_mitm.cli.configured import as_json, config_file, read_config, strict_preset
 from soth_mitm.cli.exits import BLOCKED, explained
 from soth_mitm.openings import openings
@@ -19,8 +19,18 @@ SCHEMES = {"https": "https", "http": "http", "wss": "https", "ws": "http"}
 
 def read_target(text: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT` or of a URL; `ValueError` says what is wrong with it, worded to follow the text."""
+    host, port = _split_target(text)
+    refuse_zone(host, port)
+    return host, port
+
+
+def _split_target(text: str) -> tuple[str, int]:
     if "://" not in text:
         return parse_target(text)
+    for character in text:
+        # clients drop them, or take them for something else, and would not go where this says
+        if character <= " " or character in "\\\x7f":
+            raise ValueError(f"has U+{ord(character):04X}, which no URL contains")
     url = urlsplit(text)
     scheme = SCHEMES.get(url.scheme.lower())
     if scheme is None:
