@@ -12,6 +12,7 @@ import pytest
 from soth_mitm import MitmConfig
 from soth_mitm._dataplane.buffer import Arena
 from soth_mitm._dataplane.intake import Intake
+from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError
 from soth_mitm.proxy.dialler import STAGGER_SECONDS, Dialler, Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
@@ -228,10 +229,20 @@ class TestMemory:
 
 
 class TestDeniedAddresses:
-    async def test_others_of_the_same_name_are_tried(self, port: int) -> None:
+    async def test_others_of_the_same_name_are_tried(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        tried: list[str] = []
+        connect_to = Dialler._connect_to
+
+        async def recorded(self: Dialler, address: SocketAddress) -> UpstreamEndpoint:
+            tried.append(address[0])
+            return await connect_to(self, address)
+
+        monkeypatch.setattr(Dialler, "_connect_to", recorded)
         names, tally = Names(("169.254.169.254", "::ffff:169.254.169.254", "127.0.0.1", "64:ff9b::a9fe:a9fe")), Tally()
         endpoint = await dialler(names, tally, denied_addresses=["metadata"]).dial(Origin(NAME, port))
         assert peer_of(endpoint) == "127.0.0.1"
+        # no other is so much as tried
+        assert tried == ["127.0.0.1"]
         assert (tally.denied_addresses, tally.dial_errors) == (0, 0)
         await close(endpoint)
 
