@@ -41,6 +41,8 @@ class DestinationPattern:
         host, port = split_host_port(text.strip())
         # what arrives with one is refused (ext/authority.h), so such a pattern would match nothing
         refuse_zone(host, port)
+        if host.startswith(".") and "*" not in host:
+            raise ValueError(f"has a host that begins with a dot; write `*{host}:{port}` for all names below it")
         return cls(_normalise_glob(host) if "*" in host else normalise_host(host), None if port == "*" else parse_port(port))
 
     @property

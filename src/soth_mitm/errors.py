@@ -30,6 +30,10 @@ class InvalidConfigError(MitmError, ValueError):
 class BindError(MitmError, OSError):
     """A listening socket could not be opened; `errno` is the system's, the message says what to do."""
 
+    def __str__(self) -> str:
+        # without the number in front, which the message says in words
+        return str(self.strerror or super().__str__())
+
 
 class ShutdownTimeoutError(MitmError, TimeoutError):
     """The drain deadline passed; `aborted` connections were cut."""

@@ -241,7 +241,7 @@ class TestOurselves:
 class TestStart:
     def test_a_port_in_use(self, proxy: ProxyFactory) -> None:
         running = proxy()
-        with pytest.raises(BindError, match=f"127.0.0.1:{running.port}.*choose another `bind`") as caught:
+        with pytest.raises(BindError, match=f"^cannot listen on 127.0.0.1:{running.port}.*choose another `bind`") as caught:
             proxy(bind=f"127.0.0.1:{running.port}")
         assert caught.value.errno == errno.EADDRINUSE
 

@@ -123,7 +123,7 @@ def test_a_client_that_refuses_us_is_told_of(tmp_path: Path, origin_ca: TestCA, 
         with pytest.raises(OSError):
             client.start_tls(origin_ca.client_context())
         (failed,) = watcher.wait(EventKind.TLS_FAILED)
-    assert failed.host == "localhost" and "unknown_ca" in failed.cause
+    assert failed.host == "localhost" and "unknown_ca" in failed.cause and failed.certificate_refused
 
 
 @pytest.mark.parametrize("error", [RuntimeError("on purpose"), SystemExit(1)])

@@ -260,7 +260,12 @@ _UNTRUSTED = "upstream.ca_bundle_path"
 _WANTS_ONE = "upstream.client_cert_path"
 
 CERTIFICATE_FAULTS = (
-    Fault("expired", "cert_validation", "certificate has expired", _presents(lambda ca: ca.issue_expired(HOST))),
+    Fault(
+        "expired",
+        "cert_validation",
+        "certificate has expired (code 10); it has to be renewed",
+        _presents(lambda ca: ca.issue_expired(HOST)),
+    ),
     Fault("not yet valid", "cert_validation", "not yet valid", _presents(lambda ca: ca.issue_not_yet_valid(HOST))),
     Fault("self-signed", "unknown_ca", "self-signed certificate", _presents(lambda ca: self_signed(HOST))),
     Fault("unknown root", "unknown_ca", _UNTRUSTED, _presents(lambda ca: TestCA("Stranger").issue(HOST))),

@@ -47,6 +47,12 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments)
 
 
+@pytest.mark.parametrize("group", [(), ("ca",)])
+def test_the_list_of_commands_is_not_cut_on_a_narrow_terminal(group: tuple[str, ...]) -> None:
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(cli, (*group, "--help")).stdout
+    assert "Commands:" in shown and "..." not in shown.partition("Commands:")[2]
+
+
 # --- config
 
 

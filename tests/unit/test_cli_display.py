@@ -313,7 +313,7 @@ META = ConnectionMeta(
         (Event(kind=EventKind.TUNNEL_END), None),
         (Event(kind=EventKind.REFUSED, status=403, cause="not listed"), "CONNECT h:1 BLOCKED 403 not listed"),
         (Event(kind=EventKind.REFUSED, cause="odd"), "CONNECT h:1 refused closed odd"),
-        (Event(kind=EventKind.TLS_FAILED, cause="unknown CA"), "TLS     h failed unknown CA"),
+        (Event(kind=EventKind.TLS_FAILED, cause="no cipher suite"), "TLS     h failed no cipher suite"),
     ],
 )
 def test_the_line_of(event: Event, line: str | None) -> None:
@@ -327,6 +327,23 @@ def test_the_line_of(event: Event, line: str | None) -> None:
     (text,) = said
     assert re.fullmatch(r"\d\d:\d\d:\d\d curl {13}.*", text)
     assert text[26:].removeprefix("GET     https://h/p?k=… ") == line
+
+
+def test_the_first_client_that_refuses_our_certificate_is_told_what_to_do() -> None:
+    said: list[str] = []
+    lines = RequestLines(lambda *parts: said.append("".join(part if isinstance(part, str) else part[0] for part in parts)))
+    for refused in (False, True, True):
+        lines(Event(kind=EventKind.TLS_FAILED, meta=META, host="h", cause="an alert", certificate_refused=refused))
+    assert "soth-mitm ca env" in said[1] and "soth-mitm ca install" in said[1]
+    assert said[0].endswith("failed an alert") and said[2].endswith("failed an alert")
+
+
+def test_a_failed_handshake_with_an_upstream_is_told_by_its_requests_alone() -> None:
+    said: list[str] = []
+    lines = RequestLines(lambda *parts: said.append(str(parts)))
+    lines(Event(kind=EventKind.TLS_FAILED, host="h", port=443, cause="expired"))
+    lines(Event(kind=EventKind.FLOW_END, meta=META, method="GET", url="https://h/", status=502, cause="expired"))
+    assert len(said) == 1 and "failed 502" in said[0]
 
 
 def test_lines_that_cannot_be_shown_are_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -169,6 +169,7 @@ def test_pattern_is_normalised(text: str, host: str, port: int | None) -> None:
         ("", "is empty"),
         ("   ", "is empty"),
         ("example.com", "has no port; write `example.com:443`"),
+        (".example.com:443", "begins with a dot; write `*.example.com:443`"),
         ("*", "has no port"),
         ("example.com:", "has no port"),
         (":443", "has no host"),

@@ -26,12 +26,12 @@ password_file = click.option(
 )
 
 
-@click.group()
+@click.group(short_help="Make, show, move, replace and install the CA.")
 def ca() -> None:
     """The CA that clients must trust: make, show, move, replace and install it."""
 
 
-@ca.command()
+@ca.command(short_help="Print where the certificate is.")
 @config_file
 def path(config_path: str | None) -> None:
     """Print where the CA's certificate is; the CA is made if there is none."""
@@ -73,7 +73,7 @@ def show(as_json: bool, config_path: str | None) -> None:
             click.echo(f"{name.replace('_', ' '):<20} {', '.join(value) if isinstance(value, list) else value}")
 
 
-@ca.command()
+@ca.command(short_help="Copy the certificate to a file.")
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--format", "form", type=click.Choice(["pem", "der", "p12"]), default="pem", show_default=True)
 @click.option("--with-key", is_flag=True, help="With the private key, encrypted by a password; p12 only. Whoever has it is the CA.")
@@ -106,7 +106,7 @@ def export(target: Path, form: str, with_key: bool, force: bool, password_file: 
     click.echo(f"wrote {target}", err=True)
 
 
-@ca.command(name="import")
+@ca.command(name="import", short_help="Take a CA of your own.")
 @click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
 @click.argument("key", metavar="[KEY]", required=False, type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace the CA that is there; it is kept as by `ca rotate`.")
@@ -124,7 +124,7 @@ def import_(source: Path, key: Path | None, force: bool, password_file: Path | N
     click.echo(f"{'took' if changed else 'has already'} the CA {authority.fingerprint}: {cert_path}")
 
 
-@ca.command()
+@ca.command(short_help="Replace the CA; the old one stays trusted meanwhile.")
 @click.option("--finish", is_flag=True, help="Delete the replaced CA, and take it out of bundle and trust stores.")
 @as_json
 @config_file

@@ -8,7 +8,7 @@ import click
 
 from soth_mitm.address_guard import AddressGuard
 from soth_mitm.addresses import DEFAULT_PORTS, format_host_port, is_address, parse_authority, parse_target, refuse_zone
-from soth_mitm.cli.configured import as_json, config_file, read_config, strict_preset
+from soth_mitm.cli.configured import add_destinations, as_json, config_file, read_config, strict_preset
 from soth_mitm.cli.exits import BLOCKED, explained
 from soth_mitm.openings import openings
 from soth_mitm.policy import Action, Policy
@@ -38,7 +38,7 @@ def _split_target(text: str) -> tuple[str, int]:
     return parse_authority(url.netloc.rpartition("@")[2], DEFAULT_PORTS[scheme])
 
 
-@click.command("check-policy")
+@click.command("check-policy", short_help="Print what would happen to a connection, and why.")
 @click.argument("target", metavar="HOST:PORT|URL")
 @config_file
 @click.option("--destination", "destinations", multiple=True, metavar="PATTERN", help="Intercept this as well, as for `run`. Repeatable.")
@@ -67,7 +67,7 @@ def check_policy(
         raise click.BadParameter(f"`{target}` {error}", param_hint="HOST:PORT|URL") from None
     with explained():
         config = read_config(config_path, strict=strict)
-        config.interception.destinations.extend(destinations)
+        add_destinations(config, destinations)
         if block_unlisted:
             config.interception.passthrough_unlisted = False
         config.validate()

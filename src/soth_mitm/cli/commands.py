@@ -8,7 +8,7 @@ from rich.console import Console
 from soth_mitm import __version__
 from soth_mitm.cli.ca_commands import ca
 from soth_mitm.cli.check_command import check_policy
-from soth_mitm.cli.configured import config_file, read_config, strict_preset
+from soth_mitm.cli.configured import add_destinations, config_file, read_config, strict_preset
 from soth_mitm.cli.display import logging_to
 from soth_mitm.cli.doctor_command import doctor
 from soth_mitm.cli.exits import Commands, explained
@@ -18,7 +18,6 @@ from soth_mitm.cli.trust_commands import TRUST_COMMANDS
 from soth_mitm.config import MitmConfig
 from soth_mitm.config_effect import without_effect
 from soth_mitm.config_reference import default_toml
-from soth_mitm.errors import InvalidConfigError
 from soth_mitm.tls.ciphers import check_ciphers
 
 
@@ -59,10 +58,7 @@ def run(
 
     def read() -> MitmConfig:
         config = read_config(config_path, strict=strict)
-        config.interception.destinations.extend(destinations)
-        if not config.interception.destinations:
-            what = "nothing to intercept; add --destination 'api.example.com:443', or list destinations in the file"
-            raise InvalidConfigError("interception.destinations", what)
+        add_destinations(config, destinations)
         if bind is not None:
             config.bind = bind
         if block_unlisted:

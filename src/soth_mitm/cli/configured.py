@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from soth_mitm.config import MitmConfig
-from soth_mitm.errors import CaMaterialError
+from soth_mitm.errors import CaMaterialError, InvalidConfigError
 from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_files import ca_paths, load_ca_from_files, load_or_create_ca
 
@@ -22,6 +22,14 @@ def read_config(path: str | None, *, strict: bool = False) -> MitmConfig:
     if path is None:
         return MitmConfig.from_mapping({}, env=os.environ, preset=preset)
     return MitmConfig.from_file(path, preset=preset)
+
+
+def add_destinations(config: MitmConfig, destinations: tuple[str, ...]) -> None:
+    """Add what --destination names; `InvalidConfigError` if nothing is listed then."""
+    config.interception.destinations.extend(destinations)
+    if not config.interception.destinations:
+        what = "nothing to intercept; add --destination 'api.example.com:443', or list destinations in a file for --config"
+        raise InvalidConfigError("interception.destinations", what)
 
 
 def configured_paths(config: MitmConfig) -> tuple[Path, Path]:

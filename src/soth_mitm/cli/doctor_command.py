@@ -21,7 +21,7 @@ from soth_mitm.tls.bundle import write_trust_files
 STYLES = {"green": "bold green", "red": "bold red", "absent": "dim"}
 
 
-@click.command()
+@click.command(short_help="Try whether the programs of this machine get through.")
 @click.option("--only", multiple=True, type=click.Choice([program.slug for program in PROGRAMS]), help="Try only this program. Repeatable.")
 @click.option("--python", metavar="PATH", help="Try this Python instead of the first one on the path.")
 @click.option(

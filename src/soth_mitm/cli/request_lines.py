@@ -20,6 +20,11 @@ _TUNNELS = {
     "unknown_protocol": "neither TLS nor HTTP inside (interception.unknown_protocol)",
 }
 
+_UNTRUSTED = (
+    "it does not trust our CA, or pins another certificate: start it with the variables of `soth-mitm ca env`, "
+    "or see `soth-mitm ca install`"
+)
+
 
 class RequestLines:
     """Called with each event of a proxy; calls `show` with a line for those that a user wants to see."""
@@ -27,6 +32,7 @@ class RequestLines:
     def __init__(self, show: Show) -> None:
         self._show = show
         self._has_hinted = False
+        self._has_hinted_at_trust = False
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -47,8 +53,9 @@ class RequestLines:
                 word = "BLOCKED" if event.status == 403 else "refused"
                 what = ("CONNECT", _target(event)) if event.host else ("-", "first bytes")
                 self._line(event, *what, (f"{word} {event.status or 'closed'}", BAD), event.cause)
-            case EventKind.TLS_FAILED:
-                self._line(event, "TLS", event.host, ("failed", BAD), event.cause)
+            case EventKind.TLS_FAILED if event.meta is not None:
+                # of a handshake with the upstream, which has no client, the lines of the requests that wait for it say as much
+                self._line(event, "TLS", event.host, ("failed", BAD), self._why_refused(event))
 
     def _end(self, event: Event) -> None:
         if event.verdict is Verdict.BLOCKED:
@@ -68,6 +75,12 @@ class RequestLines:
             self._has_hinted = True
             return f"{why}, so requests to it are not seen; to intercept it: --destination '{_target(event)}'"
         return why
+
+    def _why_refused(self, event: Event) -> str:
+        if event.certificate_refused and not self._has_hinted_at_trust:
+            self._has_hinted_at_trust = True
+            return f"{event.cause}; {_UNTRUSTED}"
+        return event.cause
 
     def _flow(self, event: Event, outcome: Part, *rest: str) -> None:
         self._line(event, event.method, without_query_values(event.url), outcome, *rest)

@@ -106,8 +106,12 @@ class Serving:
         except ShutdownTimeoutError as error:
             self._say((str(error), "yellow"))
         metrics = handle.metrics()
-        total = f"{metrics.total_flows} requests, {metrics.blocked_request_count} blocked, {metrics.tunnel_count} tunnels"
-        self._say((f"stopped after {metrics.total_connections} connections: {total}", "dim"))
+        counts = (
+            _counted(metrics.total_flows, "request"),
+            f"{metrics.blocked_request_count} blocked",
+            _counted(metrics.tunnel_count, "tunnel"),
+        )
+        self._say((f"stopped after {_counted(metrics.total_connections, 'connection')}: {', '.join(counts)}", "dim"))
 
     def _reload_soon(self, handle: MitmProxyHandle) -> None:
         task = asyncio.ensure_future(self._reload(handle))
@@ -145,3 +149,7 @@ def _example_url(destinations: list[str]) -> str:
             port = 443 if pattern.port is None else pattern.port
             return f"https://{format_host_port(pattern.host, port).removesuffix(':443')}/"
     return "https://example.com/"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -25,7 +25,7 @@ from soth_mitm.tls.trust.stores import TrustReport, ca_trust_status, install_ca_
 no_browsers = click.option("--no-browsers", is_flag=True, help="Leave the databases of Firefox and Chromium alone.")
 
 
-@click.command()
+@click.command(short_help="Make this machine's programs trust the CA.")
 @no_browsers
 @as_json
 @config_file
@@ -37,7 +37,7 @@ def install(no_browsers: bool, as_json: bool, config_path: str | None) -> None:
         _report(install_ca_system_trust(authority, browsers=not no_browsers, certificate_path=cert_path), as_json)
 
 
-@click.command()
+@click.command(short_help="Undo `install`.")
 @no_browsers
 @as_json
 @config_file
@@ -47,7 +47,7 @@ def uninstall(no_browsers: bool, as_json: bool, config_path: str | None) -> None
         _report(take_out(configured_paths(read_config(config_path)), browsers=not no_browsers), as_json)
 
 
-@click.command()
+@click.command(short_help="Show which trust stores trust the CA.")
 @as_json
 @config_file
 def status(as_json: bool, config_path: str | None) -> None:
@@ -62,10 +62,10 @@ def status(as_json: bool, config_path: str | None) -> None:
         _print(reports, as_json)
 
 
-@click.command()
+@click.command(short_help="Print the variables for a shell and its programs.")
 @click.option("--proxy", metavar="URL", help="Where the proxy is: http://host:port.  [default: from the configuration's bind]")
 @click.option("--direct", multiple=True, metavar="HOST", help="Reach this host without the proxy, as localhost is. Repeatable.")
-@click.option("--shell", type=click.Choice(SHELLS), help="For whom to write.  [default: by your system and $SHELL]")
+@click.option("--shell", type=click.Choice(SHELLS), help="The shell to write for.  [default: by your system and $SHELL]")
 @click.option("--undo", is_flag=True, help="Print what takes the variables back to what they were.")
 @as_json
 @config_file

@@ -72,6 +72,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     """Since the request's head came."""
     cause: str = ""
+    certificate_refused: bool = False
+    """Of a handshake with a client: it refused the certificate that we showed, as far as it said."""
 
 
 Observer = Callable[[Event], None]
@@ -126,9 +128,23 @@ class Observation:
 
         self._push(make)
 
-    def connection(self, kind: EventKind, meta: ConnectionMeta | None, host: str, port: int, *, status: int = 0, cause: str = "") -> None:
+    def connection(
+        self,
+        kind: EventKind,
+        meta: ConnectionMeta | None,
+        host: str,
+        port: int,
+        *,
+        status: int = 0,
+        cause: str = "",
+        certificate_refused: bool = False,
+    ) -> None:
         """Something of a connection."""
-        self._push(lambda: Event(kind=kind, meta=meta, host=host, port=port, status=status, cause=cause))
+
+        def make() -> Event:
+            return Event(kind=kind, meta=meta, host=host, port=port, status=status, cause=cause, certificate_refused=certificate_refused)
+
+        self._push(make)
 
     def _push(self, make: Callable[[], Event]) -> None:
         if len(self._waiting) >= BACKLOG:

@@ -111,7 +111,8 @@ class ClientTls:
         )
         observation = self._generation.snapshot.observation
         if observation is not None:
-            observation.connection(EventKind.TLS_FAILED, self._meta, self._host, 0, cause=str(failure))
+            refused = failure.certificate_refused
+            observation.connection(EventKind.TLS_FAILED, self._meta, self._host, 0, cause=str(failure), certificate_refused=refused)
         # its traceback names the arrival, which holds it
         failure.__cause__ = error.with_traceback(None)
         if failure.certificate_refused and self._trial is not None:

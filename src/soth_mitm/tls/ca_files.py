@@ -56,7 +56,7 @@ def state_directory(platform: str, environ: Mapping[str, str], home_of_user: Cal
 
 
 def load_ca_from_files(cert_path: StrPath, key_path: StrPath) -> CertificateAuthority:
-    """Load a CA pair; the key must be readable by us and, on POSIX, by nobody else.
+    """Load a CA pair; the key must be readable by us and, on POSIX, by no other user.
 
     Raises `CaPermissionError` with the command that repairs it, `CaMaterialError` for everything else.
     """

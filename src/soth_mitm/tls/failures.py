@@ -77,6 +77,8 @@ _ADVICE_BY_CODE = {
     2: _NO_TRUSTED_CA,
     18: _NO_TRUSTED_CA,
     19: _NO_TRUSTED_CA,
+    9: "it may also be the clock of this machine that is wrong",
+    10: "it has to be renewed, unless the clock of this machine is wrong",
     20: f"{_NO_TRUSTED_CA}, or the upstream leaves out an intermediate certificate",
     21: f"{_NO_TRUSTED_CA}, or the upstream leaves out an intermediate certificate",
     26: "it may not be used by servers",
