@@ -15,7 +15,7 @@ from soth_mitm import HandlerDecision, RawRequest
 from support.leaks import DescriptorWatch, what_remains
 from support.origin import Origin, ScriptedConnection
 from support.origin_answers import pattern
-from support.recording import Recording
+from support.recording import Observing, Recording
 from support.running import HOST, ProxyFactory, Running
 from support.wire_client import RESET_ON_CLOSE, WireClient
 
@@ -205,10 +205,12 @@ class TestClients:
 
     def test_vanish_while_the_upstream_lets_us_wait(self, proxy: ProxyFactory, leave: Leave) -> None:
         watch = DescriptorWatch()
-        running = proxy()
+        # which has no say about requests, so that the upstream is dialled before the first one
+        running = proxy(Observing())
         with socket.create_server(("127.0.0.1", 0)) as listening:
             client = running.tunnel(listening.getsockname()[1])
             client.send(client_hello(running.client_context()))
+            listening.settimeout(5)
             accepted, _ = listening.accept()
             leave(client)
             # long before the deadline of the handshake with the upstream, which is still under way
@@ -220,7 +222,7 @@ class TestClients:
     @pytest.mark.parametrize("secure", [False, True], ids=["tunnel", "intercepted"])
     def test_vanish_while_the_upstream_is_being_connected_to(self, proxy: ProxyFactory, leave: Leave, secure: bool) -> None:
         watch = DescriptorWatch()
-        running = proxy(destinations=("127.0.0.1:*" if secure else "example.test:1",))
+        running = proxy(Observing(), destinations=("127.0.0.1:*" if secure else "example.test:1",))
         with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
             target = f"127.0.0.1:{full.getsockname()[1]}"
             client = running.client()
@@ -281,7 +283,7 @@ class TestUpstreams:
     @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
     def test_vanish_before_tls(self, proxy: ProxyFactory, moment: str, reset: bool) -> None:
         watch = DescriptorWatch()
-        running = proxy()
+        running = proxy(Observing())
         with socket.create_server(("127.0.0.1", 0)) as listening:
             listening.settimeout(5)
             port = listening.getsockname()[1]
@@ -342,7 +344,8 @@ class TestUpstreams:
             client.request("/vanish", "localhost")
         nothing_is_left(running, watch, 1)
         assert running.metrics().cut_response_count == 1
-        assert running.handler.of("on_stream_end") == ([1] if b"event-stream" in start else [])
+        (request,) = running.handler.requests
+        assert running.handler.of("on_stream_end") == ([request.flow_id] if b"event-stream" in start else [])
 
     def test_a_reset_is_not_taken_for_the_end_of_a_body(self, proxy: ProxyFactory, origin: Origin) -> None:
         def vanish(connection: ScriptedConnection, request: object) -> None:
