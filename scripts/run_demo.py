@@ -69,7 +69,9 @@ class Show(InterceptHandler):
         if tls is not None:
             facts.add_row("client TLS", Text(f"{tls.version} {tls.cipher}, SNI {tls.sni}"))
             facts.add_row("JA4", Text(f"{tls.ja4}"))
-            facts.add_row("upstream TLS", Text(f"{tls.upstream_version} {tls.upstream_cipher}"))
+            is_known = tls.upstream_version is not None
+            known = f"{tls.upstream_version} {tls.upstream_cipher}"
+            facts.add_row("upstream TLS", Text(known if is_known else "none yet: nothing is dialled before the decision"))
         for name, value in request.headers.items():
             facts.add_row("header", Text(f"{name}: {value}", style="dim"))
         if request.body:
