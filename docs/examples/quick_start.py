@@ -8,6 +8,7 @@ from soth_mitm import HandlerDecision, InterceptHandler, MitmConfig, MitmProxyBu
 
 class Gate(InterceptHandler):
     def should_intercept_tls(self, host: str, process_info: ProcessInfo | None) -> bool:
+        # the program at this path is tunnelled: nothing of it is read
         return process_info is None or process_info.exe_path != "/opt/agent/bin/trusted-local-agent"
 
     async def on_request(self, request: RawRequest) -> HandlerDecision:
