@@ -17,6 +17,7 @@ from support.origin_answers import pattern
 from support.running import HOST, ProxyFactory, Running
 
 NAMES = 300
+BATCHES = 4
 BOUND = 16
 # One lost session or certificate for each name would be several times this
 MOST_PER_NAME = 500
@@ -59,13 +60,14 @@ def test_new_names_take_no_memory_for_good(
     small = {"tls.leaf_cache_capacity": BOUND, "tls.learn_bypass": False, "connection_pool.max_hosts": BOUND}
     running = proxy(InterceptHandler(), **small)
     with Origin(origin_ca.server_context("*.example.test"), host="127.0.0.1") as origin:
-        grown = 0
-        for batch in range(2):
+        grown = []
+        for batch in range(BATCHES):
             before = allocated()
             ask_for_names(running, origin, range(batch * NAMES, (batch + 1) * NAMES))
             origin.connections.clear()
             origin.requests.clear()
-            grown = allocated() - before
-    assert grown / NAMES < MOST_PER_NAME
+            grown.append(allocated() - before)
+    # what is lost for each name is lost in each batch; a bounded cache that doubles its table does so in one of them
+    assert min(grown[1:]) / NAMES < MOST_PER_NAME, grown
     metrics = running.metrics()
-    assert metrics.leaf_minted_count == 2 * NAMES and metrics.upstream_connections <= BOUND
+    assert metrics.leaf_minted_count == BATCHES * NAMES and metrics.upstream_connections <= BOUND
