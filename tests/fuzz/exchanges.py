@@ -163,7 +163,7 @@ class ExchangeScene(Scene):
         pool = self.pools.pool(Origin("b.example" if authority.startswith("b") else "a.example", 80))
         if pool not in self.all_pools:
             self.all_pools.append(pool)
-        return Route(pool, meta, "http", authority, observed=self.observed)
+        return Route(pool, meta, "http", authority or "a.example", observed=self.observed)
 
     async def _dial(self, origin: Origin) -> UpstreamEndpoint:
         peer = await self.dial(self._connect)

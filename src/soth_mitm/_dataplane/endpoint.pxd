@@ -33,6 +33,7 @@ cdef class Endpoint:
     cdef bint eof                      # the peer's FIN came
     cdef readonly bint told_end        # party.ended() was called
     cdef bint delivering
+    cdef readonly bint waits_turn      # ciphertext that came is left for another turn of the loop; reading is paused meanwhile
     cdef bint deaf                     # what comes is thrown away unread, only the peer's FIN counts
     cdef bint fresh                    # plain text in the inbox that the party was not told of
     cdef readonly object fault         # what ended it before its time, for party.lost()
@@ -43,6 +44,7 @@ cdef class Endpoint:
     cdef int take_ciphertext(self, const char* data, Py_ssize_t count) except -1   # what came; `data` is the caller's
     cdef int deliver(self) except -1
     cdef int deliver_tls(self) except -1
+    cdef int wait_turn(self) except -1
     cdef int tell_end(self) except -1
     cdef int hold(self) except -1      # stop reading; what is in the inbox stays there
     cdef int release(self) except -1   # read on, and tell the party what had already come

@@ -118,7 +118,7 @@ cdef class Endpoint:
     # --- reading
 
     cdef int deliver(self) except -1:
-        if self.delivering:
+        if self.delivering or self.waits_turn:
             return 0
         self.delivering = True
         try:
@@ -132,7 +132,7 @@ cdef class Endpoint:
                 # a party may have started TLS on what it left in the inbox
                 if self.tls is not None:
                     self.deliver_tls()
-            if not self.gone and not self.held and not self.told_end:
+            if not self.gone and not self.held and not self.waits_turn and not self.told_end:
                 self.tell_end()
         finally:
             self.delivering = False
@@ -145,6 +145,7 @@ cdef class Endpoint:
 
     cdef int deliver_tls(self) except -1:
         cdef Py_ssize_t count
+        cdef bint toiled
         try:
             while not self.gone and not self.held and not self.deaf:
                 if not self.tls.secured:
@@ -152,10 +153,14 @@ cdef class Endpoint:
                         return 0
                     continue
                 count = self.tls.read_into(self.inbox)
-                if count == 0:
+                toiled = self.tls.has_toiled()
+                if toiled:
+                    self.wait_turn()
+                if count:
+                    self.bytes_in += count
+                    self.party.received(self)
+                if self.waits_turn or (count == 0 and not toiled):
                     break
-                self.bytes_in += count
-                self.party.received(self)
                 if self.inbox.size() >= self.arena.max_buffer:
                     break
         except SSL_ERROR as error:
@@ -165,10 +170,30 @@ cdef class Endpoint:
             self.inbox.drop()
         if not self.gone:
             # between reads there is at most a part of a record in the engine, unless we stopped before it was empty
-            self.count_undecrypted(<Py_ssize_t>self.tls.incoming.pending if self.held else self.tls.partial)
+            self.count_undecrypted(<Py_ssize_t>self.tls.incoming.pending if self.held or self.waits_turn else self.tls.partial)
             if self.tls.outgoing.pending:
                 self.flush()
         return 0
+
+    cdef int wait_turn(self) except -1:
+        self.tls.fruitless = 0
+        if self.arena.budget.call_soon is None or self.closing:
+            return 0
+        self.waits_turn = True
+        if not self.held and not self.eof:
+            # some loops read many times in a turn
+            self.transport.pause_reading()
+        self.arena.budget.call_soon(self.take_turn)
+        return 0
+
+    def take_turn(self):
+        """Go on with the ciphertext for which one turn of the loop was too short. Called by the loop."""
+        self.waits_turn = False
+        if self.gone:
+            return
+        if not self.held and not self.eof and not self.closing:
+            self.transport.resume_reading()
+        self.deliver()
 
     cdef int tell_end(self) except -1:
         if self.tls is not None and self.tls.ended:
@@ -189,7 +214,7 @@ cdef class Endpoint:
     cdef int release(self) except -1:
         if self.held and not self.gone:
             self.held = False
-            if not self.eof and not self.closing:
+            if not self.eof and not self.closing and not self.waits_turn:
                 self.transport.resume_reading()
             self.deliver()
         return 0

@@ -83,6 +83,8 @@ cdef class Upstream(Endpoint):
             reads += 1
             if self.gone or self.closing or self.told_end or self.inbox.size() or (self.tls is not None and self.tls.partial):
                 return False
+            if self.tls is not None and self.tls.has_unread():
+                return False
             count = soth_read_now(self.socket, seen, LOOK_SIZE)
             if count == SOTH_READ_NOTHING:
                 return True
@@ -94,7 +96,7 @@ cdef class Upstream(Endpoint):
     cdef int hear_last_words(self) except -1:
         cdef char said[LOOK_SIZE]
         cdef Py_ssize_t count
-        while not self.held and not self.deaf:
+        while not self.held and not self.deaf and not self.waits_turn:
             count = soth_read_now(self.socket, said, LOOK_SIZE)
             if count <= 0:
                 break
@@ -301,7 +303,7 @@ cdef class OriginPool:
             upstream.party = upstream.parked
         # held since its handshake
         upstream.release()
-        if upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size():
+        if upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size() or upstream.waits_turn:
             # the next one would do the same
             refusal = self.blame(upstream, upstream.fault, False)
             upstream.abort()

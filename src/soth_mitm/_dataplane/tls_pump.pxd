@@ -21,6 +21,7 @@ cdef enum:
     FEED_SLICE = 16384         # ciphertext that goes into the engine at once
     WRITE_SLICE = 16384        # plaintext that goes into the engine at once
     ROOM = 16384               # for plaintext, when there is some: a record
+    MOST_FRUITLESS = 8192      # ciphertext without plaintext that is worked off in one turn of the loop
     CERTIFICATE_FLIGHT = 512   # a flight with a certificate is longer; a HelloRetryRequest and an answer that resumes are shorter
 
 
@@ -48,6 +49,7 @@ cdef class TlsPump:
     cdef Py_ssize_t lent_len
     cdef Buffer unfed                  # of reads before it
     cdef bint is_dry                   # the engine has no whole record
+    cdef Py_ssize_t fruitless          # ciphertext that the engine got for which there was no plaintext, less what plaintext makes up for
 
     # ciphertext of the engine that is not sent yet
     cdef list slices                   # taken from it already, before what lies in `outgoing`; or None
@@ -63,6 +65,8 @@ cdef class TlsPump:
     cdef int feed(self, const char* data, Py_ssize_t length) except -1
     cdef int keep(self) except -1
     cdef int forget(self) except -1            # all of it
+    cdef bint has_unread(self) except -1       # more than a part of a record
+    cdef bint has_toiled(self) except -1       # so much brought so little that the rest is for another turn of the loop
     cdef int top_up(self) except -1            # 1: the engine got another slice
     cdef bint has_record(self) except -1       # the engine has a whole record, after it got what it needed for that
     cdef void track(self, const char* data, Py_ssize_t length) noexcept nogil

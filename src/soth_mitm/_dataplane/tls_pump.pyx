@@ -58,6 +58,20 @@ cdef class TlsPump:
         self.unfed.drop()
         return 0
 
+    cdef bint has_unread(self) except -1:
+        if not self.secured or self.ended:
+            return False
+        if self.lent_len or self.unfed.size() or <Py_ssize_t>self.incoming.pending > self.partial:
+            return True
+        return self.maybe_pending and <bint>self.ssl_pending()
+
+    cdef bint has_toiled(self) except -1:
+        # A record costs the same whether it brings one byte or 16 KiB, and a session ticket or a change of keys many times that. What is
+        # counted is what they have in common, so nothing is counted of what the engine has yet to look at.
+        if self.fruitless <= MOST_FRUITLESS:
+            return False
+        return self.fruitless - <Py_ssize_t>self.incoming.pending - <Py_ssize_t>self.ssl_pending() > MOST_FRUITLESS
+
     cdef int top_up(self) except -1:
         # no further than to the end of a record that is longer than what was left of the slice
         cdef Py_ssize_t slice = self.record_left if self.record_left else <Py_ssize_t>FEED_SLICE
@@ -66,6 +80,7 @@ cdef class TlsPump:
             self.track(self.unfed.data(), length)
             self.feed_bio(self.arena.window.over(<char*>self.unfed.data(), length))
             self.unfed.consume(length)
+            self.fruitless += length
             return 1
         length = min(self.lent_len, slice)
         if length:
@@ -73,6 +88,7 @@ cdef class TlsPump:
             self.feed_bio(self.arena.window.over(<char*>self.lent, length))
             self.lent += length
             self.lent_len -= length
+            self.fruitless += length
             return 1
         return 0
 
@@ -128,6 +144,7 @@ cdef class TlsPump:
                 continue
             Py_DECREF(<object>done)
             self.secured = True
+            self.fruitless = 0
             self.version = self.engine.version()
             # the last flight of a TLS 1.3 server is a session ticket, which a client wants for later only
             self.unhurried = self.server_side and self.version == "TLSv1.3"
@@ -135,7 +152,7 @@ cdef class TlsPump:
 
     cdef Py_ssize_t read_into(self, Buffer target) except -1:
         cdef Py_ssize_t total = 0, room, count
-        while not self.ended and not (total and target.room() == 0):
+        while not self.ended and not (total and target.room() == 0) and not self.has_toiled():
             if self.maybe_pending:
                 self.maybe_pending = False
                 if not <bint>self.ssl_pending() and not self.has_record():
@@ -157,6 +174,8 @@ cdef class TlsPump:
                 break
             target.commit(count)
             total += count
+            # records of two hundred bytes make up for themselves
+            self.fruitless = max(self.fruitless - count - count // 8, 0)
             self.maybe_pending = count == room
         return total
 
