@@ -3,8 +3,8 @@
 from soth_mitm import HandlerDecision, InterceptHandler, RawRequest
 
 
-class Noop(InterceptHandler):
-    """Overrides nothing, so nothing may be paid for it."""
+# Overrides nothing, so nothing may be paid for it. A class of its own that overrides nothing would be refused.
+Noop = InterceptHandler
 
 
 class OneCoroutineHook(InterceptHandler):
