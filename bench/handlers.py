@@ -2,7 +2,6 @@
 
 from soth_mitm import HandlerDecision, InterceptHandler, RawRequest
 
-
 # Overrides nothing, so nothing may be paid for it. A class of its own that overrides nothing would be refused.
 Noop = InterceptHandler
 
