@@ -147,7 +147,8 @@ def logging_to(stream: IO[str]) -> Iterator[None]:
     written = _Log(stream, "soth-mitm log", LOG_BACKLOG, "records of the log")
     handler = logging.StreamHandler(written)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
-    root = logging.getLogger()
+    # where the loggers of the package, which escape, hand their records on to
+    root = logging.root
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.WARNING)

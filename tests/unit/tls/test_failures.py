@@ -158,7 +158,7 @@ def test_what_is_no_alert_refuses_no_certificate(error):
 def test_advice_where_the_librarys_words_need_it():
     assert "upstream.ca_bundle_path" in advise(upstream_error(self_signed(NAME)))
     assert "intermediate" in advise(upstream_error(without_intermediate()))
-    assert advise(upstream_error(ROOT.issue_expired(NAME))) == ""
+    assert "has to be renewed" in advise(upstream_error(ROOT.issue_expired(NAME)))
     assert "upstream.client_cert_path" in advise(alert_from_client(116))
     assert "tls.min_version" in advise(alert_from_client(70))
     assert advise(TimeoutError()) == advise(ssl.SSLError("unnamed")) == advise(ssl.SSLCertVerificationError("unnamed")) == ""
