@@ -245,7 +245,7 @@ def test_in_single_bytes(make_world: Callable[..., World], data: bytes, reason: 
 def test_waiting(make_world: Callable[..., World], keys: dict[str, object], before: bytes, after: bytes, reason: Reason) -> None:
     """The client waits until the proxy has had enough, and says the rest then."""
     if keys is UNKNOWN_PASSES and not before:
-        pytest.skip("test_silence_until_the_upstream_is_there is about that")
+        pytest.skip("TestSilence is about that")
     world = make_world(**keys, **SOON)
     with world.tunnel() as client:
         client.send(before)

@@ -92,7 +92,7 @@ class Dialler:
             self._tally.dial_timeouts += error.status == 504
             raise
         except Exception as error:
-            # none of the ways in which an upstream can fail: a fault of ours, and still whoever waits for the connection is to be told
+            # none of the ways in which an upstream can fail: a fault of ours. The requests that wait for the connection must hear of it too
             log.exception("connecting to %s failed in an unexpected way; please report this", origin)
             self._tally.dial_errors += 1
             raise ConnectFailedError(
