@@ -10,12 +10,12 @@ from typing import Any
 import brotli  # type: ignore[import-untyped]
 import pytest
 
-from soth_mitm._dataplane.decode import decode_body
-from soth_mitm._dataplane.frames import Framer
-from soth_mitm._dataplane.grpc import GrpcFramer
-from soth_mitm._dataplane.messages import RawRequest
-from soth_mitm._dataplane.ndjson import NdjsonFramer
-from soth_mitm._dataplane.sse import SseFramer
+from soth_mitm._dataplane.http.messages import RawRequest
+from soth_mitm._dataplane.wire.decode import decode_body
+from soth_mitm._dataplane.wire.framer import Framer
+from soth_mitm._dataplane.wire.grpc import GrpcFramer
+from soth_mitm._dataplane.wire.ndjson import NdjsonFramer
+from soth_mitm._dataplane.wire.sse import SseFramer
 
 MEBIBYTE = 1 << 20
 READ = 65536

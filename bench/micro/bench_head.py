@@ -9,9 +9,9 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from soth_mitm._dataplane.body import BodyReader
-from soth_mitm._dataplane.head import Head
-from soth_mitm._dataplane.writer import rewrite_request, rewrite_response
+from soth_mitm._dataplane.http1.encoder import rewrite_request, rewrite_response
+from soth_mitm._dataplane.http1.framing import BodyReader
+from soth_mitm._dataplane.wire.head import Head
 
 BROWSER = (
     b"GET /assets/app/main-4f2a91c7.js?v=12 HTTP/1.1\r\n"

@@ -7,8 +7,8 @@
 
 from importlib.metadata import version as _version
 
-from soth_mitm._dataplane.headers import Headers
-from soth_mitm._dataplane.messages import FrameKind, RawRequest, RawResponse, StreamChunk
+from soth_mitm._dataplane.http.messages import FrameKind, RawRequest, RawResponse, StreamChunk
+from soth_mitm._dataplane.wire.headers import Headers
 from soth_mitm.config import MitmConfig
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily, TcpV4, TcpV6, TlsInfo, UnixDomain

@@ -26,7 +26,7 @@ from difflib import SequenceMatcher
 from types import FunctionType, ModuleType
 from uuid import UUID
 
-from soth_mitm._dataplane.messages import RawRequest, RawResponse, StreamChunk
+from soth_mitm._dataplane.http.messages import RawRequest, RawResponse, StreamChunk
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.decision import HandlerDecision

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from soth_mitm import MitmProxyBuilder
-from soth_mitm._dataplane.head import Head
-from soth_mitm._dataplane.writer import rewrite_request
+from soth_mitm._dataplane.http1.encoder import rewrite_request
+from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 from support.certs import TestCA
 from support.judge import Judge

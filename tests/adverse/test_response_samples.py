@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from soth_mitm import MitmProxyBuilder
-from soth_mitm._dataplane.head import Head
-from soth_mitm._dataplane.writer import rewrite_response
+from soth_mitm._dataplane.http1.encoder import rewrite_response
+from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 from support.certs import TestCA
 from support.feed import Reading, read_message

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from soth_mitm._dataplane.budget import Budget
-from soth_mitm._dataplane.buffer import Arena
-from soth_mitm._dataplane.intake import Intake
+from soth_mitm._dataplane.memory.budget import Budget
+from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
 from soth_mitm.proxy.protocols import ClientEndpoint
 from support.certs import TestCA
 

@@ -13,10 +13,10 @@ import pytest
 
 SETTING = """
     import asyncio, gc
-    from soth_mitm._dataplane import ledger
-    from soth_mitm._dataplane.budget import Budget
-    from soth_mitm._dataplane.buffer import Arena
-    from soth_mitm._dataplane.intake import Intake
+    from soth_mitm._dataplane.memory import ledger
+    from soth_mitm._dataplane.memory.budget import Budget
+    from soth_mitm._dataplane.memory.buffer import Arena
+    from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
     from soth_mitm.proxy.protocols import ClientEndpoint
 
     class Transport:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.body import BodyReader
-from soth_mitm._dataplane.head import Head
+from soth_mitm._dataplane.http1.framing import BodyReader
+from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 from support.feed import Reading, read_every_way, read_message
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.decode import Decoder, decode_body, decoder_for
+from soth_mitm._dataplane.wire.decode import Decoder, decode_body, decoder_for
 from support.feeding import cut_at
 
 if sys.version_info >= (3, 14):

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.grpc import GrpcFramer
-from soth_mitm._dataplane.messages import FrameKind
+from soth_mitm._dataplane.http.messages import FrameKind
+from soth_mitm._dataplane.wire.grpc import GrpcFramer
 from support.feeding import cut_at, facts_of_every_split, frames_of
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.head import Head, HeadReader
+from soth_mitm._dataplane.wire.head import Head, HeadReader
 from soth_mitm.errors import WireError
 
 REQUEST = b"GET /a?b HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from soth_mitm._dataplane.headers import Headers
-from soth_mitm._dataplane.messages import RawRequest, RawResponse
+from soth_mitm._dataplane.http.messages import RawRequest, RawResponse
+from soth_mitm._dataplane.wire.headers import Headers
 
 PAIRS: list[tuple[str | bytes, str | bytes]] = [("Content-Type", "text/plain"), ("X-Tag", "1"), ("x-tag", "2"), (b"X-Odd", b"\xff\xe9")]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from soth_mitm._dataplane.head import Head
-from soth_mitm._dataplane.writer import rewrite_request, rewrite_response
+from soth_mitm._dataplane.http1.encoder import rewrite_request, rewrite_response
+from soth_mitm._dataplane.wire.head import Head
 from support.feed import Outcome, Reading, read_every_way
 from support.samples import Block, Sample, read_samples
 

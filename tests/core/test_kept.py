@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.head import Head
-from soth_mitm._dataplane.kept import BodyKeeper
+from soth_mitm._dataplane.exchange.body_buffer import BodyKeeper
+from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 from support.feed import ways
 

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from soth_mitm._dataplane.messages import FrameKind, RawRequest, RawResponse, StreamChunk
+from soth_mitm._dataplane.http.messages import FrameKind, RawRequest, RawResponse, StreamChunk
 
 GZIPPED = gzip.compress(b"hello " * 100)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.messages import FrameKind
-from soth_mitm._dataplane.ndjson import NdjsonFramer
+from soth_mitm._dataplane.http.messages import FrameKind
+from soth_mitm._dataplane.wire.ndjson import NdjsonFramer
 from support.feeding import cut_at, facts, facts_of_every_split, frames_of
 
 NDJSON = FrameKind.NDJSON_LINE

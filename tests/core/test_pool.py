@@ -8,11 +8,11 @@ import ssl
 
 import pytest
 
-from soth_mitm._dataplane.buffer import Arena
-from soth_mitm._dataplane.deadline import DeadlineQueue
-from soth_mitm._dataplane.intake import Intake, Lease
-from soth_mitm._dataplane.plane import Counters
-from soth_mitm._dataplane.pool import OriginPool, Upstream
+from soth_mitm._dataplane.http.settings import Counters
+from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.memory.deadline import DeadlineQueue
+from soth_mitm._dataplane.transport.awaitable_endpoint import Intake, Lease
+from soth_mitm._dataplane.upstream.pool import OriginPool, Upstream
 from soth_mitm.errors import WireError
 
 pytestmark = pytest.mark.anyio

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from soth_mitm._dataplane.buffer import Arena
-from soth_mitm._dataplane.deadline import DeadlineQueue
+from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm.proxy.arrival import Arrival, ConnectionOver
 from soth_mitm.proxy.protocols import ClientEndpoint
 

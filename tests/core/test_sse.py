@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.messages import FrameKind
-from soth_mitm._dataplane.sse import SseFramer
+from soth_mitm._dataplane.http.messages import FrameKind
+from soth_mitm._dataplane.wire.sse import SseFramer
 from support.feeding import cut_at, facts, facts_of_every_split, frames_of
 from support.samples import Sample, read_samples
 

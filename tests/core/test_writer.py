@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.head import Head
-from soth_mitm._dataplane.writer import own_response, rewrite_request, rewrite_response
+from soth_mitm._dataplane.http1.encoder import own_response, rewrite_request, rewrite_response
+from soth_mitm._dataplane.wire.head import Head
 
 PLAIN = b"GET / HTTP/1.1\r\nHost: a\r\nX-Odd:  v \r\nx-odd:w\r\n\r\n"
 UPGRADE = b"GET /c HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, X\r\nUpgrade: websocket\r\nX: 1\r\nTE: trailers\r\n\r\n"

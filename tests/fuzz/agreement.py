@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from fuzz.conversations import SWITCHED, Message, finals
 from fuzz.scene import Client, Peer, Scene
 from fuzz.scripted_handler import HOOKS
-from soth_mitm._dataplane.decode import decoder_for
-from soth_mitm._dataplane.frames import Framer
-from soth_mitm._dataplane.grpc import GrpcFramer
-from soth_mitm._dataplane.head import Head
-from soth_mitm._dataplane.ndjson import NdjsonFramer
-from soth_mitm._dataplane.sse import SseFramer
-from soth_mitm._dataplane.writer import rewrite_request, rewrite_response
+from soth_mitm._dataplane.http1.encoder import rewrite_request, rewrite_response
+from soth_mitm._dataplane.wire.decode import decoder_for
+from soth_mitm._dataplane.wire.framer import Framer
+from soth_mitm._dataplane.wire.grpc import GrpcFramer
+from soth_mitm._dataplane.wire.head import Head
+from soth_mitm._dataplane.wire.ndjson import NdjsonFramer
+from soth_mitm._dataplane.wire.sse import SseFramer
 from support.feeding import facts, frames_of
 
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"

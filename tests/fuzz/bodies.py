@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from fuzz.cutting import every_way
 from fuzz.plain_http import PlainChunks, PlainHead, Refused, framing, read_chunks, read_head
-from soth_mitm._dataplane.kept import BodyKeeper
+from soth_mitm._dataplane.exchange.body_buffer import BodyKeeper
 from soth_mitm.errors import WireError
 from support.feed import Outcome, Reading, read_message
 from support.samples import read_samples

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from soth_mitm._dataplane.body import BodyReader
-from soth_mitm._dataplane.head import Head, HeadReader
+from soth_mitm._dataplane.http1.framing import BodyReader
+from soth_mitm._dataplane.wire.head import Head, HeadReader
 from soth_mitm.errors import WireError
 
 LIMIT = 1 << 20

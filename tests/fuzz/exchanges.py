@@ -29,15 +29,15 @@ from fuzz.mutations import mutate_operations
 from fuzz.operations import SEPARATOR, VERBS, from_text, parse
 from fuzz.scene import MOST_OPERATIONS, NO_TIME, Client, Peer, Scene, Upstream, make_config, settings_of
 from fuzz.scripted_handler import ScriptedHandler
-from soth_mitm._dataplane import ledger
-from soth_mitm._dataplane.buffer import Arena
-from soth_mitm._dataplane.deadline import DeadlineQueue
-from soth_mitm._dataplane.exchange import Exchange
-from soth_mitm._dataplane.flow import Route
-from soth_mitm._dataplane.hooks import HookCounts
-from soth_mitm._dataplane.intake import Intake
-from soth_mitm._dataplane.plane import Counters
-from soth_mitm._dataplane.pool import OriginPool
+from soth_mitm._dataplane.exchange.exchange import Exchange
+from soth_mitm._dataplane.exchange.flow import Route
+from soth_mitm._dataplane.http.hooks import HookCounts
+from soth_mitm._dataplane.http.settings import Counters
+from soth_mitm._dataplane.memory import ledger
+from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.memory.deadline import DeadlineQueue
+from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.upstream.pool import OriginPool
 from soth_mitm.connection import ConnectionMeta, TcpV4
 from soth_mitm.errors import WireError
 from soth_mitm.policy import Policy

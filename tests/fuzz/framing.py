@@ -16,12 +16,12 @@ import brotli
 
 from fuzz.cutting import every_way
 from fuzz.plain_frames import Framed, frame_eventstream, frame_grpc, frame_grpc_web, frame_lines, frame_sse, frame_texts
-from soth_mitm._dataplane.decode import Decoder, decode_body, decoder_for
-from soth_mitm._dataplane.eventstream import EventStreamFramer
-from soth_mitm._dataplane.frames import Framer
-from soth_mitm._dataplane.grpc import GrpcFramer
-from soth_mitm._dataplane.ndjson import JsonSeqFramer, NdjsonFramer
-from soth_mitm._dataplane.sse import SseFramer
+from soth_mitm._dataplane.wire.decode import Decoder, decode_body, decoder_for
+from soth_mitm._dataplane.wire.eventstream import EventStreamFramer
+from soth_mitm._dataplane.wire.framer import Framer
+from soth_mitm._dataplane.wire.grpc import GrpcFramer
+from soth_mitm._dataplane.wire.ndjson import JsonSeqFramer, NdjsonFramer
+from soth_mitm._dataplane.wire.sse import SseFramer
 from support.feeding import facts, frames_of
 from support.samples import read_samples
 

@@ -8,7 +8,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-from soth_mitm._dataplane.decode import decoder_for
+from soth_mitm._dataplane.wire.decode import decoder_for
 
 MOST_FIELD, MOST_RETRY_DIGITS, LINE_SLACK, PREFIX = 16384, 15, 2, 5
 LINE_END = re.compile(rb"\r\n|\r|\n")

@@ -28,7 +28,7 @@ from fuzz.proxy_peers import Origin, ProxyClient, SecurablePeer, authority
 from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, repeated, settings_of
 from fuzz.scripted_handler import ConnectionHandler
 from soth_mitm import MitmConfig
-from soth_mitm._dataplane import ledger
+from soth_mitm._dataplane.memory import ledger
 from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import ShutdownTimeoutError
 from soth_mitm.policy import Policy

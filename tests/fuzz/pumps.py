@@ -17,9 +17,9 @@ from fuzz.fake_transport import FakeTransport
 from fuzz.mutations import mutate_operations
 from fuzz.operations import Operation, from_text, parse
 from fuzz.tls_peer import TlsPeer
-from soth_mitm._dataplane import ledger
-from soth_mitm._dataplane.intake import Intake
-from soth_mitm._dataplane.relay import Tunnel
+from soth_mitm._dataplane.exchange.relay import Tunnel
+from soth_mitm._dataplane.memory import ledger
+from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
 from soth_mitm.proxy.protocols import ClientEndpoint, UpstreamEndpoint
 from support.certs import TestCA
 from support.samples import read_samples

@@ -96,17 +96,17 @@ def test_variant_is_the_one_asked_for() -> None:
     variant = os.environ.get("SOTH_MITM_VARIANT")
     if variant is None:
         pytest.skip("scripts/test says which variant it built")
-    ledger = importlib.import_module("soth_mitm._dataplane.ledger")
+    ledger = importlib.import_module("soth_mitm._dataplane.memory.ledger")
     assert bool(ledger.counts()) == ("debug" in variant), f"the ledger of the {variant} build is {ledger.counts()}"
 
 
 def test_wheel_test_can_fail() -> None:
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    whole = ["soth_mitm/py.typed", *("soth_mitm/_dataplane/head" + end for end in (".pyx", ".pxd", ".pyi", suffix))]
+    whole = ["soth_mitm/py.typed", *("soth_mitm/_dataplane/wire/head" + end for end in (".pyx", ".pxd", ".pyi", suffix))]
     assert wheel_faults(whole) == []
     for name in whole:
         assert wheel_faults(set(whole) - {name}) == ([] if name.endswith(".pyx") else [f"lacks {name.removesuffix(suffix)}"])
-    assert wheel_faults([*whole, "soth_mitm/_dataplane/head.c"]) == ["should not have soth_mitm/_dataplane/head.c"]
+    assert wheel_faults([*whole, "soth_mitm/_dataplane/wire/head.c"]) == ["should not have soth_mitm/_dataplane/wire/head.c"]
 
 
 def test_module_test_can_fail(tmp_path: Path) -> None:

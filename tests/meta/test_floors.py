@@ -16,10 +16,20 @@ from support.source import ROOT, line_of, module_name, named, package_files, wit
 # floor  folder: modules, from left to right
 FLOORS = """
 1  errors
-1  _dataplane: ledger party budget view scan fields target buffer head headers body kept writer decode messages frames sse ndjson grpc
+1  _dataplane.memory: ledger party budget view buffer deadline
+1  _dataplane.wire: scan fields target head headers decode
+1  _dataplane.http1: framing encoder upgrade
+1  _dataplane.http: messages
+1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint
 1  _dataplane.http2: hpack_table hpack_decoder hpack_encoder
-1  _dataplane: eventstream streams upgrade client_hello fingerprint sock_diag holders
-1  _dataplane: deadline tls_pump endpoint hooks plane linger pool pin relay intake flow transfer conversation responding exchange
+1  _dataplane: sock_diag holders
+1  _dataplane.transport: tls_engine endpoint
+1  _dataplane.http: hooks settings
+1  _dataplane.transport: lingering_close
+1  _dataplane.exchange: body_buffer
+1  _dataplane.upstream: pool pinned
+1  _dataplane.transport: awaitable_endpoint
+1  _dataplane.exchange: relay flow transfer conversation responding exchange
 2  escaping addresses globs destinations connection decision address_ranges config_schema config_sections config_loading
 2  config_strict config_later config config_derived address_guard config_effect config_reference policy openings connect_decision
 2  handler metrics

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from soth_mitm._dataplane.frames import Framer
-from soth_mitm._dataplane.messages import StreamChunk
+from soth_mitm._dataplane.http.messages import StreamChunk
+from soth_mitm._dataplane.wire.framer import Framer
 
 
 def frames_of(framer: Framer, pieces: Iterable[bytes]) -> list[StreamChunk]:

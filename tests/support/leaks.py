@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from soth_mitm._dataplane import ledger
+from soth_mitm._dataplane.memory import ledger
 
 DESCRIPTORS = Path("/proc/self/fd")
 # Long enough for another thread's loop to finish closing what it was told to close; shorter than the proxy bears with a peer that does not

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from soth_mitm._dataplane.buffer import Arena
-from soth_mitm._dataplane.endpoint import Endpoint
-from soth_mitm._dataplane.intake import Intake
+from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.transport.endpoint import Endpoint
 
 CALLS: dict[str, Callable[[Arena, Endpoint, Intake], object]] = {
     "Endpoint.close": lambda arena, endpoint, intake: endpoint.close(),

@@ -16,7 +16,7 @@ from soth_mitm import (
     uninstall_ca_system_trust,
     write_trust_files,
 )
-from soth_mitm._dataplane.messages import RawRequest, RawResponse, StreamChunk
+from soth_mitm._dataplane.http.messages import RawRequest, RawResponse, StreamChunk
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.decision import HandlerDecision

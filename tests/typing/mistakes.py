@@ -1,7 +1,7 @@
 """Mistakes that the type checker must find: each line that ends in `# error` and no other. Not run."""
 
 from soth_mitm import MitmProxyHandle, TlsBypass
-from soth_mitm._dataplane.messages import RawRequest
+from soth_mitm._dataplane.http.messages import RawRequest
 from soth_mitm.config import MitmConfig
 from soth_mitm.decision import HandlerDecision
 from soth_mitm.handler import InterceptHandler

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from soth_mitm._dataplane.streams import STREAMS
+from soth_mitm._dataplane.wire.streams import STREAMS
 from soth_mitm.config import MitmConfig
 from soth_mitm.config_derived import derive_flow_runtime
 from soth_mitm.config_schema import Kind, Spec, sections, specs

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from soth_mitm._dataplane.messages import RawRequest
+from soth_mitm._dataplane.http.messages import RawRequest
 from soth_mitm.addresses import format_host_port, parse_target
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ProcessInfo

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from soth_mitm._dataplane.intake import Reception
+from soth_mitm._dataplane.transport.awaitable_endpoint import Reception
 
 T = TypeVar("T")
 

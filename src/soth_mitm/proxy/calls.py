@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
-from soth_mitm._dataplane.deadline import DeadlineQueue
-from soth_mitm._dataplane.hooks import Asked, Hook, HookCounts, Hooks
+from soth_mitm._dataplane.http.hooks import Asked, Hook, HookCounts, Hooks
+from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm.config import MitmConfig
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo

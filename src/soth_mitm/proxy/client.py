@@ -12,13 +12,13 @@ from typing import Any, NoReturn
 
 from msgspec.structs import replace
 
-from soth_mitm._dataplane.body import BodyReader
-from soth_mitm._dataplane.exchange import Exchange
-from soth_mitm._dataplane.flow import Route
-from soth_mitm._dataplane.head import Head
-from soth_mitm._dataplane.linger import say_goodbye
-from soth_mitm._dataplane.relay import Tunnel
-from soth_mitm._dataplane.writer import own_explanation
+from soth_mitm._dataplane.exchange.exchange import Exchange
+from soth_mitm._dataplane.exchange.flow import Route
+from soth_mitm._dataplane.exchange.relay import Tunnel
+from soth_mitm._dataplane.http1.encoder import own_explanation
+from soth_mitm._dataplane.http1.framing import BodyReader
+from soth_mitm._dataplane.transport.lingering_close import say_goodbye
+from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_authority, parse_target
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily

@@ -3,7 +3,7 @@
 import ssl
 from typing import NoReturn
 
-from soth_mitm._dataplane.linger import say_goodbye
+from soth_mitm._dataplane.transport.lingering_close import say_goodbye
 from soth_mitm.connection import ConnectionMeta, TlsInfo
 from soth_mitm.errors import TlsFailedError
 from soth_mitm.escaping import get_logger

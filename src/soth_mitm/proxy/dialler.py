@@ -6,8 +6,8 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from soth_mitm._dataplane.buffer import Arena
-from soth_mitm._dataplane.intake import Intake
+from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
 from soth_mitm.address_guard import AddressGuard
 from soth_mitm.addresses import format_host_port, is_address
 from soth_mitm.config import MitmConfig

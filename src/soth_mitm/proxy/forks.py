@@ -9,7 +9,7 @@ import socket
 from typing import Protocol
 from weakref import WeakSet
 
-from soth_mitm._dataplane.endpoint import Endpoint
+from soth_mitm._dataplane.transport.endpoint import Endpoint
 
 
 class Listening(Protocol):

@@ -6,7 +6,7 @@ judged like a target of its own, by the policy and then by `on_connect`, and it 
 
 from collections.abc import Callable
 
-from soth_mitm._dataplane.flow import Route
+from soth_mitm._dataplane.exchange.flow import Route
 from soth_mitm.addresses import format_authority, format_host_port, parse_authority
 from soth_mitm.policy import Policy
 

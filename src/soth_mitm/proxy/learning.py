@@ -2,7 +2,7 @@
 
 import functools
 
-from soth_mitm._dataplane.endpoint import Endpoint
+from soth_mitm._dataplane.transport.endpoint import Endpoint
 from soth_mitm.addresses import format_host_port, normalise_host
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketAddress, UnixDomain

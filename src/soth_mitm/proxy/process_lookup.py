@@ -2,7 +2,7 @@
 
 import asyncio
 
-from soth_mitm._dataplane.endpoint import Endpoint
+from soth_mitm._dataplane.transport.endpoint import Endpoint
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ProcessInfo, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.process.attribution import ProcessAttribution

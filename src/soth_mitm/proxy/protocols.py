@@ -6,8 +6,8 @@ Loops other than uvloop choose how to read by the protocol's type, so the type m
 import asyncio
 import ssl
 
-from soth_mitm._dataplane.endpoint import Endpoint
-from soth_mitm._dataplane.pool import Upstream
+from soth_mitm._dataplane.transport.endpoint import Endpoint
+from soth_mitm._dataplane.upstream.pool import Upstream
 from soth_mitm.proxy.forks import connections
 
 

@@ -8,13 +8,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from soth_mitm._dataplane.budget import Budget
-from soth_mitm._dataplane.buffer import Arena
-from soth_mitm._dataplane.hooks import HookCounts
-from soth_mitm._dataplane.linger import say_goodbye
-from soth_mitm._dataplane.party import Party
-from soth_mitm._dataplane.plane import Counters
-from soth_mitm._dataplane.writer import own_explanation
+from soth_mitm._dataplane.http.hooks import HookCounts
+from soth_mitm._dataplane.http.settings import Counters
+from soth_mitm._dataplane.http1.encoder import own_explanation
+from soth_mitm._dataplane.memory.budget import Budget
+from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.memory.party import Party
+from soth_mitm._dataplane.transport.lingering_close import say_goodbye
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError

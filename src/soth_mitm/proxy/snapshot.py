@@ -5,13 +5,13 @@ import functools
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from soth_mitm._dataplane.buffer import Arena
-from soth_mitm._dataplane.deadline import DeadlineQueue
-from soth_mitm._dataplane.decode import decode_body
-from soth_mitm._dataplane.hooks import HookCounts
-from soth_mitm._dataplane.messages import RawRequest
-from soth_mitm._dataplane.plane import Counters, Plane
-from soth_mitm._dataplane.streams import STREAMS
+from soth_mitm._dataplane.http.hooks import HookCounts
+from soth_mitm._dataplane.http.messages import RawRequest
+from soth_mitm._dataplane.http.settings import Counters, Plane
+from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.memory.deadline import DeadlineQueue
+from soth_mitm._dataplane.wire.decode import decode_body
+from soth_mitm._dataplane.wire.streams import STREAMS
 from soth_mitm.config import MitmConfig
 from soth_mitm.config_derived import derive_flow_runtime
 from soth_mitm.config_sections import parse_stream_type

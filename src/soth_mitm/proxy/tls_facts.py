@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from soth_mitm._dataplane.tls_pump import TlsPump
+from soth_mitm._dataplane.transport.tls_engine import TlsPump
 from soth_mitm.connection import ConnectionMeta, TlsInfo
 from soth_mitm.tls.client_hello import ClientHello
 from soth_mitm.tls.fingerprint import ja3, ja4

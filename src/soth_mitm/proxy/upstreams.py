@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
-from soth_mitm._dataplane.intake import Lease
-from soth_mitm._dataplane.pool import OriginPool, Upstream
+from soth_mitm._dataplane.transport.awaitable_endpoint import Lease
+from soth_mitm._dataplane.upstream.pool import OriginPool, Upstream
 from soth_mitm.config_sections import ConnectionPoolConfig
 from soth_mitm.errors import TlsFailedError, WireError
 from soth_mitm.escaping import get_logger

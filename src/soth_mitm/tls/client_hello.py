@@ -9,7 +9,7 @@ import enum
 import re
 from typing import Final, Literal
 
-from soth_mitm._dataplane.client_hello import MAX_HELLO_BYTES, ClientHello, MalformedHello, read_client_hello
+from soth_mitm._dataplane.wire.client_hello import MAX_HELLO_BYTES, ClientHello, MalformedHello, read_client_hello
 
 __all__ = [
     "MAX_HELLO_BYTES",

@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 
-from soth_mitm._dataplane.client_hello import ClientHello
-from soth_mitm._dataplane.fingerprint import is_grease, ja3_text, ja4_texts
+from soth_mitm._dataplane.wire.client_hello import ClientHello
+from soth_mitm._dataplane.wire.fingerprint import is_grease, ja3_text, ja4_texts
 
 __all__ = ["is_grease", "ja3", "ja4"]
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from soth_mitm import MitmConfig
-from soth_mitm._dataplane.buffer import Arena
-from soth_mitm._dataplane.intake import Intake
+from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
 from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError
 from soth_mitm.proxy.dialler import STAGGER_SECONDS, Dialler, Origin

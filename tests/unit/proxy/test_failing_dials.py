@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soth_mitm import MitmConfig
-from soth_mitm._dataplane.buffer import Arena
-from soth_mitm._dataplane.deadline import DeadlineQueue
-from soth_mitm._dataplane.intake import Intake
-from soth_mitm._dataplane.plane import Counters
-from soth_mitm._dataplane.pool import OriginPool
+from soth_mitm._dataplane.http.settings import Counters
+from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.memory.deadline import DeadlineQueue
+from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.upstream.pool import OriginPool
 from soth_mitm.errors import ConnectFailedError, TlsFailedError, WireError
 from soth_mitm.proxy import dialler as dialler_module
 from soth_mitm.proxy.calls import HandlerFailed

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
-from soth_mitm._dataplane.fields cimport Field
+from soth_mitm._dataplane.wire.fields cimport Field
 from soth_mitm._dataplane.http2.hpack_table cimport HpackTable
 
 

@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
-from soth_mitm._dataplane.fields cimport Field, field_name
+from soth_mitm._dataplane.wire.fields cimport Field, field_name
 from soth_mitm._dataplane.http2.hpack_table cimport DEFAULT_TABLE, ENTRY_OVERHEAD, Entry, HpackTable
 
 cdef extern from "huffman.h" nogil:

@@ -1,0 +1,1 @@
+"""One request and its response, from the decision to the end."""

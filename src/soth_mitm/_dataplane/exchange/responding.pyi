@@ -1,0 +1,3 @@
+from soth_mitm._dataplane.exchange.conversation import Conversation
+
+class Responding(Conversation): ...

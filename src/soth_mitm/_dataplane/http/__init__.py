@@ -1,0 +1,1 @@
+"""What every version of HTTP shares: settings, counters, calls of the handler."""

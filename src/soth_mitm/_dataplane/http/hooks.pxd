@@ -1,0 +1,107 @@
+# Calling the handler.
+#
+# A hook's coroutine is stepped once, right where it is needed. Most return at once: no task is made for them and no loop turn passes. For
+# `asyncio.current_task()` and `asyncio.timeout()` to work in that first step as well, it runs as the current task's code of a carrier: a
+# real Task that was made before and waits. A hook that suspends is adopted by the carrier, which drives it to its end; the next hook
+# gets a new one.
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.memory.party cimport Party
+
+
+cdef enum Outcome:
+    HOOK_DONE = 0          # Hooks.result is what it returned
+    HOOK_PENDING = 1       # it suspended; the waiter's resolved() will be called, from a loop callback of its own
+    HOOK_FAILED = 2        # it raised; counted and reported, and kept in Hooks.error
+
+
+# Shared by all configuration snapshots of a proxy
+cdef class HookCounts:
+    cdef public int64_t calls
+    cdef public int64_t failures           # exceptions that hooks raised
+    cdef public int64_t timeouts           # hooks that overran their deadline
+    cdef public double seconds             # spent inside hooks; of one that suspended, its first step
+
+
+# One method of the handler, or rather: one that the handler overrides
+cdef class Hook:
+    cdef readonly object method
+    cdef readonly str name
+    cdef readonly DeadlineQueue deadline
+    cdef readonly bint takes_two
+
+
+cdef class Hooks:
+    cdef readonly object loop
+    cdef object tasks                      # what asyncio's task functions are called here: see the constructor
+    cdef readonly Hook on_connect
+    cdef readonly Hook on_request          # None: not overridden, and so without any cost
+    cdef readonly Hook on_response
+    cdef readonly Hook on_stream_chunk
+    cdef readonly Hook on_stream_end
+    cdef readonly bint recover             # false: a failing hook aborts its flow
+    cdef readonly bint block_on_failure    # failure_policy: what on_request's failure means
+    cdef object report                     # report(hook name, exception): logs, and tells the proxy's owner of what is no Exception
+    cdef object report_slow                # report_slow(hook name, seconds): logs
+    cdef double slow_seconds               # handler.slow_ms: longer than this no hook should hold the loop
+    cdef bint closed
+    cdef dict suspended                    # the tasks of hooks that have not returned, with the hooks' names
+    cdef object context                    # what each hook's context variables begin with
+    cdef Carrier carrier                   # waits for the next hook, or None
+
+    cdef readonly HookCounts counts
+
+    cdef object result
+    cdef object error
+    cdef Suspended pending                 # the call that suspended last, for the one that made it
+
+    # `second` None: the hook takes one argument
+    cdef int run(self, Hook hook, object first, object second, Party waiter) except -1     # an Outcome
+    cdef int step(self, Hook hook, object coroutine, Party waiter) except -1
+    cdef int failed(self, Hook hook, object error) except -1
+    cdef int misjudged(self, object answer) except -1      # on_request returned something that is no decision
+    cdef int mistaken(self, Hook hook, str wanted, object answer) except -1     # a hook returned something else than `wanted`
+    cdef bint cuts(self, object error) except -1           # whether a hook that failed so ends its flow, whatever failure_policy says
+    cdef bint counts_as_failure(self, Suspended call, object error) except -1
+    cdef int overran(self, Hook hook) except -1
+
+
+# A hook that suspended: waits for its end or its deadline, whichever comes first
+cdef class Suspended(Party):
+    cdef Hooks hooks
+    cdef Hook hook
+    cdef Party waiter
+    cdef Deadline deadline
+    cdef object task
+    cdef object result
+    cdef object error
+    cdef bint ended
+
+    cdef int end(self, object result, object error) except -1
+    cdef int abandon(self) except -1       # nobody waits for it any more
+    cdef int give_up(self) except -1       # the waiter wants no answer; it is told of the end all the same
+
+
+# A call that the control plane waits for
+cdef class Asked(Party):
+    cdef readonly object future            # done when it is over; None: it was over at once
+    cdef readonly object result
+    cdef readonly object error
+    cdef Suspended call                    # while it is not over
+
+
+# The coroutine of a carrier task
+cdef class Carrier:
+    cdef object loop
+    cdef object task
+    cdef object park               # the future it waits on while it has nothing to carry
+    cdef object coroutine          # the hook that it adopted
+    cdef object context            # the hook's context variables
+    cdef object yielded            # what the hook's first step yielded, until the task sees it
+    cdef bint has_yielded
+    cdef Suspended call
+
+    cdef int adopt(self, object coroutine, object context, object yielded, Suspended call) except -1
+    cdef object advance(self, object step, object argument)

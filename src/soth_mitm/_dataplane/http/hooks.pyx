@@ -1,0 +1,358 @@
+"""Calling the handler's methods: deadlines, failures, and coroutines that cost a task only when they suspend."""
+
+from contextvars import copy_context
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from cpython.time cimport monotonic
+
+from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.memory.ledger cimport LEDGER_HOOK, note
+from soth_mitm._dataplane.memory.party cimport Party
+
+
+cdef extern from "Python.h":
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    PySendResult PyIter_Send(object iterator, object argument, PyObject** result) except PYGEN_ERROR
+
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+
+
+@cython.final
+cdef class HookCounts:
+    """What all hooks of a proxy came to."""
+
+
+@cython.final
+cdef class Hook:
+    """One overridden method of a handler: how to call it, what to call it in messages, how long it may take.
+
+    `takes_two`: it takes two arguments, of which the second one may be None.
+    """
+
+    def __cinit__(self, method, str name, DeadlineQueue deadline not None, bint takes_two=False):
+        self.takes_two = takes_two
+        self.method = method
+        self.name = name
+        self.deadline = deadline
+
+
+@cython.final
+cdef class Hooks:
+    """The hooks that run for each flow, of one handler on one loop.
+
+    `tasks` offers ``make(coroutine, loop)``, ``enter(loop, task)``, ``leave(loop, task)`` and ``current(loop)`` of the loop's kind
+    of tasks, and what cancels one as `Cancelled`. A hook given as None is not overridden. `report(name, exception)` is called for
+    each failure, `report_slow(name, seconds)` when a hook held the loop for longer than `slow_seconds`; `block_on_failure` says what a
+    failing `on_request` means; without `recover` a failing hook aborts its flow.
+    """
+
+    def __cinit__(self, loop, tasks, report, report_slow, HookCounts counts not None, *, Hook on_connect=None, Hook on_request=None,
+                  Hook on_response=None, Hook on_stream_chunk=None, Hook on_stream_end=None, double slow_seconds, bint recover=True,
+                  bint block_on_failure=False):
+        self.loop = loop
+        self.tasks = tasks
+        self.report = report
+        self.report_slow = report_slow
+        self.slow_seconds = slow_seconds
+        self.counts = counts
+        self.on_connect = on_connect
+        self.on_request = on_request
+        self.on_response = on_response
+        self.on_stream_chunk = on_stream_chunk
+        self.on_stream_end = on_stream_end
+        self.recover = recover
+        self.block_on_failure = block_on_failure
+        self.context = copy_context()
+        self.suspended = {}
+
+    cdef int run(self, Hook hook, object first, object second, Party waiter) except -1:
+        cdef int outcome
+        cdef double began = monotonic(), took
+        self.counts.calls += 1
+        try:
+            answer = hook.method(first, second) if hook.takes_two else hook.method(first)
+            if hasattr(answer, "__await__"):
+                outcome = self.step(hook, answer if hasattr(answer, "send") else answer.__await__(), waiter)
+            else:
+                self.result = answer
+                outcome = HOOK_DONE
+        except BaseException as error:
+            # an await of what was cancelled fails like an await of what failed; what is no Exception ends the flow (`cuts`), and goes
+            # to the owner of the proxy by way of `report`: raised from here it would end the loop
+            outcome = self.failed(hook, error)
+        took = monotonic() - began
+        self.counts.seconds += took
+        if took > self.slow_seconds:
+            self.report_slow(hook.name, took)
+        if took > hook.deadline.seconds and outcome == HOOK_DONE:
+            # a plain function cannot be interrupted; its answer stands
+            self.overran(hook)
+        return outcome
+
+    cdef int step(self, Hook hook, object coroutine, Party waiter) except -1:
+        cdef PyObject* sent = NULL
+        cdef PySendResult how
+        cdef Carrier carrier = self.carrier
+        cdef Suspended call
+        if carrier is None:
+            carrier = self.carrier = Carrier(self.loop, self.tasks)
+        context = self.context.copy()
+        outer = None
+        try:
+            self.tasks.enter(self.loop, carrier.task)
+        except RuntimeError:
+            outer = self.tasks.current(self.loop)
+            self.tasks.leave(self.loop, outer)
+            self.tasks.enter(self.loop, carrier.task)
+        PyContext_Enter(context)
+        try:
+            how = PyIter_Send(coroutine, None, &sent)
+        finally:
+            PyContext_Exit(context)
+            self.tasks.leave(self.loop, carrier.task)
+            if outer is not None:
+                self.tasks.enter(self.loop, outer)
+            if carrier.task.cancelling():
+                # the hook cancelled its own task, which therefore is of no use to the next hook
+                self.carrier = None
+        answer = <object>sent
+        Py_DECREF(answer)
+        if how == PYGEN_RETURN:
+            self.result = answer
+            return HOOK_DONE
+        call = self.pending = Suspended(self, hook, waiter, carrier.task)
+        self.carrier = None
+        self.suspended[carrier.task] = hook.name
+        carrier.task.add_done_callback(self.returned)
+        carrier.adopt(coroutine, context, answer, call)
+        return HOOK_PENDING
+
+    cdef int failed(self, Hook hook, object error) except -1:
+        self.counts.failures += 1
+        self.error = error
+        self.report(hook.name, error)
+        return HOOK_FAILED
+
+    cdef int misjudged(self, object answer) except -1:
+        return self.mistaken(self.on_request, "a HandlerDecision (HandlerDecision.ALLOW or .block(...))", answer)
+
+    cdef int mistaken(self, Hook hook, str wanted, object answer) except -1:
+        # a repr that is not Python's own might raise
+        shown = repr(answer) if type(answer) in (type(None), bool, int, str) else f"an object of the type {type(answer).__name__}"
+        return self.failed(hook, TypeError(f"must return {wanted}, not {shown}"))
+
+    cdef bint cuts(self, object error) except -1:
+        return not self.recover or not isinstance(error, (Exception, self.tasks.Cancelled))
+
+    cdef bint counts_as_failure(self, Suspended call, object error) except -1:
+        # a hook that was late was counted so, and one that was cancelled at the proxy's end did not fail
+        if isinstance(error, (Exception, self.tasks.Cancelled)):
+            return not call.ended and not (self.closed and isinstance(error, self.tasks.Cancelled))
+        return True
+
+    cdef int overran(self, Hook hook) except -1:
+        self.counts.timeouts += 1
+        self.report(hook.name, TimeoutError(f"took longer than {hook.deadline.seconds:g} s"))
+        return 0
+
+    def ends_flow(self, error not None):
+        """Tell whether a hook that failed with `error` ends its flow, whatever `handler.failure_policy` says."""
+        return self.cuts(error)
+
+    def mistook(self, Hook hook not None, str wanted not None, answer):
+        """Count that a hook returned `answer`, which is not `wanted`; tell whether that ends its flow."""
+        self.mistaken(hook, wanted, answer)
+        return self.ends_flow(self.error)
+
+    def returned(self, task):
+        """A hook that had suspended has returned, or ended otherwise. Called by the loop."""
+        self.suspended.pop(task, None)
+
+    def close(self):
+        """End the waiting carrier and the hooks that have not returned. Returns their tasks, to be awaited, with the names of the hooks."""
+        cdef Carrier carrier = self.carrier
+        tasks = dict(self.suspended)
+        self.closed = True
+        self.carrier = None
+        if carrier is not None:
+            tasks[carrier.task] = "no hook"
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+
+@cython.final
+cdef class Suspended(Party):
+    """A hook that suspended."""
+
+    def __cinit__(self, Hooks hooks, Hook hook, Party waiter, task):
+        self.hooks = hooks
+        self.hook = hook
+        self.waiter = waiter
+        self.task = task
+        self.deadline = Deadline(self)
+        self.deadline.set(hook.deadline, 0)
+        note(LEDGER_HOOK, 1)
+
+    cdef int late(self, int stage) except -1:
+        cdef object error = TimeoutError(f"did not return within {self.hook.deadline.seconds:g} s")
+        self.hooks.counts.timeouts += 1
+        self.hooks.report(self.hook.name, error)
+        self.task.cancel()
+        return self.end(None, error)
+
+    cdef int end(self, object result, object error) except -1:
+        if self.ended:
+            return 0
+        self.ended = True
+        self.deadline.clear()
+        note(LEDGER_HOOK, -1)
+        self.result = result
+        self.error = error
+        self.task = None
+        if self.hooks.pending is self:
+            # or what it ended in would be kept until the next one suspends
+            self.hooks.pending = None
+        # from a callback of its own: neither inside the hook's task nor with its context variables
+        self.hooks.loop.call_soon(self.deliver, context=self.hooks.context)
+        return 0
+
+    cdef int abandon(self) except -1:
+        if self.ended:
+            return 0
+        self.ended = True
+        self.deadline.clear()
+        note(LEDGER_HOOK, -1)
+        self.waiter = None
+        self.task.cancel()
+        self.task = None
+        return 0
+
+    cdef int give_up(self) except -1:
+        if self.ended:
+            return 0
+        self.task.cancel()
+        return self.end(None, ConnectionAbortedError("the client left"))
+
+    def deliver(self):
+        """Tell the waiter. Called by the loop."""
+        cdef Party waiter = self.waiter
+        self.waiter = None
+        waiter.resolved(self.result, self.error)
+
+
+@cython.final
+cdef class Asked(Party):
+    """A call of a hook that a coroutine of the control plane waits for.
+
+    It is over when `future` is None or done: the hook has returned `result`, or `error` is what it raised or that it was late. Nobody
+    waits for a coroutine that goes on after its deadline. `second` is for hooks that take two.
+    """
+
+    def __cinit__(self, Hooks hooks not None, Hook hook not None, first, second=None):
+        cdef int outcome = hooks.run(hook, first, second, self)
+        if outcome == HOOK_PENDING:
+            self.call = hooks.pending
+            self.future = hooks.loop.create_future()
+        elif outcome == HOOK_FAILED:
+            self.error = hooks.error
+        else:
+            self.result = hooks.result
+        hooks.pending = None
+        hooks.result = None
+        hooks.error = None
+
+    def abandon(self):
+        """Want the answer no more: the hook's task is cancelled. Harmless when it is over."""
+        if self.call is not None:
+            self.call.abandon()
+            self.call = None
+
+    cdef int resolved(self, object result, object error) except -1:
+        self.call = None
+        self.result = result
+        self.error = error
+        if not self.future.done():
+            self.future.set_result(None)
+        return 0
+
+
+@cython.final
+cdef class Carrier:
+    """A coroutine that waits for a hook to carry, then is that hook. Behaves like any coroutine towards its task."""
+
+    def __cinit__(self, loop, tasks):
+        self.loop = loop
+        self.task = tasks.make(self, loop)
+
+    cdef int adopt(self, object coroutine, object context, object yielded, Suspended call) except -1:
+        self.coroutine = coroutine
+        self.context = context
+        self.yielded = yielded
+        self.has_yielded = True
+        self.call = call
+        if self.park is not None and not self.park.done():
+            self.park.set_result(None)
+        return 0
+
+    def send(self, value):
+        if self.coroutine is None:
+            self.park = self.loop.create_future()
+            self.park._asyncio_future_blocking = True
+            return self.park
+        if self.has_yielded:
+            self.has_yielded = False
+            yielded = self.yielded
+            self.yielded = None
+            return yielded
+        return self.advance(self.coroutine.send, value)
+
+    def throw(self, *exception):
+        if self.coroutine is None:
+            self.task = None
+            raise exception[0] if len(exception) == 1 else exception[1]
+        self.has_yielded = False
+        self.yielded = None
+        if not hasattr(self.coroutine, "throw"):
+            raise exception[0] if len(exception) == 1 else exception[1]
+        return self.advance(self.coroutine.throw, exception[0] if len(exception) == 1 else exception[1])
+
+    cdef object advance(self, object step, object argument):
+        cdef Suspended call = self.call
+        cdef double began = monotonic(), took
+        try:
+            return self.context.run(step, argument)
+        except StopIteration as stop:
+            self.task = None
+            call.end(stop.value, None)
+            raise
+        except BaseException as error:
+            # raised from here, what is no Exception would end the loop: the owner of the proxy is told by way of `failed`
+            self.task = None
+            if call.hooks.counts_as_failure(call, error):
+                call.hooks.failed(call.hook, error)
+            call.end(None, error)
+        finally:
+            took = monotonic() - began
+            if took > call.hooks.slow_seconds:
+                call.hooks.report_slow(call.hook.name, took)
+        raise StopIteration(None)
+
+    def close(self):
+        if self.coroutine is not None and hasattr(self.coroutine, "close"):
+            self.coroutine.close()
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)

@@ -1,0 +1,78 @@
+# What a handler is shown: requests, responses, stream chunks and their headers.
+#
+# Built only when the handler overrides the hook that receives them. They share the Head with the exchange and decode nothing until asked.
+# Python sees every attribute read-only; the exchange completes a message by writing them: `raw_body`, `body_truncated`, `body_complete`
+# and `trailer_block` of a message, the second group of a StreamChunk.
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.wire.head cimport Head
+from soth_mitm._dataplane.wire.headers cimport Headers
+
+
+cdef class RawRequest:
+    cdef Head head
+    cdef readonly object connection_meta
+    cdef readonly int64_t flow_id
+    cdef readonly str scheme
+    cdef readonly str authority
+    cdef readonly bytes raw_body
+    cdef readonly bint body_truncated
+    cdef readonly bint body_complete   # new_request says True; the exchange says otherwise
+    cdef bint conversation         # it was decided on at its head, and what follows that is not shown
+    cdef bytes trailer_block       # field lines, each with its CRLF, or None
+    cdef Py_ssize_t decode_limit
+    cdef Headers _headers
+    cdef Headers _trailers
+    cdef bytes decoded_from        # the raw_body that `_body` and `_decode_error` were made of, None when none was
+    cdef bytes _body
+    cdef str _decode_error
+
+    cdef int decode(self) except -1
+    # What decode() does apart from the loop, where more than `most` bytes go in or come out: the arguments for decode_body(). None: it is
+    # done, or there is nothing to do
+    cdef tuple decode_little(self, Py_ssize_t most)
+    cdef int decoded(self, tuple result) except -1
+
+
+cdef class RawResponse:
+    cdef Head head
+    cdef readonly object connection_meta
+    cdef readonly int64_t flow_id
+    cdef readonly RawRequest request   # None when on_request is not overridden: see new_response
+    cdef readonly bytes raw_body
+    cdef readonly bint body_truncated
+    cdef readonly bint streaming
+    cdef bytes trailer_block
+    cdef Py_ssize_t decode_limit
+    cdef Headers _headers
+    cdef Headers _trailers
+    cdef bytes decoded_from
+    cdef bytes _body
+    cdef str _decode_error
+
+    cdef int decode(self) except -1
+
+
+# One SSE event, NDJSON line, gRPC message, WebSocket message or close. A framer fills in the first group, the flow's queue the second.
+cdef class StreamChunk:
+    cdef readonly bytes payload
+    cdef readonly object frame_kind    # FrameKind
+    cdef readonly bint truncated
+    cdef readonly bint complete        # unless it is truncated, or the stream ended before it
+    cdef readonly object event_type    # SSE, messages of AWS: str, else None
+    cdef readonly object event_id      # SSE: str or None
+    cdef readonly object retry         # SSE: int (milliseconds) or None
+
+    cdef readonly object connection_id
+    cdef readonly object connection_meta
+    cdef readonly int64_t flow_id
+    cdef readonly RawRequest request   # the flow's, None in a chunk that was built without one
+    cdef readonly str direction        # "to_client" or "to_upstream"
+    cdef readonly int64_t sequence
+
+
+cdef RawRequest new_request(Head head, object meta, int64_t flow_id, str scheme, str authority, bytes raw_body, Py_ssize_t decode_limit)
+cdef RawResponse new_response(Head head, object meta, int64_t flow_id, RawRequest request, bytes raw_body, bint streaming,
+                              Py_ssize_t decode_limit)
+cdef StreamChunk new_chunk(bytes payload, object frame_kind, bint truncated)

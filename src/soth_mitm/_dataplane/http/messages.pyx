@@ -1,0 +1,373 @@
+"""What handlers receive: `RawRequest`, `RawResponse`, `StreamChunk`, and their `Headers`.
+
+All of them are read-only views of what the wire carried: names and bytes as received, nothing decoded before it is asked for. Tests of a
+handler make their own with `RawRequest.build`, `RawResponse.build` and `StreamChunk.build`.
+"""
+
+import enum
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import cython
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.wire.decode cimport Decoder, decode_body, decoder_for, result_of
+from soth_mitm._dataplane.wire.head cimport Head, head_error_text, parse_request_head, parse_response_head
+from soth_mitm._dataplane.wire.headers cimport (
+    block_of,
+    content_encoding_of,
+    field_bytes,
+    headers_of_block,
+    headers_of_head,
+    known,
+    pairs_of,
+)
+from soth_mitm._dataplane.memory.view cimport view_bytes
+
+
+cdef enum:
+    BUILD_DECODE_LIMIT = 33554432   # the default of body.max_size_bytes
+
+
+class FrameKind(enum.StrEnum):
+    """What one `StreamChunk` is."""
+
+    SSE_DATA = "sse_data"
+    NDJSON_LINE = "ndjson_line"
+    GRPC_MESSAGE = "grpc_message"
+    EVENTSTREAM_MESSAGE = "eventstream_message"
+    WEBSOCKET_TEXT = "websocket_text"
+    WEBSOCKET_BINARY = "websocket_binary"
+    WEBSOCKET_CLOSE = "websocket_close"
+
+
+cdef str body_repr(bytes raw_body, bint truncated):
+    return f"{len(raw_body)} bytes{', truncated' if truncated else ''}"
+
+
+@cython.final
+@cython.freelist(64)
+cdef class RawRequest:
+    """A request, as a handler sees it. Read-only; made by the proxy, and by `build` in tests."""
+
+    def __init__(self, *_args, **_named):
+        raise TypeError("use RawRequest.build(...) to make a request")
+
+    @staticmethod
+    def build(*, str method="GET", str url="http://localhost/", headers=(), bytes body=b"", trailers=(), connection_meta=None,
+              int64_t flow_id=0, bint body_truncated=False, bint body_complete=True, bint conversation=False,
+              Py_ssize_t decode_limit=BUILD_DECODE_LIMIT):
+        """Make a request as the proxy would have received it, to test a handler with.
+
+        `url` is absolute and names scheme and authority; a Host header is put first unless `headers` has one. `body` is what the wire would
+        carry: with a Content-Encoding header it must be so encoded. `body_truncated`, `body_complete` and `conversation` make a request of
+        which the handler does not see all. ValueError says which rule of HTTP the parts break.
+        """
+        parts = urlsplit(url)
+        authority = parts.netloc.rpartition("@")[2]
+        if not parts.scheme or not authority:
+            raise ValueError(f"url: {url!r} must be absolute, such as https://api.example.com/v1/items")
+        pairs = pairs_of(headers)
+        if b"host" not in [name.lower() for name, _ in pairs]:
+            pairs.insert(0, (b"Host", field_bytes(authority)))
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        text = f"{method} {target} HTTP/1.1\r\n".encode("latin-1") + block_of(pairs) + b"\r\n"
+        head = Head()
+        parsed(head, text, True)
+        request = new_request(head, connection_meta, flow_id, parts.scheme.lower(), authority, body, decode_limit)
+        request.body_truncated = body_truncated
+        request.body_complete = body_complete
+        request.conversation = conversation
+        request.trailer_block = block_of(pairs_of(trailers))
+        return request
+
+    cdef int decode(self) except -1:
+        """Decode the body unless that was done; again when the exchange has completed it since."""
+        if self.decoded_from is not self.raw_body:
+            # exact: what is decided on by it is what every server reads
+            self._body, self._decode_error = decode_body(content_encoding_of(self.head), self.raw_body, self.decode_limit,
+                                                         self.body_truncated or not self.body_complete, True)
+            self.decoded_from = self.raw_body
+        return 0
+
+    cdef tuple decode_little(self, Py_ssize_t most):
+        cdef bytes encoding = content_encoding_of(self.head)
+        cdef bint cut = self.body_truncated or not self.body_complete
+        cdef Decoder decoder
+        cdef bytes content
+        if encoding is None or not self.raw_body or self.decode_limit <= most:
+            return None
+        decoder = decoder_for(encoding, most, False, True)
+        if decoder is None:
+            return None
+        if len(self.raw_body) <= most or decoder.error is not None:
+            content = decoder.feed(self.raw_body)
+            if not decoder.too_long:
+                self.decoded(result_of(decoder, content, self.raw_body, cut))
+                return None
+        return encoding, self.raw_body, self.decode_limit, cut, True
+
+    cdef int decoded(self, tuple result) except -1:
+        self._body, self._decode_error = result
+        self.decoded_from = self.raw_body
+        return 0
+
+    @property
+    def method(self):
+        """The method as sent, such as ``"POST"``; methods are case-sensitive."""
+        return view_bytes(known(self.head).span(0, self.head.method_len)).decode("latin-1")
+
+    @property
+    def path(self):
+        """The target in origin form, query included, such as ``"/v1/items?limit=3"``; ``"*"`` for OPTIONS of the whole server."""
+        return known(self.head).origin_target().decode("latin-1")
+
+    @property
+    def url(self):
+        """Scheme, authority and path in one string."""
+        path = self.path
+        return f"{self.scheme}://{self.authority}{'' if path == '*' else path}"
+
+    @property
+    def http_version(self):
+        """``"HTTP/1.1"`` or ``"HTTP/1.0"``, as the client sent it."""
+        return f"HTTP/1.{known(self.head).minor}"
+
+    @property
+    def headers(self):
+        """The `Headers` as received."""
+        if self._headers is None:
+            self._headers = headers_of_head(self.head)
+        return self._headers
+
+    @property
+    def trailers(self):
+        """The `Headers` that followed a chunked body; empty when there were none, or when they have not arrived."""
+        if self._trailers is None or self._trailers.block is not self.trailer_block:
+            self._trailers = headers_of_block(self.trailer_block)
+        return self._trailers
+
+    @property
+    def body(self):
+        """The content with its content codings removed, or `raw_body` when that fails: then `decode_error` says why."""
+        self.decode()
+        return self._body
+
+    @property
+    def decode_error(self):
+        """Why `body` could not be decoded, None when it could. A body that is cut is decoded as far as it goes, without an error."""
+        self.decode()
+        return self._decode_error
+
+    @property
+    def body_problem(self):
+        """Why `body` is not all that the upstream is going to read, or None when it is. A gate that looks at bodies blocks what has one.
+
+        ``"conversation"``: decided on at its head (gRPC, an upgrade, or ``body.buffer_request_bodies`` is off), and no more of it is shown.
+        ``"too_long"``: longer than ``body.max_size_bytes``; `body` is its beginning. ``"late"``: not complete after
+        ``body.buffer_timeout_ms``; `body` is what has arrived. ``"undecodable"``: `decode_error` says why. With
+        ``body.incomplete = "refuse"`` the proxy answers such a request itself, and the handler never sees one.
+        """
+        if self.conversation:
+            return "conversation"
+        if self.body_truncated:
+            return "too_long"
+        if not self.body_complete:
+            return "late"
+        self.decode()
+        return None if self._decode_error is None else "undecodable"
+
+    def __repr__(self):
+        # A query may hold credentials
+        url = self.url.partition("?")
+        return f"<RawRequest {self.method} {url[0]}{'?…' if url[1] else ''} {body_repr(self.raw_body, self.body_truncated)}>"
+
+
+@cython.final
+@cython.freelist(64)
+cdef class RawResponse:
+    """A response, as a handler sees it. Read-only; made by the proxy, and by `build` in tests."""
+
+    def __init__(self, *_args, **_named):
+        raise TypeError("use RawResponse.build(...) to make a response")
+
+    @staticmethod
+    def build(*, int status=200, str reason=None, headers=(), bytes body=b"", trailers=(), RawRequest request=None, connection_meta=None,
+              int64_t flow_id=0, bint body_truncated=False, bint streaming=False, Py_ssize_t decode_limit=BUILD_DECODE_LIMIT):
+        """Make a response as the proxy would have received it, to test a handler with.
+
+        `body` is what the wire would carry: with a Content-Encoding header it must be so encoded. `connection_meta` and `flow_id` are those
+        of `request` when that is given. ValueError says which rule of HTTP the parts break.
+        """
+        if reason is None:
+            reason = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else ""
+        text = f"HTTP/1.1 {status:03d} {reason}\r\n".encode("latin-1") + block_of(pairs_of(headers)) + b"\r\n"
+        head = Head()
+        parsed(head, text, False)
+        if request is not None:
+            connection_meta = request.connection_meta if connection_meta is None else connection_meta
+            flow_id = flow_id or request.flow_id
+        response = new_response(head, connection_meta, flow_id, request, body, streaming, decode_limit)
+        response.body_truncated = body_truncated
+        response.trailer_block = block_of(pairs_of(trailers))
+        return response
+
+    cdef int decode(self) except -1:
+        if self.decoded_from is not self.raw_body:
+            self._body, self._decode_error = decode_body(content_encoding_of(self.head), self.raw_body, self.decode_limit,
+                                                         self.body_truncated)
+            self.decoded_from = self.raw_body
+        return 0
+
+    @property
+    def status(self):
+        """The status code, such as ``200``."""
+        return known(self.head).status
+
+    @property
+    def reason(self):
+        """The reason phrase as received, often ``""``."""
+        return view_bytes(known(self.head).span(self.head.reason, self.head.reason_len)).decode("latin-1")
+
+    @property
+    def http_version(self):
+        """``"HTTP/1.1"`` or ``"HTTP/1.0"``, as the upstream sent it."""
+        return f"HTTP/1.{known(self.head).minor}"
+
+    @property
+    def headers(self):
+        """The `Headers` as received."""
+        if self._headers is None:
+            self._headers = headers_of_head(self.head)
+        return self._headers
+
+    @property
+    def trailers(self):
+        """The `Headers` that followed the body; empty when there were none, or when they have not arrived."""
+        if self._trailers is None or self._trailers.block is not self.trailer_block:
+            self._trailers = headers_of_block(self.trailer_block)
+        return self._trailers
+
+    @property
+    def body(self):
+        """The content with its content codings removed, or `raw_body` when that fails: then `decode_error` says why.
+
+        Empty when the response is `streaming`: its frames go to ``on_stream_chunk``.
+        """
+        self.decode()
+        return self._body
+
+    @property
+    def decode_error(self):
+        """Why `body` could not be decoded, None when it could. A body that is cut is decoded as far as it goes, without an error."""
+        self.decode()
+        return self._decode_error
+
+    def __repr__(self):
+        body = "streaming" if self.streaming else body_repr(self.raw_body, self.body_truncated)
+        return f"<RawResponse {self.status} {body}>"
+
+
+@cython.final
+@cython.freelist(256)
+cdef class StreamChunk:
+    """One frame of a stream: an SSE event, an NDJSON line, a gRPC message, a message of AWS, a WebSocket message or its close.
+
+    `payload` is the frame's content in bytes; `truncated` says that the frame was longer than the budget of one frame. `complete` is False
+    for such a frame, and for a last SSE event that came without its blank line: it may have been cut anywhere. `sequence` counts from 0 for
+    each flow and direction. `request` is the flow's request; of one whose body is long, memory may be so scarce that it is let go.
+    `event_type` is that of an SSE event or of a message of AWS, `event_id` and `retry` are those of an SSE event; else they are None.
+    """
+
+    def __init__(self, *_args, **_named):
+        raise TypeError("use StreamChunk.build(...) to make a chunk")
+
+    @staticmethod
+    def build(bytes payload not None, frame_kind=FrameKind.SSE_DATA, *, bint truncated=False, complete=None, event_type=None, event_id=None,
+              retry=None, connection_id=None, connection_meta=None, int64_t flow_id=0, RawRequest request=None, str direction="to_client",
+              int64_t sequence=0):
+        """Make a chunk, to test a handler with. It is complete unless it is truncated or `complete` says otherwise."""
+        chunk = new_chunk(payload, FrameKind(frame_kind), truncated)
+        if complete is not None:
+            chunk.complete = complete
+        if request is not None:
+            connection_meta = request.connection_meta if connection_meta is None else connection_meta
+            flow_id = flow_id or request.flow_id
+        chunk.request = request
+        chunk.event_type = event_type
+        chunk.event_id = event_id
+        chunk.retry = retry
+        chunk.connection_id = connection_id
+        chunk.connection_meta = connection_meta
+        chunk.flow_id = flow_id
+        chunk.direction = direction
+        chunk.sequence = sequence
+        return chunk
+
+    def __reduce__(self):
+        # a request belongs to its connection, and stays in the process
+        return _chunk_again, (self.payload, self.frame_kind, self.truncated, self.complete, self.event_type, self.event_id, self.retry,
+                              self.connection_id, self.connection_meta, self.flow_id, self.direction, self.sequence)
+
+    def __repr__(self):
+        event = "" if self.event_type is None else f" event={self.event_type!r}"
+        cut = ", truncated" if self.truncated else "" if self.complete else ", incomplete"
+        return f"<StreamChunk {self.frame_kind} #{self.sequence} {self.direction}{event} {len(self.payload)} bytes{cut}>"
+
+
+def _chunk_again(bytes payload, frame_kind, bint truncated, bint complete, event_type, event_id, retry, connection_id, connection_meta,
+                 int64_t flow_id, str direction, int64_t sequence):
+    return StreamChunk.build(payload, frame_kind, truncated=truncated, complete=complete, event_type=event_type, event_id=event_id,
+                             retry=retry, connection_id=connection_id, connection_meta=connection_meta, flow_id=flow_id,
+                             direction=direction, sequence=sequence)
+
+
+cdef int parsed(Head head, bytes text, bint is_request) except -1:
+    """Parse the head of a message that is being built; what the parser refuses is the caller's mistake."""
+    cdef Py_ssize_t scanned = 0
+    cdef Py_ssize_t consumed
+    if is_request:
+        consumed = parse_request_head(head, text, len(text), len(text), len(text), &scanned)
+    else:
+        consumed = parse_response_head(head, text, len(text), len(text), len(text), &scanned)
+    if consumed < 0:
+        raise ValueError(f"not a valid message head: {head_error_text(head.error)}")
+    if consumed != len(text):
+        raise ValueError("not a valid message head: it ends before its last header")
+    return 0
+
+
+cdef RawRequest new_request(Head head, object meta, int64_t flow_id, str scheme, str authority, bytes raw_body, Py_ssize_t decode_limit):
+    cdef RawRequest request = RawRequest.__new__(RawRequest)
+    request.head = head
+    request.connection_meta = meta
+    request.flow_id = flow_id
+    request.scheme = scheme
+    request.authority = authority
+    request.raw_body = raw_body
+    request.body_complete = True
+    request.decode_limit = decode_limit
+    return request
+
+
+cdef RawResponse new_response(Head head, object meta, int64_t flow_id, RawRequest request, bytes raw_body, bint streaming,
+                              Py_ssize_t decode_limit):
+    cdef RawResponse response = RawResponse.__new__(RawResponse)
+    response.head = head
+    response.connection_meta = meta
+    response.flow_id = flow_id
+    response.request = request
+    response.raw_body = raw_body
+    response.streaming = streaming
+    response.decode_limit = decode_limit
+    return response
+
+
+cdef StreamChunk new_chunk(bytes payload, object frame_kind, bint truncated):
+    cdef StreamChunk chunk = StreamChunk.__new__(StreamChunk)
+    chunk.payload = payload
+    chunk.frame_kind = frame_kind
+    chunk.truncated = truncated
+    chunk.complete = not truncated
+    return chunk

@@ -1,0 +1,84 @@
+# A configuration snapshot in the form in which the data plane uses it, and the counters that it keeps.
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.memory.buffer cimport Arena
+from soth_mitm._dataplane.memory.deadline cimport DeadlineQueue
+from soth_mitm._dataplane.http.hooks cimport Hooks
+
+
+# Counted by the data plane, read by metrics.py; each is explained there
+cdef class Counters:
+    cdef public int64_t flows
+    cdef public int64_t active_flows
+    cdef public int64_t requests_allowed
+    cdef public int64_t requests_blocked
+    cdef public int64_t blocks_ignored
+    cdef public int64_t requests_refused
+    cdef public int64_t names_refused
+    cdef public int64_t responses_relayed
+    cdef public int64_t responses_cut
+    cdef public int64_t upstream_errors
+    cdef public int64_t upstream_timeouts
+    cdef public int64_t retries
+    cdef public int64_t pool_hits
+    cdef public int64_t pool_misses
+    cdef public int64_t pool_waits
+    cdef public int64_t pool_stale
+    cdef public int64_t pool_pins
+    cdef public int64_t upgrades
+    cdef public int64_t tunnels
+    cdef public int64_t dropped_chunks
+    cdef public int64_t shortened_copies
+    cdef public int64_t stream_chunks
+    cdef public int64_t framing_errors
+    cdef public int64_t bytes_from_clients
+    cdef public int64_t bytes_to_clients
+    cdef public int64_t bytes_from_upstreams
+    cdef public int64_t bytes_to_upstreams
+    cdef public int64_t last_flow_id
+
+
+cdef class Plane:
+    cdef readonly Arena arena
+    cdef readonly Hooks hooks
+    cdef readonly Counters counters
+
+    # sizes in bytes
+    cdef public Py_ssize_t head_limit          # max_http_head_bytes
+    cdef public int most_fields                # max_header_fields: field lines of a head or trailer section
+    cdef public Py_ssize_t body_limit          # body.max_size_bytes: what is collected or copied of one body
+    cdef public Py_ssize_t queue_limit         # flow_runtime.dispatch_queue_capacity: chunks of a flow, flows of a connection
+
+    # decisions
+    cdef public bint enforce                   # intercept_mode
+    cdef public bint buffer_requests           # body.buffer_request_bodies
+    cdef public bint reject_overflow           # body.overflow is reject
+    cdef public bint refuse_incomplete         # body.incomplete is refuse
+    cdef public bint retry                     # upstream.retry_on_failure
+    cdef public object decision_type           # HandlerDecision
+    cdef public object allow                   # HandlerDecision.ALLOW
+    cdef public object observer                # observer.flow(...), told of each flow; None: nobody wants to know
+    cdef public object meant_to_block          # meant_to_block(exception): on_request failed in making a block
+    cdef public object on_ignored_block        # called with the request when monitor mode passes over a block
+    cdef public dict stream_types              # streams.types: media types in lower case, each a Stream; None: there are none
+    # decode_apart(arguments of decode_body, done): calls done(its result, or None) from the loop, later. None: all is decoded on the loop
+    cdef public object decode_apart
+    cdef public bint strip_alt_svc             # interception.strip_alt_svc
+    cdef public bint draining                  # answers carry Connection: close
+
+    # deadlines
+    cdef public Py_ssize_t read_ahead          # connection_pool.read_ahead_bytes
+    cdef public double unsafe_idle             # connection_pool.unsafe_reuse_idle_ms, in seconds
+    cdef public DeadlineQueue half_closed      # timeouts.half_closed_client_ms: a client that has ended its direction
+    cdef public DeadlineQueue client_head      # timeouts.client_head_ms: a head that has begun
+    cdef public DeadlineQueue client_idle      # timeouts.client_idle_ms: between requests
+    cdef public DeadlineQueue body_idle        # timeouts.body_idle_ms: a body that stopped moving, either way
+    cdef public DeadlineQueue body_buffer      # body.buffer_timeout_ms: collecting before the decision
+    cdef public DeadlineQueue response_head    # upstream.timeout_ms
+    cdef public DeadlineQueue claim            # waiting for a connection of the pool
+    cdef public DeadlineQueue tunnel_idle      # timeouts.tunnel_idle_ms
+    cdef public DeadlineQueue tunnel_quiet     # the same in a drain
+    cdef public DeadlineQueue linger           # reading on after our last byte, so that it arrives
+    cdef public DeadlineQueue settling         # before looking again whether the system has sent our last bytes
+    cdef public DeadlineQueue pace             # flow_runtime.dispatch_queue_send_timeout_ms: how long a full queue paces its flow

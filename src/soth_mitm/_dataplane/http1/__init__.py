@@ -1,0 +1,1 @@
+"""HTTP/1.1: where a message ends, how a head is written."""

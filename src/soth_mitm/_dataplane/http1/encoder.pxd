@@ -1,0 +1,31 @@
+# Heads as they leave. What RFC 9110 section 7.6 orders to remove is removed; every other byte leaves as it came.
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.wire.head cimport Head
+
+
+# The request head for the upstream, in HTTP/1.1 whatever the client speaks (RFC 9112 section 2.3): absolute-form becomes origin-form (and
+# the Host field agrees with it already: parsing saw to that), fields with `hop` set are left out, a request without Host is given
+# `authority`, and Max-Forwards of TRACE and OPTIONS counts down; `keep_upgrade` keeps Connection and Upgrade for an upgrade that is
+# relayed. Returns `head.raw` itself when nothing changes.
+cdef bytes request_head_bytes(Head head, bint keep_upgrade, str authority)
+
+# How many times a TRACE or OPTIONS request may still be forwarded (RFC 9110 section 7.6.2); -1: it does not say, or it is another method
+cdef int64_t forwards_left(Head head) noexcept
+
+# The content of our answer to a TRACE that ends here: the request without what is secret (RFC 9110 section 9.3.8)
+cdef bytes traced_request(Head head)
+
+# The response head for the client: version HTTP/1.1, hop fields left out, `Connection: close` added when `close`,
+# `Connection: keep-alive` when `keep_alive_10` (the client speaks HTTP/1.0 and the connection goes on). Interim heads likewise.
+# Fields that announce a framing that is not there are left out: of a body that the status has not (RFC 9112 section 6.1, RFC 9110 section
+# 8.6), and chunks when they are taken off for a client that speaks HTTP/1.0 (`to_10`).
+cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint keep_upgrade, bint to_10)
+
+# A whole answer of ours: status line, `Content-Type: text/plain; charset=utf-8` unless given, exact Content-Length, optional extra headers
+# ((bytes, bytes) pairs, already validated), `Connection: close` when `close`; the body is left out for HEAD (`head_only`) but counted.
+cdef bytes own_response_bytes(int status, bytes body, object headers, bint close, bint head_only)
+
+# What people are told: nothing, or text that ends with a line feed, so that the next prompt of a shell stands on a line of its own.
+cdef bytes text_line(bytes text)

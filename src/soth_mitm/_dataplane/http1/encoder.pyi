@@ -1,0 +1,17 @@
+from collections.abc import Iterable
+
+from soth_mitm._dataplane.wire.head import Head
+
+def rewrite_request(head: Head, keep_upgrade: bool = False, authority: str = "") -> bytes: ...
+def rewrite_response(
+    head: Head, close: bool = False, keep_alive_10: bool = False, keep_upgrade: bool = False, to_10: bool = False
+) -> bytes: ...
+def own_response(
+    status: int,
+    body: bytes = b"",
+    headers: Iterable[tuple[bytes, bytes]] | None = (),
+    close: bool = False,
+    head_only: bool = False,
+) -> bytes: ...
+def own_explanation(status: int, text: str) -> bytes:
+    """Return a whole answer that says `text` in one line and closes the connection."""

@@ -1,0 +1,190 @@
+"""Heads as they leave: the bytes that came, less what must stop here (RFC 9110 section 7.6).
+
+Kept lines are copied as they are, in their order; a head from which nothing is taken and to which nothing is added is not copied at all. A
+Content-Length that repeats itself leaves as a single one, as RFC 9110 section 8.6 orders.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from http import HTTPStatus
+
+from soth_mitm._dataplane.wire.head cimport (
+    FIELD_AUTHORIZATION, FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_PROXY_AUTHORIZATION, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE,
+    METHOD_OPTIONS, METHOD_TRACE, TARGET_ABSOLUTE, Field, Head,
+)
+from soth_mitm._dataplane.wire.scan cimport soth_equals_lower, soth_parse_decimal
+
+
+# Fields that a head is sent on without, beside those that stop here
+cdef enum Left:
+    LEFT_LENGTH = 1
+    LEFT_CODING = 2
+    LEFT_FORWARDS = 4
+
+
+cdef inline bint _leaves(Head head, Field* field, bint keep_upgrade, int left) noexcept:
+    """Tell whether the field goes on to the other side as it stands."""
+    if field.hop:
+        return keep_upgrade and (field.name == FIELD_CONNECTION or field.name == FIELD_UPGRADE)
+    if left == 0:
+        return True
+    if field.name == FIELD_CONTENT_LENGTH:
+        return not left & LEFT_LENGTH
+    if field.name == FIELD_TRANSFER_ENCODING:
+        return not left & LEFT_CODING
+    return not (left & LEFT_FORWARDS and _is_forwards(head, field))
+
+
+cdef inline bint _is_forwards(Head head, Field* field) noexcept:
+    return field.name_len == 12 and soth_equals_lower(PyBytes_AS_STRING(head.raw) + field.line, b"max-forwards", 12)
+
+
+cdef bytes _assemble(Head head, bytes start, bytes added, bint keep_upgrade, int left):
+    """Put a head together: `start` (None: the start line as it came), the fields that leave, `added` lines, the empty line."""
+    cdef const char* raw = PyBytes_AS_STRING(head.raw)
+    cdef Py_ssize_t start_len = head.fields[0].line if head.count else len(head.raw) - 2
+    cdef Py_ssize_t size = len(start) if start is not None else start_len
+    cdef bint changed = start is not None or len(added) > 0
+    cdef bytes result
+    cdef char* out
+    cdef int i
+    if head.length_repeated and not left & LEFT_LENGTH:
+        left |= LEFT_LENGTH
+        added += b"Content-Length: %d\r\n" % head.content_length
+    for i in range(head.count):
+        if _leaves(head, &head.fields[i], keep_upgrade, left):
+            size += head.fields[i].line_len
+        else:
+            changed = True
+    if not changed:
+        return head.raw
+    result = PyBytes_FromStringAndSize(NULL, size + len(added) + 2)
+    out = PyBytes_AS_STRING(result)
+    if start is not None:
+        memcpy(out, PyBytes_AS_STRING(start), len(start))
+        out += len(start)
+    else:
+        memcpy(out, raw, start_len)
+        out += start_len
+    for i in range(head.count):
+        if _leaves(head, &head.fields[i], keep_upgrade, left):
+            memcpy(out, raw + head.fields[i].line, head.fields[i].line_len)
+            out += head.fields[i].line_len
+    memcpy(out, PyBytes_AS_STRING(added), len(added))
+    out += len(added)
+    out[0] = c"\r"
+    out[1] = c"\n"
+    return result
+
+
+cdef bytes request_head_bytes(Head head, bint keep_upgrade, str authority):
+    cdef bytes start = None
+    cdef bytes added = b""
+    cdef int64_t forwards = forwards_left(head)
+    if head.form == TARGET_ABSOLUTE or head.minor == 0:
+        start = b"%b %b HTTP/1.1\r\n" % (
+            head.raw[:head.method_len],
+            head.origin_target() if head.form == TARGET_ABSOLUTE else head.raw[head.target:head.target + head.target_len])
+        if head.host < 0:
+            # An HTTP/1.0 client may leave Host out, and HTTP/1.1 may not
+            start += b"Host: %b\r\n" % (
+                head.raw[head.authority:head.authority + head.authority_len] if head.form == TARGET_ABSOLUTE else authority.encode())
+    if forwards > 0:
+        added = b"Max-Forwards: %d\r\n" % (forwards - 1)
+    return _assemble(head, start, added, keep_upgrade, LEFT_FORWARDS if forwards > 0 else 0)
+
+
+cdef int64_t forwards_left(Head head) noexcept:
+    cdef int64_t number = -1
+    cdef int i
+    if head.method != METHOD_TRACE and head.method != METHOD_OPTIONS:
+        return -1
+    for i in range(head.count):
+        if _is_forwards(head, &head.fields[i]):
+            if number >= 0:
+                # two numbers are none
+                return -1
+            number = soth_parse_decimal(head.base() + head.fields[i].value, head.fields[i].value_len)
+            if number < 0:
+                return -1
+    return number
+
+
+cdef bytes traced_request(Head head):
+    cdef list lines = [head.raw[:head.fields[0].line]] if head.count else [head.raw[:len(head.raw) - 2]]
+    cdef Field* field
+    cdef int i
+    for i in range(head.count):
+        field = &head.fields[i]
+        if (field.name != FIELD_AUTHORIZATION and field.name != FIELD_PROXY_AUTHORIZATION
+                and not (field.name_len == 6 and soth_equals_lower(head.base() + field.line, b"cookie", 6))):
+            lines.append(head.raw[field.line:field.line + field.line_len])
+    return b"".join(lines) + b"\r\n"
+
+
+cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint keep_upgrade, bint to_10):
+    cdef bytes start = None
+    cdef bytes added = b""
+    cdef int left = 0
+    if head.minor == 0:
+        start = b"HTTP/1.1" + head.raw[8:head.reason + head.reason_len + 2]
+    if close:
+        added = b"Connection: close\r\n"
+    elif keep_alive_10:
+        added = b"Connection: keep-alive\r\n"
+    if head.chunked and (to_10 or head.status < 200 or head.status == 204 or head.status == 304):
+        left = LEFT_CODING
+    elif head.content_length > 0 and (head.status < 200 or head.status == 204):
+        left = LEFT_LENGTH
+    return _assemble(head, start, added, keep_upgrade, left)
+
+
+cdef bytes own_response_bytes(int status, bytes body, object headers, bint close, bint head_only):
+    # RFC 9110 sections 8.6 and 6.4.1: these have no content, and a length there would describe another response
+    cdef bint bodiless = status < 200 or status == 204 or status == 304
+    cdef bint typed = False
+    cdef list lines = [b"HTTP/1.1 %d %b" % (status, _reason(status))]
+    for name, value in headers or ():
+        typed = typed or name.lower() == b"content-type"
+        lines.append(b"%b: %b" % (name, value))
+    if not bodiless:
+        if not typed:
+            lines.append(b"Content-Type: text/plain; charset=utf-8")
+        lines.append(b"Content-Length: %d" % len(body))
+    if close:
+        lines.append(b"Connection: close")
+    lines.append(b"\r\n" if bodiless or head_only else b"\r\n" + body)
+    return b"\r\n".join(lines)
+
+
+cdef bytes text_line(bytes text):
+    return text if not text or text.endswith(b"\n") else text + b"\n"
+
+
+cdef bytes _reason(int status):
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
+
+
+def rewrite_request(Head head not None, bint keep_upgrade=False, str authority not None=""):
+    """Return the request head that the upstream is sent; `head.raw` itself when nothing changes. `authority` is where it goes."""
+    return request_head_bytes(head, keep_upgrade, authority)
+
+
+def rewrite_response(Head head not None, bint close=False, bint keep_alive_10=False, bint keep_upgrade=False, bint to_10=False):
+    """Return the response head that the client is sent, which may speak HTTP/1.0; `head.raw` itself when nothing changes."""
+    return response_head_bytes(head, close, keep_alive_10, keep_upgrade, to_10)
+
+
+def own_response(int status, bytes body not None=b"", headers=(), bint close=False, bint head_only=False):
+    """Return a whole answer of the proxy's own; `headers` are (name, value) pairs of bytes that were validated before."""
+    return own_response_bytes(status, body, headers, close, head_only)
+
+
+def own_explanation(int status, str text not None):
+    """Return a whole answer that says `text` in one line and closes the connection."""
+    return own_response_bytes(status, text_line(text.encode("utf-8", "backslashreplace")), (), True, False)

@@ -1,0 +1,101 @@
+"""Deadlines: many timers of few durations, with one loop timer for each duration and none while nothing waits."""
+
+cimport cython
+from cpython.time cimport monotonic
+
+from soth_mitm._dataplane.memory.ledger cimport LEDGER_DEADLINE, note
+from soth_mitm._dataplane.memory.party cimport Party
+
+
+@cython.final
+cdef class Deadline:
+    """One timer of one owner, which keeps it to itself. Clearing one that is not set is harmless."""
+
+    def __cinit__(self, Party owner not None):
+        # a reference would make a cycle, and all that a closed connection held would wait for the garbage collector
+        self.owner = <void*>owner
+
+    cdef int set(self, DeadlineQueue queue, int stage) except -1:
+        if self.queue is not None:
+            self.clear()
+        self.waiting = <Party>self.owner
+        self.stage = stage
+        self.at = monotonic() + queue.seconds
+        queue.append(self)
+        note(LEDGER_DEADLINE, 1)
+        if queue.timer is None:
+            queue.arm(queue.seconds)
+        return 0
+
+    cdef void clear(self) noexcept:
+        if self.queue is not None:
+            self.queue.remove(self)
+            self.waiting = None
+            note(LEDGER_DEADLINE, -1)
+
+
+@cython.final
+cdef class DeadlineQueue:
+    """All deadlines of one duration on one loop. `seconds` may be a fraction; `call_later` is the loop's."""
+
+    def __cinit__(self, call_later, double seconds):
+        self.call_later = call_later
+        self.seconds = seconds
+
+    cdef int arm(self, double delay) except -1:
+        self.timer = self.call_later(max(delay, 0.001), self.expire)
+        return 0
+
+    cdef void append(self, Deadline deadline) noexcept:
+        deadline.queue = self
+        deadline.after = None
+        deadline.before = self.tail
+        if self.tail is None:
+            self.head = deadline
+        else:
+            self.tail.after = deadline
+        self.tail = deadline
+
+    cdef void remove(self, Deadline deadline) noexcept:
+        if deadline.before is None:
+            self.head = deadline.after
+        else:
+            deadline.before.after = deadline.after
+        if deadline.after is None:
+            self.tail = deadline.before
+        else:
+            deadline.after.before = deadline.before
+        deadline.before = None
+        deadline.after = None
+        deadline.queue = None
+
+    def expire(self):
+        """Tell the owners whose time has come, then wait for the next one. Called by the loop."""
+        cdef Deadline due
+        cdef Party owner
+        cdef double now = monotonic()
+        self.timer = None
+        try:
+            while self.head is not None and self.head.at <= now:
+                due = self.head
+                owner = due.waiting
+                due.clear()
+                owner.late(due.stage)
+        finally:
+            # an owner may have set a deadline of this duration meanwhile, which armed the timer
+            if self.head is not None and self.timer is None:
+                self.arm(self.head.at - monotonic())
+
+    def close(self):
+        """Let every time that still runs be over now, since nobody would call `expire` any more: for the end of what the queue served."""
+        cdef Deadline due
+        cdef Party owner
+        while self.head is not None:
+            due = self.head
+            owner = due.waiting
+            due.clear()
+            # one that sees progress asks for more time, once: after that there is none
+            owner.late(due.stage)
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

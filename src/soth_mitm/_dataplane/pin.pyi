@@ -1,8 +1,0 @@
-from typing import final
-
-from soth_mitm._dataplane.party import Party
-from soth_mitm._dataplane.pool import Upstream
-
-@final
-class Pin(Party):
-    def __new__(cls, owner: Party, upstream: Upstream) -> Pin: ...

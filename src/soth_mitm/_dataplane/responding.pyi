@@ -1,3 +1,0 @@
-from soth_mitm._dataplane.conversation import Conversation
-
-class Responding(Conversation): ...

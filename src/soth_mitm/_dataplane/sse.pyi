@@ -1,7 +1,0 @@
-from typing import final
-
-from soth_mitm._dataplane.frames import Framer
-
-@final
-class SseFramer(Framer):
-    def __new__(cls, budget: int) -> SseFramer: ...

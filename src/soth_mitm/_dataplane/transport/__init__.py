@@ -1,0 +1,1 @@
+"""One socket: reading and writing, TLS, and how it is closed."""

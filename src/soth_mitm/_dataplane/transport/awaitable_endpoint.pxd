@@ -1,0 +1,36 @@
+# An endpoint as the control plane sees it, before it is handed to a tunnel, an exchange or a pool.
+
+from soth_mitm._dataplane.memory.deadline cimport Deadline
+from soth_mitm._dataplane.transport.endpoint cimport Endpoint
+from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.upstream.pool cimport OriginPool
+
+
+cdef class Intake(Party):
+    cdef readonly object loop
+    cdef Endpoint endpoint
+    cdef object waiter                 # the future of who waits for something to happen, or None
+    cdef Deadline deadline
+    cdef bint is_late                  # the deadline has passed
+    cdef readonly bint over            # no more bytes will come
+    cdef readonly object error         # what the connection was lost with
+    cdef readonly object tls_error     # what the handshake failed with
+    cdef readonly bint is_secured
+
+    cdef int wake(self) except -1
+
+
+# Runs the coroutine that waits for it
+cdef class Reception(Intake):
+    cdef object coroutine              # None before run() and when it is over
+    cdef bint is_suspended             # it awaits this
+    cdef object raised                 # what it is to be resumed with, or None
+
+    cdef int step(self) except -1      # resume it
+
+
+# A pool's connection for a coroutine
+cdef class Lease(Party):
+    cdef OriginPool pool
+    cdef object future
+    cdef Deadline deadline

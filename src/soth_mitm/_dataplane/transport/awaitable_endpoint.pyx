@@ -1,0 +1,213 @@
+"""An endpoint as the control plane sees it: something to await instead of callbacks, a few times in a connection's life."""
+
+cimport cython
+
+from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.transport.endpoint cimport Endpoint
+from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.upstream.pool cimport OriginPool, Upstream
+from soth_mitm._dataplane.memory.view cimport view_bytes, view_of
+
+from soth_mitm.errors import WireError
+
+
+# not final: a reception is one
+cdef class Intake(Party):
+    """What came in on a connection that nobody relays yet. One coroutine at a time may wait."""
+
+    def __cinit__(self, loop):
+        self.loop = loop
+        self.deadline = Deadline(self)
+
+    def attach(self, Endpoint endpoint not None):
+        """Become the party of `endpoint`."""
+        endpoint.arena.check_thread()
+        self.endpoint = endpoint
+        endpoint.party = self
+        if endpoint.told_end or endpoint.gone:
+            # somebody else was told already
+            self.over = True
+
+    def changed(self):
+        """Return a future that is done when more bytes came, the peer ended, the handshake ended, or the connection is gone.
+
+        Inside of `within` it ends with TimeoutError when time is up.
+        """
+        self.waiter = self.loop.create_future()
+        waiter = self.waiter
+        if self.is_late:
+            self.late(0)
+        return waiter
+
+    def within(self, DeadlineQueue queue not None):
+        """Return a context in which waiting for `changed` ends after the queue's duration, counted from now. One at a time."""
+        self.endpoint.arena.check_thread()
+        self.is_late = False
+        self.deadline.set(queue, 0)
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.deadline.clear()
+        self.is_late = False
+
+    cdef int late(self, int stage) except -1:
+        self.is_late = True
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_exception(TimeoutError())
+        self.waiter = None
+        return 0
+
+    def peek(self):
+        """Return a copy of what lies in the inbox."""
+        self.endpoint.arena.check_thread()
+        if self.endpoint.inbox.size() == 0:
+            return b""
+        return view_bytes(view_of(self.endpoint.inbox.data(), self.endpoint.inbox.size()))
+
+    def consume(self, Py_ssize_t count):
+        """Take `count` bytes out of the inbox, which has them: what has come is gone as soon as the connection is."""
+        self.endpoint.arena.check_thread()
+        if not 0 <= count <= self.endpoint.inbox.size():
+            raise ValueError(f"{count} bytes cannot be taken out of {self.endpoint.inbox.size()}")
+        self.endpoint.inbox.consume(count)
+
+    cdef int wake(self) except -1:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+        self.waiter = None
+        return 0
+
+    cdef int received(self, object endpoint) except -1:
+        # who waits here may wait for long, and there may be many
+        (<Endpoint>endpoint).inbox.shrink()
+        return self.wake()
+
+    cdef int ended(self, object endpoint, bint clean) except -1:
+        self.over = True
+        return self.wake()
+
+    cdef int lost(self, object endpoint, object error) except -1:
+        self.over = True
+        self.error = error
+        return self.wake()
+
+    cdef int secured(self, object endpoint, object error) except -1:
+        self.is_secured = error is None
+        self.tls_error = error
+        self.wake()
+        if error is None and self.endpoint.party is self:
+            # what follows belongs to whoever takes over
+            self.endpoint.hold()
+        return 0
+
+
+# not final: proxy/ adds what the coroutine may wait for besides
+cdef class Reception(Intake):
+    """An intake that runs the coroutine which waits for it, in the very callback that ends the wait: there is no task, no future and no
+    turn of the loop in between, and the coroutine must await nothing but `changed()` of this object.
+
+    A coroutine that raises is over: the connection is cut, and the loop reports what was raised.
+    """
+
+    def run(self, coroutine):
+        """Run `coroutine` until it waits for the first time, and whenever something has changed from then on."""
+        self.coroutine = coroutine
+        self.step()
+
+    def changed(self):
+        """Return what to await until more bytes came, the peer ended, the handshake ended, the connection is gone, or `poke` was called.
+
+        Inside of `within` it raises TimeoutError when time is up.
+        """
+        return self
+
+    def poke(self, reason=None):
+        """Let the coroutine look whether it has to wait any longer. May be the callback of a future."""
+        self.wake()
+
+    def cancel(self, error not None):
+        """Raise `error` where the coroutine waits."""
+        if self.is_suspended:
+            self.raised = error
+            self.step()
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        if self.is_suspended:
+            # the wait is over
+            self.is_suspended = False
+            error, self.raised = self.raised, None
+            if error is not None:
+                raise error
+            raise StopIteration
+        if self.is_late:
+            raise TimeoutError()
+        self.is_suspended = True
+
+    cdef int late(self, int stage) except -1:
+        self.is_late = True
+        if self.is_suspended:
+            self.raised = TimeoutError()
+            self.step()
+        return 0
+
+    cdef int wake(self) except -1:
+        if self.is_suspended:
+            self.step()
+        return 0
+
+    cdef int step(self) except -1:
+        cdef object coroutine = self.coroutine
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            self.coroutine = None
+        except BaseException as error:
+            self.coroutine = None
+            self.endpoint.fail(error)
+            raise
+        return 0
+
+
+@cython.final
+cdef class Lease(Party):
+    """Asks `pool` for a connection and puts it back as soon as it is there: so that it exists, and its facts are known.
+
+    `future` ends with the upstream connection's facts, or with the error that the dial ended in, or with a WireError (503) when none has
+    become free after the duration of `deadline`.
+    """
+
+    def __cinit__(self, OriginPool pool not None, future, DeadlineQueue deadline not None):
+        self.pool = pool
+        self.future = future
+        self.deadline = Deadline(self)
+        self.deadline.set(deadline, 0)
+        pool.claim(self)
+
+    def close(self):
+        """Wait no more. Harmless when the connection has come already."""
+        self.deadline.clear()
+        self.pool.withdraw(self)
+
+    cdef int granted(self, object upstream) except -1:
+        self.deadline.clear()
+        if not self.future.done():
+            self.future.set_result((<Upstream>upstream).facts)
+        return (<Upstream>upstream).pool.give_back(<Upstream>upstream)
+
+    cdef int refused(self, object error) except -1:
+        self.deadline.clear()
+        if not self.future.done():
+            self.future.set_exception(error)
+        return 0
+
+    cdef int late(self, int stage) except -1:
+        self.pool.withdraw(self)
+        self.pool.counters.upstream_timeouts += 1
+        return self.refused(WireError(
+            "no upstream connection became free in time (connection_pool.max_connections_per_host)", side="upstream", status=503))

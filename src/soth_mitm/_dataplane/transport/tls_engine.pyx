@@ -1,0 +1,221 @@
+"""One TLS engine over two memory BIOs, sans-IO."""
+
+import ssl
+
+cimport cython
+
+from cpython.exc cimport PyErr_Clear, PyErr_ExceptionMatches
+from cpython.ref cimport Py_DECREF, PyObject
+
+from soth_mitm._dataplane.memory.buffer cimport Arena, Buffer
+
+WANT_READ = ssl.SSLWantReadError
+SSL_ERROR = ssl.SSLError
+
+
+@cython.final
+cdef class TlsPump:
+    """A TLS endpoint over memory. `context` is an ``ssl.SSLContext``; `server_hostname` is needed on the client side, where the peer's
+    certificate is checked against it; `session` is an ``ssl.SSLSession`` to resume.
+    """
+
+    def __cinit__(self, Arena arena not None, context, bint server_side, server_hostname=None, session=None):
+        self.arena = arena
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.feed_bio = self.incoming.write
+        self.take_bio = self.outgoing.read
+        self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side, server_hostname, session)
+        # the object below the Python wrapper, where there is one, saves a Python call for each read and write
+        inner = getattr(self.ssl_object, "_sslobj", self.ssl_object)
+        self.ssl_read = inner.read
+        self.ssl_write = inner.write
+        self.ssl_pending = inner.pending
+        self.do_handshake = inner.do_handshake
+        self.engine = inner
+        self.server_side = server_side
+        self.unfed = Buffer(arena)
+
+    def agreed(self):
+        """Return what the finished handshake agreed on: version, cipher suite, ALPN protocol, and whether a session was resumed."""
+        cipher = self.engine.cipher()
+        return self.version, cipher[0] if cipher else None, self.engine.selected_alpn_protocol(), bool(self.engine.session_reused)
+
+    cdef int feed(self, const char* data, Py_ssize_t length) except -1:
+        self.keep()
+        self.lent = data
+        self.lent_len = length
+        return 0
+
+    cdef int keep(self) except -1:
+        if self.lent_len:
+            self.unfed.keep(self.lent, self.lent_len)
+            self.lent_len = 0
+        return 0
+
+    cdef int forget(self) except -1:
+        self.lent_len = 0
+        self.unfed.drop()
+        return 0
+
+    cdef bint has_unread(self) except -1:
+        if not self.secured or self.ended:
+            return False
+        if self.lent_len or self.unfed.size() or <Py_ssize_t>self.incoming.pending > self.partial:
+            return True
+        return self.maybe_pending and <bint>self.ssl_pending()
+
+    cdef bint has_toiled(self) except -1:
+        # A record costs the same whether it brings one byte or 16 KiB, and a session ticket or a change of keys many times that. What is
+        # counted is what they have in common, so nothing is counted of what the engine has yet to look at.
+        if self.fruitless <= MOST_FRUITLESS:
+            return False
+        return self.fruitless - <Py_ssize_t>self.incoming.pending - <Py_ssize_t>self.ssl_pending() > MOST_FRUITLESS
+
+    cdef int top_up(self) except -1:
+        # no further than to the end of a record that is longer than what was left of the slice
+        cdef Py_ssize_t slice = self.record_left if self.record_left else <Py_ssize_t>FEED_SLICE
+        cdef Py_ssize_t length = min(self.unfed.size(), slice)
+        if length:
+            self.track(self.unfed.data(), length)
+            self.feed_bio(self.arena.window.over(<char*>self.unfed.data(), length))
+            self.unfed.consume(length)
+            self.fruitless += length
+            return 1
+        length = min(self.lent_len, slice)
+        if length:
+            self.track(self.lent, length)
+            self.feed_bio(self.arena.window.over(<char*>self.lent, length))
+            self.lent += length
+            self.lent_len -= length
+            self.fruitless += length
+            return 1
+        return 0
+
+    cdef bint has_record(self) except -1:
+        if self.is_dry and not self.top_up():
+            return False
+        self.is_dry = False
+        # bytes in the BIO beyond the incomplete record mean that a whole one waits there
+        while <Py_ssize_t>self.incoming.pending <= self.partial:
+            if not self.top_up():
+                self.is_dry = True
+                return False
+        return True
+
+    cdef void track(self, const char* data, Py_ssize_t length) noexcept nogil:
+        # RFC 8446 section 5.1: type (1), version (2), length (2), body
+        cdef Py_ssize_t step
+        while length:
+            if self.record_left:
+                step = min(self.record_left, length)
+                self.record_left -= step
+                self.partial += step
+                if self.record_left == 0:
+                    self.partial = 0
+                    self.header_len = 0
+            else:
+                step = 1
+                self.header[self.header_len] = <unsigned char>data[0]
+                self.header_len += 1
+                self.partial += 1
+                if self.header_len == 5:
+                    self.record_left = (self.header[3] << 8) | self.header[4]
+                    if self.record_left == 0:
+                        self.partial = 0
+                        self.header_len = 0
+            data += step
+            length -= step
+
+    cdef int handshake(self) except -1:
+        cdef PyObject* done
+        while not self.secured:
+            self.top_up()
+            done = PyObject_CallNoArgs(self.do_handshake)
+            if done == NULL:
+                # every handshake waits for the peer once: an `except` would build a traceback each time
+                if not PyErr_ExceptionMatches(WANT_READ):
+                    return -1
+                PyErr_Clear()
+                if self.outgoing.pending > CERTIFICATE_FLIGHT:
+                    self.has_shown = True
+                if not self.lent_len and not self.unfed.size():
+                    return 0
+                continue
+            Py_DECREF(<object>done)
+            self.secured = True
+            self.fruitless = 0
+            self.version = self.engine.version()
+            # the last flight of a TLS 1.3 server is a session ticket, which a client wants for later only
+            self.unhurried = self.server_side and self.version == "TLSv1.3"
+        return 1
+
+    cdef Py_ssize_t read_into(self, Buffer target) except -1:
+        cdef Py_ssize_t total = 0, room, count
+        while not self.ended and not (total and target.room() == 0) and not self.has_toiled():
+            if self.maybe_pending:
+                self.maybe_pending = False
+                if not <bint>self.ssl_pending() and not self.has_record():
+                    break
+            elif not self.has_record():
+                break
+            if total == 0:
+                target.reserve(ROOM)
+            room = target.room()
+            try:
+                count = self.ssl_read(room, self.arena.window.over(target.tail(), room))
+            except WANT_READ:
+                # a record without application data: a session ticket, a key update
+                continue
+            except ssl.SSLZeroReturnError:
+                count = 0
+            if count == 0:
+                self.ended = True
+                break
+            target.commit(count)
+            total += count
+            # records of two hundred bytes make up for themselves
+            self.fruitless = max(self.fruitless - count - count // 8, 0)
+            self.maybe_pending = count == room
+        return total
+
+    cdef int write(self, const char* data, Py_ssize_t length) except -1:
+        cdef Py_ssize_t count
+        self.unhurried = False
+        while length:
+            count = self.ssl_write(self.arena.window.over(<char*>data, min(length, <Py_ssize_t>WRITE_SLICE)))
+            data += count
+            length -= count
+            if length:
+                if self.slices is None:
+                    self.slices = []
+                self.slices.append(self.take_bio())
+        return 0
+
+    cdef object take(self):
+        cdef list slices = self.slices
+        if self.unhurried:
+            return None
+        if not self.outgoing.pending:
+            self.slices = None
+            return slices
+        if slices is None:
+            return self.take_bio()
+        self.slices = None
+        slices.append(self.take_bio())
+        return slices
+
+    cdef int shut(self) except -1:
+        # unwrap() looks for the peer's close_notify too, and fails for good when it finds application data: that is kept back meanwhile
+        self.unhurried = False
+        unread = self.incoming.read()
+        try:
+            self.ssl_object.unwrap()
+        except WANT_READ:
+            pass
+        except SSL_ERROR:
+            # after a fatal alert there is nothing left to say
+            pass
+        finally:
+            self.incoming.write(unread)
+        return 0

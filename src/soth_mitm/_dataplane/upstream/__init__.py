@@ -1,0 +1,1 @@
+"""Connections to origins: idle ones, those in use, and who waits."""

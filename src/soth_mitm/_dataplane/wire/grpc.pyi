@@ -1,0 +1,9 @@
+from typing import final
+
+from soth_mitm._dataplane.wire.framer import Framer
+
+@final
+class GrpcFramer(Framer):
+    def __new__(cls, budget: int, encoding: bytes | None = None, web: bool = False, text: bool = False) -> GrpcFramer: ...
+    @property
+    def trailers(self) -> bytes | None: ...

@@ -1,0 +1,176 @@
+"""Put gRPC messages together from the bytes of a call, however DATA frames or reads cut them (PROTOCOL-HTTP2, "Length-Prefixed-Message").
+
+A message whose compression flag is set is decoded by the call's ``grpc-encoding``. One that cannot be decoded is counted and not delivered:
+its bytes would not be the message. A flag that is not known means that the position in the stream is lost, so framing stops.
+
+gRPC-Web (PROTOCOL-WEB) has the same messages in both directions, in binary or in base64, and its trailers in a last frame of its own, which
+is no message: its fields are kept.
+"""
+
+import cython
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t
+
+from soth_mitm._dataplane.wire.decode cimport Decoder, decoder_for
+from soth_mitm._dataplane.wire.framer cimport Framer, append_bytes
+from soth_mitm._dataplane.http.messages cimport new_chunk
+
+from soth_mitm._dataplane.http.messages import FrameKind
+
+# RFC 9110 section 5.6.2
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+cdef inline Py_ssize_t message_length(const char* prefix) noexcept nogil:
+    cdef const uint8_t* byte = <const uint8_t*>prefix
+    return (<Py_ssize_t>byte[1] << 24) | (<Py_ssize_t>byte[2] << 16) | (<Py_ssize_t>byte[3] << 8) | byte[4]
+
+
+cdef inline int sextet(unsigned char digit) noexcept nogil:
+    """Return the value of a digit of base64, -1 for any other byte."""
+    if c"A" <= digit <= c"Z":
+        return digit - c"A"
+    if c"a" <= digit <= c"z":
+        return digit - c"a" + 26
+    if c"0" <= digit <= c"9":
+        return digit - c"0" + 52
+    if digit == c"+":
+        return 62
+    return 63 if digit == c"/" else -1
+
+
+@cython.final
+cdef class GrpcFramer(Framer):
+    """Framer of one direction of a gRPC call; `encoding` is the value of its ``grpc-encoding`` header.
+
+    `web`: gRPC-Web, whose `trailers` are there when their frame has come; `text`: that in base64.
+    """
+
+    def __cinit__(self, budget, bytes encoding=None, bint web=False, bint text=False):
+        self.kind = FrameKind.GRPC_MESSAGE
+        self.encoding = encoding
+        self.web = web or text
+        self.text = text
+        self.held = bytearray()
+
+    cdef int feed(self, const char* data, Py_ssize_t length, list out) except -1:
+        return self.feed_text(data, length, out) if self.text else self.feed_frames(data, length, out)
+
+    cdef int feed_text(self, const char* data, Py_ssize_t length, list out) except -1:
+        """Decode base64 in groups of four; a group that is padded ends a piece, and the next one may follow it."""
+        cdef bytes plain
+        cdef char* at
+        cdef Py_ssize_t place
+        cdef int value, kept
+        cdef bint is_wrong = False
+        if self.failed or length == 0:
+            return 0
+        plain = PyBytes_FromStringAndSize(NULL, length // 4 * 3 + 3)
+        at = PyBytes_AS_STRING(plain)
+        for place in range(length):
+            value = sextet(data[place])
+            if data[place] == c"=" and self.digits >= 2:
+                self.padding += 1
+                value = 0
+            elif value < 0 or self.padding:
+                is_wrong = True
+                break
+            self.bits = (self.bits << 6) | <uint32_t>value
+            self.digits += 1
+            if self.digits == 4:
+                kept = 3 - self.padding
+                at[0] = <char>(self.bits >> 16)
+                if kept > 1:
+                    at[1] = <char>(self.bits >> 8)
+                if kept > 2:
+                    at[2] = <char>self.bits
+                at += kept
+                self.bits = 0
+                self.digits = self.padding = 0
+        self.feed_frames(PyBytes_AS_STRING(plain), at - PyBytes_AS_STRING(plain), out)
+        if is_wrong and not self.failed:
+            self.error_count += 1
+            self.failed = True
+        return 0
+
+    cdef bint is_known(self, int flags) noexcept:
+        return self.trailers is None and (flags & ~(COMPRESSED | TRAILERS if self.web else COMPRESSED)) == 0
+
+    cdef int feed_frames(self, const char* data, Py_ssize_t length, list out) except -1:
+        cdef Py_ssize_t held, step
+        while length > 0 and not self.failed:
+            if self.skip > 0:
+                step = min(self.skip, length)
+                self.skip -= step
+            elif PyByteArray_GET_SIZE(self.held) == 0 and not self.is_known(<uint8_t>data[0]):
+                self.error_count += 1
+                self.failed = True
+                return 0
+            elif PyByteArray_GET_SIZE(self.held) == 0 and length >= PREFIX and length >= self.wanted(data):
+                # The usual case: the whole frame lies here
+                step = self.wanted(data)
+                self.deliver(data, step, out)
+            else:
+                held = PyByteArray_GET_SIZE(self.held)
+                step = min(length, (PREFIX if held < PREFIX else self.wanted(PyByteArray_AS_STRING(self.held))) - held)
+                append_bytes(self.held, data, step)
+                held += step
+                if held >= PREFIX and held == self.wanted(PyByteArray_AS_STRING(self.held)):
+                    self.deliver(PyByteArray_AS_STRING(self.held), held, out)
+                    PyByteArray_Resize(self.held, 0)
+            data += step
+            length -= step
+        return 0
+
+    cdef Py_ssize_t unfinished(self) noexcept:
+        return PyByteArray_GET_SIZE(self.held)
+
+    cdef int finish(self, list out) except -1:
+        if not self.failed and (self.skip > 0 or self.digits > 0 or PyByteArray_GET_SIZE(self.held) > 0):
+            self.error_count += 1
+        return 0
+
+    cdef Py_ssize_t wanted(self, const char* prefix) except -1:
+        """Return how many bytes of the frame are kept, its prefix included."""
+        return PREFIX + min(message_length(prefix), self.budget)
+
+    cdef int deliver(self, const char* frame, Py_ssize_t length, list out) except -1:
+        """Deliver a message, of which `length` bytes, prefix included, are here; what it has beyond them will be skipped."""
+        cdef bytes payload
+        cdef Decoder decoder
+        cdef bint truncated
+        self.skip = PREFIX + message_length(frame) - length
+        truncated = self.skip > 0
+        payload = PyBytes_FromStringAndSize(frame + PREFIX, length - PREFIX)
+        if <uint8_t>frame[0] & COMPRESSED:
+            decoder = decoder_for(self.encoding, self.budget)
+            if decoder is None:
+                self.error_count += 1
+                return 0
+            payload = decoder.feed(payload)
+            if decoder.error is None and not truncated:
+                decoder.finish()
+            if decoder.overflow:
+                truncated = True
+            elif decoder.error is not None:
+                self.error_count += 1
+                return 0
+        if <uint8_t>frame[0] & TRAILERS:
+            return self.keep_trailers(payload, truncated)
+        out.append(new_chunk(payload, self.kind, truncated))
+        return 0
+
+    cdef int keep_trailers(self, bytes block, bint truncated) except -1:
+        """Keep the fields of the trailers frame; of a frame that is too long, and of a line that is no field, nothing."""
+        cdef list lines = []
+        for line in [] if truncated else block.split(b"\r\n"):
+            name, colon, value = line.partition(b":")
+            if colon and name and not name.translate(None, _TOKEN) and b"\n" not in value and b"\r" not in value:
+                lines.append(line + b"\r\n")
+            elif line:
+                self.error_count += 1
+        self.error_count += truncated
+        self.trailers = b"".join(lines)
+        return 0

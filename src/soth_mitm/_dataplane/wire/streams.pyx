@@ -1,0 +1,79 @@
+"""Which bodies are streams: event streams, lines of JSON, gRPC messages. Decided by the media type, for requests and responses alike."""
+
+from soth_mitm._dataplane.wire.eventstream cimport EventStreamFramer
+from soth_mitm._dataplane.wire.framer cimport Framer
+from soth_mitm._dataplane.wire.grpc cimport GrpcFramer
+from soth_mitm._dataplane.wire.head cimport FIELD_CONTENT_TYPE, Head
+from soth_mitm._dataplane.wire.ndjson cimport JsonSeqFramer, NdjsonFramer
+from soth_mitm._dataplane.wire.scan cimport soth_equals_lower
+from soth_mitm._dataplane.wire.sse cimport SseFramer
+from soth_mitm._dataplane.memory.view cimport View, view_bytes
+
+# What `streams.types` calls them
+STREAMS = {
+    "sse": STREAM_SSE,
+    "ndjson": STREAM_NDJSON,
+    "json_seq": STREAM_JSON_SEQ,
+    "eventstream": STREAM_EVENTSTREAM,
+    "grpc": STREAM_GRPC,
+    "grpc_web": STREAM_GRPC_WEB,
+    "grpc_web_text": STREAM_GRPC_WEB_TEXT,
+}
+
+
+cdef bint is_type(View value, const char* name, Py_ssize_t length) noexcept:
+    return value.len == length and soth_equals_lower(value.ptr, name, length)
+
+
+cdef bint is_type_with_suffix(View value, const char* name, Py_ssize_t length) noexcept:
+    """Tell whether it is this type, by itself or with a format behind a plus."""
+    return value.len >= length and soth_equals_lower(value.ptr, name, length) and (value.len == length or value.ptr[length] == b"+")
+
+
+cdef int stream_of(Head head, dict types) except -1:
+    cdef int index = head.find_known(FIELD_CONTENT_TYPE)
+    cdef View value
+    cdef Py_ssize_t end = 0
+    if index < 0:
+        return STREAM_NONE
+    value = head.span(head.fields[index].value, head.fields[index].value_len)
+    while end < value.len and value.ptr[end] != b";" and value.ptr[end] != b" " and value.ptr[end] != b"\t":
+        end += 1
+    value.len = end
+    if types is not None:
+        found = types.get(view_bytes(value).lower())
+        if found is not None:
+            return found
+    if is_type(value, b"text/event-stream", 17):
+        return STREAM_SSE
+    if value.len < 16 or not soth_equals_lower(value.ptr, b"application/", 12):
+        return STREAM_NONE
+    if (is_type(value, b"application/x-ndjson", 20) or is_type(value, b"application/jsonl", 17)
+            or is_type(value, b"application/stream+json", 23)):
+        return STREAM_NDJSON
+    if is_type_with_suffix(value, b"application/grpc", 16):
+        return STREAM_GRPC
+    if is_type_with_suffix(value, b"application/grpc-web", 20):
+        return STREAM_GRPC_WEB
+    if is_type_with_suffix(value, b"application/grpc-web-text", 25):
+        return STREAM_GRPC_WEB_TEXT
+    if is_type(value, b"application/json-seq", 20):
+        return STREAM_JSON_SEQ
+    return STREAM_EVENTSTREAM if is_type(value, b"application/vnd.amazon.eventstream", 34) else STREAM_NONE
+
+
+cdef Framer framer_of(int stream, Head head, Py_ssize_t budget):
+    cdef int index
+    cdef bytes encoding = b""
+    if stream == STREAM_SSE:
+        return SseFramer(budget)
+    if stream == STREAM_NDJSON:
+        return NdjsonFramer(budget)
+    if stream == STREAM_JSON_SEQ:
+        return JsonSeqFramer(budget)
+    if stream == STREAM_EVENTSTREAM:
+        return EventStreamFramer(budget)
+    index = head.find(b"grpc-encoding", 13)
+    if index >= 0:
+        encoding = view_bytes(head.span(head.fields[index].value, head.fields[index].value_len))
+    return GrpcFramer(budget, encoding, stream == STREAM_GRPC_WEB, stream == STREAM_GRPC_WEB_TEXT)
