@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t
 
 from soth_mitm._dataplane.wire.fields cimport Field
 from soth_mitm._dataplane.http2.hpack_table cimport HpackTable
+from soth_mitm._dataplane.http2.octets cimport Octets
 
 
 # What is wrong with a block. Each is a connection error COMPRESSION_ERROR (RFC 9113 section 4.3), for the table is of no use afterwards.
@@ -18,9 +19,7 @@ cdef enum HpackError:
 
 # The fields of one block, as lines of a head: `name: value CRLF`, one behind the other. Used again for the next block.
 cdef class FieldList:
-    cdef char* data
-    cdef Py_ssize_t size
-    cdef Py_ssize_t capacity
+    cdef Octets lines
     cdef Field* fields             # `line`, `value` and the lengths are set; `name` and `sensitive` too
     cdef int count
     cdef int field_capacity
@@ -29,9 +28,8 @@ cdef class FieldList:
     cdef readonly bint is_over
 
     cdef void clear(self, Py_ssize_t limit) noexcept
-    cdef int reserve(self, Py_ssize_t length) except -1            # so much room behind `size`
     cdef int add_line(self, const char* line, uint32_t name_len, uint32_t value_len, bint sensitive) except -1
-    # The line that stands behind `size` already becomes a field, unless it is too much
+    # The line that stands behind the others already becomes a field, unless it is too much
     cdef int take_line(self, uint32_t name_len, uint32_t value_len, bint sensitive) except -1
 
 

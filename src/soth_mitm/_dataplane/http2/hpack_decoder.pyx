@@ -13,6 +13,7 @@ from libc.string cimport memcpy
 
 from soth_mitm._dataplane.wire.fields cimport Field, field_name
 from soth_mitm._dataplane.http2.hpack_table cimport DEFAULT_TABLE, ENTRY_OVERHEAD, Entry, HpackTable
+from soth_mitm._dataplane.http2.octets cimport Octets
 
 cdef extern from "huffman.h" nogil:
     enum:
@@ -31,7 +32,6 @@ cdef enum:
 
     MAX_INTEGER = 1 << 28      # no length or index of a legal block comes near it; five octets at most
     LINE_OVERHEAD = 4
-    FIRST_ROOM = 4096
     FIRST_FIELDS = 64
 
 ERROR_TEXTS = {
@@ -79,35 +79,23 @@ cdef int read_integer(const char** at, const char* end, int prefix, uint32_t* va
 cdef class FieldList:
     """The fields of one block."""
 
+    def __cinit__(self):
+        self.lines = Octets()
+
     def __dealloc__(self):
-        free(self.data)
         free(self.fields)
 
     cdef void clear(self, Py_ssize_t limit) noexcept:
-        self.size = 0
+        self.lines.clear()
         self.count = 0
         self.octets = 0
         self.limit = limit
         self.is_over = False
 
-    cdef int reserve(self, Py_ssize_t length) except -1:
-        cdef Py_ssize_t capacity = self.capacity if self.capacity else FIRST_ROOM
-        cdef char* data
-        if self.size + length <= self.capacity:
-            return 0
-        while capacity < self.size + length:
-            capacity *= 2
-        data = <char*>realloc(self.data, capacity)
-        if data == NULL:
-            raise MemoryError()
-        self.data = data
-        self.capacity = capacity
-        return 0
-
     cdef int add_line(self, const char* line, uint32_t name_len, uint32_t value_len, bint sensitive) except -1:
         if not self.is_over and self.octets + name_len + value_len + ENTRY_OVERHEAD <= self.limit:
-            self.reserve(<Py_ssize_t>name_len + value_len + LINE_OVERHEAD)
-            memcpy(self.data + self.size, line, <size_t>name_len + value_len + LINE_OVERHEAD)
+            self.lines.reserve(<Py_ssize_t>name_len + value_len + LINE_OVERHEAD)
+            memcpy(self.lines.data + self.lines.size, line, <size_t>name_len + value_len + LINE_OVERHEAD)
         return self.take_line(name_len, value_len, sensitive)
 
     cdef int take_line(self, uint32_t name_len, uint32_t value_len, bint sensitive) except -1:
@@ -126,16 +114,16 @@ cdef class FieldList:
             self.fields = fields
             self.field_capacity = capacity
         field = &self.fields[self.count]
-        field.line = <uint32_t>self.size
+        field.line = <uint32_t>self.lines.size
         field.line_len = name_len + value_len + LINE_OVERHEAD
         field.name_len = name_len
-        field.value = <uint32_t>self.size + name_len + 2
+        field.value = <uint32_t>self.lines.size + name_len + 2
         field.value_len = value_len
-        field.name = <uint8_t>field_name(self.data + self.size, name_len)
+        field.name = <uint8_t>field_name(self.lines.data + self.lines.size, name_len)
         field.hop = 0
         field.sensitive = sensitive
         self.count += 1
-        self.size += field.line_len
+        self.lines.size += field.line_len
         return 0
 
 
@@ -167,7 +155,7 @@ cdef class HpackDecoder:
                 error = self.read_literal(&at, end, 6, out, &name_len, &value_len)
                 if error:
                     return error
-                self.table.add(out.data + out.size, name_len, out.data + out.size + name_len + 2, value_len)
+                self.table.add(out.lines.data + out.lines.size, name_len, out.lines.data + out.lines.size + name_len + 2, value_len)
                 out.take_line(name_len, value_len, False)
             elif first & UPDATE:
                 error = read_integer(&at, end, 5, &value)
@@ -198,8 +186,8 @@ cdef class HpackDecoder:
             if not self.table.find(index, &entry):
                 return HPACK_INDEX
             name_len[0] = entry.name_len
-            out.reserve(<Py_ssize_t>entry.name_len + LINE_OVERHEAD)
-            memcpy(out.data + out.size, entry.line, entry.name_len)
+            out.lines.reserve(<Py_ssize_t>entry.name_len + LINE_OVERHEAD)
+            memcpy(out.lines.data + out.lines.size, entry.line, entry.name_len)
         else:
             error = self.read_string(at, end, out, 0, name_len)
             if error:
@@ -207,7 +195,7 @@ cdef class HpackDecoder:
         error = self.read_string(at, end, out, <Py_ssize_t>name_len[0] + 2, value_len)
         if error:
             return error
-        line = out.data + out.size
+        line = out.lines.data + out.lines.size
         line[name_len[0]] = c":"
         line[name_len[0] + 1] = c" "
         line += <Py_ssize_t>name_len[0] + 2 + value_len[0]
@@ -230,14 +218,14 @@ cdef class HpackDecoder:
         if <Py_ssize_t>coded > end - at[0]:
             return HPACK_CUT
         if huffman:
-            out.reserve(offset + <Py_ssize_t>soth_huffman_decoded_room(coded) + LINE_OVERHEAD)
-            decoded = soth_huffman_decode(at[0], coded, out.data + out.size + offset)
+            out.lines.reserve(offset + <Py_ssize_t>soth_huffman_decoded_room(coded) + LINE_OVERHEAD)
+            decoded = soth_huffman_decode(at[0], coded, out.lines.data + out.lines.size + offset)
             if decoded == SOTH_HUFFMAN_MALFORMED:
                 return HPACK_HUFFMAN
             length[0] = <uint32_t>decoded
         else:
-            out.reserve(offset + <Py_ssize_t>coded + LINE_OVERHEAD)
-            memcpy(out.data + out.size + offset, at[0], coded)
+            out.lines.reserve(offset + <Py_ssize_t>coded + LINE_OVERHEAD)
+            memcpy(out.lines.data + out.lines.size + offset, at[0], coded)
             length[0] = coded
         at[0] += coded
         return HPACK_OK
@@ -254,8 +242,8 @@ cdef class HpackDecoder:
             raise ValueError(hpack_error_text(error))
         for i in range(out.count):
             field = &out.fields[i]
-            fields.append((PyBytes_FromStringAndSize(out.data + field.line, field.name_len),
-                           PyBytes_FromStringAndSize(out.data + field.value, field.value_len), bool(field.sensitive)))
+            fields.append((PyBytes_FromStringAndSize(out.lines.data + field.line, field.name_len),
+                           PyBytes_FromStringAndSize(out.lines.data + field.value, field.value_len), bool(field.sensitive)))
         return fields, bool(out.is_over)
 
     @property

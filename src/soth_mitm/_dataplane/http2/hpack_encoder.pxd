@@ -3,20 +3,11 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from soth_mitm._dataplane.http2.hpack_table cimport HpackTable
+from soth_mitm._dataplane.http2.octets cimport Octets
 
 
 cdef enum:
     SLOTS = 256                        # of each hash: the last field, and the last name, with that hash
-
-
-# Bytes that are made: grows, is used again
-cdef class HeaderBlock:
-    cdef char* data
-    cdef Py_ssize_t size
-    cdef Py_ssize_t capacity
-
-    cdef void clear(self) noexcept
-    cdef int reserve(self, Py_ssize_t length) except -1
 
 
 cdef class HpackEncoder:
@@ -30,9 +21,9 @@ cdef class HpackEncoder:
     # The peer's SETTINGS_HEADER_TABLE_SIZE: the next block says so
     cdef void set_limit(self, Py_ssize_t limit) noexcept
     # What a block begins with; then its fields in order
-    cdef int begin(self, HeaderBlock out) except -1
+    cdef int begin(self, Octets out) except -1
     # A field whose name, `name_len` bytes at `line`, is lower-case already, and whose value lies at `value`
-    cdef int encode(self, HeaderBlock out, const char* line, uint32_t name_len, const char* value, uint32_t value_len,
+    cdef int encode(self, Octets out, const char* line, uint32_t name_len, const char* value, uint32_t value_len,
                     bint sensitive) except -1
 
     cdef uint32_t find_name(self, uint32_t slot, const char* name, uint32_t name_len) noexcept

@@ -2,9 +2,6 @@ from collections.abc import Iterable
 from typing import final
 
 @final
-class HeaderBlock: ...
-
-@final
 class HpackEncoder:
     def encode_block(self, fields: Iterable[tuple[bytes, bytes, bool]]) -> bytes: ...
     def allow_table(self, size: int) -> None: ...

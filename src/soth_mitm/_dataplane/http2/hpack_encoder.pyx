@@ -6,12 +6,12 @@ from message to message are not put into the table, where they would push out ot
 
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy
 
 from soth_mitm._dataplane.http2.hpack_table cimport (
     DEFAULT_TABLE, ENTRY_OVERHEAD, SOTH_HPACK_STATIC_COUNT, Entry, HpackTable, soth_hpack_static,
 )
+from soth_mitm._dataplane.http2.octets cimport Octets
 
 cdef extern from "huffman.h" nogil:
     void soth_huffman_prepare() noexcept
@@ -29,7 +29,6 @@ cdef enum:
     INTEGER_ROOM = 6
     SHORT_COOKIE = 20          # octets below which a cookie may be found by guessing (nghttp2's rule)
     LINE_OVERHEAD = 4
-    FIRST_ROOM = 1024
 
 soth_huffman_prepare()
 
@@ -109,31 +108,6 @@ cdef inline char* write_string(char* at, const char* p, uint32_t length) noexcep
 
 
 @cython.final
-cdef class HeaderBlock:
-    """One encoded block."""
-
-    def __dealloc__(self):
-        free(self.data)
-
-    cdef void clear(self) noexcept:
-        self.size = 0
-
-    cdef int reserve(self, Py_ssize_t length) except -1:
-        cdef Py_ssize_t capacity = self.capacity if self.capacity else FIRST_ROOM
-        cdef char* data
-        if self.size + length <= self.capacity:
-            return 0
-        while capacity < self.size + length:
-            capacity *= 2
-        data = <char*>realloc(self.data, capacity)
-        if data == NULL:
-            raise MemoryError()
-        self.data = data
-        self.capacity = capacity
-        return 0
-
-
-@cython.final
 cdef class HpackEncoder:
     """Encodes the header blocks of one direction of one connection, in the order in which they leave."""
 
@@ -156,7 +130,7 @@ cdef class HpackEncoder:
         self.least = limit if self.least < 0 else min(self.least, limit)
         self.table.set_limit(limit)
 
-    cdef int begin(self, HeaderBlock out) except -1:
+    cdef int begin(self, Octets out) except -1:
         cdef char* at
         if self.least < 0:
             return 0
@@ -170,7 +144,7 @@ cdef class HpackEncoder:
         self.least = -1
         return 0
 
-    cdef int encode(self, HeaderBlock out, const char* line, uint32_t name_len, const char* value, uint32_t value_len,
+    cdef int encode(self, Octets out, const char* line, uint32_t name_len, const char* value, uint32_t value_len,
                     bint sensitive) except -1:
         cdef uint32_t named = hash_of(line, name_len, 0), exact = hash_of(value, value_len, named)
         cdef uint32_t index
@@ -229,7 +203,7 @@ cdef class HpackEncoder:
 
     def encode_block(self, fields not None):
         """Encode (name, value, never indexed) triples of bytes, names in lower case, as one block."""
-        cdef HeaderBlock out = HeaderBlock()
+        cdef Octets out = Octets()
         cdef bytes name, value
         self.begin(out)
         for name, value, sensitive in fields:
