@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
 from soth_mitm.address_ranges import parse_range
-from soth_mitm.config import MitmConfig
-from soth_mitm.config_strict import STRICT_ADDRESSES
+from soth_mitm.config.strict import STRICT_ADDRESSES
+from soth_mitm.config.tree import MitmConfig
 
 Address = IPv4Address | IPv6Address
 

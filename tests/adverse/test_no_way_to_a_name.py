@@ -14,7 +14,7 @@ import pytest
 
 from adverse.test_no_way_around import Colluder, heard
 from soth_mitm import ConnectDecision, ConnectTarget
-from soth_mitm.config_strict import STRICT
+from soth_mitm.config.strict import STRICT
 from soth_mitm.proxy import resolver
 from support.certs import TestCA
 from support.recording import Recording

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from soth_mitm import ConnectDecision
-from soth_mitm.config_strict import STRICT
+from soth_mitm.config.strict import STRICT
 from support.origin import Origin
 from support.origin_answers import pattern
 from support.recording import Recording

@@ -15,8 +15,8 @@ from fuzz.fake_transport import FakeTransport
 from fuzz.operations import MANY, Operation
 from fuzz.scripted_handler import HOOKS, ScriptedHandler
 from soth_mitm import MitmConfig
-from soth_mitm.config_schema import Kind, specs
-from soth_mitm.config_sections import MAX_COUNT
+from soth_mitm.config.schema import Kind, specs
+from soth_mitm.config.sections import MAX_COUNT
 
 MOST_CLIENTS = 3
 MOST_OPERATIONS = 200

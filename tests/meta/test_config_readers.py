@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from soth_mitm.config import MitmConfig
-from soth_mitm.config_later import LATER_KEYS
-from soth_mitm.config_schema import specs
+from soth_mitm.config.not_built import LATER_KEYS
+from soth_mitm.config.schema import specs
 from support.source import PACKAGE
 
 KEYS = specs(MitmConfig)
@@ -30,7 +30,7 @@ def reads(text: str) -> Iterator[tuple[str, str]]:
 def read_keys() -> set[str]:
     found: set[str] = set()
     for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx")]:
-        if not (path.parent == PACKAGE and path.name.startswith("config")):
+        if path.parent != PACKAGE / "config":
             for owner, attribute in reads(path.read_text(encoding="utf-8")):
                 found.add(attribute if owner == "config" else f"{owner}.{attribute}")
     return found & set(KEYS)

@@ -30,9 +30,11 @@ FLOORS = """
 1  _dataplane.upstream: pool pinned
 1  _dataplane.transport: awaitable_endpoint
 1  _dataplane.exchange: relay flow transfer conversation responding exchange
-2  escaping addresses globs destinations connection decision address_ranges config_schema config_sections config_loading
-2  config_strict config_later config config_derived address_guard config_effect config_reference policy openings connect_decision
-2  handler metrics
+2  escaping addresses globs destinations connection decision address_ranges
+2  config: schema sections loading strict not_built tree
+2  address_guard
+2  config: effect reference
+2  policy openings connect_decision handler metrics
 3  tls: hardening ciphers names client_hello fingerprint failures bypass safe_files ca ca_files ca_rotation ca_formats leaf sessions
 3  tls: contexts
 3  tls.trust: command linux macos windows nss stores installed

@@ -8,9 +8,8 @@ import pytest
 
 from soth_mitm._dataplane.wire.streams import STREAMS
 from soth_mitm.config import MitmConfig
-from soth_mitm.config_derived import derive_flow_runtime
-from soth_mitm.config_schema import Kind, Spec, sections, specs
-from soth_mitm.config_sections import STREAM_FRAMERS, parse_stream_type
+from soth_mitm.config.schema import Kind, Spec, sections, specs
+from soth_mitm.config.sections import STREAM_FRAMERS, parse_stream_type
 from soth_mitm.errors import InvalidConfigError
 
 SPECS = specs(MitmConfig)
@@ -273,29 +272,6 @@ def test_a_path_and_its_text_do_not_differ() -> None:
     first.tls.ca_cert_path, second.tls.ca_cert_path = "ca.pem", Path("ca.pem")
     first.upstream.client_key_path, second.upstream.client_key_path = {"a:1": "k"}, {"a:1": Path("k")}
     assert first.diff(second) == []
-
-
-def test_flow_runtime_follows_from_other_keys() -> None:
-    config = valid_config()
-    derived = derive_flow_runtime(config)
-    assert (derived.dispatch_queue_capacity, derived.closed_flow_lru_capacity, derived.stale_reap_max_batch) == (128, 4096, 32)
-    assert (derived.stale_flow_ttl_ms, derived.dispatch_queue_send_timeout_ms, derived.dispatch_close_join_timeout_ms) == (
-        180_000,
-        15_000,
-        30_000,
-    )
-
-    config.connection_pool.max_connections_per_host = 10_000
-    config.connection_pool.idle_timeout_ms = 1
-    derived = derive_flow_runtime(config)
-    assert (derived.dispatch_queue_capacity, derived.closed_flow_lru_capacity, derived.stale_reap_max_batch) == (1024, 65536, 256)
-    assert derived.stale_flow_ttl_ms == 30_000
-
-    for index, name in enumerate(derived.__struct_fields__):
-        setattr(config.flow_runtime, name, index + 1)
-    derived = derive_flow_runtime(config)
-    assert [getattr(derived, name) for name in derived.__struct_fields__] == [1, 2, 3, 4, 5, 6]
-    assert set(derived.__struct_fields__) == set(config.flow_runtime.__struct_fields__)
 
 
 def test_incomplete_bodies_cannot_be_refused_where_none_is_collected() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from soth_mitm import InvalidConfigError, MitmConfig
-from soth_mitm.config_effect import IDLE, without_effect
-from soth_mitm.config_later import LATER_KEYS, NEVER, REFUSED_LATER, SATISFIED_LATER
-from soth_mitm.config_reference import reference_markdown
-from soth_mitm.config_schema import Kind, specs
+from soth_mitm.config.effect import IDLE, without_effect
+from soth_mitm.config.not_built import LATER_KEYS, NEVER, REFUSED_LATER, SATISFIED_LATER
+from soth_mitm.config.reference import reference_markdown
+from soth_mitm.config.schema import Kind, specs
 
 SPECS = specs(MitmConfig)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from soth_mitm.config import MitmConfig
-from soth_mitm.config_schema import Kind, Spec, specs
+from soth_mitm.config.schema import Kind, Spec, specs
 from soth_mitm.errors import InvalidConfigError
 
 SPECS = specs(MitmConfig)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from soth_mitm.config import MitmConfig
-from soth_mitm.config_reference import default_toml, reference_markdown, toml_value
-from soth_mitm.config_schema import Spec, specs
+from soth_mitm.config.reference import default_toml, reference_markdown, toml_value
+from soth_mitm.config.schema import Spec, specs
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
-REWRITE = "python -c \"from soth_mitm.config_reference import reference_markdown as page; print(page(), end='')\" > docs/configuration.md"
+REWRITE = "python -c \"from soth_mitm.config.reference import reference_markdown as page; print(page(), end='')\" > docs/configuration.md"
 
 
 def test_default_toml_reads_back_as_the_defaults(tmp_path: Path) -> None:

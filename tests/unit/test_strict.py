@@ -9,8 +9,8 @@ import pytest
 
 from soth_mitm import InvalidConfigError, MitmConfig, MitmProxyBuilder
 from soth_mitm.address_guard import AddressGuard
-from soth_mitm.config_schema import Kind, specs
-from soth_mitm.config_strict import STRICT
+from soth_mitm.config.schema import Kind, specs
+from soth_mitm.config.strict import STRICT
 from soth_mitm.openings import openings
 from soth_mitm.policy import Policy
 from support.source import ROOT

@@ -16,8 +16,8 @@ from soth_mitm.cli.handler_loading import load_handler
 from soth_mitm.cli.serving import Serving
 from soth_mitm.cli.trust_commands import TRUST_COMMANDS
 from soth_mitm.config import MitmConfig
-from soth_mitm.config_effect import without_effect
-from soth_mitm.config_reference import default_toml
+from soth_mitm.config.effect import without_effect
+from soth_mitm.config.reference import default_toml
 from soth_mitm.tls.ciphers import check_ciphers
 
 

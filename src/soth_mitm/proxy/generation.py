@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from soth_mitm._dataplane.memory.buffer import Arena
-from soth_mitm.config_effect import without_effect
+from soth_mitm.config.effect import without_effect
 from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
 from soth_mitm.destinations import DestinationMap, DestinationPattern, parse_redirect
 from soth_mitm.errors import InvalidConfigError

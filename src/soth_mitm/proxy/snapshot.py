@@ -13,8 +13,7 @@ from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm._dataplane.wire.decode import decode_body
 from soth_mitm._dataplane.wire.streams import STREAMS
 from soth_mitm.config import MitmConfig
-from soth_mitm.config_derived import derive_flow_runtime
-from soth_mitm.config_sections import parse_stream_type
+from soth_mitm.config.sections import parse_stream_type
 from soth_mitm.decision import HandlerDecision, meant_to_block
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import Observation
@@ -42,6 +41,19 @@ def stream_types(entries: list[str]) -> dict[bytes, int] | None:
     return {media_type.encode(): STREAMS[framer] for media_type, framer in pairs} or None
 
 
+def queue_capacity(config: MitmConfig) -> int:
+    """Return how many stream chunks of a flow, and flows of a connection, may wait for the handler."""
+    flow_runtime = config.flow_runtime
+    connections = config.connection_pool.max_connections_per_host * len(config.interception.destinations)
+    return flow_runtime.dispatch_queue_capacity or max(128, min(connections, 1024))
+
+
+def queue_wait_ms(config: MitmConfig) -> int:
+    """Return how long a full queue pauses its flow before chunks are dropped."""
+    flow_runtime = config.flow_runtime
+    return flow_runtime.dispatch_queue_send_timeout_ms or config.handler.response_timeout_ms
+
+
 class Snapshot:
     """A validated configuration, its policy, its handler calls and its data plane, on one loop."""
 
@@ -66,7 +78,7 @@ class Snapshot:
         self.observation = observation
         self._deadlines: dict[int, DeadlineQueue] = {}
         self.loop = loop
-        timeouts, flow_runtime = config.timeouts, derive_flow_runtime(config)
+        timeouts = config.timeouts
         arena.allow_buffer(config.max_http_head_bytes)
         self.pool_idle = self._deadline(config.connection_pool.idle_timeout_ms)
         self.client_head = self._deadline(timeouts.client_head_ms)
@@ -82,7 +94,7 @@ class Snapshot:
             head_limit=config.max_http_head_bytes,
             most_fields=config.max_header_fields,
             body_limit=config.body.max_size_bytes,
-            queue_limit=flow_runtime.dispatch_queue_capacity,
+            queue_limit=queue_capacity(config),
             enforce=config.intercept_mode == "enforce",
             buffer_requests=config.body.buffer_request_bodies,
             reject_overflow=config.body.overflow == "reject",
@@ -112,7 +124,7 @@ class Snapshot:
             tunnel_quiet=self._deadline(min(timeouts.tunnel_idle_ms, int(QUIET_SECONDS * 1000))),
             linger=self._deadline(int(LINGER_SECONDS * 1000)),
             settling=self._deadline(SETTLING_MILLISECONDS),
-            pace=self._deadline(flow_runtime.dispatch_queue_send_timeout_ms),
+            pace=self._deadline(queue_wait_ms(config)),
         )
 
     def _deadline(self, milliseconds: int) -> DeadlineQueue:

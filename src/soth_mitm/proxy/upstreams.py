@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from soth_mitm._dataplane.transport.awaitable_endpoint import Lease
 from soth_mitm._dataplane.upstream.pool import OriginPool, Upstream
-from soth_mitm.config_sections import ConnectionPoolConfig
+from soth_mitm.config.sections import ConnectionPoolConfig
 from soth_mitm.errors import TlsFailedError, WireError
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind

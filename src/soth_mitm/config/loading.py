@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from soth_mitm.config_schema import ENVIRONMENT_PREFIX, Spec, sections, specs
+from soth_mitm.config.schema import ENVIRONMENT_PREFIX, Spec, sections, specs
 from soth_mitm.errors import InvalidConfigError
 
 _ALL_KEYS = "`soth-mitm config --defaults` lists all keys"

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from soth_mitm.config_schema import specs
+from soth_mitm.config.schema import specs
 from soth_mitm.destinations import parse_redirect
 from soth_mitm.errors import InvalidConfigError
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from soth_mitm.address_guard import denied_entries
-from soth_mitm.config import MitmConfig
-from soth_mitm.config_later import LATER_KEYS, NEVER, SATISFIED_LATER
-from soth_mitm.config_schema import Spec, specs
+from soth_mitm.config.not_built import LATER_KEYS, NEVER, SATISFIED_LATER
+from soth_mitm.config.schema import Spec, specs
+from soth_mitm.config.tree import MitmConfig
 
 
 class Idle(NamedTuple):

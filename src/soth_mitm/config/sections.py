@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Struct, field
 
 from soth_mitm.address_ranges import parse_range
-from soth_mitm.config_schema import Key
+from soth_mitm.config.schema import Key
 from soth_mitm.destinations import DestinationPattern, parse_redirect
 
 KIB, MIB = 1024, 1024 * 1024
@@ -371,7 +371,7 @@ class FlowRuntimeConfig(Struct, kw_only=True):
         int | None,
         count(
             "Closed flows that are remembered, so that late work is not taken for a new flow.",
-            unset="eight per connection of every destination, within 4096..65536",
+            unset="nothing reads it",
             example=8192,
         ),
     ] = None
@@ -379,13 +379,13 @@ class FlowRuntimeConfig(Struct, kw_only=True):
         int | None,
         milliseconds(
             "A flow whose connection is gone and that shows no sign of life for this long is ended.",
-            unset="three times `connection_pool.idle_timeout_ms`, 30000 at least",
+            unset="nothing reads it",
             example=180_000,
         ),
     ] = None
     stale_reap_max_batch: Annotated[
         int | None,
-        count("Stale flows that are ended at once.", unset="connections per host times destinations, within 16..256", example=64),
+        count("Stale flows that are ended at once.", unset="nothing reads it", example=64),
     ] = None
     dispatch_queue_send_timeout_ms: Annotated[
         int | None,
@@ -395,7 +395,7 @@ class FlowRuntimeConfig(Struct, kw_only=True):
     ] = None
     dispatch_close_join_timeout_ms: Annotated[
         int | None,
-        milliseconds("How long the end of a flow waits for its queue to empty.", unset="twice `handler.response_timeout_ms`", example=5000),
+        milliseconds("How long the end of a flow waits for its queue to empty.", unset="nothing reads it", example=5000),
     ] = None
 
 

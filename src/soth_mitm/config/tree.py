@@ -1,7 +1,7 @@
 """`MitmConfig`: the whole configuration, its sources and its validation.
 
-Keys without a section are fields here, the others of config_sections.py. The `Key` beside a field is what `soth-mitm config --defaults`,
-docs/configuration.md and every error message say about it.
+Keys without a section are fields here; those of a section are in `sections`. The `Key` beside a field holds the text of
+`soth-mitm config --defaults`, docs/configuration.md and every error message.
 """
 
 import copy
@@ -16,10 +16,10 @@ from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from soth_mitm.addresses import parse_bind_address
-from soth_mitm.config_later import REFUSED_LATER
-from soth_mitm.config_loading import apply_environment, apply_mapping, preset_of, read_toml
-from soth_mitm.config_schema import Key, sections, specs
-from soth_mitm.config_sections import (
+from soth_mitm.config.loading import apply_environment, apply_mapping, preset_of, read_toml
+from soth_mitm.config.not_built import REFUSED_LATER
+from soth_mitm.config.schema import Key, sections, specs
+from soth_mitm.config.sections import (
     KIB,
     MAX_BYTES,
     MIB,
@@ -36,7 +36,7 @@ from soth_mitm.config_sections import (
     count,
     milliseconds,
 )
-from soth_mitm.config_strict import tighten, verify_strict
+from soth_mitm.config.strict import tighten, verify_strict
 from soth_mitm.errors import InvalidConfigError
 
 # 107 bytes and a NUL fit into `sockaddr_un` on Linux, 103 and a NUL elsewhere.

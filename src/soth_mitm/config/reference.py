@@ -5,10 +5,10 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from soth_mitm.config import MitmConfig
-from soth_mitm.config_later import LATER_KEYS, NEVER, REFUSED_LATER
-from soth_mitm.config_schema import ENVIRONMENT_PREFIX, Kind, Spec, sections, specs
-from soth_mitm.config_sections import MAX_COUNT
+from soth_mitm.config.not_built import LATER_KEYS, NEVER, REFUSED_LATER
+from soth_mitm.config.schema import ENVIRONMENT_PREFIX, Kind, Spec, sections, specs
+from soth_mitm.config.sections import MAX_COUNT
+from soth_mitm.config.tree import MitmConfig
 
 _TOML_OPENING = f"""\
 # soth-mitm configuration: every key with its default.
@@ -19,7 +19,7 @@ _TOML_OPENING = f"""\
 _PAGE_OPENING = f"""\
 # Configuration
 
-<!-- Made from the fields of MitmConfig by soth_mitm.config_reference; change the text there. -->
+<!-- Made from the fields of MitmConfig by soth_mitm.config.reference; change the text there. -->
 
 A configuration is built in code, read from a TOML file, or both; the environment overrides the file.
 
