@@ -1,0 +1,158 @@
+"""Windows of HTTP/2: what a peer may send, when it is told that it may send more, and how a window grows.
+
+Credit follows consumption. What was taken by the other side of an exchange is announced when it is half
+of the window, so that there is neither an update for each frame nor a peer that stands still. A window
+grows only while it is what holds its peer up: it was used up within two round trips, and whoever takes
+the content was never the slower one in between.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t, uint32_t
+
+from soth_mitm._dataplane.http2.frame cimport FLOW_CONTROL_ERROR, MAX_WINDOW, NO_ERROR, PROTOCOL_ERROR
+
+from soth_mitm._dataplane.http2.frame import name_error_code
+
+FAULT_TEXTS = {
+    WINDOW_ZERO: "a WINDOW_UPDATE increases nothing",
+    WINDOW_OVERFLOW: "a window would be over 2^31 - 1",
+    WINDOW_EXCEEDED: "more DATA came than the window allows",
+}
+
+
+cdef void open_window(ReceiveWindow* window, int64_t size) noexcept nogil:
+    window.left = window.size = size
+    window.taken = 0
+    window.announced_at = -1
+    window.was_held = False
+
+
+cdef int receive_octets(ReceiveWindow* window, uint32_t length, int64_t slack) noexcept nogil:
+    if length > window.left + slack:
+        return WINDOW_EXCEEDED
+    window.left -= length
+    return WINDOW_OK
+
+
+cdef uint32_t take_octets(ReceiveWindow* window, uint32_t length, double now, double round_trip, int64_t most) noexcept nogil:
+    cdef int64_t growth
+    cdef int64_t increment
+    window.taken += length
+    if 2 * window.taken < window.size:
+        return 0
+    increment = window.taken
+    if (not window.was_held and window.announced_at >= 0 and now - window.announced_at < 2 * round_trip
+            and window.size < most):
+        growth = min(window.size, most - window.size)
+        window.size += growth
+        increment += growth
+    # only for a window that our SETTINGS made negative, or one of 2^31 - 1
+    increment = min(increment, MAX_WINDOW - window.left)
+    window.left += increment
+    window.taken = 0
+    window.announced_at = now
+    window.was_held = False
+    return <uint32_t>increment
+
+
+cdef uint32_t expect_octets(ReceiveWindow* window, int64_t length, int64_t most) noexcept nogil:
+    cdef int64_t growth = min(length, most) - window.size
+    if growth <= 0:
+        return 0
+    window.size += growth
+    window.left += growth
+    return <uint32_t>growth
+
+
+cdef void shift_window(ReceiveWindow* window, int64_t difference) noexcept nogil:
+    window.left += difference
+    window.size += difference
+
+
+cdef int widen_send_window(int64_t* left, uint32_t increment) noexcept nogil:
+    if increment == 0:
+        return WINDOW_ZERO
+    if left[0] + increment > MAX_WINDOW:
+        return WINDOW_OVERFLOW
+    left[0] += increment
+    return WINDOW_OK
+
+
+cdef int shift_send_window(int64_t* left, int64_t difference) noexcept nogil:
+    if left[0] + difference > MAX_WINDOW:
+        return WINDOW_OVERFLOW
+    left[0] += difference
+    return WINDOW_OK
+
+
+cdef int window_fault_code(int fault) noexcept nogil:
+    if fault == WINDOW_OK:
+        return NO_ERROR
+    return PROTOCOL_ERROR if fault == WINDOW_ZERO else FLOW_CONTROL_ERROR
+
+
+cdef str window_fault_text(int fault):
+    return FAULT_TEXTS[fault]
+
+
+@cython.final
+cdef class WindowPair:
+    """A window of each direction, for tests and tools; a session keeps its own as structs.
+
+    What is not allowed raises ValueError with the code's name and a text.
+    """
+
+    cdef ReceiveWindow window
+    cdef int64_t sending
+
+    def __cinit__(self, int64_t size=65535):
+        open_window(&self.window, size)
+        self.sending = size
+
+    cdef int check(self, int fault) except -1:
+        if fault:
+            raise ValueError(name_error_code(window_fault_code(fault)), window_fault_text(fault))
+        return 0
+
+    def receive(self, uint32_t length, int64_t slack=0):
+        """So much came."""
+        self.check(receive_octets(&self.window, length, slack))
+
+    def take(self, uint32_t length, double now=0.0, double round_trip=0.0, int64_t most=0):
+        """So much was taken; returns what is to be announced."""
+        return take_octets(&self.window, length, now, round_trip, most)
+
+    def hold(self):
+        """What came was not taken at once."""
+        self.window.was_held = True
+
+    def expect(self, int64_t length, int64_t most):
+        """So much is announced by a head; returns what is to be announced."""
+        return expect_octets(&self.window, length, most)
+
+    def shift(self, int64_t difference):
+        """Our SETTINGS changed."""
+        shift_window(&self.window, difference)
+
+    def widen(self, uint32_t increment):
+        """A WINDOW_UPDATE came."""
+        self.check(widen_send_window(&self.sending, increment))
+
+    def shift_sending(self, int64_t difference):
+        """The peer's SETTINGS changed."""
+        self.check(shift_send_window(&self.sending, difference))
+
+    @property
+    def left(self):
+        """What the peer may send."""
+        return self.window.left
+
+    @property
+    def size(self):
+        """What its window is filled up to."""
+        return self.window.size
+
+    @property
+    def send_left(self):
+        """What we may send."""
+        return self.sending
