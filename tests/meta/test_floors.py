@@ -17,7 +17,7 @@ from support.source import ROOT, line_of, module_name, named, package_files, wit
 FLOORS = """
 1  errors
 1  _dataplane.memory: ledger party budget view buffer deadline
-1  _dataplane.wire: scan fields target head headers decode
+1  _dataplane.wire: scan fields target head headers head_edits decode
 1  _dataplane.http1: framing encoder upgrade
 1  _dataplane.http: messages
 1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint

@@ -4,7 +4,7 @@ from soth_mitm._dataplane.http1.framing cimport BODY_DONE, BODY_LENGTH, BODY_NON
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.exchange.flow cimport VERDICT_BLOCKED, Flow
-from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, Head
+from soth_mitm._dataplane.wire.head cimport HTTP_1_0, METHOD_HEAD, Head
 from soth_mitm._dataplane.transport.lingering_close cimport close_cut, close_in_order, close_while_sending
 from soth_mitm._dataplane.memory.party cimport Party
 from soth_mitm._dataplane.upstream.pinned cimport Pin, authenticates_connection
@@ -64,7 +64,7 @@ cdef class Conversation(Party):
             flow.status = status
             if flow.cause is None and flow.verdict != VERDICT_BLOCKED:
                 flow.cause = text
-        if unread or self.plane.draining or flow.request.minor == 0 or self.is_pinned():
+        if unread or self.plane.draining or flow.request.version == HTTP_1_0 or self.is_pinned():
             self.keep = False
         out = own_response_bytes(status, body, headers, not self.keep, flow is not None and flow.request.method == METHOD_HEAD)
         self.client.send_bytes(out)

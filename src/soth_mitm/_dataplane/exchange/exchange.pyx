@@ -16,7 +16,8 @@ from soth_mitm._dataplane.exchange.flow cimport (
     FLOW_DECIDED, VERDICT_ALLOWED, VERDICT_BLOCKED, VERDICT_FAILED, VERDICT_UNDECIDED, Flow, Route,
 )
 from soth_mitm._dataplane.wire.head cimport (
-    HEAD_MORE, HEAD_TOO_LARGE, METHOD_CONNECT, METHOD_TRACE, TARGET_ABSOLUTE, Head, head_error_text, parse_request_head, too_large_text,
+    HEAD_MORE, HEAD_TOO_LARGE, HTTP_1_0, METHOD_CONNECT, METHOD_TRACE, TARGET_ABSOLUTE, Head, head_error_text,
+    parse_request_head, too_large_text,
 )
 from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hooks
 from soth_mitm._dataplane.http.settings cimport Plane
@@ -175,7 +176,7 @@ cdef class Exchange(Responding):
         flow.bounded = self.plane.reject_overflow or self.plane.refuse_incomplete
         if flow.bounded and head.content_length > self.plane.body_limit:
             return self.reject()
-        if head.expect_continue and head.minor == 1:
+        if head.expect_continue and head.version != HTTP_1_0:
             flow.continued = True
             self.client.send_bytes(CONTINUE)
         self.sending = SENDING_COLLECT

@@ -9,7 +9,7 @@ from soth_mitm._dataplane.exchange.conversation cimport (
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.exchange.flow cimport FLOW_ANSWERED, Flow
 from soth_mitm._dataplane.wire.head cimport (
-    HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, Head, head_error_text, parse_response_head, too_large_text,
+    HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, HTTP_1_0, Head, head_error_text, parse_response_head, too_large_text,
 )
 from soth_mitm._dataplane.transport.lingering_close cimport close_while_sending
 from soth_mitm._dataplane.upstream.pool cimport Upstream
@@ -70,7 +70,7 @@ cdef class Responding(Conversation):
             if self.sending == SENDING_SENT:
                 # it says that it is at work: its time begins anew
                 self.writable(upstream, not upstream.blocked)
-            if self.flow.request.minor == 1 and not (head.status == 100 and self.flow.continued):
+            if self.flow.request.version != HTTP_1_0 and not (head.status == 100 and self.flow.continued):
                 self.flow.stop_alternatives(head)
                 interim = response_head_bytes(head, False, False, False, False)
                 self.client.send_bytes(interim)
@@ -78,12 +78,13 @@ cdef class Responding(Conversation):
 
     cdef int begin_response(self, Head head) except -1:
         cdef Flow flow = self.flow
+        cdef bint is_10 = flow.request.version == HTTP_1_0
         cdef bytes out
         body_of_response(&flow.response_body, head, flow.request.method, self.plane.head_limit, self.plane.most_fields)
         if begins_badly(&flow.response_body, self.upstream):
             return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
         # which a client that speaks HTTP/1.0 cannot read
-        flow.unchunked = flow.response_body.kind == BODY_CHUNKED and flow.request.minor == 0
+        flow.unchunked = flow.response_body.kind == BODY_CHUNKED and flow.request.version == HTTP_1_0
         if (flow.response_body.kind == BODY_UNTIL_CLOSE or flow.unchunked or self.plane.draining
                 or ((self.is_pinned() or self.sending != SENDING_SENT) and not head.keeps_alive())):
             # the last: what is left of the upload will have nowhere to go
@@ -91,7 +92,7 @@ cdef class Responding(Conversation):
         flow.forget_collected()
         flow.begin_response(head)
         flow.tell_observer(FLOW_ANSWERED)
-        out = response_head_bytes(head, not self.keep, self.keep and flow.request.minor == 0, False, flow.request.minor == 0)
+        out = response_head_bytes(head, not self.keep, self.keep and is_10, False, is_10)
         self.client.send_bytes(out)
         self.plane.counters.bytes_to_clients += len(out)
         self.answered = True

@@ -13,7 +13,9 @@ import cython
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.wire.decode cimport Decoder, decode_body, decoder_for, result_of
-from soth_mitm._dataplane.wire.head cimport Head, head_error_text, parse_request_head, parse_response_head
+from soth_mitm._dataplane.wire.head cimport (
+    Head, head_error_text, parse_request_head, parse_response_head, version_text,
+)
 from soth_mitm._dataplane.wire.headers cimport (
     block_of,
     content_encoding_of,
@@ -132,7 +134,7 @@ cdef class RawRequest:
     @property
     def http_version(self):
         """``"HTTP/1.1"`` or ``"HTTP/1.0"``, as the client sent it."""
-        return f"HTTP/1.{known(self.head).minor}"
+        return version_text(known(self.head).version)
 
     @property
     def headers(self):
@@ -233,7 +235,7 @@ cdef class RawResponse:
     @property
     def http_version(self):
         """``"HTTP/1.1"`` or ``"HTTP/1.0"``, as the upstream sent it."""
-        return f"HTTP/1.{known(self.head).minor}"
+        return version_text(known(self.head).version)
 
     @property
     def headers(self):

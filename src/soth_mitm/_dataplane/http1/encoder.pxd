@@ -1,15 +1,20 @@
-# Heads as they leave. What RFC 9110 section 7.6 orders to remove is removed; every other byte leaves as it came.
+# Messages as they leave. What RFC 9110 section 7.6 orders to remove is removed; every other byte leaves as it came.
 
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.wire.head cimport Head
+from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 
+
+cdef enum:
+    CHUNK_LINE_ROOM = 20
 
 # The request head for the upstream, in HTTP/1.1 whatever the client speaks (RFC 9112 section 2.3): absolute-form becomes origin-form (and
 # the Host field agrees with it already: parsing saw to that), fields with `hop` set are left out, a request without Host is given
 # `authority`, and Max-Forwards of TRACE and OPTIONS counts down; `keep_upgrade` keeps Connection and Upgrade for an upgrade that is
-# relayed. Returns `head.raw` itself when nothing changes.
-cdef bytes request_head_bytes(Head head, bint keep_upgrade, str authority)
+# relayed; `edits` change header fields, and replace what the head says of its framing when they
+# frame it. Returns `head.raw` itself when nothing changes.
+cdef bytes request_head_bytes(Head head, bint keep_upgrade, str authority, HeadEdits edits=*)
 
 # How many times a TRACE or OPTIONS request may still be forwarded (RFC 9110 section 7.6.2); -1: it does not say, or it is another method
 cdef int64_t forwards_left(Head head) noexcept
@@ -21,7 +26,16 @@ cdef bytes traced_request(Head head)
 # `Connection: keep-alive` when `keep_alive_10` (the client speaks HTTP/1.0 and the connection goes on). Interim heads likewise.
 # Fields that announce a framing that is not there are left out: of a body that the status has not (RFC 9112 section 6.1, RFC 9110 section
 # 8.6), and chunks when they are taken off for a client that speaks HTTP/1.0 (`to_10`).
-cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint keep_upgrade, bint to_10)
+cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint keep_upgrade, bint to_10,
+                               HeadEdits edits=*)
+
+# Write the line before a chunk's data to `out`, which holds CHUNK_LINE_ROOM bytes; returns its length.
+# `length` is that of the data, more than 0. CRLF follows the data.
+cdef int chunk_line(char* out, Py_ssize_t length) noexcept nogil
+
+# What follows the last chunk of data: the chunk of length 0, the trailers and the empty line.
+# `trailers` are field lines, each with its CRLF; None: there are none.
+cdef bytes last_chunk(bytes trailers)
 
 # A whole answer of ours: status line, `Content-Type: text/plain; charset=utf-8` unless given, exact Content-Length, optional extra headers
 # ((bytes, bytes) pairs, already validated), `Connection: close` when `close`; the body is left out for HEAD (`head_only`) but counted.

@@ -1,11 +1,19 @@
 from collections.abc import Iterable
 
 from soth_mitm._dataplane.wire.head import Head
+from soth_mitm._dataplane.wire.head_edits import HeadEdits
 
-def rewrite_request(head: Head, keep_upgrade: bool = False, authority: str = "") -> bytes: ...
+def rewrite_request(head: Head, keep_upgrade: bool = False, authority: str = "", edits: HeadEdits | None = None) -> bytes: ...
 def rewrite_response(
-    head: Head, close: bool = False, keep_alive_10: bool = False, keep_upgrade: bool = False, to_10: bool = False
+    head: Head,
+    close: bool = False,
+    keep_alive_10: bool = False,
+    keep_upgrade: bool = False,
+    to_10: bool = False,
+    edits: HeadEdits | None = None,
 ) -> bytes: ...
+def encode_chunk(data: bytes) -> bytes: ...
+def encode_last_chunk(trailers: bytes = b"") -> bytes: ...
 def own_response(
     status: int,
     body: bytes = b"",

@@ -1,7 +1,11 @@
-"""Heads as they leave: the bytes that came, less what must stop here (RFC 9110 section 7.6).
+"""Messages as they leave.
+
+A head is the bytes that came, less what must stop here (RFC 9110 section 7.6), with its edits.
 
 Kept lines are copied as they are, in their order; a head from which nothing is taken and to which nothing is added is not copied at all. A
 Content-Length that repeats itself leaves as a single one, as RFC 9110 section 8.6 orders.
+
+Content that leaves in another framing than it came in is written in chunks (RFC 9112 section 7.1).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -12,9 +16,13 @@ from http import HTTPStatus
 
 from soth_mitm._dataplane.wire.head cimport (
     FIELD_AUTHORIZATION, FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_PROXY_AUTHORIZATION, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE,
-    METHOD_OPTIONS, METHOD_TRACE, TARGET_ABSOLUTE, Field, Head,
+    HTTP_1_1, HTTP_2, METHOD_OPTIONS, METHOD_TRACE, TARGET_ABSOLUTE, Field, Head,
 )
+from soth_mitm._dataplane.wire.head_edits cimport FieldEdit, HeadEdits
 from soth_mitm._dataplane.wire.scan cimport soth_equals_lower, soth_parse_decimal
+
+
+cdef bytes LAST_CHUNK = b"0\r\n\r\n"
 
 
 # Fields that a head is sent on without, beside those that stop here
@@ -41,21 +49,36 @@ cdef inline bint _is_forwards(Head head, Field* field) noexcept:
     return field.name_len == 12 and soth_equals_lower(PyBytes_AS_STRING(head.raw) + field.line, b"max-forwards", 12)
 
 
-cdef bytes _assemble(Head head, bytes start, bytes added, bint keep_upgrade, int left):
-    """Put a head together: `start` (None: the start line as it came), the fields that leave, `added` lines, the empty line."""
+cdef bytes _assemble(Head head, bytes start, bytes added, bint keep_upgrade, int left,
+                     HeadEdits edits):
+    """Put a head together: start line, the fields that leave, `added` lines, the empty line.
+
+    When `start` is None, the start line leaves as it came.
+    `left` is about the fields as they came; what `edits` puts in their place is written.
+    """
     cdef const char* raw = PyBytes_AS_STRING(head.raw)
     cdef Py_ssize_t start_len = head.fields[0].line if head.count else len(head.raw) - 2
     cdef Py_ssize_t size = len(start) if start is not None else start_len
     cdef bint changed = start is not None or len(added) > 0
     cdef bytes result
+    cdef FieldEdit edit
+    cdef Field* field
     cdef char* out
     cdef int i
-    if head.length_repeated and not left & LEFT_LENGTH:
+    if edits is not None:
+        edits.begin()
+        size += edits.size
+        changed = changed or edits.size > 0
+    if head.length_repeated and not left & LEFT_LENGTH and (edits is None or not edits.frames):
         left |= LEFT_LENGTH
         added += b"Content-Length: %d\r\n" % head.content_length
+        changed = True
     for i in range(head.count):
-        if _leaves(head, &head.fields[i], keep_upgrade, left):
-            size += head.fields[i].line_len
+        field = &head.fields[i]
+        if edits is not None and edits.find(raw + field.line, field.name_len) is not None:
+            changed = True
+        elif _leaves(head, field, keep_upgrade, left):
+            size += field.line_len
         else:
             changed = True
     if not changed:
@@ -69,9 +92,17 @@ cdef bytes _assemble(Head head, bytes start, bytes added, bint keep_upgrade, int
         memcpy(out, raw, start_len)
         out += start_len
     for i in range(head.count):
-        if _leaves(head, &head.fields[i], keep_upgrade, left):
-            memcpy(out, raw + head.fields[i].line, head.fields[i].line_len)
-            out += head.fields[i].line_len
+        field = &head.fields[i]
+        if edits is not None:
+            edit = edits.find(raw + field.line, field.name_len)
+            if edit is not None:
+                out = edits.write(edit, out)
+                continue
+        if _leaves(head, field, keep_upgrade, left):
+            memcpy(out, raw + field.line, field.line_len)
+            out += field.line_len
+    if edits is not None:
+        out = edits.write_rest(out)
     memcpy(out, PyBytes_AS_STRING(added), len(added))
     out += len(added)
     out[0] = c"\r"
@@ -79,21 +110,21 @@ cdef bytes _assemble(Head head, bytes start, bytes added, bint keep_upgrade, int
     return result
 
 
-cdef bytes request_head_bytes(Head head, bint keep_upgrade, str authority):
+cdef bytes request_head_bytes(Head head, bint keep_upgrade, str authority, HeadEdits edits=None):
     cdef bytes start = None
     cdef bytes added = b""
     cdef int64_t forwards = forwards_left(head)
-    if head.form == TARGET_ABSOLUTE or head.minor == 0:
+    if head.form == TARGET_ABSOLUTE or head.version != HTTP_1_1:
         start = b"%b %b HTTP/1.1\r\n" % (
             head.raw[:head.method_len],
             head.origin_target() if head.form == TARGET_ABSOLUTE else head.raw[head.target:head.target + head.target_len])
-        if head.host < 0:
+        if head.host < 0 and (edits is None or edits.find(b"Host", 4) is None):
             # An HTTP/1.0 client may leave Host out, and HTTP/1.1 may not
             start += b"Host: %b\r\n" % (
                 head.raw[head.authority:head.authority + head.authority_len] if head.form == TARGET_ABSOLUTE else authority.encode())
     if forwards > 0:
         added = b"Max-Forwards: %d\r\n" % (forwards - 1)
-    return _assemble(head, start, added, keep_upgrade, LEFT_FORWARDS if forwards > 0 else 0)
+    return _assemble(head, start, added, keep_upgrade, LEFT_FORWARDS if forwards > 0 else 0, edits)
 
 
 cdef int64_t forwards_left(Head head) noexcept:
@@ -124,11 +155,15 @@ cdef bytes traced_request(Head head):
     return b"".join(lines) + b"\r\n"
 
 
-cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint keep_upgrade, bint to_10):
+cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint keep_upgrade, bint to_10,
+                               HeadEdits edits=None):
     cdef bytes start = None
     cdef bytes added = b""
     cdef int left = 0
-    if head.minor == 0:
+    if head.version == HTTP_2:
+        # there, reasons do not exist
+        start = b"HTTP/1.1 %d %b\r\n" % (head.status, _reason(head.status))
+    elif head.version != HTTP_1_1:
         start = b"HTTP/1.1" + head.raw[8:head.reason + head.reason_len + 2]
     if close:
         added = b"Connection: close\r\n"
@@ -138,7 +173,23 @@ cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint k
         left = LEFT_CODING
     elif head.content_length > 0 and (head.status < 200 or head.status == 204):
         left = LEFT_LENGTH
-    return _assemble(head, start, added, keep_upgrade, left)
+    return _assemble(head, start, added, keep_upgrade, left, edits)
+
+
+cdef int chunk_line(char* out, Py_ssize_t length) noexcept nogil:
+    cdef int digits = 1, at
+    while digits < 16 and length >> 4 * digits:
+        digits += 1
+    for at in range(digits - 1, -1, -1):
+        out[at] = b"0123456789abcdef"[length & 15]
+        length >>= 4
+    out[digits] = c"\r"
+    out[digits + 1] = c"\n"
+    return digits + 2
+
+
+cdef bytes last_chunk(bytes trailers):
+    return b"0\r\n%b\r\n" % trailers if trailers else LAST_CHUNK
 
 
 cdef bytes own_response_bytes(int status, bytes body, object headers, bint close, bint head_only):
@@ -170,14 +221,28 @@ cdef bytes _reason(int status):
         return b""
 
 
-def rewrite_request(Head head not None, bint keep_upgrade=False, str authority not None=""):
+def rewrite_request(Head head not None, bint keep_upgrade=False, str authority not None="",
+                    HeadEdits edits=None):
     """Return the request head that the upstream is sent; `head.raw` itself when nothing changes. `authority` is where it goes."""
-    return request_head_bytes(head, keep_upgrade, authority)
+    return request_head_bytes(head, keep_upgrade, authority, edits)
 
 
-def rewrite_response(Head head not None, bint close=False, bint keep_alive_10=False, bint keep_upgrade=False, bint to_10=False):
+def rewrite_response(Head head not None, bint close=False, bint keep_alive_10=False, bint keep_upgrade=False, bint to_10=False,
+                     HeadEdits edits=None):
     """Return the response head that the client is sent, which may speak HTTP/1.0; `head.raw` itself when nothing changes."""
-    return response_head_bytes(head, close, keep_alive_10, keep_upgrade, to_10)
+    return response_head_bytes(head, close, keep_alive_10, keep_upgrade, to_10, edits)
+
+
+def encode_chunk(bytes data not None):
+    """Return `data` as one chunk. Empty data has none: an empty chunk is the last one."""
+    cdef char line[CHUNK_LINE_ROOM]
+    cdef int size = chunk_line(line, len(data))
+    return PyBytes_FromStringAndSize(line, size) + data + b"\r\n" if data else b""
+
+
+def encode_last_chunk(bytes trailers not None=b""):
+    """Return what ends a chunked body; `trailers` are field lines, each with its CRLF."""
+    return last_chunk(trailers)
 
 
 def own_response(int status, bytes body not None=b"", headers=(), bint close=False, bint head_only=False):

@@ -61,6 +61,7 @@ cdef enum FieldError:
     ERROR_LENGTH_RANGE
     ERROR_LENGTHS_DIFFER
     ERROR_OPTIONS
+    ERROR_OWN_FIELD
     ERROR_FIELDS_END
 
 
@@ -73,6 +74,13 @@ cdef int parse_field_line(const char* base, uint32_t offset, uint32_t end, Field
 
 # Which known header the name is, whatever its case
 cdef int field_name(const char* name, size_t length) noexcept nogil
+
+# Can this be a field that we write? 0 or a FieldError. White space around the value is not refused.
+cdef int check_field(const char* name, size_t name_len, const char* value,
+                     size_t value_len) noexcept nogil
+
+# Does the field frame or route the message, or concern the connection? Only the proxy sets such.
+cdef bint is_own_field(const char* name, size_t length) noexcept nogil
 
 # Read one Content-Length value, which may list one number several times (RFC 9110 section 8.6). `number` is -1 before the first; `repeated`
 # is set when it was there already. 0 or a FieldError.

@@ -13,6 +13,7 @@ from soth_mitm._dataplane.wire.scan cimport (
     SOTH_NUMBER_OVERFLOW,
     soth_equals_fold,
     soth_equals_lower,
+    soth_find_control,
     soth_find_not_token,
     soth_parse_decimal,
 )
@@ -103,6 +104,25 @@ cdef int field_name(const char* name, size_t length) noexcept nogil:
     elif length == 19:
         return _if_equal(name, b"proxy-authorization", 19, FIELD_PROXY_AUTHORIZATION)
     return FIELD_OTHER
+
+
+cdef int check_field(const char* name, size_t name_len, const char* value,
+                     size_t value_len) noexcept nogil:
+    if name_len == 0:
+        return ERROR_NO_NAME
+    if soth_find_not_token(name, name_len) != name_len:
+        return ERROR_NAME
+    return ERROR_NONE if soth_find_control(value, value_len) == value_len else ERROR_CONTROL
+
+
+cdef bint is_own_field(const char* name, size_t length) noexcept nogil:
+    cdef int known = field_name(name, length)
+    if known == FIELD_OTHER:
+        return length == 12 and soth_equals_lower(name, b"max-forwards", 12)
+    return known in (
+        FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_EXPECT, FIELD_HOST, FIELD_KEEP_ALIVE,
+        FIELD_PROXY_AUTHORIZATION, FIELD_PROXY_CONNECTION, FIELD_TE, FIELD_TRAILER,
+        FIELD_TRANSFER_ENCODING, FIELD_UPGRADE)
 
 
 cdef int read_content_length(const char* value, uint32_t length, int64_t* number, bint* repeated) noexcept nogil:
@@ -212,4 +232,6 @@ cdef str field_error_text(int error):
         return "Content-Length is there with different values"
     if error == ERROR_OPTIONS:
         return f"Connection names more than {MAX_OPTIONS} options"
+    if error == ERROR_OWN_FIELD:
+        return "the proxy sets this field itself"
     return None

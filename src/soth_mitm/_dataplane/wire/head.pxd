@@ -57,10 +57,17 @@ cdef enum:
     INLINE_FIELDS = 32
 
 
+# Of the message, as its sender said it
+cdef enum Version:
+    HTTP_1_0 = 10
+    HTTP_1_1 = 11
+    HTTP_2 = 20
+
+
 cdef class Head:
     cdef readonly bytes raw
     cdef readonly bint is_request
-    cdef uint8_t minor             # 0 or 1: HTTP/1.minor
+    cdef uint8_t version           # Version
     cdef uint16_t error            # set when parsing answered HEAD_MALFORMED
 
     # request line; offsets into raw
@@ -118,6 +125,9 @@ cdef Py_ssize_t parse_request_head(Head head, const char* data, Py_ssize_t lengt
                                    Py_ssize_t* scanned) except -100
 cdef Py_ssize_t parse_response_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, int most_fields,
                                     Py_ssize_t* scanned) except -100
+
+# `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`
+cdef str version_text(int version)
 
 # Why a head is HEAD_TOO_LARGE, worded to follow "the request head "
 cdef bytes too_large_text(Head head, Py_ssize_t limit, int most_fields)

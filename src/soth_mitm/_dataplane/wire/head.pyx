@@ -86,6 +86,12 @@ cdef str head_error_text(int error):
     }.get(error, "the head is malformed")
 
 
+cdef str version_text(int version):
+    if version == HTTP_2:
+        return "HTTP/2"
+    return "HTTP/1.1" if version == HTTP_1_1 else "HTTP/1.0"
+
+
 cdef bytes too_large_text(Head head, Py_ssize_t limit, int most_fields):
     if head.error == ERROR_FIELD_COUNT:
         return b"has more than %d fields (max_header_fields)" % most_fields
@@ -122,7 +128,7 @@ cdef Py_ssize_t _request_line(Head head, const char* base, uint32_t end) noexcep
         return _refuse(head, ERROR_REQUEST_LINE)
     if stop - version != 8 or memcmp(base + version + 5, b"1.", 2) != 0 or not c"0" <= base[version + 7] <= c"1":
         return _refuse(head, ERROR_VERSION)
-    head.minor = base[version + 7] - c"0"
+    head.version = HTTP_1_0 + (base[version + 7] - c"0")
     error = parse_target(base + target, head.target_len, head.method, &parts)
     head.form = parts.form
     head.https = parts.https
@@ -152,7 +158,7 @@ cdef Py_ssize_t _status_line(Head head, const char* base, uint32_t end) noexcept
         return _refuse(head, ERROR_STATUS_LINE)
     if not c"0" <= base[7] <= c"1":
         return _refuse(head, ERROR_VERSION)
-    head.minor = base[7] - c"0"
+    head.version = HTTP_1_0 + (base[7] - c"0")
     if stop < 12 or base[9] == c"0" or soth_parse_decimal(base + 9, 3) < 0:
         return _refuse(head, ERROR_STATUS)
     head.status = <uint16_t>soth_parse_decimal(base + 9, 3)
@@ -220,7 +226,7 @@ cdef int _note_field(Head head, const char* base, Field* field) noexcept nogil:
         head.chunked = True
     elif field.name == FIELD_EXPECT:
         if field.value_len == 12 and soth_equals_lower(value, b"100-continue", 12):
-            if head.minor == 1:
+            if head.version != HTTP_1_0:
                 head.expect_continue = True
             elif head.is_request:
                 # RFC 9110 section 10.1.1: an HTTP/1.0 client does not wait for 100, and is sent on as if it had not said so
@@ -235,7 +241,7 @@ cdef int _note_field(Head head, const char* base, Field* field) noexcept nogil:
 cdef int _check_host(Head head, const char* base) noexcept nogil:
     cdef Field* host
     if head.host < 0:
-        return ERROR_HOST_MISSING if head.minor == 1 else 0
+        return 0 if head.version == HTTP_1_0 else ERROR_HOST_MISSING
     if head.form == TARGET_ABSOLUTE:
         host = &head.fields[head.host]
         if not same_authority(base + head.authority, head.authority_len, base + host.value, host.value_len, 443 if head.https else 80):
@@ -248,7 +254,7 @@ cdef int _check_fields(Head head, const char* base) noexcept nogil:
     cdef ConnectionOptions options
     cdef int error = 0
     if head.chunked:
-        if head.minor == 0:
+        if head.version == HTTP_1_0:
             return ERROR_CODING_VERSION
         if head.content_length >= 0:
             return ERROR_CODING_AND_LENGTH
@@ -256,7 +262,8 @@ cdef int _check_fields(Head head, const char* base) noexcept nogil:
         error = read_connection(base, head.fields, head.count, &options)
         head.connection_close = options.close
         head.connection_keep_alive = options.keep_alive
-        head.connection_upgrade = options.upgrade and head.minor == 1   # RFC 9110 section 7.8: HTTP/1.0 has no upgrade
+        # RFC 9110 section 7.8: HTTP/1.0 has no upgrade
+        head.connection_upgrade = options.upgrade and head.version == HTTP_1_1
     if head.is_request and error == 0:
         error = _check_host(head, base)
     return error
@@ -407,6 +414,7 @@ cdef class Head:
 
     def __cinit__(self):
         self.raw = b""
+        self.version = HTTP_1_0
         self.content_length = -1
         self.host = -1
         self.fields = self.inline_fields
@@ -442,7 +450,7 @@ cdef class Head:
         # `Connection: keep-alive` on, cannot happen here, where Connection stops.
         if self.connection_close:
             return False
-        return self.minor == 1 or self.connection_keep_alive
+        return self.version != HTTP_1_0 or self.connection_keep_alive
 
     cdef bytes origin_target(self):
         if self.form == TARGET_AUTHORITY:
@@ -471,8 +479,8 @@ cdef class Head:
 
     @property
     def version(self):
-        """`"HTTP/1.0"` or `"HTTP/1.1"`."""
-        return "HTTP/1.1" if self.minor else "HTTP/1.0"
+        """`"HTTP/1.0"`, `"HTTP/1.1"` or `"HTTP/2"`."""
+        return version_text(self.version)
 
     @property
     def method(self):
