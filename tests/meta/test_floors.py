@@ -21,7 +21,7 @@ FLOORS = """
 1  _dataplane.http1: framing encoder upgrade
 1  _dataplane.http: messages
 1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint
-1  _dataplane.http2: octets frame hpack_table hpack_decoder hpack_encoder settings flow_control limits stream_state
+1  _dataplane.http2: octets frame hpack_table hpack_decoder hpack_encoder settings flow_control limits stream_state message
 1  _dataplane: sock_diag holders
 1  _dataplane.transport: tls_engine endpoint
 1  _dataplane.http: hooks settings
