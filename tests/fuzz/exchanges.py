@@ -42,7 +42,8 @@ from soth_mitm.connection import ConnectionMeta, TcpV4
 from soth_mitm.errors import WireError
 from soth_mitm.policy import Policy
 from soth_mitm.proxy.calls import HandlerReports
-from soth_mitm.proxy.dialler import Dialler, Origin
+from soth_mitm.proxy.dialler import Dialler
+from soth_mitm.proxy.outbound.origin import Origin
 from soth_mitm.proxy.protocols import ClientEndpoint, UpstreamEndpoint
 from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.upstreams import Upstreams

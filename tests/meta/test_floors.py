@@ -41,7 +41,9 @@ FLOORS = """
 3  tls: bundle environment
 3  process: address naming identity linux macos windows attribution
 3  observe: observation
-4  proxy: tally descriptors forks tasks threads loops protocols process_lookup learning calls snapshot resolver tls_facts dialler upstreams
+4  proxy: detached deadlines tally descriptors forks tasks threads loops protocols process_lookup learning calls snapshot resolver
+4  proxy.outbound: origin direct
+4  proxy: tls_facts tls_handshake dialler upstreams
 4  proxy: generation listener arrival client_tls inside client service handle threaded signals proxy
 5  __init__
 5  doctor: origin programs children examination

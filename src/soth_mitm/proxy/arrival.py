@@ -6,7 +6,7 @@ turns of the loop cost more than all that is decided there. What else has to be 
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from soth_mitm._dataplane.transport.awaitable_endpoint import Reception
 
@@ -46,20 +46,16 @@ class Arrival(Reception):
 
     async def apart(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work` in a task of its own, in which user code finds what it expects of a task."""
-        task: asyncio.Task[T] = self.loop.create_task(work)
-        self._task = task
-        task.add_done_callback(self.poke)
+        self._task = self.loop.create_task(work)
+        self._task.add_done_callback(self.poke)
         try:
-            while not task.done():
+            while not self._task.done():
                 await self.changed()
+            return cast(T, self._task.result())
         finally:
+            # no variable of this frame holds the task: what it raises names the frame, and would never be freed
+            self._task.cancel()
             self._task = None
-            task.cancel()
-        try:
-            return task.result()
-        finally:
-            # what is raised names this frame, and must not find in it the task that holds it
-            del task
 
     async def wait_for(self, task: asyncio.Task[T], left: Callable[[], bool]) -> T:
         """Return what `task` returns; `ConnectionOver` when the client has `left`, for whom alone it is done."""

@@ -36,9 +36,10 @@ from soth_mitm.proxy.client_tls import (
     ClientTls,
     GoodbyeSaid,
 )
-from soth_mitm.proxy.dialler import Origin, abandon
+from soth_mitm.proxy.detached import detached
 from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.inside import InsideRouter
+from soth_mitm.proxy.outbound.origin import Origin, abandon
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.tls_facts import UpstreamFacts, with_upstream
 from soth_mitm.tls.client_hello import (
@@ -128,8 +129,7 @@ class ClientConnection:
         except WireError as error:
             self._plane.counters.requests_refused += error.status in (400, 408, 431)
             self._answer(error.status, str(error))
-            # it holds frames, which hold the task that failed, which holds it
-            error.__traceback__ = None
+            detached(error)
         await self._leave()
 
     async def report_end(self) -> None:
@@ -366,8 +366,7 @@ class ClientConnection:
             # the client was told 200 and has begun to speak something else than HTTP
             log.info("%s", error)
             self._observe(EventKind.REFUSED, cause=str(error))
-            error.__traceback__ = None
-            raise ConnectionOver from error
+            raise ConnectionOver from detached(error)
         if greeting:
             self._endpoint.write(greeting)
         return Tunnel(self._plane, self._endpoint, upstream, self._tunnel_ended)
@@ -570,8 +569,8 @@ class ClientConnection:
                 try:
                     facts = await self._reach(origin)
                 except WireError as error:
-                    # answered inside the client's TLS, where it can be read; its traceback names this variable, and both would stay
-                    failure = error.with_traceback(None)
+                    # answered inside the client's TLS, where it can be read
+                    failure = detached(error)
             # else nothing is resolved or dialled before a request is allowed
         self.meta = replace(self.meta, tls_info=await tls.secure(_leaf_name(name, hello.sni or self._spelling), hello, facts))
         if refused is not None:

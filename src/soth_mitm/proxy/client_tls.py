@@ -5,7 +5,6 @@ from typing import NoReturn
 
 from soth_mitm._dataplane.transport.lingering_close import say_goodbye
 from soth_mitm.connection import ConnectionMeta, TlsInfo
-from soth_mitm.errors import TlsFailedError
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind
 from soth_mitm.proxy.arrival import Arrival, ConnectionOver
@@ -13,8 +12,9 @@ from soth_mitm.proxy.generation import Generation
 from soth_mitm.proxy.learning import Trial
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.tls_facts import UpstreamFacts, tls_info
+from soth_mitm.proxy.tls_handshake import shake_hands, tls_failure
 from soth_mitm.tls.client_hello import ClientHello
-from soth_mitm.tls.failures import FailureClass, classify, describe, refuses_certificate
+from soth_mitm.tls.failures import FailureClass, classify, refuses_certificate
 
 log = get_logger("soth_mitm.proxy")
 
@@ -64,15 +64,7 @@ class ClientTls:
             log.error("no certificate for %s: %s", name, error)
             await self.refuse_hello(error, ALERT_INTERNAL_ERROR)
         try:
-            with self._arrival.within(snapshot.client_tls_handshake):
-                if not self._arrival.over:
-                    self._endpoint.start_tls(context, True)
-                while not self._arrival.is_secured:
-                    if self._arrival.tls_error is not None:
-                        raise self._arrival.tls_error
-                    if self._arrival.over:
-                        raise self._arrival.error or ConnectionResetError("the client closed the connection during the TLS handshake")
-                    await self._arrival.changed()
+            await shake_hands(self._arrival, snapshot.client_tls_handshake, lambda: self._start_tls(context), "client")
         except (TimeoutError, OSError, ValueError) as error:
             await self.failed(error, shown=self._endpoint.tls is not None and self._endpoint.tls.has_shown)
             raise ConnectionOver from None
@@ -85,6 +77,10 @@ class ClientTls:
             self._trial.secured(self._endpoint)
         return info
 
+    def _start_tls(self, context: ssl.SSLContext) -> None:
+        if not self._arrival.over:
+            self._endpoint.start_tls(context, True)
+
     async def refuse_hello(self, error: Exception, alert: int) -> NoReturn:
         """Send a fatal alert in place of a handshake; raises `GoodbyeSaid`."""
         # in a record of the version that every client understands
@@ -96,25 +92,21 @@ class ClientTls:
     async def failed(self, error: Exception, *, shown: bool) -> None:
         """The handshake failed; `shown` says whether the client may have seen our certificate."""
         seconds = self._generation.snapshot.config.timeouts.client_tls_handshake_ms / 1000
-        late = isinstance(error, TimeoutError)
-        detail = f"not done within {seconds:g} s (timeouts.client_tls_handshake_ms)" if late else describe(error)
-        reason = classify(error, "client")
-        self._generation.tally.client_tls_failures[reason] += 1
-        log.info("TLS with the client for %s failed: %s (%s)", self._host, detail, reason)
-        failure = TlsFailedError(
-            f"the TLS handshake with the client for {self._host} failed: {detail}",
-            side="client",
-            reason=reason,
-            detail=detail,
-            # some programs (Java's HttpClient, Node) leave without a word
-            certificate_refused=refuses_certificate(error) or (shown and reason is FailureClass.EOF_OR_RESET and not self._lacks_protocol),
+        # some programs (Java's HttpClient, Node) leave without a word
+        silently = shown and classify(error, "client") is FailureClass.EOF_OR_RESET and not self._lacks_protocol
+        failure = tls_failure(
+            error,
+            "client",
+            f"the client for {self._host}",
+            f"not done within {seconds:g} s (timeouts.client_tls_handshake_ms)",
+            certificate_refused=refuses_certificate(error) or silently,
         )
+        self._generation.tally.client_tls_failures[failure.reason] += 1
+        log.info("TLS with the client for %s failed: %s (%s)", self._host, failure.detail, failure.reason)
         observation = self._generation.snapshot.observation
         if observation is not None:
             refused = failure.certificate_refused
             observation.connection(EventKind.TLS_FAILED, self._meta, self._host, 0, cause=str(failure), certificate_refused=refused)
-        # its traceback names the arrival, which holds it
-        failure.__cause__ = error.with_traceback(None)
         if failure.certificate_refused and self._trial is not None:
             self._trial.refused(self._endpoint, silently=not refuses_certificate(error))
         await self._arrival.apart(self._generation.snapshot.calls.tls_failed(self._host, failure))

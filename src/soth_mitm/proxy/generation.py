@@ -10,8 +10,10 @@ from soth_mitm.config.effect import without_effect
 from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
 from soth_mitm.destinations import DestinationMap, DestinationPattern, parse_redirect
 from soth_mitm.errors import InvalidConfigError
-from soth_mitm.proxy.dialler import Dialler, Origin
+from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.learning import Learning
+from soth_mitm.proxy.outbound.direct import Direct
+from soth_mitm.proxy.outbound.origin import DIRECT, Origin
 from soth_mitm.proxy.process_lookup import ProcessLookup
 from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.snapshot import Snapshot
@@ -60,7 +62,8 @@ class Generation:
                 f"upstream.insecure_destinations: no certificate is verified of {listed}; anybody between this proxy and them can read and "
                 "change the traffic"
             )
-        exposed = [str(pattern) for pattern, there in map(parse_redirect, upstream.connect_to) if there.is_exposed]
+        redirects = [parse_redirect(text) for text in upstream.connect_to]
+        exposed = [str(pattern) for pattern, there in redirects if there.is_exposed]
         if exposed:
             snapshot.warn_once(
                 f"upstream.connect_to: requests to {', '.join(exposed)} may cross a network in clear (http://): anybody on the way can "
@@ -81,7 +84,10 @@ class Generation:
         self._minting = minting
         self.attribution = lookup if config.process_attribution.enabled else None
         self._resolver = Resolver(upstream.dns_cache_ms / 1000, tally)
-        self.dialler = Dialler(config, contexts, self._resolver, arena, tally, is_ours)
+        self._connect_to = DestinationMap(redirects)
+        direct = Direct(config, self._connect_to, self._resolver, arena, is_ours)
+        handshake = snapshot.deadlines.after(config.timeouts.upstream_tls_handshake_ms)
+        self.dialler = Dialler(config, contexts, {DIRECT: direct}, handshake, tally)
         self.upstreams = Upstreams(snapshot, self.dialler)
         self.tally = tally
         self.learning = learning
@@ -96,7 +102,9 @@ class Generation:
 
     def origin(self, host: str, port: int, server_name: str | None) -> Origin:
         """Return the pool key for a target; TLS when `server_name` is given, unless `upstream.connect_to` has a scheme for it."""
-        if not self.dialler.speaks_tls(host, port, server_name is not None):
+        there = self._connect_to.get(host, port)
+        speaks_tls = server_name is not None if there is None or there.secure is None else there.secure
+        if not speaks_tls:
             server_name = None
         elif server_name is None:
             # a zone is about this machine and in no certificate

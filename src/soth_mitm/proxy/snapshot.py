@@ -9,7 +9,6 @@ from soth_mitm._dataplane.http.hooks import HookCounts
 from soth_mitm._dataplane.http.messages import RawRequest
 from soth_mitm._dataplane.http.settings import Counters, Plane
 from soth_mitm._dataplane.memory.buffer import Arena
-from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm._dataplane.wire.decode import decode_body
 from soth_mitm._dataplane.wire.streams import STREAMS
 from soth_mitm.config import MitmConfig
@@ -19,6 +18,7 @@ from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import Observation
 from soth_mitm.policy import Policy
 from soth_mitm.proxy.calls import HandlerCalls, HandlerReports
+from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.tasks import leave_behind
 
 log = get_logger("soth_mitm.proxy")
@@ -76,17 +76,17 @@ class Snapshot:
         self.calls = HandlerCalls(handler, config, loop, hook_counts, reports)
         self._logged = reports.logged
         self.observation = observation
-        self._deadlines: dict[int, DeadlineQueue] = {}
+        self.deadlines = Deadlines(loop)
         self.loop = loop
         timeouts = config.timeouts
         arena.allow_buffer(config.max_http_head_bytes)
-        self.pool_idle = self._deadline(config.connection_pool.idle_timeout_ms)
-        self.client_head = self._deadline(timeouts.client_head_ms)
-        self.client_idle = self._deadline(timeouts.client_idle_ms)
-        self.client_first_bytes = self._deadline(timeouts.client_first_bytes_ms)
-        self.client_tls_handshake = self._deadline(timeouts.client_tls_handshake_ms)
-        self.client_end = self._deadline(int(2 * LINGER_SECONDS * 1000))
-        self.pool_surplus = self._deadline(min(SURPLUS_MILLISECONDS, config.connection_pool.idle_timeout_ms))
+        self.pool_idle = self.deadlines.after(config.connection_pool.idle_timeout_ms)
+        self.client_head = self.deadlines.after(timeouts.client_head_ms)
+        self.client_idle = self.deadlines.after(timeouts.client_idle_ms)
+        self.client_first_bytes = self.deadlines.after(timeouts.client_first_bytes_ms)
+        self.client_tls_handshake = self.deadlines.after(timeouts.client_tls_handshake_ms)
+        self.client_end = self.deadlines.after(int(2 * LINGER_SECONDS * 1000))
+        self.pool_surplus = self.deadlines.after(min(SURPLUS_MILLISECONDS, config.connection_pool.idle_timeout_ms))
         self.plane = Plane(
             arena,
             self.calls.hooks,
@@ -110,28 +110,22 @@ class Snapshot:
             on_ignored_block=self._block_ignored,
             read_ahead=config.connection_pool.read_ahead_bytes,
             unsafe_idle=config.connection_pool.unsafe_reuse_idle_ms / 1000,
-            half_closed=self._deadline(timeouts.half_closed_client_ms),
+            half_closed=self.deadlines.after(timeouts.half_closed_client_ms),
             client_head=self.client_head,
             client_idle=self.client_idle,
-            body_idle=self._deadline(timeouts.body_idle_ms),
-            body_buffer=self._deadline(config.body.buffer_timeout_ms),
-            response_head=self._deadline(config.upstream.timeout_ms),
+            body_idle=self.deadlines.after(timeouts.body_idle_ms),
+            body_buffer=self.deadlines.after(config.body.buffer_timeout_ms),
+            response_head=self.deadlines.after(config.upstream.timeout_ms),
             # twice the connect deadline and the delay between, because a failed connect is tried again
-            claim=self._deadline(
+            claim=self.deadlines.after(
                 2 * (config.upstream.connect_timeout_ms + timeouts.upstream_tls_handshake_ms) + config.upstream.retry_delay_ms
             ),
-            tunnel_idle=self._deadline(timeouts.tunnel_idle_ms),
-            tunnel_quiet=self._deadline(min(timeouts.tunnel_idle_ms, int(QUIET_SECONDS * 1000))),
-            linger=self._deadline(int(LINGER_SECONDS * 1000)),
-            settling=self._deadline(SETTLING_MILLISECONDS),
-            pace=self._deadline(queue_wait_ms(config)),
+            tunnel_idle=self.deadlines.after(timeouts.tunnel_idle_ms),
+            tunnel_quiet=self.deadlines.after(min(timeouts.tunnel_idle_ms, int(QUIET_SECONDS * 1000))),
+            linger=self.deadlines.after(int(LINGER_SECONDS * 1000)),
+            settling=self.deadlines.after(SETTLING_MILLISECONDS),
+            pace=self.deadlines.after(queue_wait_ms(config)),
         )
-
-    def _deadline(self, milliseconds: int) -> DeadlineQueue:
-        queue = self._deadlines.get(milliseconds)
-        if queue is None:
-            queue = self._deadlines[milliseconds] = DeadlineQueue(self.loop.call_later, milliseconds / 1000)
-        return queue
 
     def _decode_apart(self, decoding: Executor, arguments: tuple[bytes, bytes, int, bool, bool], done: Callable[[object], object]) -> None:
         def decoded(future: asyncio.Future[tuple[bytes, str | None]]) -> None:
@@ -169,5 +163,6 @@ class Snapshot:
                     HOOK_END_SECONDS,
                 )
                 leave_behind(task)
-        for queue in (*self._deadlines.values(), *self.calls.deadlines):
+        self.deadlines.close()
+        for queue in self.calls.deadlines:
             queue.close()

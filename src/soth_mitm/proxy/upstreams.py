@@ -15,7 +15,9 @@ from soth_mitm.errors import TlsFailedError, WireError
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind
 from soth_mitm.proxy.calls import HandlerFailed
-from soth_mitm.proxy.dialler import Dialler, Origin
+from soth_mitm.proxy.detached import detached
+from soth_mitm.proxy.dialler import Dialler
+from soth_mitm.proxy.outbound.origin import Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tls_facts import UpstreamFacts
@@ -158,9 +160,7 @@ class Upstreams:
             upstream.facts = self._remember(pool.origin, upstream.facts)
             pool.connected(upstream)
             return
-        # its traceback names frames that hold what waits for this
-        failure.__traceback__ = None
-        pool.failed(failure)
+        pool.failed(detached(failure))
 
     async def _reported(self, origin: Origin, error: WireError) -> WireError | HandlerFailed:
         """Tell the handler of a failed handshake; return what is to be told to whoever waits for the connection."""

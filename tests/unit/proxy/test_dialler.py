@@ -11,10 +11,14 @@ import pytest
 
 from soth_mitm import MitmConfig
 from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
 from soth_mitm.connection import SocketAddress
+from soth_mitm.destinations import DestinationMap, parse_redirect
 from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError
-from soth_mitm.proxy.dialler import STAGGER_SECONDS, Dialler, Origin
+from soth_mitm.proxy.dialler import Dialler
+from soth_mitm.proxy.outbound.direct import STAGGER_SECONDS, Direct
+from soth_mitm.proxy.outbound.origin import DIRECT, Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Addresses, Resolver
 from soth_mitm.proxy.tally import Tally
@@ -23,7 +27,6 @@ from soth_mitm.tls.contexts import UpstreamContexts
 pytestmark = pytest.mark.anyio
 
 NAME = "upstream.test"
-MakeDialler = Callable[..., Dialler]
 
 
 class Names:
@@ -40,13 +43,24 @@ class Names:
         return self.answers[min(len(self.times), len(self.answers)) - 1]
 
 
-def dialler(names: Names, tally: Tally | None = None, **keys: object) -> Dialler:
+def direct(names: Names, tally: Tally | None = None, **keys: object) -> tuple[MitmConfig, Direct]:
     config = MitmConfig()
     for key, value in keys.items():
         setattr(config.upstream, key, value)
+    resolver = Resolver(config.upstream.dns_cache_ms / 1000, tally or Tally(), names)
+    connect_to = DestinationMap(parse_redirect(text) for text in config.upstream.connect_to)
+    return config, Direct(config, connect_to, resolver, Arena(config.max_http_head_bytes), lambda address: False)
+
+
+def dialler_by(config: MitmConfig, way: Direct, tally: Tally | None = None) -> Dialler:
+    handshake = DeadlineQueue(asyncio.get_running_loop().call_later, 10.0)
+    return Dialler(config, UpstreamContexts(verify=False), {DIRECT: way}, handshake, tally or Tally())
+
+
+def dialler(names: Names, tally: Tally | None = None, **keys: object) -> Dialler:
     tally = tally or Tally()
-    resolver = Resolver(config.upstream.dns_cache_ms / 1000, tally, names)
-    return Dialler(config, UpstreamContexts(verify=False), resolver, Arena(config.max_http_head_bytes), tally, lambda address: False)
+    config, way = direct(names, tally, **keys)
+    return dialler_by(config, way, tally)
 
 
 def peer_of(endpoint: UpstreamEndpoint) -> str:
@@ -127,19 +141,19 @@ class TestAddresses:
             raise ConnectionRefusedError(111, "Connection refused")
 
         names = Names(("2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", "2001:db8::1", "192.0.2.2"))
-        wanted = dialler(names, retry_on_failure=False)
-        monkeypatch.setattr(wanted, "_connect_to", refuse)
+        config, way = direct(names, retry_on_failure=False)
+        monkeypatch.setattr(way, "_connect_to", refuse)
         with pytest.raises(ConnectFailedError, match="refused"):
-            await wanted.dial(Origin(NAME, port))
+            await dialler_by(config, way).dial(Origin(NAME, port))
         assert tried == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3"]
 
     async def test_of_two_that_answer_in_the_same_moment_one_is_closed(self, port: int, listening: socket.socket) -> None:
         """As after a pause of the whole process, in which both got through."""
         loop = asyncio.get_running_loop()
         made: list[UpstreamEndpoint] = []
-        wanted = dialler(Names(("127.0.0.1", "127.0.0.2")))
+        config, way = direct(Names(("127.0.0.1", "127.0.0.2")))
         go_on = loop.create_future()
-        connect = wanted._connect_to
+        connect = way._connect_to
 
         async def together(address: tuple[str, int]) -> UpstreamEndpoint:
             endpoint = await connect(("127.0.0.1", port))
@@ -149,8 +163,8 @@ class TestAddresses:
             await go_on
             return endpoint
 
-        wanted._connect_to = together  # type: ignore[method-assign]
-        winner = await wanted.dial(Origin(NAME, port))
+        way._connect_to = together  # type: ignore[method-assign]
+        winner = await dialler_by(config, way).dial(Origin(NAME, port))
         (loser,) = [endpoint for endpoint in made if endpoint is not winner]
         await gone(loser)
         assert not winner.gone
@@ -170,10 +184,10 @@ class TestAddresses:
                 await never.wait()
                 return ()
 
-        wanted = dialler(Silent(()), connect_timeout_ms=50, retry_on_failure=False)
+        config, way = direct(Silent(()), connect_timeout_ms=50, retry_on_failure=False)
         with pytest.raises(StageTimeoutError, match="upstream.connect_timeout_ms"):
-            await wanted.dial(Origin(NAME, port))
-        await wanted._resolver.close()
+            await dialler_by(config, way).dial(Origin(NAME, port))
+        await way._resolver.close()
 
 
 class TestSecondAttempt:
@@ -231,13 +245,13 @@ class TestMemory:
 class TestDeniedAddresses:
     async def test_others_of_the_same_name_are_tried(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         tried: list[str] = []
-        connect_to = Dialler._connect_to
+        connect_to = Direct._connect_to
 
-        async def recorded(self: Dialler, address: SocketAddress) -> UpstreamEndpoint:
+        async def recorded(self: Direct, address: SocketAddress) -> UpstreamEndpoint:
             tried.append(address[0])
             return await connect_to(self, address)
 
-        monkeypatch.setattr(Dialler, "_connect_to", recorded)
+        monkeypatch.setattr(Direct, "_connect_to", recorded)
         names, tally = Names(("169.254.169.254", "::ffff:169.254.169.254", "127.0.0.1", "64:ff9b::a9fe:a9fe")), Tally()
         endpoint = await dialler(names, tally, denied_addresses=["metadata"]).dial(Origin(NAME, port))
         assert peer_of(endpoint) == "127.0.0.1"

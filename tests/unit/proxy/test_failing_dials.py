@@ -19,10 +19,13 @@ from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
 from soth_mitm._dataplane.upstream.pool import OriginPool
+from soth_mitm.destinations import DestinationMap
 from soth_mitm.errors import ConnectFailedError, TlsFailedError, WireError
 from soth_mitm.proxy import dialler as dialler_module
 from soth_mitm.proxy.calls import HandlerFailed
-from soth_mitm.proxy.dialler import Dialler, Origin
+from soth_mitm.proxy.dialler import Dialler
+from soth_mitm.proxy.outbound.direct import Direct
+from soth_mitm.proxy.outbound.origin import DIRECT, Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.tally import Tally
@@ -241,7 +244,9 @@ class Steps:
 
         self.resolver = Resolver(0, Tally(), look_up)
         is_ours = fail if step == "is it ours" else lambda address: False
-        self.dialler = Dialler(config, contexts, self.resolver, Arena(65536), Tally(), is_ours)
+        direct = Direct(config, DestinationMap(()), self.resolver, Arena(65536), is_ours)
+        handshake = DeadlineQueue(asyncio.get_running_loop().call_later, 10.0)
+        self.dialler = Dialler(config, contexts, {DIRECT: direct}, handshake, Tally())
         if step == "connect":
             monkeypatch.setattr(asyncio.get_running_loop().__class__, "create_connection", fail)
         elif step == "context":

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from soth_mitm.proxy import upstreams
-from soth_mitm.proxy.dialler import Dialler, Origin
+from soth_mitm.proxy.dialler import Dialler
+from soth_mitm.proxy.outbound.origin import Origin
 from soth_mitm.proxy.upstreams import Upstreams
 
 BOUND = 200
