@@ -59,12 +59,13 @@ def test_a_request_is_the_head_that_http_1_would_have_had() -> None:
     assert head.raw == b"GET /x?y HTTP/1.1\r\nhost: a.example\r\naccept: */*\r\nx-a: 1\r\nx-a: 2\r\n\r\n"
     assert (head.method, head.target, head.path, head.authority, head.host) == ("GET", "/x?y", "/x?y", "a.example", "a.example")
     assert head.fields == [(b"host", b"a.example"), (b"accept", b"*/*"), (b"x-a", b"1"), (b"x-a", b"2")]
-    assert https and protocol == b""
+    assert https and protocol == b"" and head.version == "HTTP/2"
 
 
 def test_a_response_is_the_head_that_http_1_would_have_had() -> None:
     head = response_of(response(("content-length", "5"), ("set-cookie", "a=1"), ("set-cookie", "b=2"), status="404"))
     assert head.raw == b"HTTP/1.1 404 Not Found\r\ncontent-length: 5\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n\r\n"
+    assert head.version == "HTTP/2"
     assert (head.status, head.reason, head.facts["content_length"]) == (404, b"Not Found", 5)
     assert response_of(response(status="299")).reason == response_of(response(status="999")).reason == b""
 

@@ -23,7 +23,7 @@ from soth_mitm._dataplane.wire.fields cimport (
     FIELD_PROXY_AUTHORIZATION, FIELD_PROXY_CONNECTION, FIELD_TE, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, USUAL_FIELDS,
     Field, parse_field_line, read_content_length,
 )
-from soth_mitm._dataplane.wire.head cimport Head
+from soth_mitm._dataplane.wire.head cimport HTTP_2, Head
 from soth_mitm._dataplane.wire.scan cimport (
     soth_equals_lower, soth_find_control, soth_find_not_token, soth_find_not_visible, soth_parse_authority,
     soth_parse_decimal,
@@ -380,7 +380,7 @@ cdef int _fill(Head head, FieldList fields, const Reading* reading, bytes raw, c
     at[0] = c"\r"
     at[1] = c"\n"
     head.raw = raw
-    head.minor = 1
+    head.version = HTTP_2
     head.content_length = reading.content_length
     head.length_repeated = reading.length_repeated
     head.expect_continue = reading.expect_continue
