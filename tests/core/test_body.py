@@ -223,3 +223,72 @@ def test_signatures_of_chunks_are_no_excess() -> None:
 def test_single_bytes_in_chunks_are_no_excess() -> None:
     outcome, _ = read_message([CHUNKED + b"1;a=b\r\nx\r\n" * 10_000 + b"0\r\n\r\n"], REQUEST)
     assert outcome.complete
+
+
+def on_a_stream(head: bytes, method: bytes = b"GET") -> BodyReader:
+    """Return the reader of the body of a message that came on a stream."""
+    parsed = Head.parse_response(head) if head.startswith(b"HTTP/") else Head.parse_request(head)
+    assert parsed is not None
+    return BodyReader.of_stream(parsed[0], method)
+
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+LONG = "there is more content than Content-Length announces"
+SHORT = "there is less content than Content-Length announces"
+
+
+@pytest.mark.parametrize("pieces", [[], [0], [3], [1, 1], [1 << 40]])
+def test_a_stream_without_a_length_says_itself_where_it_ends(pieces: list[int]) -> None:
+    body = on_a_stream(POST + b"\r\n")
+    for piece in pieces:
+        body.add(piece)
+    assert (body.kind, body.done, body.payload_total) == ("stream", False, sum(pieces))
+    body.end()
+    assert body.done
+    with pytest.raises(WireError, match=LONG):
+        body.add(1)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "refusal"), [([5], ""), ([2, 0, 3], ""), ([6], LONG), ([5, 1], LONG), ([], SHORT), ([4], SHORT), ([1, 3], SHORT)]
+)
+@pytest.mark.parametrize("head", [POST, b"HTTP/1.1 200 \r\n"])
+def test_a_stream_must_keep_the_length_that_it_announces(head: bytes, pieces: list[int], refusal: str) -> None:
+    body = on_a_stream(head + b"Content-Length: 5\r\n\r\n")
+    try:
+        for piece in pieces:
+            body.add(piece)
+        body.end()
+    except WireError as error:
+        assert str(error) == refusal
+        assert error.side == ("client" if head == POST else "upstream")
+        for again in (body.end, body.eof, lambda: body.add(1)):
+            with pytest.raises(WireError, match=refusal):
+                again()
+    else:
+        assert refusal == "" and body.done
+
+
+@pytest.mark.parametrize(("status", "method"), [(b"200", b"HEAD"), (b"204", b"GET"), (b"304", b"GET"), (b"103", b"GET"), (b"404", b"HEAD")])
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n"])
+def test_what_has_no_content_has_none_on_a_stream(status: bytes, method: bytes, length: bytes) -> None:
+    head = b"HTTP/1.1 %b \r\n%b\r\n" % (status, length)
+    body = on_a_stream(head, method)
+    body.add(0)
+    body.end()
+    assert body.done
+    with pytest.raises(WireError, match=LONG):
+        on_a_stream(head, method).add(1)
+
+
+def test_a_stream_that_is_cut() -> None:
+    body = on_a_stream(POST + b"\r\n")
+    body.add(3)
+    with pytest.raises(WireError, match="the connection ended before the message did"):
+        body.eof()
+
+
+def test_connect_announces_no_content_on_a_stream() -> None:
+    on_a_stream(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").add(5)
+    with pytest.raises(WireError, match="a CONNECT request has content"):
+        on_a_stream(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 5\r\n\r\n")

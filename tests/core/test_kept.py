@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soth_mitm._dataplane.exchange.body_buffer import BodyKeeper
+from soth_mitm._dataplane.http1.framing import BodyReader
 from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 from support.feed import ways
@@ -54,6 +55,19 @@ def send(body: BodyKeeper, most: int = 65536) -> bytes:
     return b"".join(pieces)
 
 
+def content(body: BodyKeeper, most: int = 65536) -> tuple[bytes, bytes]:
+    """Take all of the content, and the trailers."""
+    pieces, trailers = [], b""
+    while True:
+        piece, lines = body.content(most)
+        assert len(piece) <= most
+        pieces.append(piece)
+        trailers += lines
+        if not piece:
+            assert body.sent
+            return b"".join(pieces), trailers
+
+
 @pytest.mark.parametrize("limit", [ENDLESS, len(CONTENT), len(CONTENT) - 1, 9, 8, 6, 1, 0])
 def test_every_split(limit: int) -> None:
     """Whatever the reads and whatever the writes."""
@@ -63,10 +77,12 @@ def test_every_split(limit: int) -> None:
         assert body.done
         assert body.truncated == (limit < len(CONTENT))
         assert body.show() == CONTENT[:limit]
-        content, frame = body.held
-        assert (content, content + frame) == (min(limit, len(CONTENT)), len(BODY))
+        shown, frame = body.held
+        assert (shown, shown + frame) == (min(limit, len(CONTENT)), len(BODY))
         for most in (1, 2, 3, 7, len(BODY), 65536):
             assert send(body, most) == BODY
+            body.rewind()
+            assert content(body, most) == (CONTENT, b"A: 1\r\na:  2 \r\n")
             body.rewind()
 
 
@@ -78,6 +94,25 @@ def test_of_a_cut_body_what_came_is_sent() -> None:
         assert BODY.startswith(taken)
         assert not body.done
         assert CONTENT.startswith(body.show())
+        assert send(body) == taken
+
+
+@pytest.mark.parametrize("limit", range(len(CONTENT) + 2))
+def test_of_a_cut_body_the_content_that_came_is_sent(limit: int) -> None:
+    """In another framing, whatever the limit: what our reader finds in the bytes that were taken."""
+    parsed = Head.parse_request(CHUNKED)
+    assert parsed is not None
+    for end in range(len(BODY) + 1):
+        body = keeper(limit)
+        taken, _ = feed(body, [BODY[:end]])
+        reader, at, expected = BodyReader.of_request(parsed[0]), 0, (b"", b"")
+        while step := reader.feed(taken, at):
+            if step[0] == 0:
+                break
+            at, expected = at + step[0], (expected[0] + step[1], expected[1] + step[2])
+        for most in (1, 4, 65536):
+            assert content(body, most) == expected
+            body.rewind()
         assert send(body) == taken
 
 
@@ -96,6 +131,21 @@ def test_a_body_of_known_length_is_taken_up_to_the_limit() -> None:
         assert feed(body, pieces) == (CONTENT[:7], b"")
         assert not body.done
         assert body.show() == CONTENT[:7] == send(body)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7, len(CONTENT), ENDLESS])
+def test_content_of_a_stream(limit: int) -> None:
+    for pieces in ways(CONTENT):
+        parsed = Head.parse_request(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert parsed is not None
+        body = BodyKeeper(parsed[0], limit, stream=True)
+        for piece in pieces:
+            body.add(piece)
+        assert body.show() == CONTENT[:limit]
+        assert sum(body.held) == len(CONTENT)
+        for most in (1, 3, 65536):
+            assert content(body, most) == (CONTENT, b"")
+            body.rewind()
 
 
 def test_what_is_shown_stays_what_is_sent() -> None:
@@ -156,11 +206,11 @@ def test_single_bytes_in_chunks_are_kept_once(line: bytes) -> None:
 
 @pytest.mark.parametrize("size", [65535, 65536, 65537, 3 * 65536, 200_000])
 def test_chunks_longer_than_a_write(size: int) -> None:
-    content = random.Random(size).randbytes(size)
-    wire = b"%X;a\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (size, content, size, content)
+    half = random.Random(size).randbytes(size)
+    wire = b"%X;a\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (size, half, size, half)
     body = keeper()
     assert feed(body, [wire[at : at + 65536] for at in range(0, len(wire), 65536)])[0] == wire
-    assert body.show() == content * 2
+    assert body.show() == half * 2
     assert send(body) == wire
 
 
@@ -198,13 +248,15 @@ def test_what_is_sent_is_what_came(
     chunks: list[Chunk], extension: bytes, trailers: list[bytes], cuts: list[int], limit: int, most: int
 ) -> None:
     wire = b"".join(chunk.wire for chunk in chunks) + b"00" + extension + b"\r\n" + b"".join(trailers) + b"\r\n"
-    content = b"".join(chunk.content for chunk in chunks)
+    whole = b"".join(chunk.content for chunk in chunks)
     edges = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
     for kept in (limit, ENDLESS):
         body = keeper(kept)
         assert feed(body, [wire[start:end] for start, end in zip(edges, edges[1:], strict=False)]) == (wire, b"".join(trailers))
-        assert (body.done, body.show(), body.truncated) == (True, content[:kept], kept < len(content))
+        assert (body.done, body.show(), body.truncated) == (True, whole[:kept], kept < len(whole))
         assert sum(body.held) == len(wire)
         assert send(body, most) == wire
         body.rewind()
         assert send(body) == wire
+        body.rewind()
+        assert content(body, most) == (whole, b"".join(trailers))

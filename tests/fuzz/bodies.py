@@ -110,6 +110,10 @@ def check_collected(body: BodyKeeper, pieces: list[bytes], limit: int, most: int
         assert sent == taken or outcome.refused, "not all that was taken is sent"
         assert body.sent
         body.rewind()
+        apart = b"".join(iter(lambda: body.content(most)[0], b""))
+        assert apart == outcome.content[: len(apart)] and body.sent, "other content is sent in another framing"
+        assert not outcome.complete or outcome.framing != "chunked" or apart == outcome.content, "content is left out"
+        body.rewind()
     if outcome.complete and (outcome.framing == "chunked" or len(outcome.content) <= limit):
         assert body.done and sent == came[: len(came) - len(outcome.left)]
 

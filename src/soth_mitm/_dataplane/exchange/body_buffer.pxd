@@ -34,6 +34,8 @@ cdef class Collected:
     # Take what can be taken of the next bytes of the body; how many. Of a body whose length is known no more than the limit.
     # `trailers` is set as by body_next(), borrowed from `data`
     cdef Py_ssize_t take(self, Body* body, const char* data, Py_ssize_t size, View* trailers) except -1
+    # Keep content of a stream: what is beyond the limit lies in `frame`, where nothing else is
+    cdef int add_content(self, const char* data, Py_ssize_t length) except -1
     cdef int add_frame(self, const char* data, Py_ssize_t length) except -1
     cdef Py_ssize_t frame_size(self) noexcept
     cdef Py_ssize_t size(self) noexcept
@@ -42,6 +44,11 @@ cdef class Collected:
     # holds `size` bytes and may be NULL when there is no frame. len 0: none are left
     cdef int next_piece(self, char* block, Py_ssize_t size, View* piece) except -1
     cdef int find_run(self) except -1
+    # The next bytes of the content alone, at most `size`, to be sent on in another framing; borrowed
+    # until the body is let go. len 0: none are left. `trailers` is set by the call that comes to the
+    # trailer section, which may be the last one. Between two rewinds use this or next_piece().
+    cdef int next_content(self, Py_ssize_t size, View* piece, View* trailers) except -1
+    cdef int pass_content(self) except -1
     cdef bint is_sent(self) noexcept
     cdef void rewind(self) noexcept        # it is to be sent once more
 

@@ -13,7 +13,9 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from soth_mitm._dataplane.http1.framing cimport (
-    BODY_DONE, BODY_FAILED, BODY_LENGTH, Body, body_error_text, body_frame, body_next, body_of_request,
+    BODY_CHUNK_END, BODY_CHUNK_SIZE, BODY_CHUNKED, BODY_DATA, BODY_DONE, BODY_FAILED, BODY_LENGTH, BODY_STREAM,
+    Body, body_error_text, body_frame, body_next, body_of_request,
+    body_of_stream, body_reenter,
 )
 from soth_mitm._dataplane.wire.fields cimport USUAL_FIELDS
 from soth_mitm._dataplane.wire.head cimport Head
@@ -124,6 +126,10 @@ cdef class Collected:
             self.add_frame(data + framed, total - framed)
         return total
 
+    cdef int add_content(self, const char* data, Py_ssize_t length) except -1:
+        cdef Py_ssize_t added = self.content.add(data, length)
+        return self.add_frame(data + added, length - added)
+
     cdef int add_frame(self, const char* data, Py_ssize_t length) except -1:
         if length == 0:
             return 0
@@ -177,6 +183,54 @@ cdef class Collected:
             raise AssertionError("the frame of a collected body does not say where its content stood")
         return 0
 
+    cdef int next_content(self, Py_ssize_t size, View* piece, View* trailers) except -1:
+        cdef const char* source
+        cdef Py_ssize_t left = self.content.size - self.content_sent
+        cdef int64_t run
+        piece[0] = trailers[0] = view_of(NULL, 0)
+        if left:
+            piece[0] = view_of(PyBytes_AS_STRING(self.content.content) + self.content_sent, min(left, size))
+            self.content_sent += piece.len
+            return self.pass_content() if piece.len == left else 0
+        while self.frame_sent < self.frame_size():
+            source = PyBytes_AS_STRING(self.frame.content) + self.frame_sent
+            left = self.frame_size() - self.frame_sent
+            if self.told.kind == BODY_STREAM:
+                piece[0] = view_of(source, min(left, size))
+                self.frame_sent += piece.len
+                return 0
+            if self.told.state == BODY_CHUNK_SIZE or self.told.state == BODY_CHUNK_END:
+                left = body_frame(&self.told, source, left, &run)
+                if run:
+                    body_reenter(&self.told, run)
+            elif self.told.state == BODY_DATA:
+                left = body_next(&self.told, source, min(left, min(size, self.told.remaining)), piece, NULL)
+            else:
+                left = body_next(&self.told, source, left, piece, trailers)
+            if left <= 0:
+                raise AssertionError("the frame of a collected body cannot be read again")
+            self.frame_sent += left
+            if piece.len:
+                return 0
+        return 0
+
+    cdef int pass_content(self) except -1:
+        """Read the frame again up to where the content that lies apart from it ends."""
+        cdef Py_ssize_t left = self.content.size
+        cdef int64_t run = 0
+        if self.told.kind != BODY_CHUNKED:
+            return 0
+        while left:
+            self.frame_sent += body_frame(&self.told, PyBytes_AS_STRING(self.frame.content) + self.frame_sent,
+                                          self.frame_size() - self.frame_sent, &run)
+            if run == 0:
+                raise AssertionError("the frame of a collected body does not say where its content stood")
+            if run > left:
+                body_reenter(&self.told, run - left)
+                run = left
+            left -= run
+        return 0
+
     cdef bint is_sent(self) noexcept:
         return self.content_sent == self.content.size and self.frame_sent == self.frame_size()
 
@@ -203,8 +257,9 @@ cdef class BodyKeeper:
     cdef Body body
     cdef Collected collected
 
-    def __cinit__(self, Head head not None, Py_ssize_t limit, Py_ssize_t trailer_limit=65536):
-        if body_of_request(&self.body, head, trailer_limit, USUAL_FIELDS) < 0:
+    def __cinit__(self, Head head not None, Py_ssize_t limit, Py_ssize_t trailer_limit=65536, bint stream=False):
+        if (body_of_stream(&self.body, head, head.method) if stream
+                else body_of_request(&self.body, head, trailer_limit, USUAL_FIELDS)) < 0:
             raise WireError(body_error_text(self.body.error), side="client", status=400)
         self.collected = new_collected(&self.body, limit)
 
@@ -218,6 +273,10 @@ cdef class BodyKeeper:
         if self.body.state == BODY_FAILED:
             raise WireError(body_error_text(self.body.error), side="client", status=400)
         return consumed, view_bytes(trailers)
+
+    def add(self, bytes data not None):
+        """Keep content that came on a stream."""
+        self.collected.add_content(PyBytes_AS_STRING(data), len(data))
 
     @property
     def done(self):
@@ -244,6 +303,12 @@ cdef class BodyKeeper:
         cdef bytearray block = bytearray(most)
         self.collected.next_piece(PyByteArray_AS_STRING(block), most, &piece)
         return view_bytes(piece)
+
+    def content(self, Py_ssize_t most=65536):
+        """Return what comes next of the content alone, at most `most` bytes, and the trailer lines when they come."""
+        cdef View piece, trailers
+        self.collected.next_content(most, &piece, &trailers)
+        return view_bytes(piece), view_bytes(trailers)
 
     @property
     def sent(self):

@@ -15,10 +15,11 @@ cdef enum BodyKind:
     BODY_LENGTH
     BODY_CHUNKED
     BODY_UNTIL_CLOSE
+    BODY_STREAM            # of HTTP/2: the stream says what is content, and where it ends
 
 
 cdef enum BodyState:
-    BODY_DATA = 0          # LENGTH, UNTIL_CLOSE, or inside a chunk
+    BODY_DATA = 0          # LENGTH, UNTIL_CLOSE, STREAM, or inside a chunk
     BODY_CHUNK_SIZE
     BODY_CHUNK_END         # the CRLF after a chunk's data
     BODY_TRAILERS
@@ -36,7 +37,9 @@ cdef struct Body:
     uint8_t kind           # BodyKind
     uint8_t state          # BodyState
     uint16_t error         # set in BODY_FAILED; body_error_text() words it
-    int64_t remaining      # of the length, or of the current chunk; in BODY_TRAILERS how far the section was scanned
+    # Of the length, or of the current chunk; of a stream -1 when no length was announced; in BODY_TRAILERS how
+    # far the section was scanned
+    int64_t remaining
     int64_t payload_total  # content bytes reported so far, framing excluded
     int64_t excess         # chunk-size lines beyond their allowance
     Py_ssize_t trailer_limit   # bytes of the trailer section, its final CRLF included
@@ -65,6 +68,18 @@ cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View*
 # Of a body that was consumed before and whose content was taken out of it: how many bytes of what is left stand before the next run of
 # content, whose length `run` is. For as long as content is left, that is, and from a Body as it was at the beginning.
 cdef Py_ssize_t body_frame(Body* body, const char* data, Py_ssize_t length, int64_t* run) noexcept nogil
+
+# The body stands inside a chunk, of whose data `remaining` bytes come next: when the run that
+# body_frame() has just told of lies partly elsewhere.
+cdef void body_reenter(Body* body, int64_t remaining) noexcept nogil
+
+# The body of a head that came on a stream (RFC 9113 section 8.1.1); `request_method` is that of the
+# request that a response answers. 0, or -1 with body.error set: a CONNECT request has no content.
+cdef int body_of_stream(Body* body, Head head, int request_method) noexcept
+# So many bytes of content came, or the stream said that no more will. 0, or -1 with body.error set:
+# the sum is not what Content-Length announced.
+cdef int body_add(Body* body, Py_ssize_t length) noexcept nogil
+cdef int body_end(Body* body) noexcept nogil
 
 # The connection ended. 0: that completes the body (UNTIL_CLOSE), or it was done; -1: the body is cut.
 cdef int body_eof(Body* body) noexcept nogil

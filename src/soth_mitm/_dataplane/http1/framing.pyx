@@ -40,6 +40,8 @@ cdef enum BodyError:
     ERROR_TRAILER_NAME
     ERROR_CONNECT_BODY
     ERROR_CUT
+    ERROR_CONTENT_LONG
+    ERROR_CONTENT_SHORT
 
 
 cdef str body_error_text(int error):
@@ -54,6 +56,8 @@ cdef str body_error_text(int error):
         ERROR_TRAILER_NAME: "a field stands in the trailer section that may only stand in the head",
         ERROR_CONNECT_BODY: "a CONNECT request has content",
         ERROR_CUT: "the connection ended before the message did",
+        ERROR_CONTENT_LONG: "there is more content than Content-Length announces",
+        ERROR_CONTENT_SHORT: "there is less content than Content-Length announces",
     }.get(error, "the body is malformed")
 
 
@@ -94,11 +98,16 @@ cdef int body_of_request(Body* body, Head head, Py_ssize_t trailer_limit, int mo
     return 0
 
 
+cdef inline bint _is_bodiless(Head head, int request_method) noexcept:
+    """Tell whether the response has no content, whatever its head announces."""
+    return request_method == METHOD_HEAD or head.status < 200 or head.status == 204 or head.status == 304
+
+
 cdef void body_of_response(Body* body, Head head, int request_method, Py_ssize_t trailer_limit, int most_fields) noexcept:
     body.trailer_limit = trailer_limit
     body.most_fields = most_fields
     body.loose = True
-    if request_method == METHOD_HEAD or head.status < 200 or head.status == 204 or head.status == 304:
+    if _is_bodiless(head, request_method):
         _begin(body, BODY_NONE, 0)
     elif head.chunked:
         _begin(body, BODY_CHUNKED, 0)
@@ -106,6 +115,40 @@ cdef void body_of_response(Body* body, Head head, int request_method, Py_ssize_t
         _begin(body, BODY_LENGTH, head.content_length)
     else:
         _begin(body, BODY_UNTIL_CLOSE, 0)
+
+
+cdef int body_of_stream(Body* body, Head head, int request_method) noexcept:
+    body.trailer_limit = 0
+    body.most_fields = 0
+    body.loose = False
+    _begin(body, BODY_STREAM, head.content_length)
+    if head.is_request:
+        return _fail(body, ERROR_CONNECT_BODY) if head.method == METHOD_CONNECT and head.content_length > 0 else 0
+    if _is_bodiless(head, request_method):
+        body.remaining = 0
+    return 0
+
+
+cdef int body_add(Body* body, Py_ssize_t length) noexcept nogil:
+    if body.state == BODY_FAILED:
+        return -1
+    if body.remaining >= 0:
+        if length > body.remaining:
+            return _fail(body, ERROR_CONTENT_LONG)
+        body.remaining -= length
+    body.payload_total += length
+    return 0
+
+
+cdef int body_end(Body* body) noexcept nogil:
+    if body.state == BODY_FAILED:
+        return -1
+    if body.remaining > 0:
+        return _fail(body, ERROR_CONTENT_SHORT)
+    # and so more content is too much
+    body.remaining = 0
+    body.state = BODY_DONE
+    return 0
 
 
 # ---- the chunked machine: each step answers bytes consumed, 0 for more, or -(its error) -----------------------------------------------
@@ -236,6 +279,11 @@ cdef Py_ssize_t body_frame(Body* body, const char* data, Py_ssize_t length, int6
     return at
 
 
+cdef void body_reenter(Body* body, int64_t remaining) noexcept nogil:
+    body.state = BODY_DATA
+    body.remaining = remaining
+
+
 cdef int body_eof(Body* body) noexcept nogil:
     if body.kind == BODY_UNTIL_CLOSE and body.state == BODY_DATA:
         body.state = BODY_DONE
@@ -273,13 +321,22 @@ cdef class BodyReader:
         body_of_response(&reader.body, head, method_name(method, <uint32_t>len(method)), trailer_limit, most_fields)
         return reader
 
+    @staticmethod
+    def of_stream(Head head not None, bytes method=b"GET"):
+        """Read the body of a message that came on a stream; `method` is that of the request that a response answers."""
+        cdef BodyReader reader = BodyReader()
+        reader.side = "client" if head.is_request else "upstream"
+        if body_of_stream(&reader.body, head, method_name(method, <uint32_t>len(method))) < 0:
+            raise reader._error()
+        return reader
+
     cdef object _error(self):
         return WireError(body_error_text(self.body.error), side=self.side, status=400 if self.side == "client" else 502)
 
     @property
     def kind(self):
-        """`"none"`, `"length"`, `"chunked"` or `"until_close"`."""
-        return ("none", "length", "chunked", "until_close")[self.body.kind]
+        """`"none"`, `"length"`, `"chunked"`, `"until_close"` or `"stream"`."""
+        return ("none", "length", "chunked", "until_close", "stream")[self.body.kind]
 
     @property
     def done(self):
@@ -310,6 +367,16 @@ cdef class BodyReader:
         if consumed < 0:
             raise self._error()
         return consumed, view_bytes(payload), view_bytes(trailers)
+
+    def add(self, Py_ssize_t length):
+        """Count so much content of a stream. Raises WireError when it is more than was announced."""
+        if body_add(&self.body, length) < 0:
+            raise self._error()
+
+    def end(self):
+        """Tell that the stream has no more content. Raises WireError when it is less than was announced."""
+        if body_end(&self.body) < 0:
+            raise self._error()
 
     def eof(self):
         """Tell that the connection ended. Raises WireError when the body was not complete."""
