@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from soth_mitm._dataplane.memory.budget import Budget
 from soth_mitm._dataplane.memory.buffer import Arena
-from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm.proxy.protocols import ClientEndpoint
 from support.certs import TestCA
 
@@ -115,7 +115,7 @@ def connected(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> tuple[Wire, Cl
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     engine = context.wrap_bio(incoming, outgoing, server_side=True)
     wire = Wire(engine, incoming)
-    intake = Intake(loop)
+    intake = AwaitableEndpoint(loop)
     endpoint = ClientEndpoint(Arena(1 << 20, Budget(1 << 30, wire.call_soon)), intake)
     endpoint.connection_made(wire)
     intake.attach(endpoint)
@@ -149,13 +149,13 @@ def test_records_that_bring_little(kind: Callable[[Records], Iterator[bytes]], t
     endpoint.eof_received()
     turns = 0
     while wire.callbacks:
-        assert not wire.reading and not endpoint.told_end
+        assert not wire.reading and not endpoint.eof_delivered
         assert endpoint.bytes_in <= (turns + 1) * MOST_OF_A_TURN // 24
         wire.turn()
         turns += 1
     assert turns >= A_READ // MOST_OF_A_TURN
     assert endpoint.bytes_in == count + len("and then this")
-    assert endpoint.told_end
+    assert endpoint.eof_delivered
     for each in (endpoint, other):
         each.connection_lost(None)
     loop.close()

@@ -16,7 +16,7 @@ SETTING = """
     from soth_mitm._dataplane.memory import ledger
     from soth_mitm._dataplane.memory.budget import Budget
     from soth_mitm._dataplane.memory.buffer import Arena
-    from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+    from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
     from soth_mitm.proxy.protocols import ClientEndpoint
 
     class Transport:
@@ -34,7 +34,7 @@ SETTING = """
         def create_future(self): return object()
 
     def connect(loop, arena):
-        intake = Intake(loop)
+        intake = AwaitableEndpoint(loop)
         endpoint = ClientEndpoint(arena, intake)
         endpoint.connection_made(Transport(loop, endpoint))
         intake.attach(endpoint)

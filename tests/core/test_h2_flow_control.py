@@ -155,7 +155,7 @@ def test_nothing_is_lost(size: int, steps: list[tuple[int, int, float, bool]]) -
     window = WindowPair(size)
     kept = unannounced = 0
     now = 0.0
-    for received, taken, pause, may_grow in steps:
+    for received, taken, pause, try_reserve in steps:
         received = min(received, window.left)
         window.receive(received)
         kept += received
@@ -164,7 +164,7 @@ def test_nothing_is_lost(size: int, steps: list[tuple[int, int, float, bool]]) -
         unannounced += taken
         now += pause
         before = window.size
-        announced = window.take(taken, now, 0.2, 1_000_000 if may_grow else 0)
+        announced = window.take(taken, now, 0.2, 1_000_000 if try_reserve else 0)
         assert announced == 0 or announced == unannounced + window.size - before
         if announced:
             unannounced = 0

@@ -8,10 +8,10 @@ import ssl
 
 import pytest
 
-from soth_mitm._dataplane.http.settings import Counters
+from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm._dataplane.transport.awaitable_endpoint import Intake, Lease
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint, ConnectProbe
 from soth_mitm._dataplane.upstream.pool import OriginPool, Upstream
 from soth_mitm.errors import WireError
 
@@ -49,9 +49,9 @@ async def test_a_connection_that_was_lost_before_the_pool_had_it(error: Exceptio
     pool = OriginPool("an origin", dialled.append, Counters(), idle, idle, max_open=1, max_idle=1)
     pool.on_refusal = refuse
     future: asyncio.Future[object] = loop.create_future()
-    lease = Lease(pool, future, idle)
+    lease = ConnectProbe(pool, future, idle)
     assert dialled == [pool] and (pool.open, pool.dialling) == (1, 1)
-    intake = Intake(loop)
+    intake = AwaitableEndpoint(loop)
     upstream = Upstream(Arena(4096), intake)
     with socket.socket() as unconnected:
         upstream.connection_made(Wire(unconnected))

@@ -137,7 +137,7 @@ class TestPlain:
 
 class TestTls:
     @pytest.mark.parametrize(
-        "act", [BareConnection.end, BareConnection.reset, BareConnection.say_goodbye, stray_byte, BareConnection.send_half_a_record]
+        "act", [BareConnection.end, BareConnection.reset, BareConnection.send_close_notify, stray_byte, BareConnection.send_half_a_record]
     )
     def test_is_not_used(self, proxy: ProxyFactory, tls_server: BareServer, act: Act) -> None:
         running = proxy(Meanwhile(tls_server, act), **ANY_AGE)

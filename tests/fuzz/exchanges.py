@@ -31,12 +31,12 @@ from fuzz.scene import MOST_OPERATIONS, NO_TIME, Client, Peer, Scene, Upstream, 
 from fuzz.scripted_handler import ScriptedHandler
 from soth_mitm._dataplane.exchange.exchange import Exchange
 from soth_mitm._dataplane.exchange.flow import Route
+from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import HookCounts
-from soth_mitm._dataplane.http.settings import Counters
 from soth_mitm._dataplane.memory import ledger
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm._dataplane.upstream.pool import OriginPool
 from soth_mitm.connection import ConnectionMeta, TcpV4
 from soth_mitm.errors import WireError
@@ -92,9 +92,9 @@ class ExchangeClient(Client):
     """A client connection with the exchange that serves it."""
 
     def __init__(self, scene: ExchangeScene) -> None:
-        intake = Intake(scene.loop)
+        intake = AwaitableEndpoint(scene.loop)
         super().__init__(scene.loop, ClientEndpoint(scene.arena, intake))
-        limit = scene.plane.head_limit
+        limit = scene.settings.head_limit
         self.requests = request_stream(limit)
         self.responses = response_stream(self.requests)
         self.endpoint.connection_made(self.transport)
@@ -102,7 +102,7 @@ class ExchangeClient(Client):
         self._handler = scene.handler
         self._id = UUID(int=len(scene.clients) + 1)
         meta = ConnectionMeta(self._id, FAMILY)
-        self._exchange = Exchange(scene.plane, self.endpoint, self._ended, **scene.routing(meta))
+        self._exchange = Exchange(scene.settings, self.endpoint, self._ended, **scene.routing(meta))
         self._exchange.start()
 
     def hear(self, data: bytes) -> None:
@@ -139,13 +139,13 @@ class ExchangeScene(Scene):
         self.all_pools: list[OriginPool] = []
         reports = HandlerReports(lambda error: None)
         self.snapshot = Snapshot(config, Policy(config), self.handler, loop, self.arena, self.counters, HookCounts(), reports)
-        self.plane: Any = self.snapshot.plane
+        self.settings: Any = self.snapshot.settings
         self._separate_deadlines()
         self.pools = Upstreams(self.snapshot, cast(Dialler, SimpleNamespace(dial=self._dial, keep_session=lambda *_: None)))
 
     def _separate_deadlines(self) -> None:
         """Give each stage a queue of its own, so that each can be late alone."""
-        for owner in (self.plane, self.snapshot):
+        for owner in (self.settings, self.snapshot):
             if type(owner) not in NAMES_OF_DEADLINES:
                 NAMES_OF_DEADLINES[type(owner)] = [name for name in dir(owner) if isinstance(getattr(owner, name), DeadlineQueue)]
             for name in NAMES_OF_DEADLINES[type(owner)]:
@@ -176,7 +176,7 @@ class ExchangeScene(Scene):
 
     def attach(self, kind: type[Peer]) -> Peer:
         """Connect an upstream."""
-        intake = Intake(self.loop)
+        intake = AwaitableEndpoint(self.loop)
         peer = kind(self.loop, UpstreamEndpoint(self.arena, intake))
         peer.endpoint.connection_made(peer.transport)
         intake.attach(peer.endpoint)
@@ -189,7 +189,7 @@ class ExchangeScene(Scene):
         return ExchangeClient(self)
 
     def drain(self) -> None:
-        self.plane.draining = True
+        self.settings.draining = True
         self.retire()
         for client in self.clients:
             client.drain()
@@ -284,17 +284,17 @@ def most_kept(scene: ExchangeScene, client: Client) -> int:
 
 def check_permits(scene: ExchangeScene) -> None:
     """Nothing of a request reaches an upstream before it was allowed to."""
-    plane = scene.plane
+    settings = scene.settings
     lent = 2 * len(scene.peers) * (2 * scene.arena.max_buffer + 65536)
     assert scene.arena.budget.held <= lent, f"{scene.arena.budget.held} bytes lent to {len(scene.peers)} connections"
-    if not plane.enforce or plane.hooks.on_request is None or not scene.observed:
+    if not settings.enforce or settings.hooks.on_request is None or not scene.observed:
         return
     sent = sum(len(peer.requests.messages) for peer in scene.upstreams)
     if sent == scene.checked:
         # what was allowed stays so
         return
     scene.checked = sent
-    allowed = scene.handler.permitted(plane.hooks.recover and not plane.hooks.block_on_failure)
+    allowed = scene.handler.permitted(settings.hooks.recover and not settings.hooks.block_on_failure)
     forwarded = Counter(name_of(message) for peer in scene.upstreams for message in peer.requests.messages)
     beyond = forwarded - allowed
     assert sum(beyond.values()) <= scene.counters.retries, f"forwarded without being allowed: {beyond}"
@@ -310,14 +310,14 @@ def check_end(scene: ExchangeScene) -> None:
     assert scene.arena.budget.held == 0
     left = {name: count for name, count in ledger.counts().items() if count}
     assert not left, left
-    stripped = b"alt-svc" if scene.plane.strip_alt_svc and scene.observed else b""
+    stripped = b"alt-svc" if scene.settings.strip_alt_svc and scene.observed else b""
     check_requests(scene, scene.counters.retries)
     all_exchanged = exchanged(scene)
     for client in scene.clients:
         check_answers(client, all_exchanged, stripped)
     check_owners(scene)
-    check_shown(scene, all_exchanged, scene.plane.body_limit)
-    check_frames(scene, all_exchanged, scene.plane.body_limit)
+    check_shown(scene, all_exchanged, scene.settings.body_limit)
+    check_frames(scene, all_exchanged, scene.settings.body_limit)
     check_order(scene)
 
 

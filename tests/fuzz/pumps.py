@@ -19,7 +19,7 @@ from fuzz.operations import Operation, from_text, parse
 from fuzz.tls_peer import TlsPeer
 from soth_mitm._dataplane.exchange.relay import Tunnel
 from soth_mitm._dataplane.memory import ledger
-from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm.proxy.protocols import ClientEndpoint, UpstreamEndpoint
 from support.certs import TestCA
 from support.samples import read_samples
@@ -51,12 +51,12 @@ class PumpScene:
         client_context, server_context = contexts(bool(settings & OLD_VERSION))
         we_are_client = bool(settings & WE_ARE_CLIENT)
         self.peer = TlsPeer(server_context if we_are_client else client_context, we_are_client, NAME)
-        self.intake = Intake(self.scene.loop)
+        self.intake = AwaitableEndpoint(self.scene.loop)
         self.endpoint = ClientEndpoint(self.scene.arena, self.intake)
         self.transport = FakeTransport(self.scene.loop, self.endpoint, self.peer.incoming.write, lambda _: None)
         self.plain_sent = b""
         self.plain_received = b""
-        other_intake = Intake(self.scene.loop)
+        other_intake = AwaitableEndpoint(self.scene.loop)
         self.other = UpstreamEndpoint(self.scene.arena, other_intake)
         self.other_transport = FakeTransport(self.scene.loop, self.other, self._on_plain, lambda _: None)
         self.wire = b""
@@ -100,7 +100,7 @@ class PumpScene:
         if self.tunnel is not None or self.endpoint.closing:
             return False
         if self.intake.is_secured:
-            self.tunnel = Tunnel(self.scene.plane, self.endpoint, self.other, self._on_end)
+            self.tunnel = Tunnel(self.scene.settings, self.endpoint, self.other, self._on_end)
             self.tunnel.start()
             return True
         if self.intake.tls_error is not None or self.intake.over:

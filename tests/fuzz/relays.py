@@ -126,7 +126,7 @@ def relay(
     sent = [(peer.heard, peer.transport.aborted) for peer in scene.upstreams if isinstance(peer, RecordingUpstream)]
     # of a request that turns out to be malformed behind what is decided on, more or less may have been shown and sent before it is cut
     upstreams = [cut_short(peer) if aborted else heard for peer, (heard, aborted) in zip(scene.upstreams, sent, strict=True)]
-    all_said = request_stream(scene.plane.head_limit)
+    all_said = request_stream(scene.settings.head_limit)
     all_said.feed(text)
     return scene, (client.heard, [heard for heard in upstreams if heard], all_said.fault or told(scene))
 

@@ -108,7 +108,7 @@ class BareConnection:
             self._step()
         wait_arrival(self._peer)
 
-    def say_goodbye(self) -> None:
+    def send_close_notify(self) -> None:
         """Send close_notify and leave TCP open."""
         assert self._engine is not None
         with self._lock:

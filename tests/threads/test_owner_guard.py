@@ -7,17 +7,17 @@ from collections.abc import Callable
 import pytest
 
 from soth_mitm._dataplane.memory.buffer import Arena
-from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm._dataplane.transport.endpoint import Endpoint
 
-CALLS: dict[str, Callable[[Arena, Endpoint, Intake], object]] = {
+CALLS: dict[str, Callable[[Arena, Endpoint, AwaitableEndpoint], object]] = {
     "Endpoint.close": lambda arena, endpoint, intake: endpoint.close(),
     "Endpoint.abort": lambda arena, endpoint, intake: endpoint.abort(),
     "Endpoint.write": lambda arena, endpoint, intake: endpoint.write(b"x"),
     "Endpoint.start_tls": lambda arena, endpoint, intake: endpoint.start_tls(None, True),  # type: ignore[arg-type]
-    "Intake.attach": lambda arena, endpoint, intake: intake.attach(endpoint),
-    "Intake.peek": lambda arena, endpoint, intake: intake.peek(),
-    "Intake.consume": lambda arena, endpoint, intake: intake.consume(0),
+    "AwaitableEndpoint.attach": lambda arena, endpoint, intake: intake.attach(endpoint),
+    "AwaitableEndpoint.peek": lambda arena, endpoint, intake: intake.peek(),
+    "AwaitableEndpoint.consume": lambda arena, endpoint, intake: intake.consume(0),
     "Arena.allow_buffer": lambda arena, endpoint, intake: arena.allow_buffer(1 << 20),
 }
 
@@ -26,7 +26,7 @@ CALLS: dict[str, Callable[[Arena, Endpoint, Intake], object]] = {
 def test_other_threads_are_refused(name: str) -> None:
     loop = asyncio.new_event_loop()
     arena = Arena()
-    intake = Intake(loop)
+    intake = AwaitableEndpoint(loop)
     endpoint = Endpoint(arena, intake)
     intake.attach(endpoint)
     caught: list[BaseException] = []
@@ -48,7 +48,7 @@ def test_other_threads_are_refused(name: str) -> None:
 def test_the_owner_is_not_refused() -> None:
     loop = asyncio.new_event_loop()
     arena = Arena()
-    intake = Intake(loop)
+    intake = AwaitableEndpoint(loop)
     endpoint = Endpoint(arena, intake)
     intake.attach(endpoint)
     loop.close()

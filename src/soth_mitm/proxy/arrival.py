@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
-from soth_mitm._dataplane.transport.awaitable_endpoint import Reception
+from soth_mitm._dataplane.transport.awaitable_endpoint import InlineTask
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ class ConnectionOver(Exception):
     """The client is gone; there is nothing left to do for it."""
 
 
-class Arrival(Reception):
+class Arrival(InlineTask):
     """What arrives from one client, and all that its coroutine waits for."""
 
     _task: asyncio.Task[Any] | None = None

@@ -17,7 +17,7 @@ from soth_mitm._dataplane.exchange.flow import Route
 from soth_mitm._dataplane.exchange.relay import Tunnel
 from soth_mitm._dataplane.http1.encoder import own_explanation
 from soth_mitm._dataplane.http1.framing import BodyReader
-from soth_mitm._dataplane.transport.lingering_close import say_goodbye
+from soth_mitm._dataplane.transport.lingering_close import linger_and_close
 from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_authority, parse_target
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
@@ -75,7 +75,7 @@ class ClientConnection:
         self._snapshot = generation.snapshot
         self._config = self._snapshot.config
         self._calls = self._snapshot.calls
-        self._plane = self._snapshot.plane
+        self._settings = self._snapshot.settings
         self._endpoint = endpoint
         self._arrival = Arrival(self._snapshot.loop)
         self._arrival.attach(endpoint)
@@ -127,7 +127,7 @@ class ClientConnection:
         except GoodbyeSaid:
             pass
         except WireError as error:
-            self._plane.counters.requests_refused += error.status in (400, 408, 431)
+            self._settings.counters.requests_refused += error.status in (400, 408, 431)
             self._answer(error.status, str(error))
             detached(error)
         await self._leave()
@@ -204,7 +204,7 @@ class ClientConnection:
         if spoken is not None:
             raise WireError(f"this is an HTTP proxy and was spoken to in {spoken}; use an http:// proxy URL", side="client", status=400)
         self.meta = replace(self.meta, process_info=self._process)
-        self._converse(Exchange(self._plane, self._endpoint, self._ended, router=self._route))
+        self._converse(Exchange(self._settings, self._endpoint, self._ended, router=self._route))
 
     def _route(self, scheme: str | None, authority: bytes) -> Route:
         """Where a request goes that names `authority`; asked by the exchange when that changes."""
@@ -331,7 +331,7 @@ class ClientConnection:
             raise ConnectionOver
         scheme = "http" if hello is None else "https"
         route = self._refusal(scheme, format_authority(host, port, scheme), block.status, block.reason)
-        self._converse(Exchange(self._plane, self._endpoint, self._ended, router=lambda *_: route))
+        self._converse(Exchange(self._settings, self._endpoint, self._ended, router=lambda *_: route))
 
     async def _tunnel(self, host: str, port: int, greeting: bytes, why: str, *, is_examined: bool = False) -> None:
         """Tunnel to the target; unless they are examined already, the client's first bytes are when they come."""
@@ -369,7 +369,7 @@ class ClientConnection:
             raise ConnectionOver from detached(error)
         if greeting:
             self._endpoint.write(greeting)
-        return Tunnel(self._plane, self._endpoint, upstream, self._tunnel_ended)
+        return Tunnel(self._settings, self._endpoint, upstream, self._tunnel_ended)
 
     def _tunnel_ended(self) -> None:
         self._show_tunnel_end()
@@ -394,7 +394,7 @@ class ClientConnection:
             # the handler has a deadline of its own
             refusal = None if hello is None or hello.sni is None else await self._refusal_to_tunnel(hello.sni, host, port)
             if refusal is not None and self._taken_over is tunnel:
-                self._plane.counters.names_refused += 1
+                self._settings.counters.names_refused += 1
                 raise MalformedHello(refusal, ALERT_UNRECOGNIZED_NAME)
         except MalformedHello as error:
             self._dismiss(tunnel)
@@ -565,7 +565,7 @@ class ClientConnection:
             upstreams = self._generation.upstreams
             if upstreams.is_known(origin):
                 facts = upstreams.known_facts(origin)
-            elif not (self._plane.enforce and self._calls.hooks.on_request):
+            elif not (self._settings.enforce and self._calls.hooks.on_request):
                 try:
                     facts = await self._reach(origin)
                 except WireError as error:
@@ -574,7 +574,7 @@ class ClientConnection:
             # else nothing is resolved or dialled before a request is allowed
         self.meta = replace(self.meta, tls_info=await tls.secure(_leaf_name(name, hello.sni or self._spelling), hello, facts))
         if refused is not None:
-            self._plane.counters.names_refused += 1
+            self._settings.counters.names_refused += 1
             route = self._refusal("https", authority, refused.status, refused.reason)
         elif failure is not None:
             # the handler hears of the request all the same
@@ -625,7 +625,7 @@ class ClientConnection:
         """Serve the requests inside an intercepted connection, which all go the way of `route`."""
         ask = self._route_inside if self._calls.is_asked_to_connect and self._snapshot.policy.checks_names else None
         router = InsideRouter(self._snapshot.policy, route, host, port, name, ask)
-        self._converse(Exchange(self._plane, self._endpoint, self._ended, router=router))
+        self._converse(Exchange(self._settings, self._endpoint, self._ended, router=router))
 
     def _route_inside(self, allowed: Route, host: str, port: int) -> Route:
         """Return the way of a request that names another destination than its connection: `allowed`, unless `on_connect` refuses it."""
@@ -671,7 +671,7 @@ class ClientConnection:
         if self._endpoint.gone:
             return
         self._endpoint.write(own_explanation(status, text))
-        say_goodbye(self._endpoint, self._plane)
+        linger_and_close(self._endpoint, self._settings)
 
     async def _leave(self) -> None:
         """Wait until the connection is gone, for a bounded time."""

@@ -3,7 +3,7 @@
 import ssl
 from typing import NoReturn
 
-from soth_mitm._dataplane.transport.lingering_close import say_goodbye
+from soth_mitm._dataplane.transport.lingering_close import linger_and_close
 from soth_mitm.connection import ConnectionMeta, TlsInfo
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind
@@ -85,7 +85,7 @@ class ClientTls:
         """Send a fatal alert in place of a handshake; raises `GoodbyeSaid`."""
         # in a record of the version that every client understands
         self._endpoint.write(bytes((0x15, 3, 1, 0, 2, 2, alert)))
-        say_goodbye(self._endpoint, self._generation.snapshot.plane)
+        linger_and_close(self._endpoint, self._generation.snapshot.settings)
         await self.failed(error, shown=False)
         raise GoodbyeSaid
 
@@ -117,9 +117,9 @@ class ClientTls:
             self._trial.ended()
         if (self._endpoint.bytes_in, self._endpoint.bytes_out) != self._bytes_then:
             return
-        if isinstance(self._endpoint.fault, ssl.SSLError):
-            await self.failed(self._endpoint.fault, shown=True)
-        elif self._endpoint.told_end or self._endpoint.fault is not None:
+        if isinstance(self._endpoint.close_error, ssl.SSLError):
+            await self.failed(self._endpoint.close_error, shown=True)
+        elif self._endpoint.eof_delivered or self._endpoint.close_error is not None:
             # it left, and was not left by us for its silence
             self._generation.tally.client_abandoned += 1
             if self._lacks_protocol:

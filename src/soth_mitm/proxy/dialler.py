@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm.addresses import format_host_port
 from soth_mitm.config import MitmConfig
 from soth_mitm.destinations import DestinationMap, DestinationPattern
@@ -87,7 +87,7 @@ class Dialler:
 
     async def _secure(self, endpoint: UpstreamEndpoint, origin: Origin) -> None:
         assert origin.server_name is not None
-        intake = Intake(asyncio.get_running_loop())
+        intake = AwaitableEndpoint(asyncio.get_running_loop())
         intake.attach(endpoint)
         session = None
         try:

@@ -8,13 +8,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import HookCounts
-from soth_mitm._dataplane.http.settings import Counters
 from soth_mitm._dataplane.http1.encoder import own_explanation
 from soth_mitm._dataplane.memory.budget import Budget
 from soth_mitm._dataplane.memory.buffer import Arena
-from soth_mitm._dataplane.memory.party import Party
-from soth_mitm._dataplane.transport.lingering_close import say_goodbye
+from soth_mitm._dataplane.transport.callbacks import EndpointCallbacks
+from soth_mitm._dataplane.transport.lingering_close import linger_and_close
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
@@ -51,7 +51,7 @@ class Accepting(ClientEndpoint):
     _remote: SocketAddress | None = None
 
     def __new__(cls, service: "Service", local: SocketAddress | None) -> "Accepting":
-        accepting: Accepting = super().__new__(cls, service.arena, Party())
+        accepting: Accepting = super().__new__(cls, service.arena, EndpointCallbacks())
         accepting._service = service
         accepting._local = local
         return accepting
@@ -176,7 +176,7 @@ class Service:
             self._tally.rejected += 1
             reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
             endpoint.write(own_explanation(503, reason))
-            say_goodbye(endpoint, generation.snapshot.plane)
+            linger_and_close(endpoint, generation.snapshot.settings)
             return
         self._tally.accepted += 1
         connection = ClientConnection(generation, endpoint, family)
@@ -284,7 +284,7 @@ class Service:
         self.learning.end()
         self._listener.close()
         for generation in self._generations:
-            generation.snapshot.plane.draining = True
+            generation.snapshot.settings.draining = True
             generation.upstreams.retire()
         for connection in list(self._connections):
             connection.drain()

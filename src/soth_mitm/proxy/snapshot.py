@@ -5,9 +5,10 @@ import functools
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import HookCounts
 from soth_mitm._dataplane.http.messages import RawRequest
-from soth_mitm._dataplane.http.settings import Counters, Plane
+from soth_mitm._dataplane.http.settings import Settings
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.wire.decode import decode_body
 from soth_mitm._dataplane.wire.streams import STREAMS
@@ -87,7 +88,7 @@ class Snapshot:
         self.client_tls_handshake = self.deadlines.after(timeouts.client_tls_handshake_ms)
         self.client_end = self.deadlines.after(int(2 * LINGER_SECONDS * 1000))
         self.pool_surplus = self.deadlines.after(min(SURPLUS_MILLISECONDS, config.connection_pool.idle_timeout_ms))
-        self.plane = Plane(
+        self.settings = Settings(
             arena,
             self.calls.hooks,
             counters,

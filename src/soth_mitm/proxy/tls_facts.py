@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from soth_mitm._dataplane.transport.tls_engine import TlsPump
+from soth_mitm._dataplane.transport.tls_engine import TlsEngine
 from soth_mitm.connection import ConnectionMeta, TlsInfo
 from soth_mitm.tls.client_hello import ClientHello
 from soth_mitm.tls.fingerprint import ja3, ja4
@@ -25,7 +25,7 @@ class UpstreamFacts:
     names: tuple[str, ...]
 
 
-def upstream_facts(pump: TlsPump) -> UpstreamFacts:
+def upstream_facts(pump: TlsEngine) -> UpstreamFacts:
     """Return what the finished handshake of `pump`, our client side, showed; a resumed one shows the certificate of the first."""
     engine = pump.ssl_object
     der = engine.getpeercert(binary_form=True)
@@ -43,7 +43,7 @@ def upstream_facts(pump: TlsPump) -> UpstreamFacts:
     )
 
 
-def tls_info(hello: ClientHello, pump: TlsPump, upstream: UpstreamFacts | None, *, fingerprint: bool) -> TlsInfo:
+def tls_info(hello: ClientHello, pump: TlsEngine, upstream: UpstreamFacts | None, *, fingerprint: bool) -> TlsInfo:
     """Return what the client's hello and the finished handshake of `pump`, our server side, showed, and what is known of the upstream."""
     version, cipher, alpn, resumed = pump.agreed()
     of_client = (hello.sni, alpn, version, cipher, resumed, ja3(hello)[1] if fingerprint else None, ja4(hello) if fingerprint else None)

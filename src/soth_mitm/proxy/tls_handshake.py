@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm.errors import Side, TlsFailedError
 from soth_mitm.proxy.detached import detached
 from soth_mitm.tls.failures import advise, classify, describe
 
 
-async def shake_hands(connection: Intake, deadline: DeadlineQueue, start: Callable[[], None], peer: Side) -> None:
+async def shake_hands(connection: AwaitableEndpoint, deadline: DeadlineQueue, start: Callable[[], None], peer: Side) -> None:
     """Call `start`, which starts the handshake, and wait until it is done.
 
     Raises what it failed with: `TimeoutError` after the duration of `deadline`, else an `OSError` (of which `ssl.SSLError` is one) or a

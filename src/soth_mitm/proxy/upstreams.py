@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
-from soth_mitm._dataplane.transport.awaitable_endpoint import Lease
+from soth_mitm._dataplane.transport.awaitable_endpoint import ConnectProbe
 from soth_mitm._dataplane.upstream.pool import OriginPool, Upstream
 from soth_mitm.config.sections import ConnectionPoolConfig
 from soth_mitm.errors import TlsFailedError, WireError
@@ -62,7 +62,7 @@ class Upstreams:
             pool = OriginPool(
                 origin,
                 self._begin_dial,
-                self._snapshot.plane.counters,
+                self._snapshot.settings.counters,
                 self._snapshot.pool_idle,
                 self._snapshot.pool_surplus,
                 max_open=connection_pool.max_connections_per_host,
@@ -105,7 +105,7 @@ class Upstreams:
         if self.is_known(origin):
             return self.known_facts(origin)
         future: asyncio.Future[UpstreamFacts | None] = asyncio.get_running_loop().create_future()
-        lease = Lease(self.pool(origin), future, self._snapshot.plane.claim)
+        lease = ConnectProbe(self.pool(origin), future, self._snapshot.settings.claim)
         try:
             facts = await future
         finally:

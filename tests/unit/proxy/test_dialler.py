@@ -12,7 +12,7 @@ import pytest
 from soth_mitm import MitmConfig
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm.connection import SocketAddress
 from soth_mitm.destinations import DestinationMap, parse_redirect
 from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError
@@ -69,7 +69,7 @@ def peer_of(endpoint: UpstreamEndpoint) -> str:
 
 
 async def gone(endpoint: UpstreamEndpoint) -> None:
-    intake = Intake(asyncio.get_running_loop())
+    intake = AwaitableEndpoint(asyncio.get_running_loop())
     intake.attach(endpoint)
     while not endpoint.gone:
         await intake.changed()

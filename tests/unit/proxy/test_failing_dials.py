@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soth_mitm import MitmConfig
-from soth_mitm._dataplane.http.settings import Counters
+from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm._dataplane.upstream.pool import OriginPool
 from soth_mitm.destinations import DestinationMap
 from soth_mitm.errors import ConnectFailedError, TlsFailedError, WireError
@@ -78,7 +78,7 @@ def snapshot_of(loop: asyncio.AbstractEventLoop, told: Callable[[], None] = lamb
     idle = DeadlineQueue(loop.call_later, 60.0)
     return SimpleNamespace(
         config=MitmConfig(),
-        plane=SimpleNamespace(counters=Counters(), claim=DeadlineQueue(loop.call_later, 60.0)),
+        settings=SimpleNamespace(counters=Counters(), claim=DeadlineQueue(loop.call_later, 60.0)),
         pool_idle=idle,
         pool_surplus=idle,
         calls=SimpleNamespace(tls_failed=tls_failed),
@@ -118,7 +118,7 @@ class Dials:
         make = ENDS[end]
         if make is not None:
             raise make()
-        endpoint = UpstreamEndpoint(self._arena, Intake(asyncio.get_running_loop()))
+        endpoint = UpstreamEndpoint(self._arena, AwaitableEndpoint(asyncio.get_running_loop()))
         Wire(endpoint)
         if end == "lost":
             endpoint.connection_lost(None)
@@ -164,7 +164,7 @@ async def a_round(ends: list[tuple[str, int]], waiters: list[int], closing_after
     await asyncio.sleep(0)
     assert all(endpoint.gone for endpoint in dials.made)
     assert (pool.open, upstreams.counts()) == (0, (0, 0))
-    for queue in (snapshot.plane.claim, snapshot.pool_idle):
+    for queue in (snapshot.settings.claim, snapshot.pool_idle):
         queue.close()
 
 

@@ -42,7 +42,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Upstreams:
     monkeypatch.setattr(Pool, "asked", 0)
     pools = SimpleNamespace(max_connections_per_host=1, max_idle_per_host=1, max_hosts=BOUND)
     snapshot = SimpleNamespace(
-        config=SimpleNamespace(connection_pool=pools), plane=SimpleNamespace(counters=None), pool_idle=None, pool_surplus=None
+        config=SimpleNamespace(connection_pool=pools), settings=SimpleNamespace(counters=None), pool_idle=None, pool_surplus=None
     )
     return Upstreams(cast(Any, snapshot), cast(Dialler, None))
 

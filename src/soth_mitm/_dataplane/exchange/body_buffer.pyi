@@ -3,11 +3,11 @@ from typing import final
 from soth_mitm._dataplane.wire.head import Head
 
 @final
-class Copy:
-    def __new__(cls) -> Copy: ...
+class BodyCopy:
+    def __new__(cls) -> BodyCopy: ...
 
 @final
-class Collected: ...
+class BufferedBody: ...
 
 @final
 class BodyKeeper:

@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 
 from soth_mitm._dataplane.http1.framing cimport (
     BODY_CHUNK_END, BODY_CHUNK_SIZE, BODY_CHUNKED, BODY_DATA, BODY_DONE, BODY_FAILED, BODY_LENGTH, BODY_STREAM,
-    Body, body_error_text, body_frame, body_next, body_of_request,
+    Body, body_error_text, body_framing_due, body_next, body_of_request,
     body_of_stream, body_reenter,
 )
 from soth_mitm._dataplane.wire.fields cimport USUAL_FIELDS
@@ -38,7 +38,7 @@ cdef enum:
 
 @cython.final
 @cython.freelist(64)
-cdef class Copy:
+cdef class BodyCopy:
     """The first bytes of a body."""
 
     def __cinit__(self):
@@ -89,8 +89,8 @@ cdef class Copy:
         return self.content
 
 
-cdef Copy new_copy(Py_ssize_t limit):
-    cdef Copy copy = Copy.__new__(Copy)
+cdef BodyCopy new_body_copy(Py_ssize_t limit):
+    cdef BodyCopy copy = BodyCopy.__new__(BodyCopy)
     copy.limit = limit
     return copy
 
@@ -99,11 +99,11 @@ cdef Copy new_copy(Py_ssize_t limit):
 @cython.no_gc
 @cython.final
 @cython.freelist(64)
-cdef class Collected:
+cdef class BufferedBody:
     """A request body that can be shown and sent on, though it is kept once."""
 
     cdef Py_ssize_t take(self, Body* body, const char* data, Py_ssize_t size, View* trailers) except -1:
-        cdef Copy content = self.content
+        cdef BodyCopy content = self.content
         cdef Py_ssize_t total = 0, framed = 0, count, added
         cdef View payload, lines
         trailers[0] = view_of(data, 0)
@@ -120,45 +120,45 @@ cdef class Collected:
             if payload.len:
                 added = content.add(payload.ptr, payload.len)
                 if added:
-                    self.add_frame(data + framed, payload.ptr - (data + framed))
+                    self.add_framing(data + framed, payload.ptr - (data + framed))
                     framed = (payload.ptr - data) + added
         if framed < total:
-            self.add_frame(data + framed, total - framed)
+            self.add_framing(data + framed, total - framed)
         return total
 
     cdef int add_content(self, const char* data, Py_ssize_t length) except -1:
         cdef Py_ssize_t added = self.content.add(data, length)
-        return self.add_frame(data + added, length - added)
+        return self.add_framing(data + added, length - added)
 
-    cdef int add_frame(self, const char* data, Py_ssize_t length) except -1:
+    cdef int add_framing(self, const char* data, Py_ssize_t length) except -1:
         if length == 0:
             return 0
-        if self.frame is None:
-            self.frame = new_copy(ENDLESS)
-        self.frame.add(data, length)
+        if self.framing is None:
+            self.framing = new_body_copy(ENDLESS)
+        self.framing.add(data, length)
         return 0
 
-    cdef Py_ssize_t frame_size(self) noexcept:
-        return 0 if self.frame is None else self.frame.size
+    cdef Py_ssize_t framing_size(self) noexcept:
+        return 0 if self.framing is None else self.framing.size
 
     cdef Py_ssize_t size(self) noexcept:
-        return self.content.size + self.frame_size()
+        return self.content.size + self.framing_size()
 
     cdef int next_piece(self, char* block, Py_ssize_t size, View* piece) except -1:
         cdef const char* source
         cdef Py_ssize_t filled = 0, count
         while filled < size:
-            if self.due == 0 and self.run == 0:
-                self.find_run()
-            if self.due:
-                source = PyBytes_AS_STRING(self.frame.content) + self.frame_sent
-                count = min(self.due, size - filled)
-                self.due -= count
-                self.frame_sent += count
-            elif self.run:
+            if self.framing_due == 0 and self.content_due == 0:
+                self.find_next()
+            if self.framing_due:
+                source = PyBytes_AS_STRING(self.framing.content) + self.framing_sent
+                count = min(self.framing_due, size - filled)
+                self.framing_due -= count
+                self.framing_sent += count
+            elif self.content_due:
                 source = PyBytes_AS_STRING(self.content.content) + self.content_sent
-                count = min(self.run, size - filled)
-                self.run -= count
+                count = min(self.content_due, size - filled)
+                self.content_due -= count
                 self.content_sent += count
             else:
                 break
@@ -170,16 +170,19 @@ cdef class Collected:
         piece[0] = view_of(block, filled)
         return 0
 
-    cdef int find_run(self) except -1:
-        cdef Py_ssize_t left = self.content.size - self.content_sent, framed = self.frame_size() - self.frame_sent
+    cdef int find_next(self) except -1:
+        cdef Py_ssize_t left = self.content.size - self.content_sent, framed = self.framing_size() - self.framing_sent
         cdef int64_t run = 0
+        cdef const char* framing = NULL
         if left == 0:
             # what came behind the content: its end, or what is beyond the limit
-            self.due = framed
+            self.framing_due = framed
             return 0
-        self.due = body_frame(&self.told, PyBytes_AS_STRING(self.frame.content) + self.frame_sent if framed else NULL, framed, &run)
-        self.run = min(run, <int64_t>left)
-        if self.run == 0:
+        if framed:
+            framing = PyBytes_AS_STRING(self.framing.content) + self.framing_sent
+        self.framing_due = body_framing_due(&self.replay, framing, framed, &run)
+        self.content_due = min(run, <int64_t>left)
+        if self.content_due == 0:
             raise AssertionError("the frame of a collected body does not say where its content stood")
         return 0
 
@@ -192,24 +195,24 @@ cdef class Collected:
             piece[0] = view_of(PyBytes_AS_STRING(self.content.content) + self.content_sent, min(left, size))
             self.content_sent += piece.len
             return self.pass_content() if piece.len == left else 0
-        while self.frame_sent < self.frame_size():
-            source = PyBytes_AS_STRING(self.frame.content) + self.frame_sent
-            left = self.frame_size() - self.frame_sent
-            if self.told.kind == BODY_STREAM:
+        while self.framing_sent < self.framing_size():
+            source = PyBytes_AS_STRING(self.framing.content) + self.framing_sent
+            left = self.framing_size() - self.framing_sent
+            if self.replay.kind == BODY_STREAM:
                 piece[0] = view_of(source, min(left, size))
-                self.frame_sent += piece.len
+                self.framing_sent += piece.len
                 return 0
-            if self.told.state == BODY_CHUNK_SIZE or self.told.state == BODY_CHUNK_END:
-                left = body_frame(&self.told, source, left, &run)
+            if self.replay.state == BODY_CHUNK_SIZE or self.replay.state == BODY_CHUNK_END:
+                left = body_framing_due(&self.replay, source, left, &run)
                 if run:
-                    body_reenter(&self.told, run)
-            elif self.told.state == BODY_DATA:
-                left = body_next(&self.told, source, min(left, min(size, self.told.remaining)), piece, NULL)
+                    body_reenter(&self.replay, run)
+            elif self.replay.state == BODY_DATA:
+                left = body_next(&self.replay, source, min(left, min(size, self.replay.remaining)), piece, NULL)
             else:
-                left = body_next(&self.told, source, left, piece, trailers)
+                left = body_next(&self.replay, source, left, piece, trailers)
             if left <= 0:
                 raise AssertionError("the frame of a collected body cannot be read again")
-            self.frame_sent += left
+            self.framing_sent += left
             if piece.len:
                 return 0
         return 0
@@ -218,34 +221,34 @@ cdef class Collected:
         """Read the frame again up to where the content that lies apart from it ends."""
         cdef Py_ssize_t left = self.content.size
         cdef int64_t run = 0
-        if self.told.kind != BODY_CHUNKED:
+        if self.replay.kind != BODY_CHUNKED:
             return 0
         while left:
-            self.frame_sent += body_frame(&self.told, PyBytes_AS_STRING(self.frame.content) + self.frame_sent,
-                                          self.frame_size() - self.frame_sent, &run)
+            self.framing_sent += body_framing_due(&self.replay, PyBytes_AS_STRING(self.framing.content) + self.framing_sent,
+                                                  self.framing_size() - self.framing_sent, &run)
             if run == 0:
                 raise AssertionError("the frame of a collected body does not say where its content stood")
             if run > left:
-                body_reenter(&self.told, run - left)
+                body_reenter(&self.replay, run - left)
                 run = left
             left -= run
         return 0
 
     cdef bint is_sent(self) noexcept:
-        return self.content_sent == self.content.size and self.frame_sent == self.frame_size()
+        return self.content_sent == self.content.size and self.framing_sent == self.framing_size()
 
     cdef void rewind(self) noexcept:
-        self.told = self.begun
+        self.replay = self.initial
         self.content_sent = 0
-        self.frame_sent = 0
-        self.due = 0
-        self.run = 0
+        self.framing_sent = 0
+        self.framing_due = 0
+        self.content_due = 0
 
 
-cdef Collected new_collected(Body* body, Py_ssize_t limit):
-    cdef Collected collected = Collected.__new__(Collected)
-    collected.content = new_copy(limit)
-    collected.begun = body[0]
+cdef BufferedBody new_buffered_body(Body* body, Py_ssize_t limit):
+    cdef BufferedBody collected = BufferedBody.__new__(BufferedBody)
+    collected.content = new_body_copy(limit)
+    collected.initial = body[0]
     collected.rewind()
     return collected
 
@@ -255,13 +258,13 @@ cdef class BodyKeeper:
     """Collects the body that follows one request head, for tests, fuzzing and tools; the proxy itself uses the functions above."""
 
     cdef Body body
-    cdef Collected collected
+    cdef BufferedBody collected
 
     def __cinit__(self, Head head not None, Py_ssize_t limit, Py_ssize_t trailer_limit=65536, bint stream=False):
         if (body_of_stream(&self.body, head, head.method) if stream
                 else body_of_request(&self.body, head, trailer_limit, USUAL_FIELDS)) < 0:
             raise WireError(body_error_text(self.body.error), side="client", status=400)
-        self.collected = new_collected(&self.body, limit)
+        self.collected = new_buffered_body(&self.body, limit)
 
     def feed(self, bytes data not None):
         """Take what can be taken of `data`: (bytes consumed, trailer lines). Bytes not consumed are to be fed again.
@@ -286,7 +289,7 @@ cdef class BodyKeeper:
     @property
     def held(self):
         """How many bytes are kept: of the content, and of what frames it."""
-        return self.collected.content.size, self.collected.frame_size()
+        return self.collected.content.size, self.collected.framing_size()
 
     @property
     def truncated(self):

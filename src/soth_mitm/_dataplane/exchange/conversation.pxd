@@ -7,9 +7,9 @@ from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.exchange.flow cimport Flow
 from soth_mitm._dataplane.http.hooks cimport Suspended
-from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
 from soth_mitm._dataplane.upstream.pinned cimport Pin
-from soth_mitm._dataplane.http.settings cimport Plane
+from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.upstream.pool cimport Upstream
 from soth_mitm._dataplane.exchange.relay cimport Tunnel
 
@@ -44,8 +44,8 @@ cdef enum Late:
 
 
 # The state of one client connection that speaks HTTP/1, and how it ends
-cdef class Conversation(Party):
-    cdef Plane plane
+cdef class Conversation(EndpointCallbacks):
+    cdef Settings settings
     cdef Endpoint client
     cdef Upstream upstream             # of the current flow, from its grant to its end
     cdef Pin pin                       # an upstream connection that only this client uses; None: none
@@ -70,7 +70,7 @@ cdef class Conversation(Party):
     cdef bint over                     # nothing is read or relayed any more
     cdef bint told_end                 # on_end was called
     cdef bint is_due                   # the loop will call take_turn()
-    cdef bint is_behind                # more lies in the upstream's inbox than was relayed in one turn
+    cdef bint is_behind                # more lies in the upstream's read buffer than was relayed in one turn
 
     # what responding and exchange do
     cdef int advance(self) except -1

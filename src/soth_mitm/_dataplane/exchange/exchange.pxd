@@ -17,7 +17,7 @@ cdef class Exchange(Responding):
     cdef object router                 # router(scheme, authority) -> Route
     cdef bytes routed                  # the authority that `route` is for
     cdef object routed_scheme          # and the scheme; None: the request named no URL
-    cdef Py_ssize_t scanned            # of the client's inbox, for the next head
+    cdef Py_ssize_t scanned            # of the client's read buffer, for the next head
     cdef bint running
     cdef bint again
     cdef int begun                     # requests, since the loop's turn began

@@ -3,7 +3,7 @@ from typing import final
 
 from soth_mitm._dataplane.exchange.flow import Route
 from soth_mitm._dataplane.exchange.responding import Responding
-from soth_mitm._dataplane.http.settings import Plane
+from soth_mitm._dataplane.http.settings import Settings
 from soth_mitm._dataplane.transport.endpoint import Endpoint
 
 CONTINUE: bytes
@@ -12,7 +12,7 @@ CONTINUE: bytes
 class Exchange(Responding):
     def __init__(
         self,
-        plane: Plane,
+        settings: Settings,
         client: Endpoint,
         on_end: Callable[[], object],
         *,

@@ -20,7 +20,7 @@ from soth_mitm._dataplane.wire.head cimport (
     parse_request_head, too_large_text,
 )
 from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hooks
-from soth_mitm._dataplane.http.settings cimport Plane
+from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.upstream.pool cimport Upstream
 from soth_mitm._dataplane.exchange.responding cimport Responding
 from soth_mitm._dataplane.exchange.transfer cimport MOVED_ALL, MOVED_MORE, MOVED_NONSENSE, MOVED_OVER, collect_request, move_request
@@ -50,23 +50,23 @@ cdef class Exchange(Responding):
     every hook has returned.
     """
 
-    def __init__(self, Plane plane, Endpoint client, on_end, *, router not None):
+    def __init__(self, Settings settings, Endpoint client, on_end, *, router not None):
         self.router = router
 
     def start(self):
-        """Take over the client's endpoint, with what lies in its inbox."""
-        self.plane.arena.check_thread()
-        self.client.party = self
+        """Take over the client's endpoint, with what lies in its read buffer."""
+        self.settings.arena.check_thread()
+        self.client.callbacks = self
         if self.client.gone:
-            self.lost(self.client, None)
+            self.on_closed(self.client, None)
             return
         if self.over:  # drained or aborted before it began
             return
         self.next_request()
         self.advance()
-        if self.client.told_end and not self.over:
-            self.ended(self.client, True)
-        self.client.release()
+        if self.client.eof_delivered and not self.over:
+            self.on_eof(self.client, True)
+        self.client.resume_reading()
 
     cdef int advance(self) except -1:
         if self.running or self.over:
@@ -104,43 +104,44 @@ cdef class Exchange(Responding):
     # --- the request's way
 
     cdef int read_head(self) except -1:
-        cdef Py_ssize_t size = self.client.inbox.size(), used
+        cdef Py_ssize_t size = self.client.read_buffer.size(), used
         cdef Head head
         if size == 0:
-            return self.leave() if self.client.told_end else 0
-        if self.client.blocked or self.unsettled >= self.plane.queue_limit:
+            return self.leave() if self.client.eof_delivered else 0
+        if self.client.write_paused or self.unsettled >= self.settings.queue_limit:
             # who does not read his answers gets no more of them, and a handler that is behind is shown no more
-            return self.client.hold()
+            return self.client.pause_reading()
         if self.begun == MOST_REQUESTS:
             return self.later()
         head = Head()
-        used = parse_request_head(head, self.client.inbox.data(), size, self.plane.head_limit, self.plane.most_fields, &self.scanned)
+        used = parse_request_head(head, self.client.read_buffer.data(), size, self.settings.head_limit, self.settings.most_fields,
+                                  &self.scanned)
         if used == HEAD_MORE:
-            if self.client.told_end:
+            if self.client.eof_delivered:
                 return self.leave()
-            self.client.inbox.shrink()
+            self.client.read_buffer.shrink()
             if self.client_deadline.stage != LATE_HEAD or self.client_deadline.queue is None:
-                self.client_deadline.set(self.plane.client_head, LATE_HEAD)
+                self.client_deadline.set(self.settings.client_head, LATE_HEAD)
             return 0
         self.client_deadline.clear()
         self.scanned = 0
         if used > 0:
-            self.plane.counters.bytes_from_clients += used
-            self.client.inbox.consume(used)
+            self.settings.counters.bytes_from_clients += used
+            self.client.read_buffer.consume(used)
             return self.open_flow(head)
         if used == HEAD_TOO_LARGE:
-            return self.refuse(431, b"the request head " + too_large_text(head, self.plane.head_limit, self.plane.most_fields))
+            return self.refuse(431, b"the request head " + too_large_text(head, self.settings.head_limit, self.settings.most_fields))
         return self.refuse(400, head_error_text(head.error).encode())
 
     cdef int open_flow(self, Head head) except -1:
         cdef Flow flow
         self.begun += 1
         self.answering = ANSWERING_NONE
-        self.keep = head.keeps_alive() and not self.plane.draining
+        self.keep = head.keeps_alive() and not self.settings.draining
         self.find_route(head)
-        flow = self.flow = Flow(self.plane, self, self.route, head)
+        flow = self.flow = Flow(self.settings, self, self.route, head)
         self.unsettled += 1
-        if body_of_request(&flow.request_body, head, self.plane.head_limit, self.plane.most_fields) < 0:
+        if body_of_request(&flow.request_body, head, self.settings.head_limit, self.settings.most_fields) < 0:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
         if head.method == METHOD_CONNECT:
             # who wants a tunnel takes a new connection
@@ -153,16 +154,16 @@ cdef class Exchange(Responding):
         cdef Head head = flow.request
         cdef bint at_head
         if self.route.pool is None and not self.route.observed:
-            self.plane.counters.requests_refused += self.route.status == 400
-            self.plane.counters.names_refused += self.route.status == 421
+            self.settings.counters.requests_refused += self.route.status == 400
+            self.settings.counters.names_refused += self.route.status == 421
             return self.explain(self.route.status, self.route.reason)
         flow.upgrade = head.connection_upgrade and may_switch(head)
         if flow.hooks is None:
             return self.forward()
-        flow.at_head = flow.request_body.state != BODY_DONE and (not self.plane.buffer_requests or flow.conversational())
+        flow.at_head = flow.request_body.state != BODY_DONE and (not self.settings.buffer_requests or flow.conversational())
         at_head = flow.at_head or flow.request_body.state == BODY_DONE
         flow.begin_upload()
-        if flow.hooks.on_request is None or not self.plane.enforce:
+        if flow.hooks.on_request is None or not self.settings.enforce:
             flow.ask_later = flow.hooks.on_request is not None
             # messages are shown as they come, and after the request
             at_head = at_head or flow.up is not None
@@ -173,14 +174,14 @@ cdef class Exchange(Responding):
             return self.forward()
         if at_head:
             return self.decide()
-        flow.bounded = self.plane.reject_overflow or self.plane.refuse_incomplete
-        if flow.bounded and head.content_length > self.plane.body_limit:
+        flow.bounded = self.settings.reject_overflow or self.settings.refuse_incomplete
+        if flow.bounded and head.content_length > self.settings.body_limit:
             return self.reject()
         if head.expect_continue and head.version != HTTP_1_0:
             flow.continued = True
             self.client.send_bytes(CONTINUE)
         self.sending = SENDING_COLLECT
-        self.client_deadline.set(self.plane.body_buffer, LATE_COLLECT)
+        self.client_deadline.set(self.settings.body_buffer, LATE_COLLECT)
         self.again = True
         return 0
 
@@ -199,7 +200,7 @@ cdef class Exchange(Responding):
         return 0
 
     cdef int ask_connect(self) except -1:
-        cdef Hooks hooks = self.plane.hooks
+        cdef Hooks hooks = self.settings.hooks
         cdef int outcome
         self.sending = SENDING_CONNECT
         outcome = hooks.run(hooks.on_connect, self.route.question, None, self)
@@ -214,7 +215,7 @@ cdef class Exchange(Responding):
     cdef int take_route(self, object answer, object error) except -1:
         cdef Route route = self.route.on_answer(answer, error)
         if route is None:
-            return self.cut(error or self.plane.hooks.error)
+            return self.cut(error or self.settings.hooks.error)
         self.route = route
         if error is not None:
             # the next request asks again
@@ -224,7 +225,7 @@ cdef class Exchange(Responding):
 
     cdef int collect(self) except -1:
         cdef Flow flow = self.flow
-        cdef Py_ssize_t limit = self.plane.body_limit
+        cdef Py_ssize_t limit = self.settings.body_limit
         cdef int moved = collect_request(flow, self.client)
         if moved == MOVED_NONSENSE:
             return self.refuse(400, body_error_text(flow.request_body.error).encode())
@@ -242,11 +243,11 @@ cdef class Exchange(Responding):
         if self.is_paced and self.end_wait():
             return 0
         self.flow.show_request()
-        if self.plane.decode_apart is not None:
+        if self.settings.decode_apart is not None:
             arguments = self.flow.shown.decode_little(DECODED_HERE)
             if arguments is not None:
                 self.unsettled += 1
-                self.plane.decode_apart(arguments, self.decoded_apart)
+                self.settings.decode_apart(arguments, self.decoded_apart)
                 return 0
         return self.ask()
 
@@ -263,17 +264,17 @@ cdef class Exchange(Responding):
 
     cdef int ask(self) except -1:
         cdef int outcome
-        if self.plane.refuse_incomplete and self.refuse_unseen():
+        if self.settings.refuse_incomplete and self.refuse_unseen():
             return 0
-        outcome = self.plane.hooks.run(self.plane.hooks.on_request, self.flow.shown, None, self)
+        outcome = self.settings.hooks.run(self.settings.hooks.on_request, self.flow.shown, None, self)
         if outcome == HOOK_PENDING:
             self.unsettled += 1
             return 0
         if self.over:
             return 0
         if outcome == HOOK_FAILED:
-            return self.undecided(self.plane.hooks.error)
-        return self.decided(self.plane.hooks.result)
+            return self.undecided(self.settings.hooks.error)
+        return self.decided(self.settings.hooks.result)
 
     cdef int refuse_unseen(self) except -1:
         problem = self.flow.shown.body_problem
@@ -289,7 +290,7 @@ cdef class Exchange(Responding):
             self.reject()
         return 1
 
-    cdef int resolved(self, object result, object error) except -1:
+    cdef int on_hook_result(self, object result, object error) except -1:
         self.unsettled -= 1
         if self.over or self.sending not in (SENDING_CONNECT, SENDING_DECIDE):
             return self.check_end()
@@ -298,7 +299,7 @@ cdef class Exchange(Responding):
             self.take_route(result, error)
             self.advance()
             # it may have said so much meanwhile that it was held
-            return 0 if self.over else self.client.release()
+            return 0 if self.over else self.client.resume_reading()
         if error is None:
             self.decided(result)
         else:
@@ -306,32 +307,32 @@ cdef class Exchange(Responding):
         return self.advance()
 
     cdef int decided(self, object decision) except -1:
-        if decision is self.plane.allow:
+        if decision is self.settings.allow:
             return self.allowed()
         # by its exact type: what only says that it is a decision (a mock of one) has no answer to give
-        if type(decision) is not self.plane.decision_type:
-            self.plane.hooks.misjudged(decision)
-            return self.fail_closed(self.plane.hooks.error, b"the policy handler returned no decision")
+        if type(decision) is not self.settings.decision_type:
+            self.settings.hooks.misjudged(decision)
+            return self.fail_closed(self.settings.hooks.error, b"the policy handler returned no decision")
         if not decision.is_block:
             return self.allowed()
-        self.plane.counters.requests_blocked += 1
+        self.settings.counters.requests_blocked += 1
         self.flow.verdict = VERDICT_BLOCKED
         self.flow.status = decision.status
         self.flow.tell_observer(FLOW_DECIDED)
         return self.answer(decision.status, decision.body, decision.headers)
 
     cdef int allowed(self) except -1:
-        self.plane.counters.requests_allowed += 1
+        self.settings.counters.requests_allowed += 1
         self.flow.verdict = VERDICT_ALLOWED
         self.flow.tell_observer(FLOW_DECIDED)
         return self.forward()
 
     cdef int undecided(self, object error) except -1:
-        if self.plane.hooks.block_on_failure:
+        if self.settings.hooks.block_on_failure:
             return self.fail_closed(error, b"the policy handler failed and handler.failure_policy is block")
-        if self.plane.meant_to_block(error):
+        if self.settings.meant_to_block(error):
             return self.fail_closed(error, b"the policy handler failed to make the block that it wanted")
-        if self.plane.hooks.cuts(error):
+        if self.settings.hooks.cuts(error):
             return self.fail_closed(error, b"")
         self.flow.verdict = VERDICT_UNDECIDED
         self.flow.tell_observer(FLOW_DECIDED)
@@ -341,9 +342,9 @@ cdef class Exchange(Responding):
         self.flow.verdict = VERDICT_FAILED
         self.flow.cause = error
         self.flow.tell_observer(FLOW_DECIDED)
-        if self.plane.hooks.cuts(error):
+        if self.settings.hooks.cuts(error):
             return self.cut(error)
-        self.plane.counters.requests_blocked += 1
+        self.settings.counters.requests_blocked += 1
         return self.explain(502, text)
 
     cdef int forward(self) except -1:
@@ -356,10 +357,10 @@ cdef class Exchange(Responding):
         self.sending = SENDING_CLAIM
         if self.pin is not None and self.use_pin():
             return 0
-        self.upstream_deadline.set(self.plane.claim, LATE_CLAIM)
+        self.upstream_deadline.set(self.settings.claim, LATE_CLAIM)
         if self.can_repeat():
             return self.route.pool.claim(self)
-        return self.route.pool.claim_fresh(self, self.plane.unsafe_idle)
+        return self.route.pool.claim_fresh(self, self.settings.unsafe_idle)
 
     cdef int answer_last(self) except -1:
         # RFC 9110 section 7.6.2: it ends here, and is answered as by an origin
@@ -367,7 +368,7 @@ cdef class Exchange(Responding):
             return self.answer(200, traced_request(self.flow.request), ((b"Content-Type", b"message/http"),))
         return self.answer(200, b"", ())
 
-    cdef int granted(self, object upstream) except -1:
+    cdef int on_pool_ready(self, object upstream) except -1:
         cdef Upstream connection = <Upstream>upstream
         if self.over or self.sending != SENDING_CLAIM:
             return connection.pool.give_back(connection)
@@ -377,7 +378,7 @@ cdef class Exchange(Responding):
         self.write_request()
         return self.advance()
 
-    cdef int refused(self, object error) except -1:
+    cdef int on_pool_failure(self, object error) except -1:
         if self.over or self.sending != SENDING_CLAIM:
             return 0
         if not isinstance(error, WireError):
@@ -390,7 +391,7 @@ cdef class Exchange(Responding):
         cdef Flow flow = self.flow
         cdef bytes head = request_head_bytes(flow.request, flow.upgrade, flow.route.authority)
         self.upstream.send_bytes(head)
-        self.plane.counters.bytes_to_upstreams += len(head)
+        self.settings.counters.bytes_to_upstreams += len(head)
         if flow.collected is not None:
             flow.collected.rewind()
         self.upstream_scanned = 0
@@ -425,7 +426,7 @@ cdef class Exchange(Responding):
             return self.later()
         self.await_upload()
         # not before its buffer is empty: one that is full holds it back by itself
-        return self.client.hold() if self.has_enough() else self.client.release()
+        return self.client.pause_reading() if self.has_enough() else self.client.resume_reading()
 
     cdef int request_sent(self) except -1:
         cdef Flow flow = self.flow
@@ -433,7 +434,7 @@ cdef class Exchange(Responding):
         self.again = True
         self.client_deadline.clear()
         if self.answering == ANSWERING_HEAD:
-            self.writable(self.upstream, not self.upstream.blocked)
+            self.on_writable(self.upstream, not self.upstream.write_paused)
         if flow.ask_later:
             self.upstream.flush()
             flow.ask_afterwards()
@@ -444,11 +445,11 @@ cdef class Exchange(Responding):
 
     cdef int next_request(self) except -1:
         self.again = True
-        if self.client.inbox.size() == 0:
-            self.client_deadline.set(self.plane.client_idle, LATE_IDLE)
-        return self.client.release()
+        if self.client.read_buffer.size() == 0:
+            self.client_deadline.set(self.settings.client_idle, LATE_IDLE)
+        return self.client.resume_reading()
 
     # --- what the endpoints say
 
-    cdef int received(self, object endpoint) except -1:
+    cdef int on_data(self, object endpoint) except -1:
         return self.advance()

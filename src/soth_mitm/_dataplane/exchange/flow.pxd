@@ -8,10 +8,10 @@ from soth_mitm._dataplane.wire.decode cimport Decoder
 from soth_mitm._dataplane.wire.framer cimport Framer
 from soth_mitm._dataplane.wire.head cimport Head
 from soth_mitm._dataplane.http.hooks cimport Hook, Hooks
-from soth_mitm._dataplane.exchange.body_buffer cimport Collected, Copy
+from soth_mitm._dataplane.exchange.body_buffer cimport BufferedBody, BodyCopy
 from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse
-from soth_mitm._dataplane.memory.party cimport Party
-from soth_mitm._dataplane.http.settings cimport Plane
+from soth_mitm._dataplane.memory.waiter cimport Waiter
+from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.upstream.pool cimport OriginPool
 from soth_mitm._dataplane.memory.view cimport View
 
@@ -65,18 +65,18 @@ cdef class Frames:
     cdef Py_ssize_t held               # bytes that the framer holds, as the budget counts them
 
 
-cdef class Flow(Party):
-    cdef Plane plane
+cdef class Flow(Waiter):
+    cdef Settings settings
     cdef Hooks hooks                   # None: the handler does not see this flow
-    cdef Party owner                   # told when to pace, and when the last hook has returned
+    cdef Waiter owner                   # told when to pace, and when the last hook has returned
     cdef Route route
     cdef int64_t id
 
     # request
     cdef Head request
     cdef Body request_body
-    cdef Collected collected           # the body, where the decision waits for it; None: it was not collected, or is let go
-    cdef Copy payload                  # of its content, where it is shown after it has passed; or None
+    cdef BufferedBody collected           # the body, where the decision waits for it; None: it was not collected, or is let go
+    cdef BodyCopy payload                  # of its content, where it is shown after it has passed; or None
     cdef bytes request_trailers
     cdef RawRequest shown              # what the handler sees of it
     cdef bint upgrade                  # asks for another protocol on this connection
@@ -90,7 +90,7 @@ cdef class Flow(Party):
     cdef Head response
     cdef Body response_body
     cdef bint unchunked                # its chunks are taken off, and it ends with the connection
-    cdef Copy copy                     # of the response's content; None: not copied
+    cdef BodyCopy copy                     # of the response's content; None: not copied
     cdef bytes response_trailers
     cdef bint streaming                # SSE, NDJSON, gRPC: shown at its head, then frame by frame
     cdef RawResponse told              # as the handler was shown it at its head; its trailers are still to come

@@ -1,8 +1,8 @@
 from collections.abc import Callable
 from typing import Any, final
 
-from soth_mitm._dataplane.http.settings import Plane
-from soth_mitm._dataplane.memory.party import Party
+from soth_mitm._dataplane.http.settings import Settings
+from soth_mitm._dataplane.memory.waiter import Waiter
 from soth_mitm._dataplane.upstream.pool import OriginPool
 from soth_mitm._dataplane.wire.head import Head
 
@@ -50,5 +50,5 @@ class Route:
 class Frames: ...
 
 @final
-class Flow(Party):
-    def __new__(cls, plane: Plane, owner: Party, route: Route, request: Head) -> Flow: ...
+class Flow(Waiter):
+    def __new__(cls, settings: Settings, owner: Waiter, route: Route, request: Head) -> Flow: ...

@@ -18,11 +18,11 @@ from soth_mitm._dataplane.wire.grpc cimport GrpcFramer
 from soth_mitm._dataplane.wire.head cimport Head
 from soth_mitm._dataplane.wire.headers cimport content_encoding_of
 from soth_mitm._dataplane.http.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook
-from soth_mitm._dataplane.exchange.body_buffer cimport Collected, Copy, new_collected, new_copy
+from soth_mitm._dataplane.exchange.body_buffer cimport BufferedBody, BodyCopy, new_buffered_body, new_body_copy
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.http.messages cimport RawRequest, StreamChunk, new_request, new_response
-from soth_mitm._dataplane.memory.party cimport Party
-from soth_mitm._dataplane.http.settings cimport Plane
+from soth_mitm._dataplane.memory.waiter cimport Waiter
+from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.upstream.pool cimport OriginPool
 from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, STREAM_GRPC_WEB_TEXT, STREAM_NONE, framer_of, stream_of
 from soth_mitm._dataplane.wire.target cimport is_idempotent
@@ -75,27 +75,27 @@ cdef Frames new_frames(int stream, Head head, Py_ssize_t budget, str direction):
 
 
 @cython.final
-cdef class Flow(Party):
+cdef class Flow(Waiter):
     """One request and its response."""
 
-    def __cinit__(self, Plane plane, Party owner, Route route, Head request):
-        self.plane = plane
+    def __cinit__(self, Settings settings, Waiter owner, Route route, Head request):
+        self.settings = settings
         self.owner = owner
         self.route = route
         self.request = request
         if route.observed:
-            self.hooks = plane.hooks
-        plane.counters.last_flow_id += 1
-        self.id = plane.counters.last_flow_id
-        plane.counters.flows += 1
-        plane.counters.active_flows += 1
-        if plane.observer is not None:
+            self.hooks = settings.hooks
+        settings.counters.last_flow_id += 1
+        self.id = settings.counters.last_flow_id
+        settings.counters.flows += 1
+        settings.counters.active_flows += 1
+        if settings.observer is not None:
             self.began = monotonic()
         note(LEDGER_FLOW, 1)
 
     cdef int take(self, Route route) except -1:
         self.route = route
-        self.hooks = self.plane.hooks if route.observed else None
+        self.hooks = self.settings.hooks if route.observed else None
         return 0
 
     # --- the request
@@ -111,7 +111,7 @@ cdef class Flow(Party):
         cdef View trailers
         cdef Py_ssize_t taken
         if self.collected is None:
-            self.collected = new_collected(&self.request_body, self.plane.body_limit)
+            self.collected = new_buffered_body(&self.request_body, self.settings.body_limit)
         taken = self.collected.take(&self.request_body, data, size, &trailers)
         if trailers.len:
             self.request_trailers = view_bytes(trailers)
@@ -119,7 +119,7 @@ cdef class Flow(Party):
         return taken
 
     cdef int copy_request(self) except -1:
-        self.payload = new_copy(self.plane.body_limit)
+        self.payload = new_body_copy(self.settings.body_limit)
         return 0
 
     cdef int keep_payload(self, View payload) except -1:
@@ -128,14 +128,14 @@ cdef class Flow(Party):
     cdef RawRequest show_request(self):
         cdef bytes body = b""
         cdef bint truncated = False
-        cdef Copy source = self.payload if self.collected is None else self.collected.content
+        cdef BodyCopy source = self.payload if self.collected is None else self.collected.content
         if source is not None:
             body = source.whole()
-            truncated = source.truncated or len(body) == self.plane.body_limit < self.request.content_length
+            truncated = source.truncated or len(body) == self.settings.body_limit < self.request.content_length
         # what comes from now on is nobody's
         self.payload = None
         self.shown = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, body,
-                                 self.plane.body_limit)
+                                 self.settings.body_limit)
         self.shown.trailer_block = self.request_trailers
         self.shown.body_truncated = truncated
         self.shown.body_complete = self.request_body.state == BODY_DONE and not truncated and not self.at_head
@@ -150,13 +150,13 @@ cdef class Flow(Party):
         return self.push(self.hooks.on_request, self.shown, None)
 
     cdef int ignored(self, object decision) except -1:
-        if type(decision) is not self.plane.decision_type:
+        if type(decision) is not self.settings.decision_type:
             self.hooks.misjudged(decision)
         elif decision.is_block:
             self.verdict = VERDICT_IGNORED
             self.tell_observer(FLOW_DECIDED)
-            self.plane.counters.blocks_ignored += 1
-            self.plane.on_ignored_block(self.shown)
+            self.settings.counters.blocks_ignored += 1
+            self.settings.on_ignored_block(self.shown)
         return 0
 
     # --- the response
@@ -168,21 +168,21 @@ cdef class Flow(Party):
         self.stop_alternatives(head)
         if self.hooks is None:
             return 0
-        stream = stream_of(head, self.plane.stream_types)
+        stream = stream_of(head, self.settings.stream_types)
         if stream != STREAM_NONE or head.status == 101:
             self.streaming = True
             if self.hooks.on_stream_chunk is not None and stream != STREAM_NONE:
-                self.down = new_frames(stream, head, self.plane.body_limit, "to_client")
+                self.down = new_frames(stream, head, self.settings.body_limit, "to_client")
         elif self.hooks.on_response is not None:
-            self.copy = new_copy(self.plane.body_limit)
-        elif self.kept and self.collected is None and self.up is None and self.request_body.state == BODY_DONE and self.plane.enforce:
+            self.copy = new_body_copy(self.settings.body_limit)
+        elif self.kept and self.collected is None and self.up is None and self.request_body.state == BODY_DONE and self.settings.enforce:
             # no chunk is to come that would carry it
             self.shown = None
             self.let_go(self.kept)
         return 0
 
     cdef int stop_alternatives(self, Head head) except -1:
-        if self.plane.strip_alt_svc and self.hooks is not None:
+        if self.settings.strip_alt_svc and self.hooks is not None:
             stop_fields(head.base(), head.fields, head.count, b"alt-svc", 7)
         return 0
 
@@ -193,7 +193,7 @@ cdef class Flow(Party):
                 return 0
             self.told = self.show_response(b"")
             self.push(self.hooks.on_response, self.told, None)
-        if (self.kept and self.streaming and self.hooks.on_stream_chunk is None and self.plane.enforce
+        if (self.kept and self.streaming and self.hooks.on_stream_chunk is None and self.settings.enforce
                 and self.request_body.state == BODY_DONE and self.collected is None):
             # a stream may last, and its request is the handler's now
             self.payload = None
@@ -204,7 +204,7 @@ cdef class Flow(Party):
     cdef object show_response(self, bytes body):
         if self.shown is None:
             self.show_request()
-        response = new_response(self.response, self.route.meta, self.id, self.shown, body, self.streaming, self.plane.body_limit)
+        response = new_response(self.response, self.route.meta, self.id, self.shown, body, self.streaming, self.settings.body_limit)
         response.trailer_block = self.response_trailers
         response.body_truncated = self.copy is not None and self.copy.truncated
         return response
@@ -245,7 +245,7 @@ cdef class Flow(Party):
         frames.decoded = None
         if frames.decoder.error is not None:
             # what was decoded before is shown; the traffic goes on without being framed
-            self.plane.counters.framing_errors += 1
+            self.settings.counters.framing_errors += 1
             frames.framer = None
         return self.count_framing(frames)
 
@@ -265,9 +265,9 @@ cdef class Flow(Party):
         cdef int stream
         if self.hooks.on_stream_chunk is None or self.upgrade or self.request_body.state == BODY_DONE:
             return 0
-        stream = stream_of(self.request, self.plane.stream_types)
+        stream = stream_of(self.request, self.settings.stream_types)
         if STREAM_GRPC <= stream <= STREAM_GRPC_WEB_TEXT:
-            self.up = new_frames(stream, self.request, self.plane.body_limit, "to_upstream")
+            self.up = new_frames(stream, self.request, self.settings.body_limit, "to_upstream")
         return 0
 
     cdef int see_collected(self) except -1:
@@ -297,7 +297,7 @@ cdef class Flow(Party):
         if frames.decoded is not None:
             # it was cut in the middle of them
             frames.decoded = None
-            self.plane.counters.framing_errors += 1
+            self.settings.counters.framing_errors += 1
             self.count_framing(frames)
         if framer is None:
             return 0
@@ -307,7 +307,7 @@ cdef class Flow(Party):
         framer.finish(frames.found)
         # before the hook is called: one that fails may end the flow, and be told so, from within
         frames.framer = None
-        self.plane.counters.framing_errors += framer.error_count
+        self.settings.counters.framing_errors += framer.error_count
         self.count_framing(frames)
         if frames is self.down and type(framer) is GrpcFramer and (<GrpcFramer>framer).trailers:
             # gRPC-Web: they are content to everybody else
@@ -336,7 +336,7 @@ cdef class Flow(Party):
         if self.pace is not None:
             self.pace.clear()
         self.wait_no_more()
-        self.plane.counters.active_flows -= 1
+        self.settings.counters.active_flows -= 1
         note(LEDGER_FLOW, -1)
         self.tell_observer(FLOW_ENDED)
         self.ask_afterwards()
@@ -345,12 +345,13 @@ cdef class Flow(Party):
         return self.settle()
 
     cdef int tell_observer(self, FlowEvent event) except -1:
-        if self.plane.observer is None:
+        if self.settings.observer is None:
             return 0
-        self.plane.observer.flow(
+        self.settings.observer.flow(
             <int>event, self.id, self.route.meta, view_bytes(self.request.span(0, self.request.method_len)), self.route.scheme,
             self.route.authority, self.request.origin_target(), self.verdict, self.status,
-            self.response is not None and (self.response.status == 101 or stream_of(self.response, self.plane.stream_types) != STREAM_NONE),
+            self.response is not None
+            and (self.response.status == 101 or stream_of(self.response, self.settings.stream_types) != STREAM_NONE),
             self.response_body.payload_total, monotonic() - self.began, self.cause)
         return 0
 
@@ -362,24 +363,24 @@ cdef class Flow(Party):
             self.pace.clear()
         if self.kept:
             self.let_go(self.kept)
-        return self.owner.settled(self)
+        return self.owner.on_exchange_done(self)
 
     # --- what is kept for the handler, and the budget
 
     cdef int keep(self, Py_ssize_t count) except -1:
         self.kept += count
-        self.plane.arena.budget.take(count)
+        self.settings.arena.budget.take(count)
         return 0
 
     cdef int let_go(self, Py_ssize_t count) except -1:
         self.kept -= count
-        self.plane.arena.budget.give(count)
+        self.settings.arena.budget.give(count)
         if self.kept == 0:
-            self.plane.arena.budget.leave(self)
+            self.settings.arena.budget.leave(self)
         return 0
 
     cdef int forget_collected(self) except -1:
-        cdef Collected collected = self.collected
+        cdef BufferedBody collected = self.collected
         if collected is None or not collected.is_sent():
             return 0
         if self.up is not None and self.up.framer is not None and self.up_at < collected.content.size and not self.ended:
@@ -388,40 +389,40 @@ cdef class Flow(Party):
         self.collected = None
         if self.hooks.on_response is not None or self.hooks.on_stream_chunk is not None:
             # the content is what is shown
-            return self.let_go(collected.frame_size())
+            return self.let_go(collected.framing_size())
         # nobody will be shown the request again
         self.shown = None
         return self.let_go(collected.size())
 
     cdef int grow(self, bint deciding) except -1:
-        if self.is_waiting or self.has_waited or self.kept == 0 or self.plane.arena.budget.may_grow(self):
+        if self.is_waiting or self.has_waited or self.kept == 0 or self.settings.arena.budget.try_reserve(self):
             return 0
         self.is_waiting = True
         if not deciding:
             # a body that is decided on has a deadline of its own
             self.begin_pace()
-        return self.owner.paced(True)
+        return self.owner.on_backpressure(True)
 
-    cdef int afforded(self) except -1:
+    cdef int on_budget(self) except -1:
         if not self.is_waiting:
             return 0
         self.is_waiting = False
         if not self.is_paced and self.pace is not None:
             self.pace.clear()
-        return self.owner.paced(self.is_paced)
+        return self.owner.on_backpressure(self.is_paced)
 
     cdef int wait_no_more(self) except -1:
         if self.is_waiting:
             self.is_waiting = False
-            self.plane.arena.budget.leave(self)
+            self.settings.arena.budget.leave(self)
         return 0
 
     cdef int end_copies(self) except -1:
-        cdef Copy copy
+        cdef BodyCopy copy
         for copy in (self.payload, self.copy):
             if copy is not None and copy.limit > copy.size:
                 copy.limit = copy.size
-                self.plane.counters.shortened_copies += 1
+                self.settings.counters.shortened_copies += 1
         return 0
 
     # --- hooks, in order
@@ -429,9 +430,9 @@ cdef class Flow(Party):
     cdef int spare_request(self) except -1:
         cdef Py_ssize_t size = len(self.shown.raw_body)
         cdef RawRequest spare
-        if size == 0 or self.collected is not None or not self.streaming or self.kept < size or not self.plane.enforce:
+        if size == 0 or self.collected is not None or not self.streaming or self.kept < size or not self.settings.enforce:
             return 0
-        spare = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, b"", self.plane.body_limit)
+        spare = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, b"", self.settings.body_limit)
         spare.trailer_block = self.request_trailers
         spare.body_truncated = True
         spare.body_complete = False
@@ -446,7 +447,7 @@ cdef class Flow(Party):
         frames.found = []
         if self.shown is None:
             self.show_request()
-        elif self.plane.arena.budget.is_scarce():
+        elif self.settings.arena.budget.above_wait_mark():
             self.spare_request()
         for chunk in found:
             if self.ended:
@@ -459,9 +460,9 @@ cdef class Flow(Party):
             chunk.direction = frames.direction
             chunk.sequence = frames.sequence
             frames.sequence += 1
-            self.plane.counters.stream_chunks += 1
+            self.settings.counters.stream_chunks += 1
             if self.dropping and self.full():
-                self.plane.counters.dropped_chunks += 1
+                self.settings.counters.dropped_chunks += 1
             else:
                 self.push(self.hooks.on_stream_chunk, chunk, None)
         return 0
@@ -479,13 +480,13 @@ cdef class Flow(Party):
         if not self.is_paced and not self.dropping and not self.ended and self.full():
             self.is_paced = True
             self.begin_pace()
-            self.owner.paced(True)
+            self.owner.on_backpressure(True)
         return 0
 
     cdef int begin_pace(self) except -1:
         if self.pace is None:
             self.pace = Deadline(self)
-        return self.pace.set(self.plane.pace, 0)
+        return self.pace.set(self.settings.pace, 0)
 
     cdef int call(self, Hook hook, object first, object second) except -1:
         cdef int outcome = self.hooks.run(hook, first, second, self)
@@ -506,14 +507,14 @@ cdef class Flow(Party):
                 frames.decoded = None
                 self.count_framing(frames)
         self.copy = None
-        return self.owner.broken(error)
+        return self.owner.on_hook_abort(error)
 
     cdef int full(self) except -1:
         return self.queue is not None and (
-            len(self.queue) >= self.plane.queue_limit or self.queued_bytes > self.plane.body_limit
-            or (self.queued_bytes > 0 and self.plane.arena.budget.is_scarce()))
+            len(self.queue) >= self.settings.queue_limit or self.queued_bytes > self.settings.body_limit
+            or (self.queued_bytes > 0 and self.settings.arena.budget.above_wait_mark()))
 
-    cdef int late(self, int stage) except -1:
+    cdef int on_deadline(self, int stage) except -1:
         if self.is_waiting:
             self.wait_no_more()
             self.has_waited = True
@@ -521,9 +522,9 @@ cdef class Flow(Party):
         if self.is_paced:
             self.is_paced = False
             self.dropping = True
-        return self.owner.paced(False)
+        return self.owner.on_backpressure(False)
 
-    cdef int resolved(self, object result, object error) except -1:
+    cdef int on_hook_result(self, object result, object error) except -1:
         self.busy = False
         if error is None and self.called is self.hooks.on_request:
             self.ignored(result)
@@ -544,5 +545,5 @@ cdef class Flow(Party):
                 self.is_paced = False
                 if not self.is_waiting:
                     self.pace.clear()
-                self.owner.paced(self.is_waiting)
+                self.owner.on_backpressure(self.is_waiting)
         return self.settle()

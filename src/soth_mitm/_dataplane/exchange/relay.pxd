@@ -3,16 +3,16 @@
 
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
-from soth_mitm._dataplane.memory.party cimport Party
-from soth_mitm._dataplane.http.settings cimport Plane
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
+from soth_mitm._dataplane.http.settings cimport Settings
 
 
-cdef class Tunnel(Party):
-    cdef Plane plane
+cdef class Tunnel(EndpointCallbacks):
+    cdef Settings settings
     cdef Endpoint client
     cdef Endpoint upstream
     cdef Deadline deadline
-    cdef Party examiner            # hears of the client in our place until start(), or None
+    cdef EndpointCallbacks examiner            # hears of the client in our place until start(), or None
     cdef object on_end             # called once, when both sides are gone or told to go
     cdef int ends                  # how many sides have said that they send no more
     cdef bint over

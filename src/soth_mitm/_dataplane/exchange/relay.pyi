@@ -1,13 +1,13 @@
 from collections.abc import Callable
 from typing import final
 
-from soth_mitm._dataplane.http.settings import Plane
-from soth_mitm._dataplane.memory.party import Party
+from soth_mitm._dataplane.http.settings import Settings
+from soth_mitm._dataplane.transport.callbacks import EndpointCallbacks
 from soth_mitm._dataplane.transport.endpoint import Endpoint
 
 @final
-class Tunnel(Party):
-    def __new__(cls, plane: Plane, client: Endpoint, upstream: Endpoint, on_end: Callable[[], object]) -> Tunnel: ...
+class Tunnel(EndpointCallbacks):
+    def __new__(cls, settings: Settings, client: Endpoint, upstream: Endpoint, on_end: Callable[[], object]) -> Tunnel: ...
     @property
     def upstream_spoke(self) -> bool: ...
     def listen(self) -> None: ...

@@ -6,7 +6,7 @@ from soth_mitm._dataplane.wire.head cimport Head
 
 # What answers the current request, moved on as far as it goes
 cdef class Responding(Conversation):
-    cdef Py_ssize_t upstream_scanned   # of the upstream's inbox, for the head
+    cdef Py_ssize_t upstream_scanned   # of the upstream's read buffer, for the head
     cdef int interims                  # interim responses to the current request
 
     cdef int read_response_head(self) except -1        # and interim ones before it

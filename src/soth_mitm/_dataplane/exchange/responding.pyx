@@ -11,7 +11,7 @@ from soth_mitm._dataplane.exchange.flow cimport FLOW_ANSWERED, Flow
 from soth_mitm._dataplane.wire.head cimport (
     HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, HTTP_1_0, Head, head_error_text, parse_response_head, too_large_text,
 )
-from soth_mitm._dataplane.transport.lingering_close cimport close_while_sending
+from soth_mitm._dataplane.transport.lingering_close cimport close_lingering
 from soth_mitm._dataplane.upstream.pool cimport Upstream
 from soth_mitm._dataplane.exchange.relay cimport Tunnel
 from soth_mitm._dataplane.exchange.transfer cimport MOVED_ALL, MOVED_MORE, MOVED_NONSENSE, move_response
@@ -28,7 +28,7 @@ cdef bint begins_badly(Body* body, Endpoint source) noexcept:
     """Tell whether the very first of a body is malformed; then it has failed, else nothing of it is taken."""
     cdef Body seen = body[0]
     cdef View payload
-    if body_next(&seen, source.inbox.data(), source.inbox.size(), &payload, NULL) >= 0:
+    if body_next(&seen, source.read_buffer.data(), source.read_buffer.size(), &payload, NULL) >= 0:
         return False
     body[0] = seen
     return True
@@ -44,22 +44,22 @@ cdef class Responding(Conversation):
         cdef Py_ssize_t size, used
         cdef bytes interim, why
         while True:
-            size = upstream.inbox.size()
+            size = upstream.read_buffer.size()
             if size == 0:
                 return 0
             head = Head()
-            used = parse_response_head(head, upstream.inbox.data(), size, self.plane.head_limit, self.plane.most_fields,
+            used = parse_response_head(head, upstream.read_buffer.data(), size, self.settings.head_limit, self.settings.most_fields,
                                        &self.upstream_scanned)
             if used == HEAD_MORE:
                 return 0
             if used == HEAD_TOO_LARGE:
-                why = too_large_text(head, self.plane.head_limit, self.plane.most_fields)
+                why = too_large_text(head, self.settings.head_limit, self.settings.most_fields)
                 return self.fail_upstream(502, b"the upstream's response head " + why)
             if used == HEAD_MALFORMED:
                 return self.fail_upstream(502, b"the upstream's response is malformed: " + head_error_text(head.error).encode())
-            upstream.inbox.consume(used)
+            upstream.read_buffer.consume(used)
             self.upstream_scanned = 0
-            self.plane.counters.bytes_from_upstreams += used
+            self.settings.counters.bytes_from_upstreams += used
             if head.status == 101:
                 return self.switch_protocols(head)
             if head.status >= 200:
@@ -69,23 +69,23 @@ cdef class Responding(Conversation):
                 return self.fail_upstream(502, b"the upstream sent more than %d interim responses" % MOST_INTERIMS)
             if self.sending == SENDING_SENT:
                 # it says that it is at work: its time begins anew
-                self.writable(upstream, not upstream.blocked)
+                self.on_writable(upstream, not upstream.write_paused)
             if self.flow.request.version != HTTP_1_0 and not (head.status == 100 and self.flow.continued):
                 self.flow.stop_alternatives(head)
                 interim = response_head_bytes(head, False, False, False, False)
                 self.client.send_bytes(interim)
-                self.plane.counters.bytes_to_clients += len(interim)
+                self.settings.counters.bytes_to_clients += len(interim)
 
     cdef int begin_response(self, Head head) except -1:
         cdef Flow flow = self.flow
         cdef bint is_10 = flow.request.version == HTTP_1_0
         cdef bytes out
-        body_of_response(&flow.response_body, head, flow.request.method, self.plane.head_limit, self.plane.most_fields)
+        body_of_response(&flow.response_body, head, flow.request.method, self.settings.head_limit, self.settings.most_fields)
         if begins_badly(&flow.response_body, self.upstream):
             return self.fail_upstream(502, b"the upstream's response is malformed: " + body_error_text(flow.response_body.error).encode())
         # which a client that speaks HTTP/1.0 cannot read
         flow.unchunked = flow.response_body.kind == BODY_CHUNKED and flow.request.version == HTTP_1_0
-        if (flow.response_body.kind == BODY_UNTIL_CLOSE or flow.unchunked or self.plane.draining
+        if (flow.response_body.kind == BODY_UNTIL_CLOSE or flow.unchunked or self.settings.draining
                 or ((self.is_pinned() or self.sending != SENDING_SENT) and not head.keeps_alive())):
             # the last: what is left of the upload will have nowhere to go
             self.keep = False
@@ -94,10 +94,10 @@ cdef class Responding(Conversation):
         flow.tell_observer(FLOW_ANSWERED)
         out = response_head_bytes(head, not self.keep, self.keep and is_10, False, is_10)
         self.client.send_bytes(out)
-        self.plane.counters.bytes_to_clients += len(out)
+        self.settings.counters.bytes_to_clients += len(out)
         self.answered = True
         self.answering = ANSWERING_RELAY
-        self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
+        self.upstream_deadline.set(self.settings.body_idle, LATE_DOWNLOAD)
         if flow.streaming:
             self.client.flush()
             flow.tell_head()
@@ -110,7 +110,7 @@ cdef class Responding(Conversation):
         cdef Upstream upstream = self.upstream
         if not flow.upgrade or self.sending != SENDING_SENT or not was_offered(flow.request, head):
             return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
-        self.plane.counters.upgrades += 1
+        self.settings.counters.upgrades += 1
         flow.begin_response(head)
         flow.tell_observer(FLOW_ANSWERED)
         self.client.send_bytes(response_head_bytes(head, False, False, True, False))
@@ -127,7 +127,7 @@ cdef class Responding(Conversation):
             self.half_closed.clear()
         upstream.pool.forget(upstream)
         self.upstream = None
-        self.tunnel = Tunnel(self.plane, self.client, upstream, self.tunnel_ended)
+        self.tunnel = Tunnel(self.settings, self.client, upstream, self.tunnel_ended)
         self.tunnel.start()
         return 0
 
@@ -140,15 +140,15 @@ cdef class Responding(Conversation):
         if moved == MOVED_MORE:
             # what comes meanwhile waits behind it, its end included
             self.is_behind = True
-            self.upstream.hold()
+            self.upstream.pause_reading()
             return self.later()
         if moved == MOVED_NONSENSE:
-            self.plane.counters.upstream_errors += 1
+            self.settings.counters.upstream_errors += 1
             why = body_error_text(self.flow.response_body.error)
             return self.cut_short(ValueError(f"the upstream's response body is malformed: {why}"))
-        self.upstream_deadline.set(self.plane.body_idle, LATE_DOWNLOAD)
-        if self.client.blocked and not self.reads_ahead():
-            self.upstream.hold()
+        self.upstream_deadline.set(self.settings.body_idle, LATE_DOWNLOAD)
+        if self.client.write_paused and not self.reads_ahead():
+            self.upstream.pause_reading()
         return 0
 
     cdef int response_done(self) except -1:
@@ -156,15 +156,15 @@ cdef class Responding(Conversation):
         cdef Flow flow = self.flow
         self.answering = ANSWERING_DONE
         self.upstream_deadline.clear()
-        self.plane.counters.responses_relayed += 1
+        self.settings.counters.responses_relayed += 1
         self.client.flush()
-        if self.sending != SENDING_SENT and (self.upstream is None or self.upstream.told_end or self.upstream.gone):
+        if self.sending != SENDING_SENT and (self.upstream is None or self.upstream.eof_delivered or self.upstream.gone):
             # an early response, and nobody left to send the rest of the request to
             if flow.request_body.state == BODY_DONE:
                 self.send_no_more()
                 return flow.end_response(True)
             self.drop_upstream()
-            close_while_sending(self.client, self.plane)
+            close_lingering(self.client, self.settings)
             flow.end_response(True)
             return self.stop()
         if self.sending == SENDING_RELAY:

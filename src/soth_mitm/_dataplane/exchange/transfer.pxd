@@ -6,7 +6,7 @@ from soth_mitm._dataplane.exchange.flow cimport Flow
 
 
 cdef enum Moved:
-    MOVED_SOME = 0         # the source's inbox holds no more of the body that can be taken now
+    MOVED_SOME = 0         # the source's read buffer holds no more of the body that can be taken now
     MOVED_ALL = 1          # the body is complete
     MOVED_NONSENSE = 2     # it is malformed; body.error says how
     MOVED_OVER = 3         # it is longer than it may be; what made it so was taken and went nowhere

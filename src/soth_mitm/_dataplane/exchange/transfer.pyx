@@ -1,10 +1,10 @@
-"""Moving body bytes: what the framing calls complete is taken from the source's inbox in one piece and sent on as it is."""
+"""Moving body bytes: what the framing calls complete is taken from the source's read buffer in one piece and sent on as it is."""
 
 from soth_mitm._dataplane.http1.framing cimport BODY_DONE, BODY_FAILED, Body, body_next
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.exchange.flow cimport FRAMED_AT_ONCE, Flow
-from soth_mitm._dataplane.exchange.body_buffer cimport Collected
+from soth_mitm._dataplane.exchange.body_buffer cimport BufferedBody
 from soth_mitm._dataplane.memory.view cimport View, view_bytes
 
 
@@ -22,13 +22,13 @@ cdef Moved verdict(Body* body) noexcept:
 
 cdef int collect_request(Flow flow, Endpoint source) except -1:
     cdef Body* body = &flow.request_body
-    cdef Py_ssize_t size = source.inbox.size(), total
+    cdef Py_ssize_t size = source.read_buffer.size(), total
     cdef Moved moved
     if size:
-        total = flow.collect(source.inbox.data(), size)
-        flow.plane.counters.bytes_from_clients += total
-        source.inbox.consume(total)
-    if flow.bounded and body.payload_total > flow.plane.body_limit:
+        total = flow.collect(source.read_buffer.data(), size)
+        flow.settings.counters.bytes_from_clients += total
+        source.read_buffer.consume(total)
+    if flow.bounded and body.payload_total > flow.settings.body_limit:
         return MOVED_OVER
     moved = verdict(body)
     if moved == MOVED_SOME:
@@ -38,18 +38,18 @@ cdef int collect_request(Flow flow, Endpoint source) except -1:
 
 cdef bint send_collected(Flow flow, Endpoint target) except -1:
     """Send on what was collected before the decision, as far as the target takes it now; true when all of it is on its way."""
-    cdef Collected collected = flow.collected
+    cdef BufferedBody collected = flow.collected
     cdef char* block = NULL
     cdef View piece
-    if collected.frame is not None and not collected.is_sent():
+    if collected.framing is not None and not collected.is_sent():
         block = target.arena.take_block(BLOCK_SIZE)
     try:
         while not collected.is_sent():
-            if target.blocked:
+            if target.write_paused:
                 return False
             collected.next_piece(block, BLOCK_SIZE, &piece)
             target.send(piece.ptr, piece.len)
-            flow.plane.counters.bytes_to_upstreams += piece.len
+            flow.settings.counters.bytes_to_upstreams += piece.len
             if piece.len == BLOCK_SIZE:
                 # before the next one: only then it is known whether the target takes it
                 target.flush()
@@ -73,8 +73,8 @@ cdef bint show_collected(Flow flow, Endpoint target) except -1:
 
 cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1:
     cdef Body* body = &flow.request_body
-    cdef const char* data = source.inbox.data()
-    cdef Py_ssize_t size = source.inbox.size(), total = 0, count
+    cdef const char* data = source.read_buffer.data()
+    cdef Py_ssize_t size = source.read_buffer.size(), total = 0, count
     cdef View payload, trailers
     cdef bint copying = flow.payload is not None
     cdef bint over, sent, full = False
@@ -111,13 +111,13 @@ cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1:
             flow.see_frames(flow.up, payload)
         if trailers.len:
             flow.request_trailers = view_bytes(trailers)
-    over = flow.bounded and body.payload_total > flow.plane.body_limit
+    over = flow.bounded and body.payload_total > flow.settings.body_limit
     if total:
         if not over:
             target.send(data, total)
-            flow.plane.counters.bytes_to_upstreams += total
-        flow.plane.counters.bytes_from_clients += total
-        source.inbox.consume(total)
+            flow.settings.counters.bytes_to_upstreams += total
+        flow.settings.counters.bytes_from_clients += total
+        source.read_buffer.consume(total)
     if over:
         return MOVED_OVER
     moved = verdict(body)
@@ -136,8 +136,8 @@ cdef int move_request(Flow flow, Endpoint source, Endpoint target) except -1:
 
 cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1:
     cdef Body* body = &flow.response_body
-    cdef const char* data = source.inbox.data()
-    cdef Py_ssize_t size = source.inbox.size(), total = 0, sent = 0, relayed = 0, count, length
+    cdef const char* data = source.read_buffer.data()
+    cdef Py_ssize_t size = source.read_buffer.size(), total = 0, sent = 0, relayed = 0, count, length
     cdef View payload, trailers
     cdef bint seeing = flow.copy is not None or flow.down is not None
     cdef int pieces = 0
@@ -175,9 +175,9 @@ cdef int move_response(Flow flow, Endpoint source, Endpoint target) except -1:
         if not flow.unchunked:
             target.send(data + sent, total - sent)
             relayed += total - sent
-        flow.plane.counters.bytes_from_upstreams += total
-        flow.plane.counters.bytes_to_clients += relayed
-        source.inbox.consume(total)
+        flow.settings.counters.bytes_from_upstreams += total
+        flow.settings.counters.bytes_to_clients += relayed
+        source.read_buffer.consume(total)
     if flow.down is not None and flow.down.found:
         # traffic first, then the handler
         target.flush()

@@ -8,12 +8,12 @@
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
-from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 
 cdef enum Outcome:
     HOOK_DONE = 0          # Hooks.result is what it returned
-    HOOK_PENDING = 1       # it suspended; the waiter's resolved() will be called, from a loop callback of its own
+    HOOK_PENDING = 1       # it suspended; the waiter's on_hook_result() will be called, from a loop callback of its own
     HOOK_FAILED = 2        # it raised; counted and reported, and kept in Hooks.error
 
 
@@ -58,8 +58,8 @@ cdef class Hooks:
     cdef Suspended pending                 # the call that suspended last, for the one that made it
 
     # `second` None: the hook takes one argument
-    cdef int run(self, Hook hook, object first, object second, Party waiter) except -1     # an Outcome
-    cdef int step(self, Hook hook, object coroutine, Party waiter) except -1
+    cdef int run(self, Hook hook, object first, object second, Waiter waiter) except -1     # an Outcome
+    cdef int step(self, Hook hook, object coroutine, Waiter waiter) except -1
     cdef int failed(self, Hook hook, object error) except -1
     cdef int misjudged(self, object answer) except -1      # on_request returned something that is no decision
     cdef int mistaken(self, Hook hook, str wanted, object answer) except -1     # a hook returned something else than `wanted`
@@ -69,10 +69,10 @@ cdef class Hooks:
 
 
 # A hook that suspended: waits for its end or its deadline, whichever comes first
-cdef class Suspended(Party):
+cdef class Suspended(Waiter):
     cdef Hooks hooks
     cdef Hook hook
-    cdef Party waiter
+    cdef Waiter waiter
     cdef Deadline deadline
     cdef object task
     cdef object result
@@ -85,7 +85,7 @@ cdef class Suspended(Party):
 
 
 # A call that the control plane waits for
-cdef class Asked(Party):
+cdef class Asked(Waiter):
     cdef readonly object future            # done when it is over; None: it was over at once
     cdef readonly object result
     cdef readonly object error

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm._dataplane.memory.party import Party
+from soth_mitm._dataplane.memory.waiter import Waiter
 
 @final
 class HookCounts:
@@ -66,12 +66,12 @@ class Hooks:
     def counts(self) -> HookCounts: ...
 
 @final
-class Suspended(Party):
-    def __new__(cls, hooks: Hooks, hook: Hook, waiter: Party, task: Any) -> Suspended: ...
+class Suspended(Waiter):
+    def __new__(cls, hooks: Hooks, hook: Hook, waiter: Waiter, task: Any) -> Suspended: ...
     def deliver(self) -> None: ...
 
 @final
-class Asked(Party):
+class Asked(Waiter):
     def __new__(cls, hooks: Hooks, hook: Hook, first: object, second: object = None) -> Asked: ...
     def abandon(self) -> None: ...
     @property

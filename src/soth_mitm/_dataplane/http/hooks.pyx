@@ -9,7 +9,7 @@ from cpython.time cimport monotonic
 
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_HOOK, note
-from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 
 cdef extern from "Python.h":
@@ -71,7 +71,7 @@ cdef class Hooks:
         self.context = copy_context()
         self.suspended = {}
 
-    cdef int run(self, Hook hook, object first, object second, Party waiter) except -1:
+    cdef int run(self, Hook hook, object first, object second, Waiter waiter) except -1:
         cdef int outcome
         cdef double began = monotonic(), took
         self.counts.calls += 1
@@ -95,7 +95,7 @@ cdef class Hooks:
             self.overran(hook)
         return outcome
 
-    cdef int step(self, Hook hook, object coroutine, Party waiter) except -1:
+    cdef int step(self, Hook hook, object coroutine, Waiter waiter) except -1:
         cdef PyObject* sent = NULL
         cdef PySendResult how
         cdef Carrier carrier = self.carrier
@@ -188,10 +188,10 @@ cdef class Hooks:
 
 
 @cython.final
-cdef class Suspended(Party):
+cdef class Suspended(Waiter):
     """A hook that suspended."""
 
-    def __cinit__(self, Hooks hooks, Hook hook, Party waiter, task):
+    def __cinit__(self, Hooks hooks, Hook hook, Waiter waiter, task):
         self.hooks = hooks
         self.hook = hook
         self.waiter = waiter
@@ -200,7 +200,7 @@ cdef class Suspended(Party):
         self.deadline.set(hook.deadline, 0)
         note(LEDGER_HOOK, 1)
 
-    cdef int late(self, int stage) except -1:
+    cdef int on_deadline(self, int stage) except -1:
         cdef object error = TimeoutError(f"did not return within {self.hook.deadline.seconds:g} s")
         self.hooks.counts.timeouts += 1
         self.hooks.report(self.hook.name, error)
@@ -242,13 +242,13 @@ cdef class Suspended(Party):
 
     def deliver(self):
         """Tell the waiter. Called by the loop."""
-        cdef Party waiter = self.waiter
+        cdef Waiter waiter = self.waiter
         self.waiter = None
-        waiter.resolved(self.result, self.error)
+        waiter.on_hook_result(self.result, self.error)
 
 
 @cython.final
-cdef class Asked(Party):
+cdef class Asked(Waiter):
     """A call of a hook that a coroutine of the control plane waits for.
 
     It is over when `future` is None or done: the hook has returned `result`, or `error` is what it raised or that it was late. Nobody
@@ -274,7 +274,7 @@ cdef class Asked(Party):
             self.call.abandon()
             self.call = None
 
-    cdef int resolved(self, object result, object error) except -1:
+    cdef int on_hook_result(self, object result, object error) except -1:
         self.call = None
         self.result = result
         self.error = error

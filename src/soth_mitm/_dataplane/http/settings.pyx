@@ -1,25 +1,86 @@
-"""A configuration snapshot as the data plane uses it, and the counters that it keeps."""
+"""A configuration snapshot as the data plane uses it."""
 
 cimport cython
 
-from soth_mitm._dataplane.memory.buffer cimport Arena
+from soth_mitm._dataplane.http.counters cimport Counters
 from soth_mitm._dataplane.http.hooks cimport Hooks
+from soth_mitm._dataplane.memory.buffer cimport Arena
+from soth_mitm._dataplane.memory.deadline cimport DeadlineQueue
 
 
 @cython.final
-cdef class Counters:
-    """What the data plane counts; all start at zero and belong to one loop. `soth_mitm.metrics` says what each means."""
+cdef class Settings:
+    """One configuration snapshot on one loop. Every limit and deadline is required: the data plane reads them unchecked."""
 
-
-@cython.final
-cdef class Plane:
-    """One configuration snapshot on one loop. Every limit and deadline is set by whoever makes it, before the first connection."""
-
-    def __cinit__(self, Arena arena not None, Hooks hooks not None, Counters counters not None, **settings):
+    def __cinit__(
+        self,
+        Arena arena not None,
+        Hooks hooks not None,
+        Counters counters not None,
+        *,
+        Py_ssize_t head_limit,
+        int most_fields,
+        Py_ssize_t body_limit,
+        Py_ssize_t queue_limit,
+        bint enforce,
+        bint buffer_requests,
+        bint reject_overflow,
+        bint refuse_incomplete,
+        bint retry,
+        decision_type,
+        allow,
+        observer,
+        meant_to_block,
+        on_ignored_block,
+        dict stream_types,
+        decode_apart,
+        bint strip_alt_svc,
+        Py_ssize_t read_ahead,
+        double unsafe_idle,
+        DeadlineQueue half_closed not None,
+        DeadlineQueue client_head not None,
+        DeadlineQueue client_idle not None,
+        DeadlineQueue body_idle not None,
+        DeadlineQueue body_buffer not None,
+        DeadlineQueue response_head not None,
+        DeadlineQueue claim not None,
+        DeadlineQueue tunnel_idle not None,
+        DeadlineQueue tunnel_quiet not None,
+        DeadlineQueue linger not None,
+        DeadlineQueue settling not None,
+        DeadlineQueue pace not None,
+    ):
         self.arena = arena
         self.hooks = hooks
         self.counters = counters
-
-    def __init__(self, Arena arena, Hooks hooks, Counters counters, **settings):
-        for name, value in settings.items():
-            setattr(self, name, value)
+        self.head_limit = head_limit
+        self.most_fields = most_fields
+        self.body_limit = body_limit
+        self.queue_limit = queue_limit
+        self.enforce = enforce
+        self.buffer_requests = buffer_requests
+        self.reject_overflow = reject_overflow
+        self.refuse_incomplete = refuse_incomplete
+        self.retry = retry
+        self.decision_type = decision_type
+        self.allow = allow
+        self.observer = observer
+        self.meant_to_block = meant_to_block
+        self.on_ignored_block = on_ignored_block
+        self.stream_types = stream_types
+        self.decode_apart = decode_apart
+        self.strip_alt_svc = strip_alt_svc
+        self.read_ahead = read_ahead
+        self.unsafe_idle = unsafe_idle
+        self.half_closed = half_closed
+        self.client_head = client_head
+        self.client_idle = client_idle
+        self.body_idle = body_idle
+        self.body_buffer = body_buffer
+        self.response_head = response_head
+        self.claim = claim
+        self.tunnel_idle = tunnel_idle
+        self.tunnel_quiet = tunnel_quiet
+        self.linger = linger
+        self.settling = settling
+        self.pace = pace

@@ -67,10 +67,10 @@ cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View*
 
 # Of a body that was consumed before and whose content was taken out of it: how many bytes of what is left stand before the next run of
 # content, whose length `run` is. For as long as content is left, that is, and from a Body as it was at the beginning.
-cdef Py_ssize_t body_frame(Body* body, const char* data, Py_ssize_t length, int64_t* run) noexcept nogil
+cdef Py_ssize_t body_framing_due(Body* body, const char* data, Py_ssize_t length, int64_t* run) noexcept nogil
 
 # The body stands inside a chunk, of whose data `remaining` bytes come next: when the run that
-# body_frame() has just told of lies partly elsewhere.
+# body_framing_due() has just told of lies partly elsewhere.
 cdef void body_reenter(Body* body, int64_t remaining) noexcept nogil
 
 # The body of a head that came on a stream (RFC 9113 section 8.1.1); `request_method` is that of the

@@ -265,7 +265,7 @@ cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View*
     return at
 
 
-cdef Py_ssize_t body_frame(Body* body, const char* data, Py_ssize_t length, int64_t* run) noexcept nogil:
+cdef Py_ssize_t body_framing_due(Body* body, const char* data, Py_ssize_t length, int64_t* run) noexcept nogil:
     cdef Py_ssize_t at = 0, step
     while body.state == BODY_CHUNK_SIZE or body.state == BODY_CHUNK_END:
         step = _size_line(body, data + at, length - at) if body.state == BODY_CHUNK_SIZE else _data_end(body, data + at, length - at)

@@ -10,12 +10,14 @@ whoever cannot write pauses the reading of the other side. So no rule is needed 
 half of the budget on, reads are small, and when it is used up, smaller still. A connection whose receiver does take its bytes is slowed
 down by that, never stopped, whatever others hold.
 
-*Kept.* What is collected for the handler grows with every read and is let go only when the body is complete, so that flows could wait
-for each other for ever. From three quarters of the budget on such a flow waits, its reading paused. Three things end the wait: the total
-falls below five eighths; the flow becomes the *elder*; or its deadline passes. The elder is the flow that came first among those that would
-have to wait. It goes on whatever the total, until it holds nothing any more, then the next in line follows. So there is always one that
-moves, and the elder itself, like every flow, has deadlines. When a waiting flow's deadline passes, it stops to grow: a request is decided
-on what has arrived and streamed on (`body.buffer_timeout_ms`), a copy ends there, marked (`flow_runtime.dispatch_queue_send_timeout_ms`).
+*Kept.* What is collected for the handler grows with every read and is released only when the body is
+complete, so exchanges could wait for each other for ever. From three quarters of the budget on, such an
+exchange waits, its reading paused. Three things end the wait: the total falls below five eighths; the
+exchange becomes the *exempt* one; or its deadline passes. The exempt exchange is the first of those that
+would have to wait. It continues whatever the total is, until it holds nothing; then the next in line becomes
+exempt. So one exchange always moves, and the exempt one has deadlines like every other. When the deadline of
+a waiting exchange passes, it stops growing: a request is decided on what has arrived and is streamed on
+(`body.buffer_timeout_ms`), a copy ends there, marked (`flow_runtime.dispatch_queue_send_timeout_ms`).
 
 So the total exceeds the limit by at most what one flow may keep, one read, and for each direction of each connection that is stuck one
 smallest read and one TLS record. Nothing is cut.
@@ -24,7 +26,7 @@ smallest read and one TLS record. Nothing is cut.
 cimport cython
 from libc.stdint cimport int64_t
 
-from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 cdef extern from *:
     const int64_t UNLIMITED "INT64_MAX"
@@ -42,30 +44,30 @@ cdef class Budget:
     def set_limit(self, int64_t limit):
         """Apply another limit, at once."""
         self.limit = limit
-        self.small_from = limit // 2
-        self.wait_from = limit - limit // 4
-        self.resume_below = limit // 2 + limit // 8
+        self.read_mark = limit // 2
+        self.wait_mark = limit - limit // 4
+        self.resume_mark = limit // 2 + limit // 8
         # whoever waits finds out whether it still has to
         self.give(0)
 
-    cdef bint may_grow(self, Party party) except -1:
+    cdef bint try_reserve(self, Waiter waiter) except -1:
         # once somebody waits, newcomers do not pass by
-        if self.held < (self.resume_below if self.waiting else self.wait_from) or party is self.elder:
+        if self.held < (self.resume_mark if self.waiting else self.wait_mark) or waiter is self.exempt:
             return True
-        if self.elder is None and not self.waiting:
-            self.elder = party
+        if self.exempt is None and not self.waiting:
+            self.exempt = waiter
             return True
-        if party not in self.waiting:
-            self.waiting[party] = None
+        if waiter not in self.waiting:
+            self.waiting[waiter] = None
             self.waits += 1
-            if self.elder is None:
+            if self.exempt is None:
                 self.wake_soon()
         return False
 
-    cdef int leave(self, Party party) except -1:
-        self.waiting.pop(party, None)
-        if party is self.elder:
-            self.elder = None
+    cdef int leave(self, Waiter waiter) except -1:
+        self.waiting.pop(waiter, None)
+        if waiter is self.exempt:
+            self.exempt = None
             if self.waiting:
                 self.wake_soon()
         return 0
@@ -78,25 +80,20 @@ cdef class Budget:
 
     def wake(self):
         """Let go on who may. Called by the loop."""
-        cdef Party party
+        cdef Waiter waiter
         cdef list ready = []
         self.woken = False
-        if self.held < self.resume_below:
+        if self.held < self.resume_mark:
             ready = list(self.waiting)
             self.waiting.clear()
-        elif self.elder is None and self.waiting:
-            self.elder = next(iter(self.waiting))
-            del self.waiting[self.elder]
-            ready = [self.elder]
-        for party in ready:
-            party.afforded()
+        elif self.exempt is None and self.waiting:
+            self.exempt = next(iter(self.waiting))
+            del self.waiting[self.exempt]
+            ready = [self.exempt]
+        for waiter in ready:
+            waiter.on_budget()
 
     @property
     def waiting_count(self):
         """How many wait now."""
         return len(self.waiting)
-
-    @property
-    def has_elder(self):
-        """Whether somebody may grow without limit."""
-        return self.elder is not None

@@ -76,7 +76,7 @@ cdef class Buffer:
     cdef char* tail(self) noexcept                         # for writing `room()` bytes; commit() follows
     cdef void commit(self, Py_ssize_t count) noexcept
     cdef int append(self, const char* data, Py_ssize_t length) except -1
-    cdef int keep(self, const char* data, Py_ssize_t length) except -1     # the same, for what is to stay for some time
+    cdef int append_exact(self, const char* data, Py_ssize_t length) except -1     # the same, for what is to stay for some time
     cdef int change_block(self, Py_ssize_t size) except -1     # to one of `size`, into which the bytes fit
 
     # reading

@@ -176,7 +176,7 @@ cdef class Buffer:
         self.commit(length)
         return 0
 
-    cdef int keep(self, const char* data, Py_ssize_t length) except -1:
+    cdef int append_exact(self, const char* data, Py_ssize_t length) except -1:
         if self.base == NULL:
             self.base = self.arena.take_block(length)
             self.capacity = length

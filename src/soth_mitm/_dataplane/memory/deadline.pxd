@@ -4,26 +4,26 @@
 # Setting and clearing a deadline is a few pointer writes; the loop's timer is armed when the queue stops being empty and is left alone
 # when its head is cleared early (it then looks again at the time of the new head).
 
-from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 
 cdef class Deadline:
-    cdef void* owner               # borrowed: whoever has a deadline outlives it
-    cdef Party waiting             # the owner while the deadline is set, which keeps it alive; else None
-    cdef readonly int stage        # what the owner waits for; handed back to owner.late()
-    cdef DeadlineQueue queue       # None: not set
+    cdef void* owner          # borrowed: whoever has a deadline outlives it
+    cdef Waiter waiting       # the owner while the deadline is set, which keeps it alive; else None
+    cdef readonly int stage   # what the owner waits for; handed back to owner.on_deadline()
+    cdef DeadlineQueue queue  # None: not set
     cdef Deadline before
     cdef Deadline after
     cdef double at
 
-    cdef int set(self, DeadlineQueue queue, int stage) except -1     # anew, when it was set already
+    cdef int set(self, DeadlineQueue queue, int stage) except -1  # anew, when it was set already
     cdef void clear(self) noexcept
 
 
 cdef class DeadlineQueue:
     cdef object call_later
     cdef readonly double seconds
-    cdef object timer              # the loop's handle, or None
+    cdef object timer         # the loop's handle, or None
     cdef Deadline head
     cdef Deadline tail
 

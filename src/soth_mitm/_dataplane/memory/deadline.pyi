@@ -1,11 +1,11 @@
 from collections.abc import Callable
 from typing import Any, final
 
-from soth_mitm._dataplane.memory.party import Party
+from soth_mitm._dataplane.memory.waiter import Waiter
 
 @final
 class Deadline:
-    def __new__(cls, owner: Party) -> Deadline: ...
+    def __new__(cls, owner: Waiter) -> Deadline: ...
     @property
     def stage(self) -> int: ...
 

@@ -4,21 +4,21 @@ cimport cython
 from cpython.time cimport monotonic
 
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_DEADLINE, note
-from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 
 @cython.final
 cdef class Deadline:
     """One timer of one owner, which keeps it to itself. Clearing one that is not set is harmless."""
 
-    def __cinit__(self, Party owner not None):
+    def __cinit__(self, Waiter owner not None):
         # a reference would make a cycle, and all that a closed connection held would wait for the garbage collector
         self.owner = <void*>owner
 
     cdef int set(self, DeadlineQueue queue, int stage) except -1:
         if self.queue is not None:
             self.clear()
-        self.waiting = <Party>self.owner
+        self.waiting = <Waiter>self.owner
         self.stage = stage
         self.at = monotonic() + queue.seconds
         queue.append(self)
@@ -72,7 +72,7 @@ cdef class DeadlineQueue:
     def expire(self):
         """Tell the owners whose time has come, then wait for the next one. Called by the loop."""
         cdef Deadline due
-        cdef Party owner
+        cdef Waiter owner
         cdef double now = monotonic()
         self.timer = None
         try:
@@ -80,7 +80,7 @@ cdef class DeadlineQueue:
                 due = self.head
                 owner = due.waiting
                 due.clear()
-                owner.late(due.stage)
+                owner.on_deadline(due.stage)
         finally:
             # an owner may have set a deadline of this duration meanwhile, which armed the timer
             if self.head is not None and self.timer is None:
@@ -89,13 +89,13 @@ cdef class DeadlineQueue:
     def close(self):
         """Let every time that still runs be over now, since nobody would call `expire` any more: for the end of what the queue served."""
         cdef Deadline due
-        cdef Party owner
+        cdef Waiter owner
         while self.head is not None:
             due = self.head
             owner = due.waiting
             due.clear()
             # one that sees progress asks for more time, once: after that there is none
-            owner.late(due.stage)
+            owner.on_deadline(due.stage)
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

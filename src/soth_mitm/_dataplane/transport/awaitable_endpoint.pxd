@@ -2,11 +2,11 @@
 
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
-from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
 from soth_mitm._dataplane.upstream.pool cimport OriginPool
 
 
-cdef class Intake(Party):
+cdef class AwaitableEndpoint(EndpointCallbacks):
     cdef readonly object loop
     cdef Endpoint endpoint
     cdef object waiter                 # the future of who waits for something to happen, or None
@@ -21,7 +21,7 @@ cdef class Intake(Party):
 
 
 # Runs the coroutine that waits for it
-cdef class Reception(Intake):
+cdef class InlineTask(AwaitableEndpoint):
     cdef object coroutine              # None before run() and when it is over
     cdef bint is_suspended             # it awaits this
     cdef object raised                 # what it is to be resumed with, or None
@@ -30,7 +30,7 @@ cdef class Reception(Intake):
 
 
 # A pool's connection for a coroutine
-cdef class Lease(Party):
+cdef class ConnectProbe(EndpointCallbacks):
     cdef OriginPool pool
     cdef object future
     cdef Deadline deadline

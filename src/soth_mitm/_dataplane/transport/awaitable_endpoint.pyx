@@ -4,7 +4,7 @@ cimport cython
 
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
-from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
 from soth_mitm._dataplane.upstream.pool cimport OriginPool, Upstream
 from soth_mitm._dataplane.memory.view cimport view_bytes, view_of
 
@@ -12,7 +12,7 @@ from soth_mitm.errors import WireError
 
 
 # not final: a reception is one
-cdef class Intake(Party):
+cdef class AwaitableEndpoint(EndpointCallbacks):
     """What came in on a connection that nobody relays yet. One coroutine at a time may wait."""
 
     def __cinit__(self, loop):
@@ -20,11 +20,11 @@ cdef class Intake(Party):
         self.deadline = Deadline(self)
 
     def attach(self, Endpoint endpoint not None):
-        """Become the party of `endpoint`."""
+        """Become the callbacks of `endpoint`."""
         endpoint.arena.check_thread()
         self.endpoint = endpoint
-        endpoint.party = self
-        if endpoint.told_end or endpoint.gone:
+        endpoint.callbacks = self
+        if endpoint.eof_delivered or endpoint.gone:
             # somebody else was told already
             self.over = True
 
@@ -36,7 +36,7 @@ cdef class Intake(Party):
         self.waiter = self.loop.create_future()
         waiter = self.waiter
         if self.is_late:
-            self.late(0)
+            self.on_deadline(0)
         return waiter
 
     def within(self, DeadlineQueue queue not None):
@@ -53,7 +53,7 @@ cdef class Intake(Party):
         self.deadline.clear()
         self.is_late = False
 
-    cdef int late(self, int stage) except -1:
+    cdef int on_deadline(self, int stage) except -1:
         self.is_late = True
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_exception(TimeoutError())
@@ -61,18 +61,18 @@ cdef class Intake(Party):
         return 0
 
     def peek(self):
-        """Return a copy of what lies in the inbox."""
+        """Return a copy of what lies in the read buffer."""
         self.endpoint.arena.check_thread()
-        if self.endpoint.inbox.size() == 0:
+        if self.endpoint.read_buffer.size() == 0:
             return b""
-        return view_bytes(view_of(self.endpoint.inbox.data(), self.endpoint.inbox.size()))
+        return view_bytes(view_of(self.endpoint.read_buffer.data(), self.endpoint.read_buffer.size()))
 
     def consume(self, Py_ssize_t count):
-        """Take `count` bytes out of the inbox, which has them: what has come is gone as soon as the connection is."""
+        """Take `count` bytes out of the read buffer, which has them: what has come is gone as soon as the connection is."""
         self.endpoint.arena.check_thread()
-        if not 0 <= count <= self.endpoint.inbox.size():
-            raise ValueError(f"{count} bytes cannot be taken out of {self.endpoint.inbox.size()}")
-        self.endpoint.inbox.consume(count)
+        if not 0 <= count <= self.endpoint.read_buffer.size():
+            raise ValueError(f"{count} bytes cannot be taken out of {self.endpoint.read_buffer.size()}")
+        self.endpoint.read_buffer.consume(count)
 
     cdef int wake(self) except -1:
         if self.waiter is not None and not self.waiter.done():
@@ -80,32 +80,32 @@ cdef class Intake(Party):
         self.waiter = None
         return 0
 
-    cdef int received(self, object endpoint) except -1:
+    cdef int on_data(self, object endpoint) except -1:
         # who waits here may wait for long, and there may be many
-        (<Endpoint>endpoint).inbox.shrink()
+        (<Endpoint>endpoint).read_buffer.shrink()
         return self.wake()
 
-    cdef int ended(self, object endpoint, bint clean) except -1:
+    cdef int on_eof(self, object endpoint, bint clean) except -1:
         self.over = True
         return self.wake()
 
-    cdef int lost(self, object endpoint, object error) except -1:
+    cdef int on_closed(self, object endpoint, object error) except -1:
         self.over = True
         self.error = error
         return self.wake()
 
-    cdef int secured(self, object endpoint, object error) except -1:
+    cdef int on_tls_done(self, object endpoint, object error) except -1:
         self.is_secured = error is None
         self.tls_error = error
         self.wake()
-        if error is None and self.endpoint.party is self:
+        if error is None and self.endpoint.callbacks is self:
             # what follows belongs to whoever takes over
-            self.endpoint.hold()
+            self.endpoint.pause_reading()
         return 0
 
 
 # not final: proxy/ adds what the coroutine may wait for besides
-cdef class Reception(Intake):
+cdef class InlineTask(AwaitableEndpoint):
     """An intake that runs the coroutine which waits for it, in the very callback that ends the wait: there is no task, no future and no
     turn of the loop in between, and the coroutine must await nothing but `changed()` of this object.
 
@@ -149,7 +149,7 @@ cdef class Reception(Intake):
             raise TimeoutError()
         self.is_suspended = True
 
-    cdef int late(self, int stage) except -1:
+    cdef int on_deadline(self, int stage) except -1:
         self.is_late = True
         if self.is_suspended:
             self.raised = TimeoutError()
@@ -169,13 +169,13 @@ cdef class Reception(Intake):
             self.coroutine = None
         except BaseException as error:
             self.coroutine = None
-            self.endpoint.fail(error)
+            self.endpoint.abort(error)
             raise
         return 0
 
 
 @cython.final
-cdef class Lease(Party):
+cdef class ConnectProbe(EndpointCallbacks):
     """Asks `pool` for a connection and puts it back as soon as it is there: so that it exists, and its facts are known.
 
     `future` ends with the upstream connection's facts, or with the error that the dial ended in, or with a WireError (503) when none has
@@ -194,20 +194,20 @@ cdef class Lease(Party):
         self.deadline.clear()
         self.pool.withdraw(self)
 
-    cdef int granted(self, object upstream) except -1:
+    cdef int on_pool_ready(self, object upstream) except -1:
         self.deadline.clear()
         if not self.future.done():
             self.future.set_result((<Upstream>upstream).facts)
         return (<Upstream>upstream).pool.give_back(<Upstream>upstream)
 
-    cdef int refused(self, object error) except -1:
+    cdef int on_pool_failure(self, object error) except -1:
         self.deadline.clear()
         if not self.future.done():
             self.future.set_exception(error)
         return 0
 
-    cdef int late(self, int stage) except -1:
+    cdef int on_deadline(self, int stage) except -1:
         self.pool.withdraw(self)
         self.pool.counters.upstream_timeouts += 1
-        return self.refused(WireError(
+        return self.on_pool_failure(WireError(
             "no upstream connection became free in time (connection_pool.max_connections_per_host)", side="upstream", status=503))

@@ -1,10 +1,10 @@
-# One socket: the buffered protocol of the loop on one side, a Party on the other.
+# One socket: the buffered protocol of the loop on one side, an EndpointCallbacks on the other.
 
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.memory.buffer cimport Arena, Buffer
-from soth_mitm._dataplane.memory.party cimport Party
-from soth_mitm._dataplane.transport.tls_engine cimport TlsPump
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
+from soth_mitm._dataplane.transport.tls_engine cimport TlsEngine
 
 
 cdef enum:
@@ -13,58 +13,58 @@ cdef enum:
 
 cdef class Endpoint:
     cdef readonly Arena arena
-    cdef Party party                   # who is told; never None
-    cdef readonly object transport     # None before connection_made
-    cdef readonly TlsPump tls          # None: plain text
-    cdef Buffer inbox                  # plaintext that came and is not consumed yet
-    cdef Buffer outbox                 # small writes that wait for flush()
-    cdef object write_out              # transport.write
-    cdef object write_all              # transport.writelines, or None
+    cdef EndpointCallbacks callbacks  # who is told; never None
+    cdef readonly object transport    # None before connection_made
+    cdef readonly TlsEngine tls       # None: plain text
+    cdef Buffer read_buffer           # plaintext that came and is not consumed yet
+    cdef Buffer write_buffer          # small writes that wait for flush()
+    cdef object write_out             # transport.write
+    cdef object write_all             # transport.writelines, or None
 
-    cdef readonly bint held            # reading is paused, by us
+    cdef readonly bint reading_paused  # reading is paused, by us
     cdef bint shuts_socket             # a transport of asyncio's own: its write_eof() raises where the peer has gone
     cdef bint shuts_late               # once all is written
-    cdef bint is_behind                # the transport could not write all of what it was given
+    cdef bint has_unsent               # the transport could not write all of what it was given
     cdef Py_ssize_t unsent             # bytes of what it was given since: counted by the budget
-    cdef readonly bint blocked         # they are so many that it should get no more
+    cdef readonly bint write_paused    # they are so many that it should get no more
     cdef Py_ssize_t undecrypted        # ciphertext in the TLS engine: counted by the budget
     cdef readonly bint closing
     cdef readonly bint gone            # connection_lost came
     cdef bint eof                      # the peer's FIN came
-    cdef readonly bint told_end        # party.ended() was called
+    cdef readonly bint eof_delivered   # callbacks.on_eof() was called
     cdef bint delivering
     cdef readonly bint waits_turn      # ciphertext that came is left for another turn of the loop; reading is paused meanwhile
-    cdef bint deaf                     # what comes is thrown away unread, only the peer's FIN counts
-    cdef bint fresh                    # plain text in the inbox that the party was not told of
-    cdef readonly object fault         # what ended it before its time, for party.lost()
+    cdef bint discarding               # what comes is thrown away unread, only the peer's FIN counts
+    cdef bint has_unreported           # plain text in the read buffer that the callbacks were not told of
+    cdef readonly object close_error   # what ended it before its time, for callbacks.on_closed()
     cdef readonly int64_t bytes_in     # plaintext
     cdef readonly int64_t bytes_out
 
     # Reading
-    cdef int take_ciphertext(self, const char* data, Py_ssize_t count) except -1   # what came; `data` is the caller's
+    cdef int take_ciphertext(self, const char* data, Py_ssize_t count) except -1  # what came; `data` is the caller's
     cdef int deliver(self) except -1
     cdef int deliver_tls(self) except -1
     cdef int wait_turn(self) except -1
-    cdef int tell_end(self) except -1
-    cdef int hold(self) except -1      # stop reading; what is in the inbox stays there
-    cdef int release(self) except -1   # read on, and tell the party what had already come
+    cdef int deliver_eof(self) except -1
+    cdef int pause_reading(self) except -1                                        # stop reading; what is in the read buffer stays there
+    cdef int resume_reading(self) except -1                                       # read on, and tell the callbacks what had already come
 
     # Writing; flush() after the last send() of a turn
     cdef int send(self, const char* data, Py_ssize_t length) except -1
     cdef int send_bytes(self, bytes data) except -1
     cdef int flush(self) except -1
-    cdef int put(self, const char* data, Py_ssize_t length) except -1
+    cdef int write_through(self, const char* data, Py_ssize_t length) except -1
     cdef int count_unsent(self, Py_ssize_t length) except -1
     cdef void count_undecrypted(self, Py_ssize_t length) noexcept
-    cdef int flush_last(self) except -1        # and close_notify
-    cdef int end_writing(self) except -1       # half-close, after close_notify
+    cdef int flush_last(self) except -1   # and close_notify
+    cdef int end_writing(self) except -1  # half-close, after close_notify
 
     cdef int shut_writing(self) except -1
 
     # Ending
-    cdef int finish(self) except -1            # orderly: close_notify, flush, close
-    cdef int finish_cut(self) except -1        # the same without close_notify: what was sent last is not all
-    cdef int fail(self, object error) except -1    # now: what is queued is lost, and with an error the peer can tell
+    cpdef int close(self) except -1                  # orderly: close_notify, flush, close
+    cdef int close_truncated(self) except -1         # the same without close_notify: what was sent last is not all
+    cpdef int abort(self, object error=*) except -1  # now: what is queued is lost, and with an error the peer can tell
     cdef int reset_on_close(self) except -1
 
     # TLS

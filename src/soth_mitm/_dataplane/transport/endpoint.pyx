@@ -1,4 +1,4 @@
-"""One socket of the proxy: reads into an arena, runs TLS when asked to, tells its party, gathers writes, keeps back-pressure."""
+"""One socket of the proxy: reads into an arena, runs TLS when asked to, tells its callbacks, gathers writes, keeps back-pressure."""
 
 import os
 import socket
@@ -9,8 +9,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE, SCRATCH_SIZE, Arena, Buffer
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_ENDPOINT, note
-from soth_mitm._dataplane.memory.party cimport Party
-from soth_mitm._dataplane.transport.tls_engine cimport TlsPump
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
+from soth_mitm._dataplane.transport.tls_engine cimport TlsEngine
 
 SSL_ERROR = ssl.SSLError
 # asyncio's own writelines() copies, and in some releases forgets to tell that its buffer is full (gh-127655)
@@ -22,11 +22,11 @@ LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 cdef class Endpoint:
     """One connection to one peer. All methods belong to the loop's thread."""
 
-    def __cinit__(self, Arena arena not None, Party party not None):
+    def __cinit__(self, Arena arena not None, EndpointCallbacks callbacks not None):
         self.arena = arena
-        self.party = party
-        self.inbox = Buffer(arena)
-        self.outbox = Buffer(arena)
+        self.callbacks = callbacks
+        self.read_buffer = Buffer(arena)
+        self.write_buffer = Buffer(arena)
 
     # --- what the loop calls
 
@@ -43,20 +43,20 @@ cdef class Endpoint:
     def get_buffer(self, sizehint):
         if self.tls is not None:
             return self.arena.window.over(self.arena.scratch, self.arena.budget.window(SCRATCH_SIZE))
-        if self.inbox.base == NULL:
+        if self.read_buffer.base == NULL:
             return self.arena.window.over(self.arena.fresh_block(), self.arena.budget.window(BLOCK_SIZE))
-        self.inbox.reserve(4096)
-        return self.arena.window.over(self.inbox.tail(), self.arena.budget.window(self.inbox.room()))
+        self.read_buffer.reserve(4096)
+        return self.arena.window.over(self.read_buffer.tail(), self.arena.budget.window(self.read_buffer.room()))
 
     def buffer_updated(self, Py_ssize_t count):
-        if self.gone or self.deaf:
+        if self.gone or self.discarding:
             return
         if self.tls is None:
-            if self.inbox.base == NULL:
-                self.inbox.adopt_fresh()
-            self.inbox.commit(count)
+            if self.read_buffer.base == NULL:
+                self.read_buffer.adopt_fresh()
+            self.read_buffer.commit(count)
             self.bytes_in += count
-            self.fresh = True
+            self.has_unreported = True
             self.deliver()
             return
         self.take_ciphertext(self.arena.scratch, count)
@@ -66,51 +66,51 @@ cdef class Endpoint:
         try:
             self.deliver()
         finally:
-            if self.gone or self.deaf:
+            if self.gone or self.discarding:
                 self.tls.forget()
             else:
-                self.tls.keep()
+                self.tls.retain_input()
         return 0
 
     def eof_received(self):
         self.eof = True
-        if self.told_end and not self.gone:
-            self.party.left(self)
+        if self.eof_delivered and not self.gone:
+            self.callbacks.on_fin(self)
         self.deliver()
         return True
 
     def pause_writing(self):
         # put() and flush() see how much it is
-        self.is_behind = True
+        self.has_unsent = True
 
     def resume_writing(self):
-        self.is_behind = False
+        self.has_unsent = False
         self.arena.budget.give(self.unsent)
         self.unsent = 0
         if self.shuts_late:
             self.shuts_late = False
             self.shut_writing()
-        if self.blocked:
-            self.blocked = False
-            self.party.writable(self, True)
+        if self.write_paused:
+            self.write_paused = False
+            self.callbacks.on_writable(self, True)
 
     def connection_lost(self, error):
         self.gone = True
         self.closing = True
         note(LEDGER_ENDPOINT, -1)
-        self.inbox.drop()
-        self.outbox.drop()
+        self.read_buffer.drop()
+        self.write_buffer.drop()
         self.arena.budget.give(self.unsent)
         self.unsent = 0
         self.count_undecrypted(0)
         if self.tls is not None:
             self.tls.forget()
         try:
-            if self.fault is None:
-                self.fault = error
-            self.party.lost(self, self.fault)
+            if self.close_error is None:
+                self.close_error = error
+            self.callbacks.on_closed(self, self.close_error)
         finally:
-            self.party = Party()
+            self.callbacks = EndpointCallbacks()
             self.transport = None
             self.write_out = None
             self.write_all = None
@@ -122,65 +122,65 @@ cdef class Endpoint:
             return 0
         self.delivering = True
         try:
-            if self.deaf:
+            if self.discarding:
                 pass
             elif self.tls is not None:
                 self.deliver_tls()
-            elif self.fresh and not self.held:
-                self.fresh = False
-                self.party.received(self)
-                # a party may have started TLS on what it left in the inbox
+            elif self.has_unreported and not self.reading_paused:
+                self.has_unreported = False
+                self.callbacks.on_data(self)
+                # the callbacks may have started TLS on what it left in the read buffer
                 if self.tls is not None:
                     self.deliver_tls()
-            if not self.gone and not self.held and not self.waits_turn and not self.told_end:
-                self.tell_end()
+            if not self.gone and not self.reading_paused and not self.waits_turn and not self.eof_delivered:
+                self.deliver_eof()
         finally:
             self.delivering = False
-        if self.inbox.size():
-            if self.inbox.size() >= self.arena.max_buffer and not self.held:
-                self.hold()
-            if self.arena.budget.is_short():
-                self.inbox.shrink()
+        if self.read_buffer.size():
+            if self.read_buffer.size() >= self.arena.max_buffer and not self.reading_paused:
+                self.pause_reading()
+            if self.arena.budget.above_read_mark():
+                self.read_buffer.shrink()
         return 0
 
     cdef int deliver_tls(self) except -1:
         cdef Py_ssize_t count
-        cdef bint toiled
+        cdef bint over_limit
         try:
-            while not self.gone and not self.held and not self.deaf:
+            while not self.gone and not self.reading_paused and not self.discarding:
                 if not self.tls.secured:
                     if not self.step_handshake():
                         return 0
                     continue
-                count = self.tls.read_into(self.inbox)
-                toiled = self.tls.has_toiled()
-                if toiled:
+                count = self.tls.read_into(self.read_buffer)
+                over_limit = self.tls.work_limit_reached()
+                if over_limit:
                     self.wait_turn()
                 if count:
                     self.bytes_in += count
-                    self.party.received(self)
-                if self.waits_turn or (count == 0 and not toiled):
+                    self.callbacks.on_data(self)
+                if self.waits_turn or (count == 0 and not over_limit):
                     break
-                if self.inbox.size() >= self.arena.max_buffer:
+                if self.read_buffer.size() >= self.arena.max_buffer:
                     break
         except SSL_ERROR as error:
-            self.fail(error)
+            self.abort(error)
             return 0
-        if self.inbox.size() == 0:
-            self.inbox.drop()
+        if self.read_buffer.size() == 0:
+            self.read_buffer.drop()
         if not self.gone:
             # between reads there is at most a part of a record in the engine, unless we stopped before it was empty
-            self.count_undecrypted(<Py_ssize_t>self.tls.incoming.pending if self.held or self.waits_turn else self.tls.partial)
+            self.count_undecrypted(<Py_ssize_t>self.tls.incoming.pending if self.reading_paused or self.waits_turn else self.tls.partial)
             if self.tls.outgoing.pending:
                 self.flush()
         return 0
 
     cdef int wait_turn(self) except -1:
-        self.tls.fruitless = 0
+        self.tls.unproductive = 0
         if self.arena.budget.call_soon is None or self.closing:
             return 0
         self.waits_turn = True
-        if not self.held and not self.eof:
+        if not self.reading_paused and not self.eof:
             # some loops read many times in a turn
             self.transport.pause_reading()
         self.arena.budget.call_soon(self.take_turn)
@@ -191,29 +191,29 @@ cdef class Endpoint:
         self.waits_turn = False
         if self.gone:
             return
-        if not self.held and not self.eof and not self.closing:
+        if not self.reading_paused and not self.eof and not self.closing:
             self.transport.resume_reading()
         self.deliver()
 
-    cdef int tell_end(self) except -1:
+    cdef int deliver_eof(self) except -1:
         if self.tls is not None and self.tls.ended:
-            self.told_end = True
-            self.party.ended(self, True)
+            self.eof_delivered = True
+            self.callbacks.on_eof(self, True)
         elif self.eof:
-            self.told_end = True
-            self.party.ended(self, self.tls is None)
+            self.eof_delivered = True
+            self.callbacks.on_eof(self, self.tls is None)
         return 0
 
-    cdef int hold(self) except -1:
-        if not self.held and not self.gone:
-            self.held = True
+    cdef int pause_reading(self) except -1:
+        if not self.reading_paused and not self.gone:
+            self.reading_paused = True
             if not self.eof and not self.closing:
                 self.transport.pause_reading()
         return 0
 
-    cdef int release(self) except -1:
-        if self.held and not self.gone:
-            self.held = False
+    cdef int resume_reading(self) except -1:
+        if self.reading_paused and not self.gone:
+            self.reading_paused = False
             if not self.eof and not self.closing and not self.waits_turn:
                 self.transport.resume_reading()
             self.deliver()
@@ -225,22 +225,22 @@ cdef class Endpoint:
         if self.closing or length == 0:
             return 0
         self.bytes_out += length
-        if self.outbox.size() + length <= GATHER_SIZE:
-            return self.outbox.append(data, length)
-        if self.outbox.size():
-            self.put(self.outbox.data(), self.outbox.size())
-            self.outbox.drop()
+        if self.write_buffer.size() + length <= GATHER_SIZE:
+            return self.write_buffer.append(data, length)
+        if self.write_buffer.size():
+            self.write_through(self.write_buffer.data(), self.write_buffer.size())
+            self.write_buffer.drop()
         if length < GATHER_SIZE:
-            return self.outbox.append(data, length)
-        return self.put(data, length)
+            return self.write_buffer.append(data, length)
+        return self.write_through(data, length)
 
     cdef int send_bytes(self, bytes data) except -1:
         return self.send(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
-    cdef int put(self, const char* data, Py_ssize_t length) except -1:
+    cdef int write_through(self, const char* data, Py_ssize_t length) except -1:
         if self.tls is None:
             self.write_out(PyBytes_FromStringAndSize(data, length))
-            if self.is_behind:
+            if self.has_unsent:
                 self.count_unsent(length)
         else:
             self.tls.write(data, length)
@@ -250,9 +250,9 @@ cdef class Endpoint:
         self.unsent += length
         self.arena.budget.take(length)
         # a short answer does not keep its upstream until a slow client has read it; when memory is short it does
-        if not self.blocked and (self.unsent > BLOCK_SIZE or self.arena.budget.is_short()):
-            self.blocked = True
-            return self.party.writable(self, False)
+        if not self.write_paused and (self.unsent > BLOCK_SIZE or self.arena.budget.above_read_mark()):
+            self.write_paused = True
+            return self.callbacks.on_writable(self, False)
         return 0
 
     cdef void count_undecrypted(self, Py_ssize_t length) noexcept:
@@ -266,23 +266,23 @@ cdef class Endpoint:
         cdef object ciphertext
         if self.closing:
             return 0
-        if self.outbox.size():
-            self.put(self.outbox.data(), self.outbox.size())
-            self.outbox.drop()
+        if self.write_buffer.size():
+            self.write_through(self.write_buffer.data(), self.write_buffer.size())
+            self.write_buffer.drop()
         if self.tls is not None:
             ciphertext = self.tls.take()
             if ciphertext is None:
                 return 0
             if type(ciphertext) is bytes:
                 self.write_out(ciphertext)
-                if self.is_behind:
+                if self.has_unsent:
                     self.count_unsent(PyBytes_GET_SIZE(ciphertext))
             else:
                 if self.write_all is None:
                     self.write_out(b"".join(ciphertext))
                 else:
                     self.write_all(ciphertext)
-                if self.is_behind:
+                if self.has_unsent:
                     self.count_unsent(sum(map(len, ciphertext)))
         return 0
 
@@ -300,7 +300,7 @@ cdef class Endpoint:
         if not self.shuts_socket:
             if self.transport.can_write_eof():
                 self.transport.write_eof()
-        elif self.is_behind:
+        elif self.has_unsent:
             self.shuts_late = True
         else:
             self.shut_writing()
@@ -319,15 +319,17 @@ cdef class Endpoint:
 
     # --- ending
 
-    cdef int finish(self) except -1:
-        if self.closing:
+    cpdef int close(self) except -1:
+        """Close in order: close_notify, what is queued, FIN. `callbacks.on_closed` follows."""
+        self.arena.check_thread()
+        if self.closing or self.transport is None:
             return 0
         self.flush_last()
         self.closing = True
         self.transport.close()
         return 0
 
-    cdef int finish_cut(self) except -1:
+    cdef int close_truncated(self) except -1:
         if self.closing:
             return 0
         self.flush()
@@ -335,16 +337,18 @@ cdef class Endpoint:
         self.transport.close()
         return 0
 
-    cdef int fail(self, object error) except -1:
-        if self.gone:
+    cpdef int abort(self, object error=None) except -1:
+        """Close now. `callbacks.on_closed` follows and gets `error`."""
+        self.arena.check_thread()
+        if self.gone or self.transport is None:
             return 0
-        self.fault = error
+        self.close_error = error
         if self.tls is None:
             if error is not None:
                 self.reset_on_close()
         elif not self.closing:
             # the alert that tells the peer why, if the engine made one
-            self.tls.unhurried = False
+            self.tls.defer_output = False
             self.flush()
         self.closing = True
         self.transport.abort()
@@ -359,18 +363,6 @@ cdef class Endpoint:
             pass
         return 0
 
-    def close(self):
-        """Close in order: close_notify, what is queued, FIN. `party.lost` follows."""
-        self.arena.check_thread()
-        if self.transport is not None:
-            self.finish()
-
-    def abort(self, error=None):
-        """Cut the connection now. `party.lost` follows and is given `error`."""
-        self.arena.check_thread()
-        if self.transport is not None:
-            self.fail(error)
-
     def write(self, bytes data not None):
         """Send `data` now, as plaintext. For the control plane, once in a connection's life."""
         self.arena.check_thread()
@@ -380,22 +372,22 @@ cdef class Endpoint:
     # --- TLS
 
     def start_tls(self, context, bint server_side, server_hostname=None, session=None):
-        """Begin a handshake with what already lies in the inbox; the party's `secured` is told how it ended.
+        """Begin a handshake with what already lies in the read buffer; the callbacks' `on_tls_done` is told how it ended.
 
         `context` is an ``ssl.SSLContext``. Raises ``ssl.SSLError`` or ``ValueError`` when the engine cannot be made (a host name that is
         none, a session of another context).
         """
         self.arena.check_thread()
-        self.tls = TlsPump(self.arena, context, server_side, server_hostname, session)
-        if self.inbox.size():
-            self.tls.feed(self.inbox.data(), self.inbox.size())
-            self.tls.keep()
-            self.bytes_in -= self.inbox.size()
-            self.inbox.drop()
-        self.fresh = False
-        if self.held:
-            # a full inbox has stopped the reading, and is empty now
-            self.release()
+        self.tls = TlsEngine(self.arena, context, server_side, server_hostname, session)
+        if self.read_buffer.size():
+            self.tls.feed(self.read_buffer.data(), self.read_buffer.size())
+            self.tls.retain_input()
+            self.bytes_in -= self.read_buffer.size()
+            self.read_buffer.drop()
+        self.has_unreported = False
+        if self.reading_paused:
+            # a full read buffer has stopped the reading, and is empty now
+            self.resume_reading()
         else:
             self.deliver()
 
@@ -404,10 +396,10 @@ cdef class Endpoint:
             self.tls.handshake()
         except (SSL_ERROR, ValueError) as error:
             self.flush()
-            self.party.secured(self, error)
+            self.callbacks.on_tls_done(self, error)
             return 0
         self.flush()
         if self.tls.secured:
-            self.party.secured(self, None)
+            self.callbacks.on_tls_done(self, None)
             return 1
         return 0

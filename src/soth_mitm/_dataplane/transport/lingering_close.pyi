@@ -1,12 +1,12 @@
 from typing import Any, final
 
-from soth_mitm._dataplane.http.settings import Plane
-from soth_mitm._dataplane.memory.party import Party
+from soth_mitm._dataplane.http.settings import Settings
+from soth_mitm._dataplane.transport.callbacks import EndpointCallbacks
 from soth_mitm._dataplane.transport.endpoint import Endpoint
 
 def bytes_unsent(connection: Any) -> int: ...
-def say_goodbye(endpoint: Endpoint, plane: Plane) -> None: ...
+def linger_and_close(endpoint: Endpoint, settings: Settings) -> None: ...
 
 @final
-class Farewell(Party):
-    def __new__(cls, endpoint: Endpoint, plane: Plane) -> Farewell: ...
+class LingeringClose(EndpointCallbacks):
+    def __new__(cls, endpoint: Endpoint, settings: Settings) -> LingeringClose: ...

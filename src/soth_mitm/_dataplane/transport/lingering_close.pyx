@@ -8,8 +8,8 @@ cimport cython
 
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
-from soth_mitm._dataplane.memory.party cimport Party
-from soth_mitm._dataplane.http.settings cimport Plane
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
+from soth_mitm._dataplane.http.settings cimport Settings
 
 
 if sys.platform == "win32":
@@ -31,79 +31,79 @@ else:
         return struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
 
 
-cdef int close_in_order(Endpoint endpoint, Plane plane) except -1:
+cdef int close_gracefully(Endpoint endpoint, Settings settings) except -1:
     if endpoint.gone or endpoint.closing:
         return 0
-    endpoint.finish()
+    endpoint.close()
     if not endpoint.gone and endpoint.transport.get_write_buffer_size():
-        return Farewell(endpoint, plane).wait()
+        return LingeringClose(endpoint, settings).wait()
     return 0
 
 
-cdef int close_while_sending(Endpoint endpoint, Plane plane) except -1:
-    cdef Farewell farewell
+cdef int close_lingering(Endpoint endpoint, Settings settings) except -1:
+    cdef LingeringClose lingering
     if endpoint.gone or endpoint.closing:
         return 0
-    if endpoint.told_end:
-        return close_in_order(endpoint, plane)
-    farewell = Farewell(endpoint, plane)
+    if endpoint.eof_delivered:
+        return close_gracefully(endpoint, settings)
+    lingering = LingeringClose(endpoint, settings)
     # the TLS engine refuses to read what came before it had said goodbye, and that is no reason to cut the connection
-    endpoint.deaf = True
-    endpoint.inbox.drop()
+    endpoint.discarding = True
+    endpoint.read_buffer.drop()
     if endpoint.tls is not None:
         endpoint.tls.forget()
     endpoint.end_writing()
-    farewell.wait()
-    return endpoint.release()
+    lingering.wait()
+    return endpoint.resume_reading()
 
 
-cdef int close_cut(Endpoint endpoint, Plane plane, bint shown, object error) except -1:
-    cdef Farewell farewell
+cdef int close_truncated(Endpoint endpoint, Settings settings, bint shown, object error) except -1:
+    cdef LingeringClose lingering
     if endpoint.gone or endpoint.closing:
         return 0
-    endpoint.fault = error
-    farewell = Farewell(endpoint, plane)
-    farewell.is_cut = True
-    farewell.error = error
-    endpoint.deaf = True
-    endpoint.inbox.drop()
+    endpoint.close_error = error
+    lingering = LingeringClose(endpoint, settings)
+    lingering.is_truncated = True
+    lingering.error = error
+    endpoint.discarding = True
+    endpoint.read_buffer.drop()
     if endpoint.tls is not None:
         endpoint.tls.forget()
     endpoint.flush()
     if not shown and endpoint.tls is None:
-        farewell.resets = True
-        farewell.reset_when_sent()
-    elif endpoint.told_end:
-        endpoint.finish_cut()
+        lingering.resets = True
+        lingering.reset_when_sent()
+    elif endpoint.eof_delivered:
+        endpoint.close_truncated()
         if not endpoint.gone:
-            farewell.wait()
+            lingering.wait()
     else:
         endpoint.transport.write_eof()
-        farewell.wait()
-    return endpoint.release()
+        lingering.wait()
+    return endpoint.resume_reading()
 
 
-def say_goodbye(Endpoint endpoint not None, Plane plane not None):
+def linger_and_close(Endpoint endpoint not None, Settings settings not None):
     """Close `endpoint` so that what was written last arrives, whatever its peer is still sending."""
-    close_while_sending(endpoint, plane)
+    close_lingering(endpoint, settings)
 
 
 @cython.final
-cdef class Farewell(Party):
-    """The party of a connection that is being closed."""
+cdef class LingeringClose(EndpointCallbacks):
+    """The callbacks of a connection that is being closed."""
 
-    def __cinit__(self, Endpoint endpoint not None, Plane plane not None):
+    def __cinit__(self, Endpoint endpoint not None, Settings settings not None):
         self.endpoint = endpoint
-        self.before = endpoint.party
-        endpoint.party = self
-        self.plane = plane
+        self.previous = endpoint.callbacks
+        endpoint.callbacks = self
+        self.settings = settings
         self.deadline = Deadline(self)
 
     cdef int wait(self) except -1:
         # The last bytes may take as long as those before them did: what a reader takes off its end of the connection is seen here only
         # when the kernel has made much room. Once they have left, the peer has been told all, and little time to go.
         self.left = self.endpoint.transport.get_write_buffer_size()
-        return self.deadline.set(self.plane.body_idle if self.left else self.plane.linger, 0)
+        return self.deadline.set(self.settings.body_idle if self.left else self.settings.linger, 0)
 
     cdef int reset_when_sent(self) except -1:
         # a reset takes with it what the system has not sent, and there is no event that tells when it has
@@ -111,30 +111,30 @@ cdef class Farewell(Party):
         unsent += bytes_unsent(self.endpoint.transport.get_extra_info("socket"))
         if unsent != self.unsent:
             self.unsent = unsent
-            self.patience = self.plane.body_idle.seconds
+            self.patience = self.settings.body_idle.seconds
         if unsent == 0 or self.patience <= 0:
-            return self.endpoint.fail(self.error)
-        self.patience -= self.plane.settling.seconds
-        return self.deadline.set(self.plane.settling, 0)
+            return self.endpoint.abort(self.error)
+        self.patience -= self.settings.settling.seconds
+        return self.deadline.set(self.settings.settling, 0)
 
-    cdef int received(self, object endpoint) except -1:
-        self.endpoint.inbox.drop()
+    cdef int on_data(self, object endpoint) except -1:
+        self.endpoint.read_buffer.drop()
         return 0
 
-    cdef int writable(self, object endpoint, bint now) except -1:
+    cdef int on_writable(self, object endpoint, bint now) except -1:
         return self.wait() if now and not self.resets else 0
 
-    cdef int ended(self, object endpoint, bint clean) except -1:
+    cdef int on_eof(self, object endpoint, bint clean) except -1:
         if self.resets:
             # a client that has said all may still read
             return 0
-        return self.endpoint.finish_cut() if self.is_cut else self.endpoint.finish()
+        return self.endpoint.close_truncated() if self.is_truncated else self.endpoint.close()
 
-    cdef int lost(self, object endpoint, object error) except -1:
+    cdef int on_closed(self, object endpoint, object error) except -1:
         self.deadline.clear()
-        return self.before.lost(endpoint, error)
+        return self.previous.on_closed(endpoint, error)
 
-    cdef int late(self, int stage) except -1:
+    cdef int on_deadline(self, int stage) except -1:
         cdef object error = None
         cdef Py_ssize_t left
         if self.resets:
@@ -145,4 +145,4 @@ cdef class Farewell(Party):
             return self.wait()
         if left:
             error = TimeoutError("the last bytes were not read in time (timeouts.body_idle_ms)")
-        return self.endpoint.fail(error)
+        return self.endpoint.abort(error)

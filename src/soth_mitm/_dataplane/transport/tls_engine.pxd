@@ -21,54 +21,54 @@ cdef enum:
     FEED_SLICE = 16384         # ciphertext that goes into the engine at once
     WRITE_SLICE = 16384        # plaintext that goes into the engine at once
     ROOM = 16384               # for plaintext, when there is some: a record
-    MOST_FRUITLESS = 8192      # ciphertext without plaintext that is worked off in one turn of the loop
+    UNPRODUCTIVE_LIMIT = 8192      # ciphertext without plaintext that is worked off in one turn of the loop
     CERTIFICATE_FLIGHT = 512   # a flight with a certificate is longer; a HelloRetryRequest and an answer that resumes are shorter
 
 
-cdef class TlsPump:
+cdef class TlsEngine:
     cdef Arena arena
-    cdef readonly object ssl_object    # ssl.SSLObject: facts of the handshake are asked from it
-    cdef object engine                 # below it, without its Python wrapper where there is one
-    cdef object version                # of the protocol, once it is agreed on
-    cdef object incoming               # ssl.MemoryBIO
-    cdef object feed_bio               # incoming.write
-    cdef object take_bio               # outgoing.read
+    cdef readonly object ssl_object  # ssl.SSLObject: facts of the handshake are asked from it
+    cdef object engine               # below it, without its Python wrapper where there is one
+    cdef object version              # of the protocol, once it is agreed on
+    cdef object incoming             # ssl.MemoryBIO
+    cdef object feed_bio             # incoming.write
+    cdef object take_bio             # outgoing.read
     cdef object outgoing
     cdef object ssl_read
     cdef object ssl_write
     cdef object ssl_pending
     cdef object do_handshake
     cdef bint server_side
-    cdef readonly bint secured         # the handshake is complete
-    cdef readonly bint has_shown       # our certificate was in what the peer was sent
-    cdef readonly bint ended           # close_notify came: no more plaintext
-    cdef bint maybe_pending            # the last read filled the space it was given
+    cdef readonly bint secured       # the handshake is complete
+    cdef readonly bint has_shown     # our certificate was in what the peer was sent
+    cdef readonly bint ended         # close_notify came: no more plaintext
+    cdef bint maybe_pending          # the last read filled the space it was given
 
     # ciphertext that the engine has not got yet
-    cdef const char* lent              # of the read under way, in its caller's memory
-    cdef Py_ssize_t lent_len
-    cdef Buffer unfed                  # of reads before it
-    cdef bint is_dry                   # the engine has no whole record
-    cdef Py_ssize_t fruitless          # ciphertext that the engine got for which there was no plaintext, less what plaintext makes up for
+    cdef const char* borrowed     # of the read under way, in its caller's memory
+    cdef Py_ssize_t borrowed_len
+    cdef Buffer pending_input     # of reads before it
+    cdef bint needs_input         # the engine has no whole record
+    cdef Py_ssize_t unproductive  # ciphertext that the engine got without plaintext for it
 
     # ciphertext of the engine that is not sent yet
-    cdef list slices                   # taken from it already, before what lies in `outgoing`; or None
-    cdef bint unhurried                # it goes with the first plaintext, or with close_notify
+    cdef list slices          # taken from it already, before what lies in `outgoing`; or None
+    cdef bint defer_output    # it goes with the first plaintext, or with close_notify
 
     # where the records lie in the ciphertext that the engine has got
     cdef unsigned char header[5]
-    cdef int header_len                # bytes of the current record's header
-    cdef Py_ssize_t record_left        # bytes of the current record's body that are still to come
-    cdef Py_ssize_t partial            # bytes of the current, incomplete record that came
+    cdef int header_len          # bytes of the current record's header
+    cdef Py_ssize_t record_left  # bytes of the current record's body that are still to come
+    cdef Py_ssize_t partial      # bytes of the current, incomplete record that came
 
     # Ciphertext in; borrowed until keep(), which copies what nobody wanted so far
     cdef int feed(self, const char* data, Py_ssize_t length) except -1
-    cdef int keep(self) except -1
-    cdef int forget(self) except -1            # all of it
-    cdef bint has_unread(self) except -1       # more than a part of a record
-    cdef bint has_toiled(self) except -1       # so much brought so little that the rest is for another turn of the loop
-    cdef int top_up(self) except -1            # 1: the engine got another slice
-    cdef bint has_record(self) except -1       # the engine has a whole record, after it got what it needed for that
+    cdef int retain_input(self) except -1
+    cdef int forget(self) except -1               # all of it
+    cdef bint has_unread(self) except -1          # more than a part of a record
+    cdef bint work_limit_reached(self) except -1  # so much brought so little that the rest is for another turn of the loop
+    cdef int top_up(self) except -1               # 1: the engine got another slice
+    cdef bint has_record(self) except -1          # the engine has a whole record, after it got what it needed for that
     cdef void track(self, const char* data, Py_ssize_t length) noexcept nogil
     # Handshake: 1 when it is complete, 0 when it waits for the peer; raises ssl.SSLError
     cdef int handshake(self) except -1

@@ -4,7 +4,7 @@ from typing import final
 from soth_mitm._dataplane.memory.buffer import Arena
 
 @final
-class TlsPump:
+class TlsEngine:
     def __new__(
         cls,
         arena: Arena,
@@ -12,7 +12,7 @@ class TlsPump:
         server_side: bool,
         server_hostname: str | None = ...,
         session: ssl.SSLSession | None = ...,
-    ) -> TlsPump: ...
+    ) -> TlsEngine: ...
     @property
     def ssl_object(self) -> ssl.SSLObject: ...
     def agreed(self) -> tuple[str | None, str | None, str | None, bool]: ...

@@ -14,7 +14,7 @@ SSL_ERROR = ssl.SSLError
 
 
 @cython.final
-cdef class TlsPump:
+cdef class TlsEngine:
     """A TLS endpoint over memory. `context` is an ``ssl.SSLContext``; `server_hostname` is needed on the client side, where the peer's
     certificate is checked against it; `session` is an ``ssl.SSLSession`` to resume.
     """
@@ -34,7 +34,7 @@ cdef class TlsPump:
         self.do_handshake = inner.do_handshake
         self.engine = inner
         self.server_side = server_side
-        self.unfed = Buffer(arena)
+        self.pending_input = Buffer(arena)
 
     def agreed(self):
         """Return what the finished handshake agreed on: version, cipher suite, ALPN protocol, and whether a session was resumed."""
@@ -42,64 +42,64 @@ cdef class TlsPump:
         return self.version, cipher[0] if cipher else None, self.engine.selected_alpn_protocol(), bool(self.engine.session_reused)
 
     cdef int feed(self, const char* data, Py_ssize_t length) except -1:
-        self.keep()
-        self.lent = data
-        self.lent_len = length
+        self.retain_input()
+        self.borrowed = data
+        self.borrowed_len = length
         return 0
 
-    cdef int keep(self) except -1:
-        if self.lent_len:
-            self.unfed.keep(self.lent, self.lent_len)
-            self.lent_len = 0
+    cdef int retain_input(self) except -1:
+        if self.borrowed_len:
+            self.pending_input.append_exact(self.borrowed, self.borrowed_len)
+            self.borrowed_len = 0
         return 0
 
     cdef int forget(self) except -1:
-        self.lent_len = 0
-        self.unfed.drop()
+        self.borrowed_len = 0
+        self.pending_input.drop()
         return 0
 
     cdef bint has_unread(self) except -1:
         if not self.secured or self.ended:
             return False
-        if self.lent_len or self.unfed.size() or <Py_ssize_t>self.incoming.pending > self.partial:
+        if self.borrowed_len or self.pending_input.size() or <Py_ssize_t>self.incoming.pending > self.partial:
             return True
         return self.maybe_pending and <bint>self.ssl_pending()
 
-    cdef bint has_toiled(self) except -1:
+    cdef bint work_limit_reached(self) except -1:
         # A record costs the same whether it brings one byte or 16 KiB, and a session ticket or a change of keys many times that. What is
         # counted is what they have in common, so nothing is counted of what the engine has yet to look at.
-        if self.fruitless <= MOST_FRUITLESS:
+        if self.unproductive <= UNPRODUCTIVE_LIMIT:
             return False
-        return self.fruitless - <Py_ssize_t>self.incoming.pending - <Py_ssize_t>self.ssl_pending() > MOST_FRUITLESS
+        return self.unproductive - <Py_ssize_t>self.incoming.pending - <Py_ssize_t>self.ssl_pending() > UNPRODUCTIVE_LIMIT
 
     cdef int top_up(self) except -1:
         # no further than to the end of a record that is longer than what was left of the slice
         cdef Py_ssize_t slice = self.record_left if self.record_left else <Py_ssize_t>FEED_SLICE
-        cdef Py_ssize_t length = min(self.unfed.size(), slice)
+        cdef Py_ssize_t length = min(self.pending_input.size(), slice)
         if length:
-            self.track(self.unfed.data(), length)
-            self.feed_bio(self.arena.window.over(<char*>self.unfed.data(), length))
-            self.unfed.consume(length)
-            self.fruitless += length
+            self.track(self.pending_input.data(), length)
+            self.feed_bio(self.arena.window.over(<char*>self.pending_input.data(), length))
+            self.pending_input.consume(length)
+            self.unproductive += length
             return 1
-        length = min(self.lent_len, slice)
+        length = min(self.borrowed_len, slice)
         if length:
-            self.track(self.lent, length)
-            self.feed_bio(self.arena.window.over(<char*>self.lent, length))
-            self.lent += length
-            self.lent_len -= length
-            self.fruitless += length
+            self.track(self.borrowed, length)
+            self.feed_bio(self.arena.window.over(<char*>self.borrowed, length))
+            self.borrowed += length
+            self.borrowed_len -= length
+            self.unproductive += length
             return 1
         return 0
 
     cdef bint has_record(self) except -1:
-        if self.is_dry and not self.top_up():
+        if self.needs_input and not self.top_up():
             return False
-        self.is_dry = False
+        self.needs_input = False
         # bytes in the BIO beyond the incomplete record mean that a whole one waits there
         while <Py_ssize_t>self.incoming.pending <= self.partial:
             if not self.top_up():
-                self.is_dry = True
+                self.needs_input = True
                 return False
         return True
 
@@ -139,20 +139,20 @@ cdef class TlsPump:
                 PyErr_Clear()
                 if self.outgoing.pending > CERTIFICATE_FLIGHT:
                     self.has_shown = True
-                if not self.lent_len and not self.unfed.size():
+                if not self.borrowed_len and not self.pending_input.size():
                     return 0
                 continue
             Py_DECREF(<object>done)
             self.secured = True
-            self.fruitless = 0
+            self.unproductive = 0
             self.version = self.engine.version()
             # the last flight of a TLS 1.3 server is a session ticket, which a client wants for later only
-            self.unhurried = self.server_side and self.version == "TLSv1.3"
+            self.defer_output = self.server_side and self.version == "TLSv1.3"
         return 1
 
     cdef Py_ssize_t read_into(self, Buffer target) except -1:
         cdef Py_ssize_t total = 0, room, count
-        while not self.ended and not (total and target.room() == 0) and not self.has_toiled():
+        while not self.ended and not (total and target.room() == 0) and not self.work_limit_reached():
             if self.maybe_pending:
                 self.maybe_pending = False
                 if not <bint>self.ssl_pending() and not self.has_record():
@@ -175,13 +175,13 @@ cdef class TlsPump:
             target.commit(count)
             total += count
             # records of two hundred bytes make up for themselves
-            self.fruitless = max(self.fruitless - count - count // 8, 0)
+            self.unproductive = max(self.unproductive - count - count // 8, 0)
             self.maybe_pending = count == room
         return total
 
     cdef int write(self, const char* data, Py_ssize_t length) except -1:
         cdef Py_ssize_t count
-        self.unhurried = False
+        self.defer_output = False
         while length:
             count = self.ssl_write(self.arena.window.over(<char*>data, min(length, <Py_ssize_t>WRITE_SLICE)))
             data += count
@@ -194,7 +194,7 @@ cdef class TlsPump:
 
     cdef object take(self):
         cdef list slices = self.slices
-        if self.unhurried:
+        if self.defer_output:
             return None
         if not self.outgoing.pending:
             self.slices = None
@@ -207,7 +207,7 @@ cdef class TlsPump:
 
     cdef int shut(self) except -1:
         # unwrap() looks for the peer's close_notify too, and fails for good when it finds application data: that is kept back meanwhile
-        self.unhurried = False
+        self.defer_output = False
         unread = self.incoming.read()
         try:
             self.ssl_object.unwrap()

@@ -1,7 +1,7 @@
 # An upstream connection that belongs to one client connection, because the server knows the client by it (NTLM, Negotiate).
 
 from soth_mitm._dataplane.wire.head cimport Head
-from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
 from soth_mitm._dataplane.upstream.pool cimport OriginPool, Upstream
 
 
@@ -9,8 +9,8 @@ from soth_mitm._dataplane.upstream.pool cimport OriginPool, Upstream
 cdef bint authenticates_connection(Head request, Head response) noexcept
 
 
-cdef class Pin(Party):
-    cdef Party owner                   # told lost(upstream) when the connection is gone while it is parked
+cdef class Pin(EndpointCallbacks):
+    cdef EndpointCallbacks owner                   # told on_closed(upstream) when the connection is gone while it is parked
     cdef Upstream upstream
     cdef OriginPool pool               # where it still counts, and whose requests go over it
 

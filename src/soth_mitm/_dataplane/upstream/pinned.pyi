@@ -1,8 +1,8 @@
 from typing import final
 
-from soth_mitm._dataplane.memory.party import Party
+from soth_mitm._dataplane.transport.callbacks import EndpointCallbacks
 from soth_mitm._dataplane.upstream.pool import Upstream
 
 @final
-class Pin(Party):
-    def __new__(cls, owner: Party, upstream: Upstream) -> Pin: ...
+class Pin(EndpointCallbacks):
+    def __new__(cls, owner: EndpointCallbacks, upstream: Upstream) -> Pin: ...

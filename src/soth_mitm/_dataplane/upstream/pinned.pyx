@@ -8,7 +8,7 @@ would fail. `Proxy-Authorization` does not count: it never goes upstream, so nob
 cimport cython
 
 from soth_mitm._dataplane.wire.head cimport FIELD_AUTHORIZATION, FIELD_WWW_AUTHENTICATE, Head
-from soth_mitm._dataplane.memory.party cimport Party
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
 from soth_mitm._dataplane.upstream.pool cimport Upstream
 from soth_mitm._dataplane.wire.scan cimport soth_equals_lower
 
@@ -52,22 +52,22 @@ cdef bint authenticates_connection(Head request, Head response) noexcept:
 
 
 @cython.final
-cdef class Pin(Party):
+cdef class Pin(EndpointCallbacks):
     """Keeps `upstream`, which its pool goes on counting, for `owner` until either ends."""
 
-    def __cinit__(self, Party owner not None, Upstream upstream not None):
+    def __cinit__(self, EndpointCallbacks owner not None, Upstream upstream not None):
         self.owner = owner
         self.upstream = upstream
         self.pool = upstream.pool
 
     cdef int park(self) except -1:
-        self.upstream.party = self
-        return self.upstream.release()
+        self.upstream.callbacks = self
+        return self.upstream.resume_reading()
 
     cdef Upstream take(self):
         if not self.upstream.is_live():
             return None
-        self.upstream.party = self.owner
+        self.upstream.callbacks = self.owner
         self.upstream.served += 1
         return self.upstream
 
@@ -76,11 +76,11 @@ cdef class Pin(Party):
 
     # --- what the endpoint says while it is parked
 
-    cdef int received(self, object endpoint) except -1:
-        return self.upstream.fail(None)
+    cdef int on_data(self, object endpoint) except -1:
+        return self.upstream.abort(None)
 
-    cdef int ended(self, object endpoint, bint clean) except -1:
-        return self.upstream.finish()
+    cdef int on_eof(self, object endpoint, bint clean) except -1:
+        return self.upstream.close()
 
-    cdef int lost(self, object endpoint, object error) except -1:
-        return self.owner.lost(endpoint, error)
+    cdef int on_closed(self, object endpoint, object error) except -1:
+        return self.owner.on_closed(endpoint, error)

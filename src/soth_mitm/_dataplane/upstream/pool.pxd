@@ -5,8 +5,8 @@ from libc.stdint cimport int64_t, intptr_t
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.wire.head cimport Head
-from soth_mitm._dataplane.memory.party cimport Party
-from soth_mitm._dataplane.http.settings cimport Counters
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
+from soth_mitm._dataplane.http.counters cimport Counters
 
 
 cdef class Upstream(Endpoint):
@@ -19,7 +19,7 @@ cdef class Upstream(Endpoint):
     cdef intptr_t socket               # the system's handle, valid until `closing`
     cdef public object facts           # what the control plane knows of it: TLS version, certificate digest, ...
 
-    # Give the party what lies unread in the socket of a connection that is broken, as far as it takes it
+    # Give the waiter what lies unread in the socket of a connection that is broken, as far as it takes it
     cdef int hear_last_words(self) except -1
     # Its upstream said `response`, and may have said in it how long it keeps the connection
     cdef int obey(self, Head response) except -1
@@ -27,8 +27,8 @@ cdef class Upstream(Endpoint):
     cdef int is_live(self) except -1
 
 
-# The party of a connection that is idle: anything that happens to it ends it
-cdef class Parked(Party):
+# The callbacks of a connection that is idle: anything that happens to it ends it
+cdef class Parked(EndpointCallbacks):
     cdef Upstream upstream
     cdef Deadline deadline
 
@@ -45,18 +45,18 @@ cdef class OriginPool:
     cdef public object on_refusal      # on_refusal(error, idle) -> WireError: TLS failed after the handshake, before the first byte
     cdef Counters counters
     cdef list idle                     # Upstream, the most recently used last
-    cdef object waiting                # deque of Party
+    cdef object waiting                # deque of EndpointCallbacks
     cdef readonly Py_ssize_t open      # being dialled, in use, or idle
     cdef readonly Py_ssize_t dialling
 
-    # A connection for `party`: it is granted() at once from the idle ones, or later in its turn, or it is refused()
-    cdef int claim(self, Party party) except -1
+    # A connection for `waiter`: on_pool_ready() comes at once from the idle ones, or later in its turn, or on_pool_failure() does
+    cdef int claim(self, EndpointCallbacks waiter) except -1
     # The same, but rather a new one than an idle one: for a retry, after an idle one turned out to be dead
-    cdef int claim_new(self, Party party) except -1
+    cdef int claim_new(self, EndpointCallbacks waiter) except -1
     # The same, but an idle one only if it was idle for no more than that many seconds, and rather a new one otherwise
-    cdef int claim_fresh(self, Party party, double idle_seconds) except -1
+    cdef int claim_fresh(self, EndpointCallbacks waiter, double idle_seconds) except -1
     # It waits no more
-    cdef int withdraw(self, Party party) except -1
+    cdef int withdraw(self, EndpointCallbacks waiter) except -1
     # The exchange on it ended with both sides in order
     cdef int give_back(self, Upstream upstream) except -1
     # It is gone or of no more use
@@ -67,6 +67,6 @@ cdef class OriginPool:
     cdef int keep_session(self, Upstream upstream) except -1
     cdef int retire(self, Upstream upstream) except -1     # the same, and close it in order
     cdef Upstream take_idle(self, double idle_seconds)     # the one used last that is good; none that was idle for longer
-    cdef int wait(self, Party party) except -1
+    cdef int wait(self, EndpointCallbacks waiter) except -1
     cdef int dial_for_waiting(self) except -1
-    cdef int hand_over(self, Upstream upstream, Party party) except -1
+    cdef int hand_over(self, Upstream upstream, EndpointCallbacks waiter) except -1

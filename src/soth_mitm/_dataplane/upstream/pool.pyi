@@ -1,21 +1,21 @@
 from collections.abc import Callable
 from typing import Any, final
 
-from soth_mitm._dataplane.http.settings import Counters
+from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm._dataplane.memory.party import Party
+from soth_mitm._dataplane.transport.callbacks import EndpointCallbacks
 from soth_mitm._dataplane.transport.endpoint import Endpoint
 from soth_mitm.errors import WireError
 
 class Upstream(Endpoint):
-    def __new__(cls, arena: Arena, party: Party) -> Upstream: ...
+    def __new__(cls, arena: Arena, callbacks: EndpointCallbacks) -> Upstream: ...
     facts: Any
     @property
     def served(self) -> int: ...
 
 @final
-class Parked(Party):
+class Parked(EndpointCallbacks):
     def __new__(cls, upstream: Upstream) -> Parked: ...
 
 @final

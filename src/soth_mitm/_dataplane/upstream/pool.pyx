@@ -11,8 +11,8 @@ from libc.stdint cimport intptr_t
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.wire.head cimport FIELD_KEEP_ALIVE, Head
-from soth_mitm._dataplane.memory.party cimport Party
-from soth_mitm._dataplane.http.settings cimport Counters
+from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
+from soth_mitm._dataplane.http.counters cimport Counters
 from soth_mitm._dataplane.wire.scan cimport soth_equals_lower
 
 from soth_mitm.errors import WireError
@@ -81,7 +81,7 @@ cdef class Upstream(Endpoint):
         # twice: a FIN may stand behind a ticket; who still sends then has not finished what he is saying
         while reads < 2:
             reads += 1
-            if self.gone or self.closing or self.told_end or self.inbox.size() or (self.tls is not None and self.tls.partial):
+            if self.gone or self.closing or self.eof_delivered or self.read_buffer.size() or (self.tls is not None and self.tls.partial):
                 return False
             if self.tls is not None and self.tls.has_unread():
                 return False
@@ -96,16 +96,16 @@ cdef class Upstream(Endpoint):
     cdef int hear_last_words(self) except -1:
         cdef char said[LOOK_SIZE]
         cdef Py_ssize_t count
-        while not self.held and not self.deaf and not self.waits_turn:
+        while not self.reading_paused and not self.discarding and not self.waits_turn:
             count = soth_read_now(self.socket, said, LOOK_SIZE)
             if count <= 0:
                 break
             if self.tls is not None:
                 self.take_ciphertext(said, count)
                 continue
-            self.inbox.append(said, count)
+            self.read_buffer.append(said, count)
             self.bytes_in += count
-            self.fresh = True
+            self.has_unreported = True
             self.deliver()
         return 0
 
@@ -123,32 +123,32 @@ cdef class Upstream(Endpoint):
 
 
 @cython.final
-cdef class Parked(Party):
+cdef class Parked(EndpointCallbacks):
     """What an idle upstream connection answers to: it is closed when it ends, speaks unasked, or has been idle for too long."""
 
     def __cinit__(self, Upstream upstream not None):
         self.upstream = upstream
         self.deadline = Deadline(self)
 
-    cdef int received(self, object endpoint) except -1:
-        self.upstream.fail(None)
+    cdef int on_data(self, object endpoint) except -1:
+        self.upstream.abort(None)
         return 0
 
-    cdef int ended(self, object endpoint, bint clean) except -1:
-        self.upstream.finish()
+    cdef int on_eof(self, object endpoint, bint clean) except -1:
+        self.upstream.close()
         return 0
 
-    cdef int lost(self, object endpoint, object error) except -1:
+    cdef int on_closed(self, object endpoint, object error) except -1:
         self.deadline.clear()
         if error is not None and self.upstream.pool is not None:
             self.upstream.pool.blame(self.upstream, error, True)
         return 0
 
-    cdef int late(self, int stage) except -1:
+    cdef int on_deadline(self, int stage) except -1:
         cdef Upstream upstream = self.upstream
         if upstream.pool is not None:
             upstream.pool.forget(upstream)
-        upstream.finish()
+        upstream.close()
         return 0
 
 
@@ -174,51 +174,51 @@ cdef class OriginPool:
         self.idle = []
         self.waiting = deque()
 
-    cdef int claim(self, Party party) except -1:
-        return self.claim_fresh(party, INFINITY)
+    cdef int claim(self, EndpointCallbacks waiter) except -1:
+        return self.claim_fresh(waiter, INFINITY)
 
-    cdef int claim_fresh(self, Party party, double idle_seconds) except -1:
+    cdef int claim_fresh(self, EndpointCallbacks waiter, double idle_seconds) except -1:
         cdef Upstream upstream = self.take_idle(idle_seconds)
         if upstream is not None:
             self.counters.pool_hits += 1
-            return self.hand_over(upstream, party)
+            return self.hand_over(upstream, waiter)
         if self.idle and self.open >= self.max_open:
             # the one that was unused for longest makes room
             self.retire(<Upstream>self.idle[0])
-        return self.wait(party)
+        return self.wait(waiter)
 
-    cdef int wait(self, Party party) except -1:
-        self.waiting.append(party)
+    cdef int wait(self, EndpointCallbacks waiter) except -1:
+        self.waiting.append(waiter)
         self.dial_for_waiting()
         if self.dialling < len(self.waiting):
             self.counters.pool_waits += 1
         return 0
 
-    cdef int claim_new(self, Party party) except -1:
+    cdef int claim_new(self, EndpointCallbacks waiter) except -1:
         if self.open >= self.max_open:
-            return self.claim(party)
-        self.waiting.append(party)
+            return self.claim(waiter)
+        self.waiting.append(waiter)
         return self.dial_for_waiting()
 
-    cdef int withdraw(self, Party party) except -1:
-        if party in self.waiting:
-            self.waiting.remove(party)
+    cdef int withdraw(self, EndpointCallbacks waiter) except -1:
+        if waiter in self.waiting:
+            self.waiting.remove(waiter)
         return 0
 
     cdef int give_back(self, Upstream upstream) except -1:
         self.keep_session(upstream)
-        if upstream.gone or upstream.closing or upstream.told_end or self.open > self.max_open:
+        if upstream.gone or upstream.closing or upstream.eof_delivered or self.open > self.max_open:
             return self.retire(upstream)
         # what was not read of the last response, because its client was slow, may be more than that response
-        upstream.party = upstream.parked
-        upstream.release()
-        if upstream.gone or upstream.closing or upstream.told_end:
+        upstream.callbacks = upstream.parked
+        upstream.resume_reading()
+        if upstream.gone or upstream.closing or upstream.eof_delivered:
             return self.forget(upstream)
         if self.waiting:
             if upstream.served and not upstream.is_live():
                 self.counters.pool_stale += 1
                 return self.retire(upstream)
-            return self.hand_over(upstream, <Party>self.waiting.popleft())
+            return self.hand_over(upstream, <EndpointCallbacks>self.waiting.popleft())
         if self.max_idle == 0 or upstream.usable_for == 0:
             return self.retire(upstream)
         # requests come and go in waves: what is too much between two of them is closed when it stays too much
@@ -252,7 +252,7 @@ cdef class OriginPool:
 
     cdef int retire(self, Upstream upstream) except -1:
         self.forget(upstream)
-        return upstream.finish()
+        return upstream.close()
 
     cdef Upstream take_idle(self, double idle_seconds):
         cdef Upstream upstream
@@ -270,15 +270,15 @@ cdef class OriginPool:
                 continue
             if upstream.is_live():
                 return upstream
-            self.blame(upstream, upstream.fault, True)
+            self.blame(upstream, upstream.close_error, True)
             self.counters.pool_stale += 1
             self.retire(upstream)
         return None
 
-    cdef int hand_over(self, Upstream upstream, Party party) except -1:
+    cdef int hand_over(self, Upstream upstream, EndpointCallbacks waiter) except -1:
         upstream.served += 1
-        upstream.party = party
-        return party.granted(upstream)
+        upstream.callbacks = waiter
+        return waiter.on_pool_ready(upstream)
 
     cdef int dial_for_waiting(self) except -1:
         while self.dialling < len(self.waiting) and self.open < self.max_open:
@@ -300,12 +300,12 @@ cdef class OriginPool:
         cdef object refusal = None
         if not upstream.gone:
             upstream.parked = Parked(upstream)
-            upstream.party = upstream.parked
+            upstream.callbacks = upstream.parked
         # held since its handshake
-        upstream.release()
-        if upstream.gone or upstream.closing or upstream.told_end or upstream.inbox.size() or upstream.waits_turn:
+        upstream.resume_reading()
+        if upstream.gone or upstream.closing or upstream.eof_delivered or upstream.read_buffer.size() or upstream.waits_turn:
             # the next one would do the same
-            refusal = self.blame(upstream, upstream.fault, False)
+            refusal = self.blame(upstream, upstream.close_error, False)
             upstream.abort()
             self.failed(refusal or WireError(f"{self.origin} closed the connection, or spoke, before it was asked", side="upstream",
                                              status=502))
@@ -323,11 +323,11 @@ cdef class OriginPool:
             upstream = self.take_idle(INFINITY)
             if self.waiting and upstream is not None:
                 self.counters.pool_hits += 1
-                self.hand_over(upstream, <Party>self.waiting.popleft())
+                self.hand_over(upstream, <EndpointCallbacks>self.waiting.popleft())
             elif upstream is not None:
                 self.give_back(upstream)
             elif self.waiting:
-                (<Party>self.waiting.popleft()).refused(error)
+                (<EndpointCallbacks>self.waiting.popleft()).on_pool_failure(error)
         self.dial_for_waiting()
 
     def limit(self, Py_ssize_t max_open, Py_ssize_t max_idle):

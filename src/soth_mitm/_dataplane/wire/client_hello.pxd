@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 
 cdef enum:
-    # Bytes of all records of a hello, headers included, however many they are: no more than an inbox takes before it has to be emptied
+    # Bytes of all records of a hello, headers included, however many they are: no more than a read buffer takes before it has to be emptied
     MAX_HELLO = 65536
 
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from soth_mitm._dataplane.memory.buffer import Arena
-from soth_mitm._dataplane.transport.awaitable_endpoint import Intake
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm.address_guard import AddressGuard
 from soth_mitm.addresses import format_host_port, is_address
 from soth_mitm.config import MitmConfig
@@ -117,7 +117,7 @@ class Direct:
 
     async def _connect_to(self, address: SocketAddress) -> UpstreamEndpoint:
         loop = asyncio.get_running_loop()
-        intake = Intake(loop)
+        intake = AwaitableEndpoint(loop)
         _, endpoint = await loop.create_connection(lambda: UpstreamEndpoint(self._arena, intake), *address)
         intake.attach(endpoint)
         return endpoint

@@ -1,0 +1,18 @@
+# What an endpoint calls back. Each method does nothing unless it is overridden.
+
+from soth_mitm._dataplane.memory.waiter cimport Waiter
+
+
+cdef class EndpointCallbacks(Waiter):
+    # new plaintext lies in the endpoint's read buffer
+    cdef int on_data(self, object endpoint) except -1
+    # the peer will send no more; `clean` is false when TLS ended without close_notify
+    cdef int on_eof(self, object endpoint, bint clean) except -1
+    # the peer's FIN came, after its close_notify
+    cdef int on_fin(self, object endpoint) except -1
+    # the connection is gone; comes exactly once, and last. `error` is None after an orderly close
+    cdef int on_closed(self, object endpoint, object error) except -1
+    # the transport's buffer is full (false) or has drained (true)
+    cdef int on_writable(self, object endpoint, bint now) except -1
+    # the TLS handshake is complete (error None) or failed
+    cdef int on_tls_done(self, object endpoint, object error) except -1

@@ -1,0 +1,3 @@
+from soth_mitm._dataplane.memory.waiter import Waiter
+
+class EndpointCallbacks(Waiter): ...
