@@ -19,9 +19,9 @@ import pytest
 
 from soth_mitm import MitmProxyBuilder
 from soth_mitm._dataplane.http1.encoder import rewrite_request
-from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 from support.certs import TestCA
+from support.heads import parse_request
 from support.judge import Judge
 from support.running import Running, configure
 from support.samples import Sample, read_samples
@@ -63,7 +63,7 @@ def addressed(data: bytes, way: str, authority: bytes) -> bytes:
 def goes_to(data: bytes, authority: bytes) -> bool:
     """Tell whether an accepted request names `authority` itself, in the one form that a proxy takes."""
     try:
-        parsed = Head.parse_request(data)
+        parsed = parse_request(data)
     except WireError:
         # a target and a Host that agreed by more than their spelling, of which one was rewritten
         return False
@@ -229,7 +229,7 @@ def test_accepted(scene: Scene, sample: Sample, way: str, feed: Feed) -> None:
 
 
 def expected_upstream(data: bytes, sample: Sample, way: str, authority: bytes) -> bytes:
-    parsed = Head.parse_request(data)
+    parsed = parse_request(data)
     assert parsed is not None
     head, used = parsed
     websocket = (b"upgrade", b"websocket") in [(name.lower(), value.lower()) for name, value in head.fields]
@@ -254,7 +254,7 @@ def test_unfinished(scene: Scene, sample: Sample, way: str) -> None:
 
 def breaks_in_its_body(sample: Sample) -> bool:
     try:
-        return Head.parse_request(sample.blocks["request"].data) is not None
+        return parse_request(sample.blocks["request"].data) is not None
     except WireError:
         return False
 

@@ -18,6 +18,7 @@ from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 from support.certs import TestCA
 from support.feed import Reading, read_message
+from support.heads import parse_request, parse_response
 from support.judge import Judge
 from support.running import Running, configure
 from support.samples import Sample, read_samples
@@ -32,7 +33,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 def head_of(data: bytes) -> Head | None:
     try:
-        parsed = Head.parse_response(data)
+        parsed = parse_response(data)
     except WireError:
         return None
     return parsed[0] if parsed else None
@@ -42,7 +43,7 @@ def body_of_request(sample: Sample) -> bytes | None:
     """Return the chunked body of a request whose head is good (and may have one)."""
     data = sample.blocks["request"].data
     try:
-        parsed = Head.parse_request(data)
+        parsed = parse_request(data)
     except WireError:
         return None
     return data[parsed[1] :] if parsed is not None and parsed[0].facts["chunked"] and parsed[0].method != "CONNECT" else None
@@ -145,7 +146,7 @@ def test_a_bad_head_is_answered_502(stage: Stage, sample: Sample, way: str, feed
 @pytest.mark.parametrize("sample", GOOD, ids=lambda sample: sample.name)
 def test_a_good_response_is_relayed_as_it_is(stage: Stage, sample: Sample, way: str, feed: Feed) -> None:
     block = sample.blocks["response"]
-    parsed = Head.parse_response(block.data)
+    parsed = parse_response(block.data)
     assert parsed is not None
     head, used = parsed
     left = len(sample.verdict.get("left", "").encode().decode("unicode_escape"))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soth_mitm._dataplane.http1.framing import BodyReader
-from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 from support.feed import Reading, read_every_way, read_message
+from support.heads import parse_request, parse_response
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 REQUEST = Reading(is_request=True)
@@ -19,14 +19,14 @@ REQUEST = Reading(is_request=True)
 
 def chunked(trailer_limit: int = 65536) -> BodyReader:
     """Return the reader of a chunked body that begins now."""
-    parsed = Head.parse_request(CHUNKED)
+    parsed = parse_request(CHUNKED)
     assert parsed is not None
     return BodyReader.of_request(parsed[0], trailer_limit)
 
 
 def of(head: bytes) -> BodyReader:
     """Return the reader of the body behind a request or response head."""
-    parsed = Head.parse_response(head) if head.startswith(b"HTTP/") else Head.parse_request(head)
+    parsed = parse_response(head) if head.startswith(b"HTTP/") else parse_request(head)
     assert parsed is not None
     return BodyReader.of_response(parsed[0]) if head.startswith(b"HTTP/") else BodyReader.of_request(parsed[0])
 
@@ -227,7 +227,7 @@ def test_single_bytes_in_chunks_are_no_excess() -> None:
 
 def on_a_stream(head: bytes, method: bytes = b"GET") -> BodyReader:
     """Return the reader of the body of a message that came on a stream."""
-    parsed = Head.parse_response(head) if head.startswith(b"HTTP/") else Head.parse_request(head)
+    parsed = parse_response(head) if head.startswith(b"HTTP/") else parse_request(head)
     assert parsed is not None
     return BodyReader.of_stream(parsed[0], method)
 

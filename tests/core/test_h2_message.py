@@ -14,6 +14,7 @@ from soth_mitm._dataplane.http2.message import (
     trailers_of,
 )
 from soth_mitm._dataplane.wire.head import Head
+from support.heads import parse_request, parse_response
 
 Field = tuple[bytes, bytes, bool]
 GET = {":method": "GET", ":scheme": "https", ":authority": "a.example", ":path": "/x?y"}
@@ -291,7 +292,7 @@ def test_rule_38_cookies_are_split() -> None:
         (b"cookie", b"d;"),
         (b"cookie", b"e=5"),
     ]
-    head = Head.parse_response(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\n\r\n")[0]  # type: ignore[index]
+    head = parse_response(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\n\r\n")[0]  # type: ignore[index]
     assert plain(fields_of_response(head))[1:] == [(b"set-cookie", b"a=1; Path=/"), (b"set-cookie", b"b=2")]
 
 
@@ -316,7 +317,7 @@ def test_number_of_fields_is_exact() -> None:
 
 
 def parsed(head: bytes) -> tuple[Head, int]:
-    result = Head.parse_request(head)
+    result = parse_request(head)
     assert result is not None
     return result
 
@@ -338,7 +339,7 @@ def test_rule_37_what_concerns_one_connection_stays_behind() -> None:
     ]
     head, _ = parsed(b"GET / HTTP/1.1\r\nHost: a\r\nTE: gzip\r\n\r\n")
     assert len(fields_of_request(head)) == 4
-    answer = Head.parse_response(b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nUpgrade: x\r\nA: b\r\n\r\n")
+    answer = parse_response(b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nUpgrade: x\r\nA: b\r\n\r\n")
     assert answer is not None
     assert plain(fields_of_response(answer[0])) == [(b":status", b"200"), (b"a", b"b")]
 
@@ -393,7 +394,7 @@ def test_lengths_that_leave() -> None:
     head, _ = parsed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n")
     assert plain(fields_of_request(head))[4:] == [(b"content-length", b"5")]
     for status, stays in ((b"200", True), (b"304", True), (b"204", False), (b"103", False)):
-        answer = Head.parse_response(b"HTTP/1.1 " + status + b" X\r\nContent-Length: 5\r\n\r\n")
+        answer = parse_response(b"HTTP/1.1 " + status + b" X\r\nContent-Length: 5\r\n\r\n")
         assert answer is not None
         assert plain(fields_of_response(answer[0]))[1:] == ([(b"content-length", b"5")] if stays else [])
 
@@ -472,7 +473,7 @@ def test_responses_that_are_taken_are_what_http_1_would_have_taken(status: bytes
         head = response_of([(b":status", status, False), *((name, value, False) for name, value in pairs)])
     except ValueError:
         return
-    again = Head.parse_response(head.raw)
+    again = parse_response(head.raw)
     assert again is not None and again[1] == len(head.raw)
     assert again[0].fields == head.fields
     for fact in ("status", "reason", "facts"):

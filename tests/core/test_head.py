@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.wire.head import Head, HeadReader
+from soth_mitm._dataplane.http1.head_parser import HeadReader
+from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
+from support.heads import parse_request, parse_response
 
 REQUEST = b"GET /a?b HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n"
 RESPONSE = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
@@ -18,7 +20,7 @@ RESPONSE = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 def request(data: bytes, limit: int = 65536) -> Head:
     """Parse a request head that is all there."""
-    parsed = Head.parse_request(data, limit)
+    parsed = parse_request(data, limit)
     assert parsed is not None
     head, consumed = parsed
     assert consumed == len(data)
@@ -27,7 +29,7 @@ def request(data: bytes, limit: int = 65536) -> Head:
 
 def response(data: bytes) -> Head:
     """Parse a response head that is all there."""
-    parsed = Head.parse_response(data)
+    parsed = parse_response(data)
     assert parsed is not None
     return parsed[0]
 
@@ -84,7 +86,7 @@ def test_many_fields(count: int) -> None:
 def test_too_many_fields() -> None:
     fields = b"".join(b"X-%d: v\r\n" % n for n in range(256))
     with pytest.raises(WireError, match=r"has more than 256 fields \(max_header_fields\)") as caught:
-        Head.parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n")
+        parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n")
     assert caught.value.status == 431
 
 
@@ -96,7 +98,7 @@ def test_connection_options_are_bounded(count: int) -> None:
         assert request(data).fields
     else:
         with pytest.raises(WireError, match="Connection names more than 64 options"):
-            Head.parse_request(data)
+            parse_request(data)
 
 
 @pytest.mark.parametrize(
@@ -115,35 +117,35 @@ def test_connection_options_are_bounded(count: int) -> None:
     ],
 )
 def test_refused_at_the_byte_that_is_wrong(data: bytes) -> None:
-    assert Head.parse_request(data[:-1]) is None
+    assert parse_request(data[:-1]) is None
     with pytest.raises(WireError):
-        Head.parse_request(data)
+        parse_request(data)
 
 
 @pytest.mark.parametrize("data", [b"h", b"\r", b"HTTQ", b"HTTP/2", b"HTTP/1,", b"HTTP/1.1 200 OK\n", b"HTTP/1.1 200 OK\r\n\n"])
 def test_responses_are_refused_at_the_byte_that_is_wrong(data: bytes) -> None:
-    assert Head.parse_response(data[:-1]) is None
+    assert parse_response(data[:-1]) is None
     with pytest.raises(WireError) as caught:
-        Head.parse_response(data)
+        parse_response(data)
     assert (caught.value.side, caught.value.status) == ("upstream", 502)
 
 
 def test_errors_of_requests_are_the_clients() -> None:
     with pytest.raises(WireError, match="Host is missing") as caught:
-        Head.parse_request(b"GET / HTTP/1.1\r\n\r\n")
+        parse_request(b"GET / HTTP/1.1\r\n\r\n")
     assert (caught.value.side, caught.value.status, caught.value.retryable) == ("client", 400, False)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 2**30 + 1])
 def test_the_limit_has_limits(limit: int) -> None:
     with pytest.raises(ValueError, match=re.escape(f"limit: {limit} is not in 1..{2**30}")):
-        Head.parse_request(REQUEST, limit)
+        parse_request(REQUEST, limit)
 
 
 def test_bytes_only() -> None:
     for wrong in ("GET", None, bytearray(REQUEST)):
         with pytest.raises(TypeError):
-            Head.parse_request(wrong)  # type: ignore[arg-type]
+            parse_request(wrong)  # type: ignore[arg-type]
 
 
 def test_a_head_that_grows_is_not_read_again_and_again() -> None:
@@ -190,7 +192,7 @@ def test_the_verdict_does_not_depend_on_the_pieces(parts: list[bytes], cuts: lis
 
 @given(st.binary(max_size=80))
 def test_any_bytes_get_an_answer(data: bytes) -> None:
-    for parse in (Head.parse_request, Head.parse_response):
+    for parse in (parse_request, parse_response):
         try:
             parsed = parse(data + b"\r\n\r\n")
         except WireError:

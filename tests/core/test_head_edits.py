@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from soth_mitm._dataplane.http1.encoder import rewrite_request, rewrite_response
 from soth_mitm._dataplane.wire.head import Head
 from soth_mitm._dataplane.wire.head_edits import HeadEdits
+from support.heads import parse_request, parse_response
 
 START = b"POST /a HTTP/1.1\r\n"
 FIELDS = [b"Host: a\r\n", b"X-One:  1 \r\n", b"Cookie: a\r\n", b"x-one:2\r\n", b"Content-Length: 3\r\n"]
@@ -16,14 +17,14 @@ FIELDS = [b"Host: a\r\n", b"X-One:  1 \r\n", b"Cookie: a\r\n", b"x-one:2\r\n", b
 
 def request(*fields: bytes, start: bytes = START) -> Head:
     """Parse a request head."""
-    parsed = Head.parse_request(start + b"".join(fields) + b"\r\n")
+    parsed = parse_request(start + b"".join(fields) + b"\r\n")
     assert parsed is not None
     return parsed[0]
 
 
 def response(data: bytes) -> Head:
     """Parse a response head."""
-    parsed = Head.parse_response(data)
+    parsed = parse_response(data)
     assert parsed is not None
     return parsed[0]
 

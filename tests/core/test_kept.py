@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from soth_mitm._dataplane.exchange.body_buffer import BodyKeeper
 from soth_mitm._dataplane.http1.framing import BodyReader
-from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 from support.feed import ways
+from support.heads import parse_request
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 ENDLESS = 1 << 62
@@ -24,7 +24,7 @@ CONTENT = b"helloabc!0123456789"
 
 def keeper(limit: int = ENDLESS, head: bytes = CHUNKED) -> BodyKeeper:
     """Return the keeper of the body behind a head."""
-    parsed = Head.parse_request(head)
+    parsed = parse_request(head)
     assert parsed is not None
     return BodyKeeper(parsed[0], limit)
 
@@ -100,7 +100,7 @@ def test_of_a_cut_body_what_came_is_sent() -> None:
 @pytest.mark.parametrize("limit", range(len(CONTENT) + 2))
 def test_of_a_cut_body_the_content_that_came_is_sent(limit: int) -> None:
     """In another framing, whatever the limit: what our reader finds in the bytes that were taken."""
-    parsed = Head.parse_request(CHUNKED)
+    parsed = parse_request(CHUNKED)
     assert parsed is not None
     for end in range(len(BODY) + 1):
         body = keeper(limit)
@@ -136,7 +136,7 @@ def test_a_body_of_known_length_is_taken_up_to_the_limit() -> None:
 @pytest.mark.parametrize("limit", [0, 1, 7, len(CONTENT), ENDLESS])
 def test_content_of_a_stream(limit: int) -> None:
     for pieces in ways(CONTENT):
-        parsed = Head.parse_request(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n")
+        parsed = parse_request(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert parsed is not None
         body = BodyKeeper(parsed[0], limit, stream=True)
         for piece in pieces:

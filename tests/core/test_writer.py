@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from soth_mitm._dataplane.http1.encoder import own_response, rewrite_request, rewrite_response
 from soth_mitm._dataplane.wire.head import Head
+from support.heads import parse_request, parse_response
 
 PLAIN = b"GET / HTTP/1.1\r\nHost: a\r\nX-Odd:  v \r\nx-odd:w\r\n\r\n"
 UPGRADE = b"GET /c HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, X\r\nUpgrade: websocket\r\nX: 1\r\nTE: trailers\r\n\r\n"
@@ -16,14 +17,14 @@ UPGRADE = b"GET /c HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, X\r\nUpgrade: web
 
 def request(data: bytes) -> Head:
     """Parse a request head."""
-    parsed = Head.parse_request(data)
+    parsed = parse_request(data)
     assert parsed is not None
     return parsed[0]
 
 
 def response(data: bytes) -> Head:
     """Parse a response head."""
-    parsed = Head.parse_response(data)
+    parsed = parse_response(data)
     assert parsed is not None
     return parsed[0]
 

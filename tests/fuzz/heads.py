@@ -12,7 +12,8 @@ from typing import NamedTuple
 from fuzz.cutting import every_way
 from fuzz.plain_http import TEXT, TOKEN, PlainHead, Refused, read_head, request_sent_on, response_sent_on
 from soth_mitm._dataplane.http1.encoder import rewrite_request, rewrite_response
-from soth_mitm._dataplane.wire.head import Head, HeadReader
+from soth_mitm._dataplane.http1.head_parser import HeadReader
+from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 from support.samples import read_samples
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from soth_mitm._dataplane.http1.framing import BodyReader
-from soth_mitm._dataplane.wire.head import Head, HeadReader
+from soth_mitm._dataplane.http1.head_parser import HeadReader
+from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
 
 

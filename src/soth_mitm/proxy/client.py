@@ -17,6 +17,7 @@ from soth_mitm._dataplane.exchange.flow import Route
 from soth_mitm._dataplane.exchange.relay import Tunnel
 from soth_mitm._dataplane.http1.encoder import own_explanation
 from soth_mitm._dataplane.http1.framing import BodyReader
+from soth_mitm._dataplane.http1.head_parser import HeadReader
 from soth_mitm._dataplane.transport.lingering_close import linger_and_close
 from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, normalise_host, parse_authority, parse_target
@@ -179,7 +180,7 @@ class ClientConnection:
 
     async def _connect_head(self, data: bytes) -> Head | None:
         """Return the head of a CONNECT, taken off what has come; None, with nothing taken, when it begins otherwise."""
-        limit, most_fields = self._config.max_http_head_bytes, self._config.max_header_fields
+        reader = HeadReader(True, self._config.max_http_head_bytes, self._config.max_header_fields)
         parsed = None
         try:
             with self._arrival.within(self._snapshot.client_head):
@@ -188,7 +189,7 @@ class ClientConnection:
                     data = await self._arrival.read_more(len(data))
                 if not start.startswith(b"CONNECT "):
                     return None
-                while (parsed := Head.parse_request(data, limit, most_fields)) is None:
+                while (parsed := reader.feed(data)) is None:
                     data = await self._arrival.read_more(len(data))
         except TimeoutError:
             raise WireError("the request head did not arrive in time (timeouts.client_head_ms)", side="client", status=408) from None

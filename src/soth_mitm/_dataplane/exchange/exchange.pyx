@@ -15,10 +15,10 @@ from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.exchange.flow cimport (
     FLOW_DECIDED, VERDICT_ALLOWED, VERDICT_BLOCKED, VERDICT_FAILED, VERDICT_UNDECIDED, Flow, Route,
 )
-from soth_mitm._dataplane.wire.head cimport (
-    HEAD_MORE, HEAD_TOO_LARGE, HTTP_1_0, METHOD_CONNECT, METHOD_TRACE, TARGET_ABSOLUTE, Head, head_error_text,
-    parse_request_head, too_large_text,
+from soth_mitm._dataplane.http1.head_parser cimport (
+    HEAD_MORE, HEAD_TOO_LARGE, head_error_text, parse_request_head, too_large_text,
 )
+from soth_mitm._dataplane.wire.head cimport HTTP_1_0, METHOD_CONNECT, METHOD_TRACE, TARGET_ABSOLUTE, Head
 from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hooks
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.upstream.pool cimport Upstream

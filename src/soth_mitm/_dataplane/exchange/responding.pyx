@@ -8,9 +8,10 @@ from soth_mitm._dataplane.exchange.conversation cimport (
 )
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.exchange.flow cimport FLOW_ANSWERED, Flow
-from soth_mitm._dataplane.wire.head cimport (
-    HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, HTTP_1_0, Head, head_error_text, parse_response_head, too_large_text,
+from soth_mitm._dataplane.http1.head_parser cimport (
+    HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, head_error_text, parse_response_head, too_large_text,
 )
+from soth_mitm._dataplane.wire.head cimport HTTP_1_0, Head
 from soth_mitm._dataplane.transport.lingering_close cimport close_lingering
 from soth_mitm._dataplane.upstream.pool cimport Upstream
 from soth_mitm._dataplane.exchange.relay cimport Tunnel

@@ -13,9 +13,8 @@ import cython
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.wire.decode cimport Decoder, decode_body, decoder_for, result_of
-from soth_mitm._dataplane.wire.head cimport (
-    Head, head_error_text, parse_request_head, parse_response_head, version_text,
-)
+from soth_mitm._dataplane.http1.head_parser cimport head_error_text, parse_request_head, parse_response_head
+from soth_mitm._dataplane.wire.head cimport Head, version_text
 from soth_mitm._dataplane.wire.headers cimport (
     block_of,
     content_encoding_of,

@@ -16,7 +16,7 @@ from http import HTTPStatus
 
 from soth_mitm._dataplane.wire.head cimport (
     FIELD_AUTHORIZATION, FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_PROXY_AUTHORIZATION, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE,
-    HTTP_1_1, HTTP_2, METHOD_OPTIONS, METHOD_TRACE, TARGET_ABSOLUTE, Field, Head,
+    HTTP_1_0, METHOD_OPTIONS, METHOD_TRACE, TARGET_ABSOLUTE, Field, Head,
 )
 from soth_mitm._dataplane.wire.head_edits cimport FieldEdit, HeadEdits
 from soth_mitm._dataplane.wire.scan cimport soth_equals_lower, soth_parse_decimal
@@ -114,7 +114,7 @@ cdef bytes request_head_bytes(Head head, bint keep_upgrade, str authority, HeadE
     cdef bytes start = None
     cdef bytes added = b""
     cdef int64_t forwards = forwards_left(head)
-    if head.form == TARGET_ABSOLUTE or head.version != HTTP_1_1:
+    if head.form == TARGET_ABSOLUTE or head.version == HTTP_1_0:
         start = b"%b %b HTTP/1.1\r\n" % (
             head.raw[:head.method_len],
             head.origin_target() if head.form == TARGET_ABSOLUTE else head.raw[head.target:head.target + head.target_len])
@@ -160,10 +160,7 @@ cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint k
     cdef bytes start = None
     cdef bytes added = b""
     cdef int left = 0
-    if head.version == HTTP_2:
-        # there, reasons do not exist
-        start = b"HTTP/1.1 %d %b\r\n" % (head.status, _reason(head.status))
-    elif head.version != HTTP_1_1:
+    if head.version == HTTP_1_0:
         start = b"HTTP/1.1" + head.raw[8:head.reason + head.reason_len + 2]
     if close:
         added = b"Connection: close\r\n"

@@ -8,7 +8,6 @@ around a value is, as everywhere in HTTP, not part of it.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcmp, memcpy
 
 from http import HTTPStatus
@@ -293,21 +292,6 @@ cdef int _check_request(Reading* reading, const char* base, FieldList fields, bi
     return MESSAGE_OK if target.form == TARGET_ORIGIN or target.form == TARGET_ASTERISK else MESSAGE_PATH
 
 
-cdef int _make_room(Head head, int count) except -1:
-    """Make room for `count` fields in a new head."""
-    cdef Field* fields
-    if count <= head.room:
-        return 0
-    fields = <Field*>malloc(count * sizeof(Field))
-    if fields == NULL:
-        raise MemoryError()
-    if head.fields != head.inline_fields:
-        free(head.fields)
-    head.fields = fields
-    head.room = count
-    return 0
-
-
 cdef inline char* _copy(char* at, const char* data, Py_ssize_t length) noexcept nogil:
     memcpy(at, data, length)
     return at + length
@@ -361,7 +345,8 @@ cdef int _fill(Head head, FieldList fields, const Reading* reading, bytes raw, c
     cdef Field host
     cdef Field* field
     cdef int i
-    _make_room(head, fields.count + 1)
+    if head.reserve(fields.count + 1) < 0:
+        raise MemoryError()
     if head.is_request:
         host.name = FIELD_HOST
         host.hop = host.sensitive = 0

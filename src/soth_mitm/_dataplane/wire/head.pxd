@@ -1,8 +1,9 @@
-# One parsed message head: the bytes as received, and where everything in them lies.
+# One message head: its bytes, and where everything in them lies.
 #
-# A Head owns a copy of its bytes (`raw`, final CRLF CRLF included; what is not written as it should be is put right there) and holds only
-# offsets into it, so it stays valid for as long as anybody (the exchange, a handler, the pool) keeps it. A head is parsed once, by
-# `parse_request_head` or `parse_response_head`, and is read-only afterwards.
+# A Head owns a copy of its bytes and holds only offsets into it, so it stays valid for as long as anything
+# (the exchange, a handler, the pool) keeps it. `raw` is the head as HTTP/1 writes it, final CRLF CRLF
+# included, whatever protocol it came in: in HTTP/2 its parser writes it so, as an HTTP/1.1 message.
+# A parser (`http1/head_parser`, `http2/message`) fills it in, once; it is read-only afterwards.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
@@ -46,14 +47,11 @@ from soth_mitm._dataplane.wire.target cimport (
     TARGET_ORIGIN,
     TargetForm,
 )
+from soth_mitm._dataplane.wire.target cimport ERROR_TARGETS_END
 from soth_mitm._dataplane.memory.view cimport View
 
 
 cdef enum:
-    HEAD_MALFORMED = -1    # a rule is broken: head.error says which, head_error_text() words it
-    HEAD_MORE = -2         # the final CRLF CRLF has not arrived
-    HEAD_TOO_LARGE = -3    # the head (final CRLF CRLF included) is, or can only become, longer than the limit; or it has too many fields
-
     INLINE_FIELDS = 32
 
 
@@ -64,11 +62,25 @@ cdef enum Version:
     HTTP_2 = 20
 
 
+# What can be wrong with a head as a whole, numbered on from TargetError. The codes of parsers begin at
+# ERROR_HEADS_END.
+cdef enum HeadError:
+    ERROR_HOST_MISSING = ERROR_TARGETS_END
+    ERROR_HOST_TWICE
+    ERROR_HOST
+    ERROR_HOST_DISAGREES   # with an absolute-form target, which the parser puts right
+    ERROR_CODING
+    ERROR_CODING_TWICE
+    ERROR_CODING_VERSION
+    ERROR_CODING_AND_LENGTH
+    ERROR_HEADS_END
+
+
 cdef class Head:
     cdef readonly bytes raw
     cdef readonly bint is_request
     cdef uint8_t version           # Version
-    cdef uint16_t error            # set when parsing answered HEAD_MALFORMED
+    cdef uint16_t error            # of a head that was refused: why
 
     # request line; offsets into raw
     cdef uint8_t method            # MethodName
@@ -105,6 +117,17 @@ cdef class Head:
     cdef Field* fields             # inline_fields, or an allocation of its own
     cdef Field inline_fields[INLINE_FIELDS]
 
+    # For parsers. `base` is where the offsets of the fields begin; `raw` may be set later.
+    # Make room for `count` fields: 0, or -1 for a lack of memory
+    cdef int reserve(self, int count) noexcept nogil
+    # Gather what a known field says. It stands at fields[count], and `count` does not cover it yet. 0 or an error
+    cdef int gather(self, const char* base, Field* field) noexcept nogil
+    # Check what only all fields together can tell. 0 or an error
+    cdef int check(self, const char* base) noexcept nogil
+    cdef int check_host(self, const char* base) noexcept nogil
+    # Begin again with the first field
+    cdef void forget_fields(self) noexcept nogil
+
     cdef const char* base(self) noexcept
     cdef View span(self, uint32_t offset, uint32_t length) noexcept
     # The first field of that name, or -1; `find` takes lower-case bytes, `find_known` a FieldName
@@ -116,21 +139,8 @@ cdef class Head:
     cdef bint keeps_alive(self) noexcept
 
 
-# Parse the head at `data`. > 0: bytes consumed, `head` is filled in. Else one of the codes above and `head` is not to be used (except for
-# `error`). `scanned` is kept by the caller between calls on the same, growing head (0 at first): what lies before it is not read again.
-# The verdict and the limit do not depend on how the bytes were split over calls. One CRLF before a request is skipped (RFC 9112 section
-# 2.2): it is consumed, but neither in `raw` nor counted by the limit.
-# Bytes are counted as they came, field lines are `most_fields` at most.
-cdef Py_ssize_t parse_request_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, int most_fields,
-                                   Py_ssize_t* scanned) except -100
-cdef Py_ssize_t parse_response_head(Head head, const char* data, Py_ssize_t length, Py_ssize_t limit, int most_fields,
-                                    Py_ssize_t* scanned) except -100
-
 # `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`
 cdef str version_text(int version)
 
-# Why a head is HEAD_TOO_LARGE, worded to follow "the request head "
-cdef bytes too_large_text(Head head, Py_ssize_t limit, int most_fields)
-
-# One line for people, naming the rule that was broken and, where it helps, the header
-cdef str head_error_text(int error)
+# None when `error` is none of HeadError
+cdef str fact_error_text(int error)
