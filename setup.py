@@ -1,4 +1,4 @@
-"""Build the extension modules of ``soth_mitm._dataplane``.
+"""Build the extension modules of ``soth_mitm``.
 
 One list of modules, found from the tree; one dict of directives, so that no ``.pyx`` header can drift from it. The generated C goes
 below ``build`` and never into ``src``. Four switches come from the environment and change what is compiled, nothing else does; each
@@ -19,7 +19,7 @@ from Cython.Compiler import Options
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-DATAPLANE = Path("src/soth_mitm/_dataplane")
+PACKAGE = Path("src/soth_mitm")
 
 
 def switch(name: str) -> bool:
@@ -80,7 +80,7 @@ def extension_modules() -> list[Extension]:
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )
-        for source in sorted((ROOT / DATAPLANE).rglob("*.pyx"))
+        for source in sorted((ROOT / PACKAGE).rglob("*.pyx"))
     ]
 
 

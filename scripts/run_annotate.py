@@ -13,7 +13,9 @@ WHERE = "build/annotate"
 def main(arguments: list[str]) -> None:
     """Annotate the module named by the only argument and print where the page is."""
     recipe = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
-    modules = {extension.name.removeprefix("soth_mitm._dataplane."): extension for extension in recipe["extension_modules"]()}
+    modules = {
+        extension.name.removeprefix("soth_mitm.").removeprefix("_dataplane."): extension for extension in recipe["extension_modules"]()
+    }
     if len(arguments) != 1 or arguments[0] not in modules:
         sys.exit(f"usage: scripts/annotate MODULE, one of: {', '.join(modules)}")
     cythonize(

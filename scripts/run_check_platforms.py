@@ -67,8 +67,8 @@ import runpy, sys
 from Cython.Build import cythonize
 recipe = runpy.run_path("setup.py", run_name="setup")
 wanted = set(sys.argv[2:])
-prefix = "soth_mitm._dataplane."
-modules = [each for each in recipe["extension_modules"]() if not wanted or each.name.removeprefix(prefix) in wanted]
+short = lambda name: name.removeprefix("soth_mitm.").removeprefix("_dataplane.")
+modules = [each for each in recipe["extension_modules"]() if not wanted or short(each.name) in wanted]
 made = cythonize(modules, build_dir=sys.argv[1], compiler_directives=recipe["DIRECTIVES"], include_path=["src"], quiet=True)
 print("\\n".join(source for each in made for source in each.sources))
 """
@@ -104,7 +104,7 @@ def main(wanted: list[str]) -> int:
 
         def compiles(target: str, source: str) -> bool:
             headers = windows if "windows" in target else ours
-            module = ".".join(Path(source).relative_to(GENERATED / "src/soth_mitm/_dataplane").with_suffix("").parts)
+            module = ".".join(Path(source).relative_to(GENERATED / "src/soth_mitm").with_suffix("").parts)
             out = Path(folder) / f"{module}-{target}.o"
             command: list[str | Path] = [
                 python,

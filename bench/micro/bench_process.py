@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from soth_mitm._dataplane.sock_diag import SockDiag
 from soth_mitm.process import linux
+from soth_mitm.process._linux.sock_diag import SockDiag
 from soth_mitm.process.address import pack_host
 from soth_mitm.process.attribution import ProcessAttribution
 

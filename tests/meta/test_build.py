@@ -21,7 +21,7 @@ from support.source import ROOT
 
 HINT = "run scripts/test, which builds a wheel and installs it"
 INSTALLED = Path(soth_mitm.__file__).resolve().parent
-MODULES = sorted(".".join(path.relative_to(INSTALLED).with_suffix("").parts) for path in (INSTALLED / "_dataplane").rglob("*.pyx"))
+MODULES = sorted(".".join(path.relative_to(INSTALLED).with_suffix("").parts) for path in INSTALLED.rglob("*.pyx"))
 TREE = ROOT / "src"
 
 
@@ -69,7 +69,7 @@ def test_version_is_that_of_the_tree() -> None:
 
 
 def test_there_are_extension_modules() -> None:
-    assert MODULES, f"{INSTALLED / '_dataplane'} holds no .pyx; {HINT}"
+    assert MODULES, f"{INSTALLED} holds no .pyx; {HINT}"
 
 
 @pytest.mark.parametrize("name", MODULES)

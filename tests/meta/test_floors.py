@@ -22,7 +22,6 @@ FLOORS = """
 1  _dataplane.http: messages
 1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint
 1  _dataplane.http2: octets frame hpack_table hpack_decoder hpack_encoder settings flow_control limits stream_state message
-1  _dataplane: sock_diag holders
 1  _dataplane.transport: callbacks tls_engine endpoint
 1  _dataplane.http: hooks counters settings
 1  _dataplane.transport: lingering_close
@@ -30,6 +29,7 @@ FLOORS = """
 1  _dataplane.upstream: pool pinned
 1  _dataplane.transport: awaitable_endpoint
 1  _dataplane.exchange: relay flow transfer conversation responding exchange
+1  _dataplane:
 2  escaping addresses globs destinations connection decision address_ranges
 2  config: schema sections loading strict not_built tree
 2  address_guard
@@ -39,6 +39,7 @@ FLOORS = """
 3  tls: contexts
 3  tls.trust: command linux macos windows nss stores installed
 3  tls: bundle environment
+3  process._linux: sock_diag socket_owners
 3  process: address naming identity linux macos windows attribution
 3  observe: observation
 4  proxy: detached deadlines tally descriptors forks tasks threads loops protocols process_lookup learning calls snapshot resolver

@@ -94,7 +94,7 @@ def test_test_files_have_names_of_their_own() -> None:
 
 
 def test_extension_modules_have_declarations_and_stubs() -> None:
-    paths = (path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "_dataplane").rglob("*.*"))
+    paths = (path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.*"))
     assert missing_companions(paths) == []
 
 

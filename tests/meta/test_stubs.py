@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # What Cython adds to a module or class, and __init__, whose arguments a compiled class does not tell; nothing else is ever allowed here
 ALLOWED = r"""
 .*\.__init__
@@ -27,8 +29,9 @@ def stub_faults(package: str, folder: Path) -> str:
     return result.stdout + result.stderr if result.returncode else ""
 
 
-def test_stubs_agree_with_the_modules(tmp_path: Path) -> None:
-    faults = stub_faults("soth_mitm._dataplane", tmp_path)
+@pytest.mark.parametrize("package", ["soth_mitm._dataplane", "soth_mitm.process._linux"])
+def test_stubs_agree_with_the_modules(package: str, tmp_path: Path) -> None:
+    faults = stub_faults(package, tmp_path)
     assert not faults, faults
 
 

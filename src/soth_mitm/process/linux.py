@@ -15,9 +15,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from soth_mitm._dataplane.holders import RecentHolders
-from soth_mitm._dataplane.sock_diag import SockDiag
 from soth_mitm.connection import ProcessInfo, SocketAddress
+from soth_mitm.process._linux.sock_diag import SockDiag
+from soth_mitm.process._linux.socket_owners import RecentSocketOwners
 from soth_mitm.process.address import interface_of, map_to_v6, pack_host
 from soth_mitm.process.naming import is_interpreter, program_name, script_of
 
@@ -52,7 +52,7 @@ class LinuxProcesses:
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
-        self._recent = RecentHolders(os.fsencode(proc))
+        self._recent = RecentSocketOwners(os.fsencode(proc))
         self._diag = SockDiag()
         self._diag_usable = True
         self._diag_proved = False
@@ -83,11 +83,11 @@ class LinuxProcesses:
         if not self._diag_proved:
             return None
         end = _end(remote, local)
-        return None if end is None else self._recent.recall(self._diag, *end, hash(remote))
+        return None if end is None else self._recent.find_connection(self._diag, *end, hash(remote))
 
     def connection_ended(self, remote: SocketAddress) -> None:
         """Expect the next connection of the same process where the one from `remote` was held."""
-        self._recent.ended(hash(remote))
+        self._recent.connection_closed(hash(remote))
 
     def close(self) -> None:
         """Close what is kept open."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from soth_mitm._dataplane.sock_diag import SockDiag, diag_answer, diag_request
 from soth_mitm.connection import ProcessInfo, SocketAddress
+from soth_mitm.process._linux.sock_diag import SockDiag, diag_answer, diag_request
 from soth_mitm.process.address import pack_host
 from soth_mitm.process.linux import LinuxProcesses, SocketEntry, find_in_table, parse_stat
 

@@ -1,4 +1,4 @@
-# Processes that held a client's socket lately, and at which descriptor.
+# Processes that owned a client's socket lately, and at which descriptor.
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -17,34 +17,35 @@ cdef extern from "procfs.h" nogil:
 
 
 cdef enum:
-    RECENT_HOLDERS = 48
+    RECENT_SLOTS = 48
     RECENT_PROCESSES = 32      # each costs two descriptors of ours
 
 
-cdef struct Holder:
+cdef struct SocketOwner:
     int process            # its index in `processes`
     int64_t descriptor
     int64_t connection     # whose socket was found here last
     uint64_t used          # when, in look-ups
 
 
-cdef class RecentHolders:
+cdef class RecentSocketOwners:
     cdef bytes proc                                # where procfs is mounted
-    cdef Holder[RECENT_HOLDERS] holders            # in the order in which they are tried
+    cdef SocketOwner[RECENT_SLOTS] slots           # in the order in which they are tried
     cdef int count
-    cdef int freed                                 # how many at the front were given free since they were taken
+    cdef int reusable                              # how many at the front had their connection closed since
     cdef uint64_t clock
     cdef bint closed
-    cdef SothProcess[RECENT_PROCESSES] processes   # those of the places; pid 0: none
+    cdef SothProcess[RECENT_PROCESSES] processes   # those of the slots; pid 0: none
     cdef list tokens                               # their start tokens
 
-    # Who holds the socket of `inode` at a place of its own, an index of `processes`; that place is in use from now on. -1: nobody known
+    # The process that has the socket of `inode` at one of its slots, as an index of `processes`; -1: none known.
+    # That slot counts as used from now on
     cdef int process_of(self, uint64_t inode, int64_t connection) noexcept
     cdef object identity(self, int process)            # (pid, start token) of that one; None for -1
-    # A place for `pid`, which is opened unless it is; -1: there is no such process any more, or we may not look
+    # The index of `pid`, which is opened if it is not yet; -1: it has ended, or we may not look at it
     cdef int index_of(self, int64_t pid) except -2
-    cdef int free_index(self) noexcept                 # of `processes`; the one that was not useful for longest gives way
-    cdef void forget(self, int process) noexcept       # and its places
-    cdef void remove(self, int place) noexcept         # and its process, when it was its last
-    cdef void pass_over(self, int places) noexcept     # ask the first `places` last
-    cdef void take(self, int place) noexcept           # it is in use now: ask it after all others
+    cdef int free_index(self) noexcept                 # of `processes`; the least recently used one gives way
+    cdef void forget(self, int process) noexcept       # and its slots
+    cdef void remove(self, int slot) noexcept          # and its process, when it was its last
+    cdef void move_to_end(self, int count) noexcept    # the first `count` slots are tried last
+    cdef void mark_used(self, int slot) noexcept       # its socket is open now: it is tried after all others

@@ -1,0 +1,1 @@
+"""What Linux knows of sockets and the processes that own them, compiled."""
