@@ -1,15 +1,12 @@
 """Names say what a thing is (docs/architecture.md): endings, companions, words."""
 
-import io
-import keyword
 import re
-import tokenize
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from support.source import PACKAGE, ROOT, named, package_files, without_text
+from support.source import PACKAGE, ROOT, named, other_identifiers, package_files, python_identifiers
 
 BANNED_ENDINGS = ("_helpers", "_utils", "_common", "_support", "_impl", "_misc", "_ops")
 
@@ -46,18 +43,6 @@ def bad_script(name: str) -> str:
     if re.search(r"\d|phase|stage|milestone|sprint|final", name):
         return f"scripts/{name}: a script is named after what it does, not after when"
     return "" if verb in SCRIPT_VERBS else f"scripts/{name}: does not begin with a verb of SCRIPT_VERBS in tests/meta/test_layout.py"
-
-
-def python_identifiers(code: str) -> set[str]:
-    """Collect the identifiers of a Python file."""
-    names = (token.string for token in tokenize.generate_tokens(io.StringIO(code).readline) if token.type == tokenize.NAME)
-    return {name for name in names if not keyword.iskeyword(name)}
-
-
-def other_identifiers(code: str, suffix: str) -> set[str]:
-    """Collect the identifiers of a Cython or C file."""
-    bare = re.sub(r"/\*.*?\*/|//[^\n]*", "", code, flags=re.DOTALL) if suffix == ".h" else without_text(code)
-    return set(re.findall(r"[A-Za-z_]\w*", bare))
 
 
 def banned_words(identifiers: Iterable[str]) -> list[str]:

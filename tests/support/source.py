@@ -1,6 +1,9 @@
 """The sources that the meta tests read: those of the tree, or of the installed package where the tree was taken away, as in CI."""
 
+import io
+import keyword
 import re
+import tokenize
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,3 +56,15 @@ def without_text(code: str) -> str:
 def line_of(text: str, offset: int) -> int:
     """Return the line number of an offset."""
     return text.count("\n", 0, offset) + 1
+
+
+def python_identifiers(code: str) -> set[str]:
+    """Collect the identifiers of a Python file."""
+    names = (token.string for token in tokenize.generate_tokens(io.StringIO(code).readline) if token.type == tokenize.NAME)
+    return {name for name in names if not keyword.iskeyword(name)}
+
+
+def other_identifiers(code: str, suffix: str) -> set[str]:
+    """Collect the identifiers of a Cython or C file."""
+    bare = re.sub(r"/\*.*?\*/|//[^\n]*", "", code, flags=re.DOTALL) if suffix == ".h" else without_text(code)
+    return set(re.findall(r"[A-Za-z_]\w*", bare))
