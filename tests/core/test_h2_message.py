@@ -14,6 +14,7 @@ from soth_mitm._dataplane.http2.message import (
     trailers_of,
 )
 from soth_mitm._dataplane.wire.head import Head
+from soth_mitm._dataplane.wire.head_edits import HeadEdits
 from support.heads import parse_request, parse_response
 
 Field = tuple[bytes, bytes, bool]
@@ -410,6 +411,39 @@ def test_trailers_that_leave() -> None:
     lines = b"Grpc-Status: 0\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\nHost: a\r\nTE: trailers\r\nX:  y \r\n"
     assert plain(fields_of_trailers(lines)) == [(b"grpc-status", b"0"), (b"x", b"y")]
     assert fields_of_trailers(b"") == []
+
+
+def test_edits_are_applied() -> None:
+    edits = HeadEdits()
+    edits.set("X-A", "new")
+    edits.remove("x-b")
+    edits.append("X-C", " more ")
+    edits.set("X-D", "set")
+    edits.set("Cookie", "a=1; b=2")
+    head, _, _ = request_of(request(("x-a", "1"), ("x-b", "2"), ("x-a", "3"), ("x-e", "4"), ("content-length", "9")))
+    expected = [(b"x-a", b"new"), (b"x-e", b"4"), (b"content-length", b"9"), (b"x-d", b"set"), (b"cookie", b"a=1"), (b"cookie", b"b=2")]
+    for _ in range(2):
+        assert plain(fields_of_request(head, edits=edits))[4:] == [*expected, (b"x-c", b"more")]
+    answer = response_of(response(("x-a", "1"), ("x-b", "2")))
+    edits = HeadEdits()
+    edits.set("X-A", "new")
+    edits.remove("x-b")
+    assert plain(fields_of_response(answer, edits=edits))[1:] == [(b"x-a", b"new")]
+
+
+def test_edits_that_frame_and_route() -> None:
+    head, _, _ = request_of(request(("content-length", "9")))
+    edits = HeadEdits()
+    edits.frame_with_chunks()
+    edits.set_host(b"other.example")
+    assert plain(fields_of_request(head, edits=edits)) == [
+        (b":method", b"GET"),
+        (b":authority", b"other.example"),
+        (b":scheme", b"https"),
+        (b":path", b"/x?y"),
+    ]
+    edits.frame_with_length(7)
+    assert plain(fields_of_request(head, edits=edits))[4:] == [(b"content-length", b"7")]
 
 
 def test_a_response_of_our_own() -> None:

@@ -22,6 +22,7 @@ FLOORS = """
 1  _dataplane.http: messages
 1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint
 1  _dataplane.http2: octets frame hpack_table hpack_decoder hpack_encoder settings flow_control limits stream_state message
+1  _dataplane.http2: session_stream session session_probe
 1  _dataplane.transport: callbacks tls_engine endpoint
 1  _dataplane.http: hooks counters settings
 1  _dataplane.transport: lingering_close

@@ -6,6 +6,7 @@ from soth_mitm._dataplane.http2.hpack_encoder cimport HpackEncoder
 from soth_mitm._dataplane.http2.octets cimport Octets
 from soth_mitm._dataplane.memory.view cimport View
 from soth_mitm._dataplane.wire.head cimport Head
+from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 
 
 # What is wrong with a field list. All but the last make the message malformed: a stream error.
@@ -46,10 +47,11 @@ cdef int read_response(FieldList fields, Head head, int most_fields) except -1
 cdef int read_trailers(FieldList fields, bint is_request, int most_fields, Octets lines) except -1
 
 # Append the block of a head. What concerns one connection stays behind, names become lower-case, cookies
-# are split. `authority` is used when the head names none; `protocol` of len 0 is none.
-cdef int write_request(HpackEncoder encoder, Octets out, Octets scratch, Head head, bint https, View authority,
-                       View protocol) except -1
-cdef int write_response(HpackEncoder encoder, Octets out, Octets scratch, Head head) except -1
+# are split, `edits` (None: none) are applied. `authority` is used when the head names none; `protocol`
+# of len 0 is none.
+cdef int write_request(HpackEncoder encoder, Octets out, Octets scratch, Head head, HeadEdits edits, bint https,
+                       View authority, View protocol) except -1
+cdef int write_response(HpackEncoder encoder, Octets out, Octets scratch, Head head, HeadEdits edits) except -1
 # Field lines, each with its CRLF; those that may not be trailers are left out
 cdef int write_trailers(HpackEncoder encoder, Octets out, Octets scratch, bytes lines) except -1
 # A response of our own: (bytes, bytes) pairs, and the length of its content, -1 for none

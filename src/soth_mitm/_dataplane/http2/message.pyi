@@ -1,6 +1,7 @@
 from collections.abc import Iterable
 
 from soth_mitm._dataplane.wire.head import Head
+from soth_mitm._dataplane.wire.head_edits import HeadEdits
 
 FAULT_TEXTS: dict[int, str]
 REASONS: tuple[bytes, ...]
@@ -17,10 +18,12 @@ def response_of(fields: Iterable[tuple[bytes, bytes, bool]], most_fields: int = 
 def trailers_of(fields: Iterable[tuple[bytes, bytes, bool]], is_request: bool = False, most_fields: int = 256) -> bytes:
     """Return the lines of trailers; as `request_of`."""
 
-def fields_of_request(head: Head, https: bool = True, authority: bytes = b"", protocol: bytes = b"") -> list[tuple[bytes, bytes, bool]]:
+def fields_of_request(
+    head: Head, https: bool = True, authority: bytes = b"", protocol: bytes = b"", edits: HeadEdits | None = None
+) -> list[tuple[bytes, bytes, bool]]:
     """Return the (name, value, never indexed) triples that a request leaves as."""
 
-def fields_of_response(head: Head) -> list[tuple[bytes, bytes, bool]]:
+def fields_of_response(head: Head, edits: HeadEdits | None = None) -> list[tuple[bytes, bytes, bool]]:
     """Return the triples that a response leaves as."""
 
 def fields_of_trailers(lines: bytes) -> list[tuple[bytes, bytes, bool]]:

@@ -23,6 +23,7 @@ from soth_mitm._dataplane.wire.fields cimport (
     Field, parse_field_line, read_content_length,
 )
 from soth_mitm._dataplane.wire.head cimport HTTP_2, Head
+from soth_mitm._dataplane.wire.head_edits cimport FieldEdit, HeadEdits
 from soth_mitm._dataplane.wire.scan cimport (
     soth_equals_lower, soth_find_control, soth_find_not_token, soth_find_not_visible, soth_parse_authority,
     soth_parse_decimal,
@@ -520,13 +521,45 @@ cdef int _write_number(HpackEncoder encoder, Octets out, const char* name, uint3
     return encoder.encode(out, name, name_len, PyBytes_AS_STRING(text), <uint32_t>len(text), False)
 
 
-cdef int _write_fields(HpackEncoder encoder, Octets out, Octets scratch, Head head, int64_t forwards, bint no_length) except -1:
+cdef int _write_edited_line(HpackEncoder encoder, Octets out, Octets scratch, bytes line) except -1:
+    """Write a field line, CRLF included, unless it is None or may not leave."""
+    cdef const char* base
+    cdef Field field
+    if line is None:
+        return 0
+    base = PyBytes_AS_STRING(line)
+    if parse_field_line(base, 0, <uint32_t>len(line), &field):
+        raise ValueError("an edit is a field line that was checked before")
+    if not _goes_on(&field, base, False):
+        return 0
+    if field.name_len == 6 and soth_equals_lower(base, b"cookie", 6):
+        return _write_cookie(encoder, out, base + field.value, field.value_len, False)
+    return _write_field(encoder, out, scratch, base, field.name_len, base + field.value, field.value_len, False)
+
+
+cdef int _write_edit(HpackEncoder encoder, Octets out, Octets scratch, FieldEdit edit) except -1:
+    if edit.is_written:
+        return 0
+    edit.is_written = True
+    return _write_edited_line(encoder, out, scratch, edit.line)
+
+
+cdef int _write_fields(HpackEncoder encoder, Octets out, Octets scratch, Head head, int64_t forwards, bint no_length,
+                       HeadEdits edits) except -1:
     cdef const char* base = PyBytes_AS_STRING(head.raw)
+    cdef FieldEdit edit
     cdef Field* field
     cdef bint has_length = no_length
     cdef int i
+    if edits is not None:
+        edits.begin()
     for i in range(head.count):
         field = &head.fields[i]
+        if edits is not None:
+            edit = edits.find(base + field.line, field.name_len)
+            if edit is not None:
+                _write_edit(encoder, out, scratch, edit)
+                continue
         if not _goes_on(field, base, False):
             if field.name == FIELD_TE and _has_trailers(base + field.value, field.value_len):
                 encoder.encode(out, b"te", 2, b"trailers", 8, False)
@@ -542,6 +575,11 @@ cdef int _write_fields(HpackEncoder encoder, Octets out, Octets scratch, Head he
         else:
             _write_field(encoder, out, scratch, base + field.line, field.name_len, base + field.value, field.value_len,
                          field.sensitive)
+    if edits is not None:
+        for edit in edits.edits:
+            _write_edit(encoder, out, scratch, edit)
+        for _, line in edits.appended:
+            _write_edited_line(encoder, out, scratch, line)
     return 0
 
 
@@ -563,12 +601,24 @@ cdef bint _has_trailers(const char* value, uint32_t length) noexcept nogil:
     return False
 
 
-cdef int write_request(HpackEncoder encoder, Octets out, Octets scratch, Head head, bint https, View authority,
-                       View protocol) except -1:
+cdef View _edited_host(HeadEdits edits) noexcept:
+    """The value of an edit of Host; len 0: there is none."""
+    cdef FieldEdit edit = edits.find(b"host", 4) if edits is not None else None
+    cdef Field field
+    if edit is None or edit.line is None or parse_field_line(PyBytes_AS_STRING(edit.line), 0, <uint32_t>len(edit.line), &field):
+        return view_of(NULL, 0)
+    return view_of(PyBytes_AS_STRING(edit.line) + field.value, field.value_len)
+
+
+cdef int write_request(HpackEncoder encoder, Octets out, Octets scratch, Head head, HeadEdits edits, bint https,
+                       View authority, View protocol) except -1:
     cdef const char* base = PyBytes_AS_STRING(head.raw)
     cdef bytes target
     cdef View path = view_of(NULL, 0)
-    if head.authority_len:
+    cdef View edited = _edited_host(edits)
+    if edited.len:
+        authority = edited
+    elif head.authority_len:
         authority = view_of(base + head.authority, head.authority_len)
     elif head.host >= 0:
         authority = view_of(base + head.fields[head.host].value, head.fields[head.host].value_len)
@@ -586,15 +636,16 @@ cdef int write_request(HpackEncoder encoder, Octets out, Octets scratch, Head he
         encoder.encode(out, b":path", 5, path.ptr, <uint32_t>path.len, False)
     if protocol.len:
         encoder.encode(out, b":protocol", 9, protocol.ptr, <uint32_t>protocol.len, False)
-    return _write_fields(encoder, out, scratch, head, forwards_left(head), False)
+    return _write_fields(encoder, out, scratch, head, forwards_left(head), False, edits)
 
 
-cdef int write_response(HpackEncoder encoder, Octets out, Octets scratch, Head head) except -1:
+cdef int write_response(HpackEncoder encoder, Octets out, Octets scratch, Head head, HeadEdits edits) except -1:
     cdef bytes status = b"%d" % head.status
     encoder.begin(out)
     encoder.encode(out, b":status", 7, PyBytes_AS_STRING(status), 3, False)
     # RFC 9110 section 8.6: these have no length
-    return _write_fields(encoder, out, scratch, head, -1, head.status < 200 or head.status == 204)
+    return _write_fields(encoder, out, scratch, head, -1, head.status < 200 or head.status == 204,
+                         edits)
 
 
 cdef int write_trailers(HpackEncoder encoder, Octets out, Octets scratch, bytes lines) except -1:
@@ -675,17 +726,19 @@ def trailers_of(fields not None, bint is_request=False, int most_fields=USUAL_FI
     return (<char*>lines.data)[:lines.size] if lines.size else b""
 
 
-def fields_of_request(Head head not None, bint https=True, bytes authority not None=b"", bytes protocol not None=b""):
+def fields_of_request(Head head not None, bint https=True, bytes authority not None=b"", bytes protocol not None=b"",
+                      HeadEdits edits=None):
     """Return the (name, value, never indexed) triples that a request leaves as."""
     cdef Octets out = Octets()
-    write_request(HpackEncoder(), out, Octets(), head, https, view_of(authority, len(authority)), view_of(protocol, len(protocol)))
+    write_request(HpackEncoder(), out, Octets(), head, edits, https, view_of(authority, len(authority)),
+                  view_of(protocol, len(protocol)))
     return _fields_of(out)
 
 
-def fields_of_response(Head head not None):
+def fields_of_response(Head head not None, HeadEdits edits=None):
     """Return the triples that a response leaves as."""
     cdef Octets out = Octets()
-    write_response(HpackEncoder(), out, Octets(), head)
+    write_response(HpackEncoder(), out, Octets(), head, edits)
     return _fields_of(out)
 
 
