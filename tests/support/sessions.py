@@ -13,6 +13,7 @@ from soth_mitm._dataplane.http2.session_probe import SessionProbe
 from soth_mitm._dataplane.http2.settings import make_settings
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.wire.head import Head
+from support.heads import parse_request, parse_response
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -25,13 +26,13 @@ Event = tuple[Any, ...]
 
 
 def request_head(text: bytes = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n") -> Head:
-    result = Head.parse_request(text)
+    result = parse_request(text)
     assert result is not None
     return result[0]
 
 
 def response_head(text: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> Head:
-    result = Head.parse_response(text)
+    result = parse_response(text)
     assert result is not None
     return result[0]
 

@@ -25,7 +25,7 @@ cdef enum:
     OUTLET_FULL = 65536        # unsent octets from which on no content is added
     FRAMES_AT_ONCE = 1000      # that one call reads
     EARLY_STREAMS = 100        # that we open before the peer's SETTINGS came
-    EXPECTED_AT_ONCE = 1048576 # what the window of a stream grows to for content that is announced
+    EXPECTED_AT_ONCE = 1048576     # what the window of a stream grows to for content that is announced
 
 
 # Where octets go
@@ -87,7 +87,7 @@ cdef class Session:
     cdef Settings ours
     cdef Settings peers
     cdef readonly bint is_ready        # the peer's came
-    cdef readonly bint is_acknowledged # ours were
+    cdef readonly bint is_acknowledged     # ours were
     cdef double settings_sent_at
 
     # streams

@@ -672,7 +672,7 @@ cdef class Session:
         if taken < length:
             if stream.kept is None:
                 stream.kept = Buffer(self.arena)
-            stream.kept.keep(data + taken, length - taken)
+            stream.kept.append_exact(data + taken, length - taken)
             stream.window.was_held = True
         return 0
 
@@ -807,7 +807,7 @@ cdef class Session:
                 return self.stream_error(stream, PROTOCOL_ERROR)
         if is_end:
             self.end_remote(stream)
-        elif stream.content_length > stream.window.size and not self.arena.budget.is_short():
+        elif stream.content_length > stream.window.size and not self.arena.budget.above_read_mark():
             increment = expect_octets(&stream.window, stream.content_length, EXPECTED_AT_ONCE)
             if increment:
                 self.write_window(stream.id, increment)
@@ -1045,7 +1045,7 @@ cdef class Session:
         return self.write_window(stream.id, increment) if increment else 0
 
     cdef int64_t growth_limit(self) noexcept:
-        return 0 if self.arena.budget.is_short() else self.limits.max_window
+        return 0 if self.arena.budget.above_read_mark() else self.limits.max_window
 
     cdef int wait_for(self, SessionStream stream, int wait) except -1:
         if stream.waits_since < 0:
