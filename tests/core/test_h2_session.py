@@ -220,7 +220,7 @@ def test_end_of_a_request_leaves_on_the_frame_that_it_came_on() -> None:
     assert ends == [(HEADERS, 1), (DATA, 3), (DATA, 5), (HEADERS, 7), (DATA, 9)]
 
 
-def test_the_listener_may_answer_within_its_call() -> None:
+def test_the_owner_may_answer_within_its_call() -> None:
     peer = Peer()
 
     def answer(event: tuple[object, ...]) -> None:
@@ -235,7 +235,7 @@ def test_the_listener_may_answer_within_its_call() -> None:
 
 
 @pytest.mark.parametrize("moment", ["head", "data", "end"])
-def test_the_listener_may_reset_within_its_call(moment: str) -> None:
+def test_the_owner_may_reset_within_its_call(moment: str) -> None:
     peer = Peer()
 
     def end(event: tuple[object, ...]) -> None:

@@ -1,5 +1,5 @@
 # One HTTP/2 connection without a socket, in both roles. Octets go in by feed(), octets come out into an
-# Outlet, and a SessionListener is told what happens. Content is never an object: it is shown where it
+# Outlet, and SessionCallbacks say what happens. Content is never an object: it is shown where it
 # lies, and what is not taken is kept until it is.
 
 from libc.stdint cimport int64_t, uint32_t
@@ -35,26 +35,26 @@ cdef class Outlet:
 
 
 # What happens on a connection. Each may call the session, but not feed it; a stream may be closed when it
-# returns. What a stream's owner ended or released is told no more, and nothing is after failed().
-cdef class SessionListener:
+# returns. What a stream's owner ended or released is told no more, and nothing is after on_failed().
+cdef class SessionCallbacks:
     # the peer's SETTINGS came
-    cdef int ready(self) except -1
-    # a message begins; interim heads too. `is_end`: stream_end() follows
-    cdef int stream_head(self, SessionStream stream, Head head, bint https, bint is_end) except -1
+    cdef int on_ready(self) except -1
+    # a message begins; interim heads too. `is_end`: on_stream_end() follows
+    cdef int on_stream_head(self, SessionStream stream, Head head, bint https, bint is_end) except -1
     # content; returns how much of it was taken. The rest is shown by Session.content()
-    cdef Py_ssize_t stream_data(self, SessionStream stream, const char* data, Py_ssize_t length) except -1
-    cdef int stream_trailers(self, SessionStream stream, bytes lines) except -1
+    cdef Py_ssize_t on_stream_data(self, SessionStream stream, const char* data, Py_ssize_t length) except -1
+    cdef int on_stream_trailers(self, SessionStream stream, bytes lines) except -1
     # the peer's message is complete, and all of its content was taken
-    cdef int stream_end(self, SessionStream stream) except -1
+    cdef int on_stream_end(self, SessionStream stream) except -1
     # the stream is over, by the peer or, if not `by_peer`, by a fault of the peer. What came before can
-    # still be taken; if that was the whole message (`has_ended`), stream_end() follows then
-    cdef int stream_reset(self, SessionStream stream, uint32_t code, bint by_peer) except -1
+    # still be taken; if that was the whole message (`has_ended`), on_stream_end() follows then
+    cdef int on_stream_reset(self, SessionStream stream, uint32_t code, bint by_peer) except -1
     # data() takes more: what the stream has is written before this returns
-    cdef int stream_ready(self, SessionStream stream) except -1
+    cdef int on_stream_writable(self, SessionStream stream) except -1
     # the peer wants no new streams. Those of ours that it did not process have been reset
-    cdef int going_away(self, uint32_t last, uint32_t code) except -1
+    cdef int on_going_away(self, uint32_t last, uint32_t code) except -1
     # the connection is to be closed when what was written has left
-    cdef int failed(self, uint32_t code, str text) except -1
+    cdef int on_failed(self, uint32_t code, str text) except -1
 
 
 # What a message needs while it is read or written: one for all sessions of a loop
@@ -71,7 +71,7 @@ cdef class Session:
     cdef Http2Limits limits
     cdef LimitCounters counters
     cdef Outlet outlet
-    cdef SessionListener listener
+    cdef SessionCallbacks callbacks
     cdef bint offers_connect           # extended CONNECT (RFC 8441)
     cdef public double now             # set by whoever calls, before it calls
     cdef readonly double round_trip    # seconds, 0: not known
@@ -152,7 +152,7 @@ cdef class Session:
     cdef int head(self, SessionStream stream, Head head, HeadEdits edits, bint is_end) except -1
     # The same of our own: (bytes, bytes) pairs; a `length` of -1 is not announced
     cdef int own_head(self, SessionStream stream, int status, object headers, Py_ssize_t length, bint is_end) except -1
-    # Content: how much of it was taken. stream_ready() tells when the rest may follow. END_STREAM leaves
+    # Content: how much of it was taken. on_stream_writable() tells when the rest may follow. END_STREAM leaves
     # with the last octet, or alone when `length` is 0
     cdef Py_ssize_t data(self, SessionStream stream, const char* data, Py_ssize_t length, bint is_end) except -1
     # Field lines, each with its CRLF, behind all content; they end the stream
@@ -196,24 +196,24 @@ cdef class Session:
     cdef int begin_data(self, FrameHead* head, const char* payload) except -1
     cdef int deliver(self, SessionStream stream, const char* data, Py_ssize_t length) except -1
     cdef int end_data(self) except -1
-    cdef int on_headers(self, FrameHead* head, const char* payload) except -1
-    cdef int on_continuation(self, FrameHead* head, const char* payload) except -1
-    cdef int on_block(self, uint32_t number, const char* block, Py_ssize_t length, bint is_end) except -1
+    cdef int handle_headers(self, FrameHead* head, const char* payload) except -1
+    cdef int handle_continuation(self, FrameHead* head, const char* payload) except -1
+    cdef int handle_block(self, uint32_t number, const char* block, Py_ssize_t length, bint is_end) except -1
     cdef SessionStream open_for_peer(self, uint32_t number)
-    cdef int on_message(self, SessionStream stream, bint is_end) except -1
-    cdef int on_trailers(self, SessionStream stream, bint is_end) except -1
+    cdef int handle_message(self, SessionStream stream, bint is_end) except -1
+    cdef int handle_trailers(self, SessionStream stream, bint is_end) except -1
     cdef int answer_too_large(self, SessionStream stream, bint is_end) except -1
-    cdef int on_settings(self, FrameHead* head, const char* payload) except -1
-    cdef int on_ping(self, FrameHead* head, const char* payload) except -1
-    cdef int on_goaway(self, const char* payload) except -1
-    cdef int on_window(self, FrameHead* head, const char* payload) except -1
-    cdef int on_reset(self, FrameHead* head, const char* payload) except -1
+    cdef int handle_settings(self, FrameHead* head, const char* payload) except -1
+    cdef int handle_ping(self, FrameHead* head, const char* payload) except -1
+    cdef int handle_goaway(self, const char* payload) except -1
+    cdef int handle_window(self, FrameHead* head, const char* payload) except -1
+    cdef int handle_reset(self, FrameHead* head, const char* payload) except -1
 
     cdef int find_state(self, uint32_t number) noexcept        # of a stream that is in no table
     cdef int refuse_event(self, uint32_t number, int event) except -1
     cdef int stream_error(self, SessionStream stream, uint32_t code) except -1
     cdef int end_remote(self, SessionStream stream) except -1
-    cdef int tell_end(self, SessionStream stream) except -1
+    cdef int deliver_end(self, SessionStream stream) except -1
     cdef int end_local(self, SessionStream stream) except -1
     cdef int closed_now(self, SessionStream stream) except -1
     cdef int settle(self, SessionStream stream) except -1

@@ -6,7 +6,7 @@ from soth_mitm._dataplane.memory.buffer import Arena
 class Outlet:
     """Where the octets of a session go."""
 
-class SessionListener:
+class SessionCallbacks:
     """What is told of a connection."""
 
 @final
@@ -25,7 +25,7 @@ class Session:
         memory: HeadMemory,
         limits: Http2Limits,
         outlet: Outlet,
-        listener: SessionListener,
+        callbacks: SessionCallbacks,
         offers_connect: bool = False,
     ) -> None: ...
     @property

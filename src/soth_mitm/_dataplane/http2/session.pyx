@@ -6,7 +6,7 @@ should do is said in SETTINGS and windows, and what it does not do is found out 
 check_settings() and check_stalls(), which the owner's deadlines call.
 
 The connection's window is large and is filled up on receipt, whatever becomes of a stream: it never is
-what holds a stream up. A stream's window follows what its listener took.
+what holds a stream up. A stream's window follows what its owner took.
 """
 
 cimport cython
@@ -78,34 +78,34 @@ cdef class Outlet:
 
 
 # not final: each side of the proxy has its own
-cdef class SessionListener:
+cdef class SessionCallbacks:
     """What is told of a connection."""
 
-    cdef int ready(self) except -1:
+    cdef int on_ready(self) except -1:
         return 0
 
-    cdef int stream_head(self, SessionStream stream, Head head, bint https, bint is_end) except -1:
+    cdef int on_stream_head(self, SessionStream stream, Head head, bint https, bint is_end) except -1:
         return 0
 
-    cdef Py_ssize_t stream_data(self, SessionStream stream, const char* data, Py_ssize_t length) except -1:
+    cdef Py_ssize_t on_stream_data(self, SessionStream stream, const char* data, Py_ssize_t length) except -1:
         return length
 
-    cdef int stream_trailers(self, SessionStream stream, bytes lines) except -1:
+    cdef int on_stream_trailers(self, SessionStream stream, bytes lines) except -1:
         return 0
 
-    cdef int stream_end(self, SessionStream stream) except -1:
+    cdef int on_stream_end(self, SessionStream stream) except -1:
         return 0
 
-    cdef int stream_reset(self, SessionStream stream, uint32_t code, bint by_peer) except -1:
+    cdef int on_stream_reset(self, SessionStream stream, uint32_t code, bint by_peer) except -1:
         return 0
 
-    cdef int stream_ready(self, SessionStream stream) except -1:
+    cdef int on_stream_writable(self, SessionStream stream) except -1:
         return 0
 
-    cdef int going_away(self, uint32_t last, uint32_t code) except -1:
+    cdef int on_going_away(self, uint32_t last, uint32_t code) except -1:
         return 0
 
-    cdef int failed(self, uint32_t code, str text) except -1:
+    cdef int on_failed(self, uint32_t code, str text) except -1:
         return 0
 
 
@@ -124,14 +124,14 @@ cdef class Session:
     """One HTTP/2 connection."""
 
     def __cinit__(self, bint is_server, Arena arena not None, HeadMemory memory not None, Http2Limits limits not None,
-                  Outlet outlet not None, SessionListener listener not None, bint offers_connect=False):
+                  Outlet outlet not None, SessionCallbacks callbacks not None, bint offers_connect=False):
         self.is_server = is_server
         self.arena = arena
         self.memory = memory
         self.limits = limits
         self.counters = LimitCounters(limits)
         self.outlet = outlet
-        self.listener = listener
+        self.callbacks = callbacks
         self.offers_connect = offers_connect
         self.streams = {}
         self.ring = WriteRing()
@@ -226,7 +226,7 @@ cdef class Session:
             self.turn = stream
             self.quantum = QUANTUM
             try:
-                self.listener.stream_ready(stream)
+                self.callbacks.on_stream_writable(stream)
             finally:
                 self.turn = None
             if stream.wait == WAIT_NOTHING:
@@ -367,7 +367,7 @@ cdef class Session:
         self.credit(stream, <uint32_t>length)
         if stream.end_waits and stream.kept.size() == 0:
             stream.end_waits = False
-            self.tell_end(stream)
+            self.deliver_end(stream)
         return 0
 
     cdef int ping(self) except -1:
@@ -423,7 +423,7 @@ cdef class Session:
             else:
                 self.stalled_streams += 1
                 self.reset(stream, CANCEL)
-                self.listener.stream_reset(stream, CANCEL, False)
+                self.callbacks.on_stream_reset(stream, CANCEL, False)
         return 0
 
     # ---- octets out ------------------------------------------------------------------------------------------
@@ -440,7 +440,7 @@ cdef class Session:
             pass
         if self.block is not None:
             self.block.drop()
-        return self.listener.failed(code, text)
+        return self.callbacks.on_failed(code, text)
 
     cdef int fail_limit(self, int limit) except -1:
         self.limit_hit = limit
@@ -584,19 +584,19 @@ cdef class Session:
 
     cdef int dispatch(self, FrameHead* head, const char* payload) except -1:
         if head.kind == FRAME_HEADERS:
-            return self.on_headers(head, payload)
+            return self.handle_headers(head, payload)
         if head.kind == FRAME_WINDOW_UPDATE:
-            return self.on_window(head, payload)
+            return self.handle_window(head, payload)
         if head.kind == FRAME_RST_STREAM:
-            return self.on_reset(head, payload)
+            return self.handle_reset(head, payload)
         if head.kind == FRAME_SETTINGS:
-            return self.on_settings(head, payload)
+            return self.handle_settings(head, payload)
         if head.kind == FRAME_PING:
-            return self.on_ping(head, payload)
+            return self.handle_ping(head, payload)
         if head.kind == FRAME_CONTINUATION:
-            return self.on_continuation(head, payload)
+            return self.handle_continuation(head, payload)
         if head.kind == FRAME_GOAWAY:
-            return self.on_goaway(payload)
+            return self.handle_goaway(payload)
         if head.kind == FRAME_PUSH_PROMISE:
             return self.fail(PROTOCOL_ERROR, "the peer pushes, and was not allowed to")
         if head.kind == FRAME_PRIORITY_UPDATE and not self.is_server:
@@ -661,7 +661,7 @@ cdef class Session:
         if stream.is_released:
             return self.credit(stream, <uint32_t>length)
         if stream.kept_size() == 0:
-            taken = self.listener.stream_data(stream, data, length)
+            taken = self.callbacks.on_stream_data(stream, data, length)
             if self.data_stream is not stream:
                 # it was reset
                 return 0
@@ -682,11 +682,11 @@ cdef class Session:
         if stream is None or not self.data_ends or self.has_failed:
             return 0
         self.end_remote(stream)
-        return self.tell_end(stream)
+        return self.deliver_end(stream)
 
     # ---- HEADERS
 
-    cdef int on_headers(self, FrameHead* head, const char* payload) except -1:
+    cdef int handle_headers(self, FrameHead* head, const char* payload) except -1:
         cdef uint32_t offset = 0, length = 0
         cdef int fault = frame_content(head, payload, &offset, &length)
         cdef bint is_end = head.flags & FLAG_END_STREAM
@@ -696,7 +696,7 @@ cdef class Session:
         if fault:
             return self.fail_limit(fault)
         if head.flags & FLAG_END_HEADERS:
-            return self.on_block(head.stream, payload + offset, length, is_end)
+            return self.handle_block(head.stream, payload + offset, length, is_end)
         self.incomplete_since = self.now
         self.block_stream = head.stream
         self.block_ends = is_end
@@ -704,7 +704,7 @@ cdef class Session:
             self.block = Octets()
         return self.block.append(payload + offset, length)
 
-    cdef int on_continuation(self, FrameHead* head, const char* payload) except -1:
+    cdef int handle_continuation(self, FrameHead* head, const char* payload) except -1:
         cdef int limit
         cdef uint32_t number = self.block_stream
         if number == 0:
@@ -718,11 +718,11 @@ cdef class Session:
         if not head.flags & FLAG_END_HEADERS:
             return 0
         self.block_stream = 0
-        self.on_block(number, self.block.data, self.block.size, self.block_ends)
+        self.handle_block(number, self.block.data, self.block.size, self.block_ends)
         self.block.drop()
         return 0
 
-    cdef int on_block(self, uint32_t number, const char* block, Py_ssize_t length, bint is_end) except -1:
+    cdef int handle_block(self, uint32_t number, const char* block, Py_ssize_t length, bint is_end) except -1:
         cdef FieldList fields = self.memory.fields
         cdef SessionStream stream
         cdef int error
@@ -742,7 +742,7 @@ cdef class Session:
             return self.stream_error(stream, STREAM_CLOSED)
         if fields.is_over:
             return self.answer_too_large(stream, is_end)
-        return self.on_trailers(stream, is_end) if stream.has_head else self.on_message(stream, is_end)
+        return self.handle_trailers(stream, is_end) if stream.has_head else self.handle_message(stream, is_end)
 
     cdef SessionStream open_for_peer(self, uint32_t number):
         """Make a stream that a request opens; None when there is to be none."""
@@ -775,7 +775,7 @@ cdef class Session:
         self.streams[number] = stream
         return stream
 
-    cdef int on_message(self, SessionStream stream, bint is_end) except -1:
+    cdef int handle_message(self, SessionStream stream, bint is_end) except -1:
         cdef Head head = Head.__new__(Head)
         cdef RequestFacts facts
         cdef uint32_t increment
@@ -797,7 +797,7 @@ cdef class Session:
             stream.interim_heads += 1
             if stream.interim_heads > MAX_INTERIM:
                 return self.stream_error(stream, ENHANCE_YOUR_CALM)
-            return self.listener.stream_head(stream, head, True, False)
+            return self.callbacks.on_stream_head(stream, head, True, False)
         stream.has_head = stream.is_known = True
         if not self.is_server and (head.status == 204 or head.status == 304):
             stream.has_no_content = True
@@ -811,10 +811,10 @@ cdef class Session:
             increment = expect_octets(&stream.window, stream.content_length, EXPECTED_AT_ONCE)
             if increment:
                 self.write_window(stream.id, increment)
-        self.listener.stream_head(stream, head, facts.https, is_end)
-        return self.tell_end(stream) if is_end else 0
+        self.callbacks.on_stream_head(stream, head, facts.https, is_end)
+        return self.deliver_end(stream) if is_end else 0
 
-    cdef int on_trailers(self, SessionStream stream, bint is_end) except -1:
+    cdef int handle_trailers(self, SessionStream stream, bint is_end) except -1:
         cdef Octets lines = self.memory.scratch
         cdef int fault
         lines.clear()
@@ -828,7 +828,7 @@ cdef class Session:
         if lines.size:
             stream.trailers_wait = PyBytes_FromStringAndSize(lines.data, lines.size)
         self.end_remote(stream)
-        return self.tell_end(stream)
+        return self.deliver_end(stream)
 
     cdef int answer_too_large(self, SessionStream stream, bint is_end) except -1:
         self.oversized_heads += 1
@@ -844,7 +844,7 @@ cdef class Session:
 
     # ---- the others
 
-    cdef int on_settings(self, FrameHead* head, const char* payload) except -1:
+    cdef int handle_settings(self, FrameHead* head, const char* payload) except -1:
         cdef SessionStream stream
         cdef int64_t difference = self.peers.window
         cdef int fault
@@ -873,9 +873,9 @@ cdef class Session:
         if self.has_failed:
             return 0
         self.is_ready = True
-        return self.listener.ready()
+        return self.callbacks.on_ready()
 
-    cdef int on_ping(self, FrameHead* head, const char* payload) except -1:
+    cdef int handle_ping(self, FrameHead* head, const char* payload) except -1:
         cdef uint32_t number
         if not head.flags & FLAG_ACK:
             return self.reply(FRAME_PING, FLAG_ACK, 0, payload, PING_LENGTH)
@@ -891,7 +891,7 @@ cdef class Session:
             self.finish_drain()
         return 0
 
-    cdef int on_goaway(self, const char* payload) except -1:
+    cdef int handle_goaway(self, const char* payload) except -1:
         cdef uint32_t last = read_32(payload) & MAX_STREAM
         cdef uint32_t code = read_32(payload + 4)
         cdef SessionStream stream
@@ -903,10 +903,10 @@ cdef class Session:
                 if stream.id > self.peer_last and not is_closed(stream.state):
                     change_state(&stream.state, EVENT_RECEIVE_RESET)
                     self.closed_now(stream)
-                    self.listener.stream_reset(stream, REFUSED_STREAM, True)
-        return self.listener.going_away(self.peer_last, code)
+                    self.callbacks.on_stream_reset(stream, REFUSED_STREAM, True)
+        return self.callbacks.on_going_away(self.peer_last, code)
 
-    cdef int on_window(self, FrameHead* head, const char* payload) except -1:
+    cdef int handle_window(self, FrameHead* head, const char* payload) except -1:
         cdef uint32_t increment = read_32(payload) & MAX_STREAM
         cdef SessionStream stream
         cdef int fault
@@ -925,7 +925,7 @@ cdef class Session:
             self.ring.append(stream)
         return 0
 
-    cdef int on_reset(self, FrameHead* head, const char* payload) except -1:
+    cdef int handle_reset(self, FrameHead* head, const char* payload) except -1:
         cdef SessionStream stream = self.streams.get(head.stream)
         cdef int limit = LIMIT_OK
         if stream is None:
@@ -938,7 +938,7 @@ cdef class Session:
         change_state(&stream.state, EVENT_RECEIVE_RESET)
         self.closed_now(stream)
         if not stream.is_released:
-            self.listener.stream_reset(stream, read_32(payload), True)
+            self.callbacks.on_stream_reset(stream, read_32(payload), True)
         return self.fail_limit(limit) if limit else 0
 
     # ---- streams ---------------------------------------------------------------------------------------------
@@ -987,7 +987,7 @@ cdef class Session:
             stream.is_released = True
             self.settle(stream)
         elif not stream.is_released and not self.has_failed:
-            self.listener.stream_reset(stream, code, False)
+            self.callbacks.on_stream_reset(stream, code, False)
         limit = self.counters.note_reset(self.now)
         if limit:
             return self.fail_limit(limit)
@@ -998,7 +998,7 @@ cdef class Session:
         change_state(&stream.state, EVENT_RECEIVE_END)
         return self.closed_now(stream) if is_closed(stream.state) else 0
 
-    cdef int tell_end(self, SessionStream stream) except -1:
+    cdef int deliver_end(self, SessionStream stream) except -1:
         cdef bytes lines
         if stream.is_released or stream.state == STREAM_WE_RESET or self.has_failed:
             return 0
@@ -1008,8 +1008,8 @@ cdef class Session:
         lines = stream.trailers_wait
         if lines is not None:
             stream.trailers_wait = None
-            self.listener.stream_trailers(stream, lines)
-        return self.listener.stream_end(stream)
+            self.callbacks.on_stream_trailers(stream, lines)
+        return self.callbacks.on_stream_end(stream)
 
     cdef int end_local(self, SessionStream stream) except -1:
         self.ring.remove(stream)

@@ -1,6 +1,6 @@
 # A session that Python can use: for tests, fuzzing and tools.
 
-from soth_mitm._dataplane.http2.session cimport Outlet, Session, SessionListener
+from soth_mitm._dataplane.http2.session cimport Outlet, Session, SessionCallbacks
 from soth_mitm._dataplane.http2.session_stream cimport SessionStream
 
 
@@ -9,7 +9,7 @@ cdef class RecordingOutlet(Outlet):
     cdef bint counts                   # what was sent counts as not taken by the system until it is
 
 
-cdef class RecordingListener(SessionListener):
+cdef class RecordingCallbacks(SessionCallbacks):
     cdef list events
     cdef dict streams                  # every stream that was opened, by number
     cdef dict room                     # how much content is taken of a stream; not in it: all
@@ -21,6 +21,6 @@ cdef class RecordingListener(SessionListener):
 cdef class SessionProbe:
     cdef readonly Session session
     cdef RecordingOutlet outlet
-    cdef RecordingListener listener
+    cdef RecordingCallbacks callbacks
 
     cdef SessionStream stream(self, number)

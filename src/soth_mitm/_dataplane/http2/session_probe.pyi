@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, final
 
 from soth_mitm._dataplane.http2.limits import Http2Limits
-from soth_mitm._dataplane.http2.session import HeadMemory, Outlet, Session, SessionListener
+from soth_mitm._dataplane.http2.session import HeadMemory, Outlet, Session, SessionCallbacks
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.wire.head import Head
 from soth_mitm._dataplane.wire.head_edits import HeadEdits
@@ -12,12 +12,12 @@ class RecordingOutlet(Outlet):
     """Keeps what a session sends."""
 
 @final
-class RecordingListener(SessionListener):
+class RecordingCallbacks(SessionCallbacks):
     """Keeps what it is told, as tuples."""
 
 @final
 class SessionProbe:
-    """A session with a listener that records. Streams are named by their number."""
+    """A session with callbacks that record. Streams are named by their number."""
 
     def __init__(
         self,

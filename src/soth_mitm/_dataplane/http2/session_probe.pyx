@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport uint32_t
 
 from soth_mitm._dataplane.http2.limits cimport Http2Limits, limit_name
-from soth_mitm._dataplane.http2.session cimport HeadMemory, Outlet, Session, SessionListener
+from soth_mitm._dataplane.http2.session cimport HeadMemory, Outlet, Session, SessionCallbacks
 from soth_mitm._dataplane.http2.session_stream cimport WAIT_NOTHING, SessionStream
 from soth_mitm._dataplane.memory.buffer cimport Arena
 from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
@@ -30,7 +30,7 @@ cdef class RecordingOutlet(Outlet):
 
 
 @cython.final
-cdef class RecordingListener(SessionListener):
+cdef class RecordingCallbacks(SessionCallbacks):
     """Keeps what it is told, as tuples."""
 
     def __cinit__(self):
@@ -44,14 +44,14 @@ cdef class RecordingListener(SessionListener):
             self.on_event(event)
         return 0
 
-    cdef int ready(self) except -1:
+    cdef int on_ready(self) except -1:
         return self.note(("ready",))
 
-    cdef int stream_head(self, SessionStream stream, Head head, bint https, bint is_end) except -1:
+    cdef int on_stream_head(self, SessionStream stream, Head head, bint https, bint is_end) except -1:
         self.streams[stream.id] = stream
         return self.note(("head", stream.id, head, bool(is_end)))
 
-    cdef Py_ssize_t stream_data(self, SessionStream stream, const char* data, Py_ssize_t length) except -1:
+    cdef Py_ssize_t on_stream_data(self, SessionStream stream, const char* data, Py_ssize_t length) except -1:
         cdef Py_ssize_t taken = min(length, <Py_ssize_t>self.room.get(stream.id, length))
         if stream.id in self.room:
             self.room[stream.id] -= taken
@@ -59,38 +59,38 @@ cdef class RecordingListener(SessionListener):
             self.note(("data", stream.id, data[:taken]))
         return taken
 
-    cdef int stream_trailers(self, SessionStream stream, bytes lines) except -1:
+    cdef int on_stream_trailers(self, SessionStream stream, bytes lines) except -1:
         return self.note(("trailers", stream.id, lines))
 
-    cdef int stream_end(self, SessionStream stream) except -1:
+    cdef int on_stream_end(self, SessionStream stream) except -1:
         return self.note(("end", stream.id))
 
-    cdef int stream_reset(self, SessionStream stream, uint32_t code, bint by_peer) except -1:
+    cdef int on_stream_reset(self, SessionStream stream, uint32_t code, bint by_peer) except -1:
         return self.note(("reset", stream.id, name_error_code(code), bool(by_peer)))
 
-    cdef int stream_ready(self, SessionStream stream) except -1:
+    cdef int on_stream_writable(self, SessionStream stream) except -1:
         return self.note(("writable", stream.id))
 
-    cdef int going_away(self, uint32_t last, uint32_t code) except -1:
+    cdef int on_going_away(self, uint32_t last, uint32_t code) except -1:
         return self.note(("going_away", last, name_error_code(code)))
 
-    cdef int failed(self, uint32_t code, str text) except -1:
+    cdef int on_failed(self, uint32_t code, str text) except -1:
         return self.note(("failed", name_error_code(code), text))
 
 
 @cython.final
 cdef class SessionProbe:
-    """A session with a listener that records. Streams are named by their number."""
+    """A session with callbacks that record. Streams are named by their number."""
 
     def __cinit__(self, bint is_server, Arena arena not None, Http2Limits limits=None, bint offers_connect=False,
                   HeadMemory memory=None):
         self.outlet = RecordingOutlet()
-        self.listener = RecordingListener()
+        self.callbacks = RecordingCallbacks()
         self.session = Session(is_server, arena, HeadMemory() if memory is None else memory,
-                               Http2Limits() if limits is None else limits, self.outlet, self.listener, offers_connect)
+                               Http2Limits() if limits is None else limits, self.outlet, self.callbacks, offers_connect)
 
     cdef SessionStream stream(self, number):
-        return self.listener.streams[number]
+        return self.callbacks.streams[number]
 
     def begin(self):
         """Write the preface."""
@@ -124,20 +124,20 @@ cdef class SessionProbe:
 
     def take_events(self):
         """Return what was told since the last call."""
-        cdef list events = self.listener.events
-        self.listener.events = []
+        cdef list events = self.callbacks.events
+        self.callbacks.events = []
         return events
 
     def call_with_events(self, call):
         """Call this with each event, within the session's call."""
-        self.listener.on_event = call
+        self.callbacks.on_event = call
 
     def give_room(self, number, length):
         """Take so much of a stream's content at once, and keep the rest; None: all."""
         if length is None:
-            self.listener.room.pop(number, None)
+            self.callbacks.room.pop(number, None)
         else:
-            self.listener.room[number] = length
+            self.callbacks.room[number] = length
 
     def serve(self):
         """The outlet has room again."""
@@ -155,7 +155,7 @@ cdef class SessionProbe:
                                                       view_of(protocol, len(protocol)), is_end)
         if stream is None:
             return None
-        self.listener.streams[stream.id] = stream
+        self.callbacks.streams[stream.id] = stream
         return stream.id
 
     def head(self, number, Head head not None, bint is_end=False, HeadEdits edits=None):

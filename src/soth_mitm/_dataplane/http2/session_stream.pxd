@@ -14,9 +14,9 @@ cdef enum StreamWait:
 
 cdef class SessionStream:
     cdef readonly uint32_t id
-    cdef public object owner           # whatever the listener keeps here
+    cdef public object owner           # whatever the owner keeps here
     cdef int state                     # StreamState: changed by change_state() only
-    cdef bint is_known                 # to the listener
+    cdef bint is_known                 # to its owner
     cdef bint is_counted               # among those that the peer has open
     cdef bint is_released              # its owner has done with it
 
