@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fuzz.operations import Operation
 from fuzz.plain_hello import first_word_ends_in_a_blank
 from fuzz.proxies import BLOCK_UNKNOWN, ProxyScene
-from soth_mitm.proxy import snapshot
+from soth_mitm.proxy import settings as proxy_settings
 
 FRAGMENTS = (
     *(
@@ -70,7 +70,7 @@ def test_nothing_of_a_request_arrives(unknown: str, pieces: list[bytes], events:
     scene.handler.behaviour["on_request"] = "block"
     with (
         mock.patch.object(scene.handler, "_as_request", lambda _id, answer, outcome=None: answer),
-        mock.patch.object(snapshot, "LINGER_SECONDS", 0.0),
+        mock.patch.object(proxy_settings, "LINGER_SECONDS", 0.0),
         scene.loop,
     ):
         scene.start()

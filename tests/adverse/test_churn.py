@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from soth_mitm import InterceptHandler
-from soth_mitm.proxy import upstreams
+from soth_mitm.proxy import upstream_pools
 from support.certs import TestCA
 from support.origin import Origin
 from support.origin_answers import pattern
@@ -56,7 +56,7 @@ def ask_for_names(running: Running, origin: Origin, names: range) -> None:
 def test_new_names_take_no_memory_for_good(
     allocated: Callable[[], int], proxy: ProxyFactory, origin_ca: TestCA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstreams, "MAX_ORIGINS", BOUND)
+    monkeypatch.setattr(upstream_pools, "MAX_ORIGINS", BOUND)
     small = {"tls.leaf_cache_capacity": BOUND, "tls.learn_bypass": False, "connection_pool.max_hosts": BOUND}
     running = proxy(InterceptHandler(), **small)
     with Origin(origin_ca.server_context("*.example.test"), host="127.0.0.1") as origin:

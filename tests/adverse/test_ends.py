@@ -13,7 +13,7 @@ from typing import Self
 
 import pytest
 
-from soth_mitm.proxy import snapshot
+from soth_mitm.proxy import settings
 from support.certs import TestCA
 from support.leaks import DescriptorWatch, open_descriptors, what_remains
 from support.origin import Origin, Request, ScriptedConnection
@@ -88,7 +88,7 @@ class TlsPeer:
 @pytest.fixture
 def quick_goodbyes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the proxy wait only this long for last bytes to move."""
-    monkeypatch.setattr(snapshot, "LINGER_SECONDS", GOODBYE)
+    monkeypatch.setattr(settings, "LINGER_SECONDS", GOODBYE)
 
 
 @pytest.fixture

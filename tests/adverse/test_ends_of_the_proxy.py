@@ -9,7 +9,7 @@ import pytest
 
 from soth_mitm import ConnectionMeta, InterceptHandler, MitmConfig, MitmProxyBuilder
 from soth_mitm.proxy.loops import new_event_loop
-from soth_mitm.proxy.snapshot import LINGER_SECONDS
+from soth_mitm.proxy.settings import LINGER_SECONDS
 
 
 def connect(port: int) -> socket.socket:

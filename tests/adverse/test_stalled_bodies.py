@@ -7,7 +7,7 @@ import time
 import pytest
 
 from soth_mitm import InterceptHandler
-from soth_mitm.proxy import snapshot
+from soth_mitm.proxy import settings
 from support.origin import Origin, Request, RequestScript, ScriptedConnection
 from support.recording import Recording
 from support.running import ProxyFactory
@@ -123,7 +123,7 @@ def test_upstream_that_answers_before_it_has_read_a_collected_body(
 
     done = threading.Event()
     origin.script(script, "/deaf")
-    monkeypatch.setattr(snapshot, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(settings, "LINGER_SECONDS", 0.2)
     running = proxy(Recording())
     with running.secured(origin.port) as client:
         send_all(client, BIG)

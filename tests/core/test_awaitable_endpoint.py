@@ -13,7 +13,7 @@ import pytest
 
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm.proxy.arrival import Arrival, ConnectionOver
+from soth_mitm.proxy.client_reader import ClientGone, ClientReader
 from soth_mitm.proxy.protocols import ClientEndpoint
 
 Work = Callable[["Scene"], Coroutine[Any, Any, None]]
@@ -57,14 +57,14 @@ class Timers:
 
 
 class Scene:
-    """One client connection with its arrival, and what its coroutine noted."""
+    """One client connection with its reader, and what its coroutine noted."""
 
     def __init__(self) -> None:
         self.wire = Wire()
-        self.arrival = Arrival(asyncio.get_running_loop())
-        self.endpoint = ClientEndpoint(Arena(4096), self.arrival)
+        self.reader = ClientReader(asyncio.get_running_loop())
+        self.endpoint = ClientEndpoint(Arena(4096), self.reader)
         self.endpoint.connection_made(self.wire)
-        self.arrival.attach(self.endpoint)
+        self.reader.attach(self.endpoint)
         self.timers = Timers()
         # over at once
         self.queue = DeadlineQueue(self.timers.call_later, 0.0)
@@ -84,7 +84,7 @@ class Scene:
 def played(work: Work, act: Callable[[Scene], object]) -> list[object]:
     async def play() -> list[object]:
         scene = Scene()
-        scene.arrival.run(work(scene))
+        scene.reader.run(work(scene))
         act(scene)
         if not scene.endpoint.gone:
             scene.endpoint.connection_lost(None)
@@ -97,7 +97,7 @@ def played(work: Work, act: Callable[[Scene], object]) -> list[object]:
 async def reads(scene: Scene) -> None:
     known = 0
     while True:
-        data = await scene.arrival.read_more(known)
+        data = await scene.reader.read_more(known)
         known = len(data)
         scene.notes.append(data)
 
@@ -105,7 +105,7 @@ async def reads(scene: Scene) -> None:
 async def reads_to_the_end(scene: Scene) -> None:
     try:
         await reads(scene)
-    except ConnectionOver:
+    except ClientGone:
         scene.notes.append("over")
 
 
@@ -122,8 +122,8 @@ def test_it_runs_at_once_until_it_waits_and_in_each_callback() -> None:
 
 def test_a_wait_in_which_nothing_came_goes_on() -> None:
     def act(scene: Scene) -> None:
-        scene.arrival.poke()
-        scene.arrival.poke("a reason")
+        scene.reader.poke()
+        scene.reader.poke("a reason")
         scene.receive(b"x")
 
     assert played(reads_to_the_end, act) == [b"x", "over"]
@@ -131,13 +131,13 @@ def test_a_wait_in_which_nothing_came_goes_on() -> None:
 
 async def waits_within(scene: Scene) -> None:
     try:
-        with scene.arrival.within(scene.queue):
-            await scene.arrival.changed()
+        with scene.reader.within(scene.queue):
+            await scene.reader.changed()
             scene.notes.append("changed")
-            await scene.arrival.changed()
+            await scene.reader.changed()
     except TimeoutError:
         scene.notes.append("late")
-    await scene.arrival.changed()
+    await scene.reader.changed()
     scene.notes.append("changed")
 
 
@@ -152,9 +152,9 @@ def test_time_is_counted_from_the_beginning_and_told_once() -> None:
 
 
 async def is_late_before_it_waits(scene: Scene) -> None:
-    with pytest.raises(TimeoutError), scene.arrival.within(scene.queue):
+    with pytest.raises(TimeoutError), scene.reader.within(scene.queue):
         scene.pass_time()
-        await scene.arrival.changed()
+        await scene.reader.changed()
     scene.notes.append("late")
 
 
@@ -164,14 +164,14 @@ def test_a_wait_that_begins_too_late_ends_at_once() -> None:
 
 def test_what_it_raises_cuts_the_connection_and_is_not_kept() -> None:
     async def fails(scene: Scene) -> None:
-        await scene.arrival.changed()
+        await scene.reader.changed()
         raise LookupError("a defect")
 
     def act(scene: Scene) -> None:
         with pytest.raises(LookupError):
             scene.receive(b"x")
         assert scene.wire.aborted
-        scene.arrival.poke()
+        scene.reader.poke()
 
     assert played(fails, act) == []
 
@@ -183,12 +183,12 @@ async def hangs_apart(scene: Scene) -> None:
         finally:
             scene.notes.append("cancelled")
 
-    await scene.arrival.apart(hang())
+    await scene.reader.in_task(hang())
 
 
 async def hangs(scene: Scene) -> None:
     while True:
-        await scene.arrival.changed()
+        await scene.reader.changed()
 
 
 @pytest.mark.parametrize(("work", "expected"), [(hangs, ["ended"]), (hangs_apart, ["cancelled", "ended"])])
@@ -200,9 +200,9 @@ def test_what_hangs_can_be_ended(work: Work, expected: list[object]) -> None:
 
     async def play() -> list[object]:
         scene = Scene()
-        scene.arrival.run(ended(scene))
+        scene.reader.run(ended(scene))
         await asyncio.sleep(0)
-        scene.arrival.end()
+        scene.reader.end()
         for _ in range(3):
             await asyncio.sleep(0)
         scene.endpoint.connection_lost(None)
@@ -224,9 +224,9 @@ def test_what_is_awaited_apart_has_a_task_and_a_context_of_its_own() -> None:
         raise LookupError("apart")
 
     async def waits(scene: Scene) -> None:
-        scene.notes.append(await scene.arrival.apart(apart()))
+        scene.notes.append(await scene.reader.in_task(apart()))
         with pytest.raises(LookupError, match="apart"):
-            await scene.arrival.apart(fails())
+            await scene.reader.in_task(fails())
         scene.notes.append("failed")
         done.set()
 
@@ -234,7 +234,7 @@ def test_what_is_awaited_apart_has_a_task_and_a_context_of_its_own() -> None:
 
     async def play() -> list[object]:
         scene = Scene()
-        scene.arrival.run(waits(scene))
+        scene.reader.run(waits(scene))
         scene.receive(b"what comes meanwhile does not end the wait")
         await done.wait()
         scene.endpoint.connection_lost(None)
@@ -248,16 +248,16 @@ def test_a_handshake_begins_with_more_than_may_wait_for_it() -> None:
 
     async def secures(scene: Scene) -> None:
         while scene.wire.reading:
-            await scene.arrival.changed()
+            await scene.reader.changed()
         scene.notes.append("full")
-        while scene.arrival.tls_error is None:
-            await scene.arrival.changed()
-        scene.notes.append(type(scene.arrival.tls_error))
+        while scene.reader.tls_error is None:
+            await scene.reader.changed()
+        scene.notes.append(type(scene.reader.tls_error))
 
     def act(scene: Scene) -> None:
         while scene.wire.reading:
             scene.receive(b"not TLS at all " * 100)
-        scene.arrival.poke()
+        scene.reader.poke()
         scene.endpoint.start_tls(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), True)
         assert scene.wire.reading
 
@@ -271,14 +271,14 @@ def test_what_ends_before_it_is_known_to_have_ended_can_be_ended() -> None:
 
     async def waits(scene: Scene) -> None:
         with pytest.raises(asyncio.CancelledError):
-            await scene.arrival.apart(returns())
+            await scene.reader.in_task(returns())
         scene.notes.append("ended")
 
     async def play() -> list[object]:
         scene = Scene()
-        scene.arrival.run(waits(scene))
+        scene.reader.run(waits(scene))
         # the task's first step, and its last, was scheduled before this
-        asyncio.get_running_loop().call_soon(scene.arrival.end)
+        asyncio.get_running_loop().call_soon(scene.reader.end)
         for _ in range(3):
             await asyncio.sleep(0)
         scene.endpoint.connection_lost(None)
@@ -292,14 +292,14 @@ def test_what_fails_as_its_client_leaves_is_nobodys_business() -> None:
         raise LookupError("nobody waits for this")
 
     async def waits(scene: Scene) -> None:
-        with pytest.raises(ConnectionOver):
-            await scene.arrival.wait_for(asyncio.get_running_loop().create_task(fails()), lambda: scene.arrival.over)
+        with pytest.raises(ClientGone):
+            await scene.reader.wait_for(asyncio.get_running_loop().create_task(fails()), lambda: scene.reader.over)
         scene.notes.append("over")
 
     async def play() -> list[object]:
         loop, scene = asyncio.get_running_loop(), Scene()
         loop.set_exception_handler(lambda loop, context: scene.notes.append(context["message"]))
-        scene.arrival.run(waits(scene))
+        scene.reader.run(waits(scene))
         # after the task's only step, before the callback that tells of its end
         loop.call_soon(scene.endpoint.connection_lost, None)
         for _ in range(3):
@@ -318,10 +318,10 @@ def no_collector() -> Iterator[None]:
 
 
 def test_a_finished_one_keeps_nothing_alive(no_collector: None) -> None:
-    async def play() -> weakref.ref[Arrival]:
+    async def play() -> weakref.ref[ClientReader]:
         scene = Scene()
-        scene.arrival.run(reads_to_the_end(scene))
+        scene.reader.run(reads_to_the_end(scene))
         scene.endpoint.connection_lost(None)
-        return weakref.ref(scene.arrival)
+        return weakref.ref(scene.reader)
 
     assert asyncio.run(play())() is None

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from soth_mitm.proxy import upstreams
+from soth_mitm.proxy import upstream_pools
 from support.certs import TestCA
 from support.origin import Origin
 from support.origin_answers import pattern
@@ -69,7 +69,7 @@ def test_it_is_forgotten_after_a_while(proxy: ProxyFactory, origin: Origin, monk
     running = proxy(Observing(), **NO_POOL)
     fetch(running, origin.port)
     dialled = len(origin.connections)
-    monkeypatch.setattr(upstreams, "FACTS_SECONDS", 0.0)
+    monkeypatch.setattr(upstream_pools, "FACTS_SECONDS", 0.0)
     shake_hands(running, origin.port)
     assert len(origin.connections) == dialled + 1
 
@@ -87,7 +87,7 @@ def test_it_is_forgotten_when_the_upstream_fails(proxy: ProxyFactory, origin: Or
 
 
 def test_it_is_bounded(proxy: ProxyFactory, origin_ca: TestCA, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstreams, "MAX_ORIGINS", 2)
+    monkeypatch.setattr(upstream_pools, "MAX_ORIGINS", 2)
     running = proxy(Observing(), **NO_POOL)
     with Origin(origin_ca.server_context("*.example.test"), host="127.0.0.1") as origin:
 

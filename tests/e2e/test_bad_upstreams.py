@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from soth_mitm import HandlerDecision, InvalidConfigError, MitmConfig, MitmProxyBuilder, RawRequest
-from soth_mitm.proxy import upstreams
+from soth_mitm.proxy import upstream_pools
 from soth_mitm.tls.failures import FailureClass
 from support.bad_upstreams import CERTIFICATE_FAULTS, FAULTS, HOST, BadUpstream, Fault, asks_for_certificate, long_chain
 from support.certs import TestCA, load_pair, self_signed
@@ -118,7 +118,7 @@ class TestRefusedAfterTheHandshake:
         assert running.metrics().tls_upstream_failure_count == len(running.handler.of("on_tls_failure")) == 2
 
     def test_an_old_refusal_is_not_told_to_anybody(self, proxy: ProxyFactory, origin_ca: TestCA, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(upstreams, "REFUSAL_SECONDS", 0.0)
+        monkeypatch.setattr(upstream_pools, "REFUSAL_SECONDS", 0.0)
         running = proxy(Observing())
         with BadUpstream(TITLES["client certificate required, TLS 1.3"], origin_ca) as upstream:
             for number in range(20):

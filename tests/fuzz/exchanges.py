@@ -40,13 +40,13 @@ from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm._dataplane.upstream.pool import OriginPool
 from soth_mitm.connection import ConnectionMeta, TcpV4
 from soth_mitm.errors import WireError
-from soth_mitm.policy import Policy
-from soth_mitm.proxy.calls import HandlerReports
+from soth_mitm.proxy.calls import HandlerCalls, HandlerReports
+from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.origin import Origin
 from soth_mitm.proxy.protocols import ClientEndpoint, UpstreamEndpoint
-from soth_mitm.proxy.snapshot import Snapshot
-from soth_mitm.proxy.upstreams import Upstreams
+from soth_mitm.proxy.settings import make_settings
+from soth_mitm.proxy.upstream_pools import UpstreamPools
 from support.samples import read_samples
 
 WORDS = tuple(
@@ -83,7 +83,6 @@ WORDS = tuple(
 )
 mutate = functools.partial(mutate_operations, WORDS)
 # What each input needs, and is the same for all; both take long
-NAMES_OF_DEADLINES: dict[type, list[str]] = {}
 cached_config = functools.cache(make_config)
 FAMILY = TcpV4(("127.0.0.1", 8080), ("127.0.0.1", 50000))
 
@@ -123,6 +122,23 @@ class ExchangeClient(Client):
         assert self._handler.all_returned(self._id), "the end is told before every hook has returned"
 
 
+class SeparateDeadlines(Deadlines):
+    """Gives each stage a queue of its own, so that each can be late alone."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._all: list[DeadlineQueue] = []
+
+    def after(self, milliseconds: float) -> DeadlineQueue:
+        queue = DeadlineQueue(self._loop.call_later, min(milliseconds / 1000, NO_TIME))
+        self._all.append(queue)
+        return queue
+
+    def close(self) -> None:
+        for queue in self._all:
+            queue.close()
+
+
 class ExchangeScene(Scene):
     """Exchanges on one plane with its pools. Nothing is between a client's connection and its exchange, or a pool and its dials."""
 
@@ -138,19 +154,11 @@ class ExchangeScene(Scene):
         self.counters = Counters()
         self.all_pools: list[OriginPool] = []
         reports = HandlerReports(lambda error: None)
-        self.snapshot = Snapshot(config, Policy(config), self.handler, loop, self.arena, self.counters, HookCounts(), reports)
-        self.settings: Any = self.snapshot.settings
-        self._separate_deadlines()
-        self.pools = Upstreams(self.snapshot, cast(Dialler, SimpleNamespace(dial=self._dial, keep_session=lambda *_: None)))
-
-    def _separate_deadlines(self) -> None:
-        """Give each stage a queue of its own, so that each can be late alone."""
-        for owner in (self.settings, self.snapshot):
-            if type(owner) not in NAMES_OF_DEADLINES:
-                NAMES_OF_DEADLINES[type(owner)] = [name for name in dir(owner) if isinstance(getattr(owner, name), DeadlineQueue)]
-            for name in NAMES_OF_DEADLINES[type(owner)]:
-                seconds = getattr(owner, name).seconds
-                setattr(owner, name, DeadlineQueue(self.loop.call_later, min(seconds, NO_TIME)))
+        self.deadlines = SeparateDeadlines(loop)
+        self.calls = HandlerCalls(self.handler, config, loop, self.deadlines, HookCounts(), reports)
+        self.settings: Any = make_settings(config, self.arena, self.counters, self.calls.hooks, self.deadlines, reports)
+        dialler = cast(Dialler, SimpleNamespace(dial=self._dial, keep_session=lambda *_: None))
+        self.pools = UpstreamPools(config.connection_pool, self.settings, self.deadlines, dialler, self.calls)
 
     def routing(self, meta: ConnectionMeta) -> dict[str, Any]:
         """Return the routing of one client's exchange."""
@@ -198,11 +206,12 @@ class ExchangeScene(Scene):
         self.pools.retire()
 
     def close(self) -> None:
-        closing = [self.loop.create_task(ending) for ending in (self.pools.close(), self.snapshot.close())]
+        closing = [self.loop.create_task(ending) for ending in (self.pools.close(), self.calls.close())]
         self.settle()
         assert all(task.done() for task in closing), "something does not end"
         for task in closing:
             task.result()
+        self.deadlines.close()
 
 
 def run(data: bytes) -> None:

@@ -32,7 +32,7 @@ from soth_mitm._dataplane.memory import ledger
 from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import ShutdownTimeoutError
 from soth_mitm.policy import Policy
-from soth_mitm.proxy import snapshot
+from soth_mitm.proxy import settings as proxy_settings
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.service import Service
 from soth_mitm.tls.client_hello import NEED_MORE, sniff
@@ -204,7 +204,7 @@ def run(data: bytes) -> None:
     settings, operations = parse(data)
     scene = ProxyScene(settings)
     # not a key, and the only time that would not be over at once
-    with mock.patch.object(snapshot, "LINGER_SECONDS", 0.0), scene.loop:
+    with mock.patch.object(proxy_settings, "LINGER_SECONDS", 0.0), scene.loop:
         scene.start()
         for operation in operations[:MOST_OPERATIONS]:
             if operation.verb.startswith("client") and not scene._accepting and operation.number >= len(scene.clients):

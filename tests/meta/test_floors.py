@@ -43,10 +43,12 @@ FLOORS = """
 3  process._linux: sock_diag socket_owners
 3  process: address naming identity linux macos windows attribution
 3  observe: observation
-4  proxy: detached deadlines tally descriptors forks tasks threads loops protocols process_lookup learning calls snapshot resolver
+4  proxy: detached deadlines counters descriptors forks tasks threads loops protocols process_lookup learning calls settings resolver
 4  proxy.outbound: origin direct
-4  proxy: tls_facts tls_handshake dialler upstreams
-4  proxy: generation listener arrival client_tls inside client service handle threaded signals proxy
+4  proxy: tls_facts tls_handshake dialler upstream_pools leaves resources metrics_collection start_warnings
+4  proxy: generation listener client_reader client
+4  proxy.inbound: target http_proxy
+4  proxy: session client_tls decisions routing first_bytes connection_setup service handle threaded signals proxy
 5  __init__
 5  doctor: origin programs children examination
 5  cli: exits configured shells handler_loading display request_lines descriptors serving check_command trust_commands ca_commands

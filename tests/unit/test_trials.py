@@ -11,8 +11,8 @@ import pytest
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.policy import Policy
+from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.learning import PROMPT_SECONDS, Learning, Trial
-from soth_mitm.proxy.tally import Tally
 from soth_mitm.tls.bypass import TlsBypasses
 
 LOCAL = TcpV4(("127.0.0.1", 8080), ("127.0.0.1", 50000))
@@ -25,9 +25,9 @@ class Client:
 
     def __init__(self, **keys: Any) -> None:
         self.seconds = 0.0
-        self.tally = Tally()
+        self.counters = ConnectionCounters()
         config, policy = self.configured(**keys)
-        self.learning = Learning(config, policy, self.tally, TlsBypasses(clock=lambda: self.seconds))
+        self.learning = Learning(config, policy, self.counters, TlsBypasses(clock=lambda: self.seconds))
 
     @staticmethod
     def configured(**keys: Any) -> tuple[MitmConfig, Policy]:
@@ -124,7 +124,7 @@ class TestIdentity:
             client.refuse(None, family)
         assert not client.is_tunnelled(None, family)
         assert client.learning.bypasses() == []
-        assert client.tally.client_refusals == 5
+        assert client.counters.client_refusals == 5
 
 
 class TestDepartures:
@@ -137,14 +137,14 @@ class TestDepartures:
         client = Client()
         for _ in range(2):
             client.depart(after, resumed=resumed)
-        assert client.tally.client_refusals == 2 * refused
+        assert client.counters.client_refusals == 2 * refused
         assert client.is_tunnelled() is refused
 
     def test_inside_the_handshake_of_a_resumed_session(self) -> None:
         client = Client()
         for _ in range(3):
             client.trial().refused(client.endpoint(resumed=True), silently=True)
-        assert client.tally.client_refusals == 0
+        assert client.counters.client_refusals == 0
 
     def test_a_request_in_between(self) -> None:
         client = Client()
@@ -180,7 +180,7 @@ class TestDepartures:
         client.learning.end()
         client.refuse()
         client.depart(0.0)
-        assert (client.tally.client_refusals, client.learning.bypasses()) == (1, [])
+        assert (client.counters.client_refusals, client.learning.bypasses()) == (1, [])
 
 
 class TestConfiguration:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from soth_mitm._dataplane.http.hooks import Asked, Hook, HookCounts, Hooks
+from soth_mitm._dataplane.http.messages import RawRequest
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm.config import MitmConfig
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
@@ -17,11 +18,15 @@ from soth_mitm.errors import TlsFailedError
 from soth_mitm.escaping import get_logger
 from soth_mitm.handler import overridden_hooks
 from soth_mitm.proxy import tasks
+from soth_mitm.proxy.deadlines import Deadlines
 
 log = get_logger("soth_mitm.handler")
+proxy_log = get_logger("soth_mitm.proxy")
 
 # How often one hook is named that holds the loop.
 SLOW_WARNING_SECONDS = 60.0
+# How long a hook that was cancelled at the proxy's end may take to return.
+HOOK_END_SECONDS = 1.0
 TAKE_TWO = frozenset(("should_intercept_tls", "on_tls_failure", "on_stream_end"))
 NOT_TOLD_TO_CONNECT = ConnectDecision.block(
     "on_connect of the policy handler failed and handler.failure_policy is block, or it answered neither a ConnectDecision nor None"
@@ -36,7 +41,7 @@ class HandlerReports:
     """What is said of a proxy's handler, whatever is reloaded. `on_fatal` is told of an exception that is no `Exception`."""
 
     def __init__(self, on_fatal: Callable[[BaseException], None]) -> None:
-        self.logged: set[str] = set()
+        self._logged: set[str] = set()
         self._slow: dict[str, float] = {}
         self._on_fatal = on_fatal
 
@@ -45,10 +50,10 @@ class HandlerReports:
         if not isinstance(error, Exception | asyncio.CancelledError):
             self._on_fatal(error)
         key = f"{name}:{type(error).__name__}"
-        if key in self.logged and not always:
+        if key in self._logged and not always:
             log.debug("%s failed again: %r", name, error)
             return
-        self.logged.add(key)
+        self._logged.add(key)
         traceback = None if isinstance(error, TimeoutError) else error
         log.warning("%s failed: %r (further ones of this kind are counted only)", name, error, exc_info=traceback)
 
@@ -64,12 +69,30 @@ class HandlerReports:
             seconds * 1000,
         )
 
+    def block_ignored(self, request: RawRequest) -> None:
+        """A block was not applied, because of monitor mode."""
+        if "block ignored" in self._logged:
+            return
+        self._logged.add("block ignored")
+        proxy_log.warning(
+            'the handler blocked %s %s, but intercept_mode is monitor, so it was forwarded; set intercept_mode = "enforce" to apply '
+            "blocks (said once, counted in ignored_block_count)",
+            request.method,
+            request.authority,
+        )
+
 
 class HandlerCalls:
     """One handler on one loop, under one configuration."""
 
     def __init__(
-        self, handler: object, config: MitmConfig, loop: asyncio.AbstractEventLoop, counts: HookCounts, reports: HandlerReports
+        self,
+        handler: object,
+        config: MitmConfig,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
+        counts: HookCounts,
+        reports: HandlerReports,
     ) -> None:
         self._handler = handler
         self._loop = loop
@@ -82,10 +105,9 @@ class HandlerCalls:
         self._recover = config.handler.recover_from_panics
         self._enforces = config.intercept_mode == "enforce"
         self.block_on_failure = config.handler.failure_policy == "block" and self._enforces
-        request = DeadlineQueue(loop.call_later, config.handler.request_timeout_ms / 1000)
-        response = DeadlineQueue(loop.call_later, config.handler.response_timeout_ms / 1000)
-        connect = DeadlineQueue(loop.call_later, config.handler.connect_timeout_ms / 1000)
-        self.deadlines = (request, response, connect)
+        request = deadlines.after(config.handler.request_timeout_ms)
+        response = deadlines.after(config.handler.response_timeout_ms)
+        connect = deadlines.after(config.handler.connect_timeout_ms)
         self._on_connection_open = self._hook("on_connection_open", response)
         self._on_connection_close = self._hook("on_connection_close", response)
         self._on_tls_failure = self._hook("on_tls_failure", request)
@@ -179,3 +201,17 @@ class HandlerCalls:
         if self.hooks.ends_flow(asked.error):
             raise HandlerFailed(hook.name) from asked.error
         return None
+
+    async def close(self) -> None:
+        """Cancel the hooks that have not returned, and wait for them for a bounded time. When no connection is left."""
+        hooks = self.hooks.close()
+        if not hooks:
+            return
+        _, hanging = await asyncio.wait(hooks, timeout=HOOK_END_SECONDS)
+        for task in hanging:
+            proxy_log.warning(
+                "%s has not returned %g s after it was cancelled: it swallows CancelledError, and the proxy ends without it",
+                hooks[task],
+                HOOK_END_SECONDS,
+            )
+            tasks.leave_behind(task)

@@ -10,10 +10,10 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.destinations import DestinationMap, DestinationPattern
 from soth_mitm.errors import AddressDeniedError, ConnectFailedError, TlsFailedError, WireError
 from soth_mitm.escaping import get_logger
+from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.detached import detached
 from soth_mitm.proxy.outbound.origin import Origin, Outbound
 from soth_mitm.proxy.protocols import UpstreamEndpoint
-from soth_mitm.proxy.tally import Tally
 from soth_mitm.proxy.tls_facts import upstream_facts
 from soth_mitm.proxy.tls_handshake import shake_hands, tls_failure
 from soth_mitm.tls.contexts import UpstreamContexts
@@ -32,7 +32,7 @@ class Dialler:
         contexts: UpstreamContexts,
         ways: Mapping[str, Outbound],
         handshake: DeadlineQueue,
-        tally: Tally,
+        counters: ConnectionCounters,
     ) -> None:
         self._retry = config.upstream.retry_on_failure
         self._retry_seconds = config.upstream.retry_delay_ms / 1000
@@ -40,7 +40,7 @@ class Dialler:
         self._contexts = contexts
         self._ways = ways
         self._handshake = handshake
-        self._tally = tally
+        self._counters = counters
 
     async def dial(self, origin: Origin) -> UpstreamEndpoint:
         """Return a connection that is ready for its first byte; its `facts` are set when it speaks TLS.
@@ -53,16 +53,16 @@ class Dialler:
             if origin.server_name is not None:
                 await self._secure_or_abort(endpoint, origin)
         except AddressDeniedError:
-            self._tally.denied_addresses += 1
+            self._counters.denied_addresses += 1
             raise
         except WireError as error:
-            self._tally.dial_errors += 1
-            self._tally.dial_timeouts += error.status == 504
+            self._counters.dial_errors += 1
+            self._counters.dial_timeouts += error.status == 504
             raise
         except Exception as error:
             # none of the ways in which an upstream can fail: a fault of ours. The requests that wait for the connection must hear of it too
             log.exception("connecting to %s failed in an unexpected way; please report this", origin)
-            self._tally.dial_errors += 1
+            self._counters.dial_errors += 1
             raise ConnectFailedError(
                 f"connecting to {origin} failed in an unexpected way ({type(error).__name__}; the log has more)", side="upstream"
             ) from detached(error)
@@ -103,12 +103,12 @@ class Dialler:
             raise self._tls_failed(origin, error)  # noqa: B904 - it has its cause
         assert endpoint.tls is not None
         facts = endpoint.facts = upstream_facts(endpoint.tls)
-        self._tally.upstream_handshakes += 1
-        self._tally.upstream_resumed += facts.resumed
+        self._counters.upstream_handshakes += 1
+        self._counters.upstream_resumed += facts.resumed
 
     def refused(self, origin: Origin, error: Exception) -> TlsFailedError:
         """Count `error`, in which a connection to `origin` ended after its handshake and before anything else came; return what to tell."""
-        self._tally.dial_errors += 1
+        self._counters.dial_errors += 1
         return self._tls_failed(origin, error)
 
     def _tls_failed(self, origin: Origin, error: Exception) -> TlsFailedError:
@@ -117,7 +117,7 @@ class Dialler:
             where = f"{origin.server_name} at {where}"
         late = f"no answer within {self._handshake.seconds:g} s (timeouts.upstream_tls_handshake_ms)"
         failure = tls_failure(error, "upstream", where, late)
-        self._tally.upstream_tls_failures[failure.reason] += 1
+        self._counters.upstream_tls_failures[failure.reason] += 1
         return failure
 
     def keep_session(self, endpoint: UpstreamEndpoint, origin: Origin) -> None:

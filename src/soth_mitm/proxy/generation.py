@@ -1,100 +1,77 @@
-"""What connections share that were accepted under the same configuration."""
+"""One configuration with everything that is made from it: what connections share that were accepted under it."""
 
 import functools
 import ssl
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
 
-from soth_mitm._dataplane.memory.buffer import Arena
-from soth_mitm.config.effect import without_effect
-from soth_mitm.connection import SocketAddress, SocketFamily, UnixDomain
+from soth_mitm.config import MitmConfig
+from soth_mitm.config.sections import UpstreamConfig
 from soth_mitm.destinations import DestinationMap, DestinationPattern, parse_redirect
 from soth_mitm.errors import InvalidConfigError
+from soth_mitm.policy import Policy
+from soth_mitm.proxy.calls import HandlerCalls
+from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.dialler import Dialler
-from soth_mitm.proxy.learning import Learning
 from soth_mitm.proxy.outbound.direct import Direct
 from soth_mitm.proxy.outbound.origin import DIRECT, Origin
-from soth_mitm.proxy.process_lookup import ProcessLookup
 from soth_mitm.proxy.resolver import Resolver
-from soth_mitm.proxy.snapshot import Snapshot
-from soth_mitm.proxy.tally import Tally
-from soth_mitm.proxy.upstreams import Upstreams
+from soth_mitm.proxy.resources import ProxyResources
+from soth_mitm.proxy.settings import client_end_ms, make_settings
+from soth_mitm.proxy.upstream_pools import UpstreamPools
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
 from soth_mitm.tls.hardening import KEY_LOG, check_key_log, key_log_path
 from soth_mitm.tls.leaf import LeafStore
 
 
-class Generation:
-    """One configuration with its pools, TLS contexts and certificates. A reload makes the next one."""
+class ConfigGeneration:
+    """A validated configuration, its policy, its calls of the handler, its settings, pools, TLS contexts and certificates.
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        leaves: LeafStore,
-        minting: Executor,
-        lookup: ProcessLookup,
-        arena: Arena,
-        tally: Tally,
-        learning: Learning,
-        is_ours: Callable[[SocketAddress], bool],
-    ) -> None:
+    A reload makes the next generation. Connections keep the one that they began with.
+    """
+
+    def __init__(self, config: MitmConfig, policy: Policy, leaves: LeafStore, resources: ProxyResources) -> None:
         """Reads the certificates that the configuration names: raises `InvalidConfigError` with the key of one that cannot be used."""
-        config = snapshot.config
-        upstream = config.upstream
-        certificates = {
-            pattern: ClientCertificate(str(path), str(upstream.client_key_path[pattern]))
-            for pattern, path in upstream.client_cert_path.items()
-        }
+        certificates = _client_certificates(config.upstream)
         contexts = UpstreamContexts(
-            verify=upstream.verify_upstream_tls,
-            ca_bundle_path=upstream.ca_bundle_path,
+            verify=config.upstream.verify_upstream_tls,
+            ca_bundle_path=config.upstream.ca_bundle_path,
             min_version=config.tls.min_version,
-            ciphers=upstream.ciphers,
+            ciphers=config.upstream.ciphers,
             client_certs=tuple(certificates.values()),
         )
-        if not upstream.verify_upstream_tls:
-            snapshot.warn_once(
-                "upstream.verify_upstream_tls is false: anybody between this proxy and an upstream can read and change the traffic"
-            )
-        if upstream.insecure_destinations:
-            listed = ", ".join(upstream.insecure_destinations)
-            snapshot.warn_once(
-                f"upstream.insecure_destinations: no certificate is verified of {listed}; anybody between this proxy and them can read and "
-                "change the traffic"
-            )
-        redirects = [parse_redirect(text) for text in upstream.connect_to]
-        exposed = [str(pattern) for pattern, there in redirects if there.is_exposed]
-        if exposed:
-            snapshot.warn_once(
-                f"upstream.connect_to: requests to {', '.join(exposed)} may cross a network in clear (http://): anybody on the way can "
-                "read and change them"
-            )
-        try:
-            check_key_log()
-        except OSError as error:
-            raise InvalidConfigError(
-                KEY_LOG, f"{key_log_path()} cannot be written: {error.strerror}; unset it or name another file"
-            ) from error
-        if key_log_path() is not None:
-            snapshot.warn_once(f"{KEY_LOG} is set: the keys of all TLS sessions are written to {key_log_path()}")
-        for sentence in without_effect(config):
-            snapshot.warn_once(sentence)
-        self.snapshot = snapshot
+        _check_key_log()
+        self.config = config
+        self.policy = policy
+        self.resources = resources
         self._leaves = leaves
-        self._minting = minting
-        self.attribution = lookup if config.process_attribution.enabled else None
-        self._resolver = Resolver(upstream.dns_cache_ms / 1000, tally)
-        self._connect_to = DestinationMap(redirects)
-        direct = Direct(config, self._connect_to, self._resolver, arena, is_ours)
-        handshake = snapshot.deadlines.after(config.timeouts.upstream_tls_handshake_ms)
-        self.dialler = Dialler(config, contexts, {DIRECT: direct}, handshake, tally)
-        self.upstreams = Upstreams(snapshot, self.dialler)
-        self.tally = tally
-        self.learning = learning
-        self._is_ours = is_ours
-        self._client_certificates = DestinationMap(
-            (DestinationPattern.parse(pattern), certificate) for pattern, certificate in certificates.items()
+        self._client_certificates = DestinationMap((DestinationPattern.parse(text), each) for text, each in certificates.items())
+        self._connect_to = DestinationMap(map(parse_redirect, config.upstream.connect_to))
+        self.attribution = resources.lookup if config.process_attribution.enabled else None
+
+        timeouts = config.timeouts
+        self._deadlines = Deadlines(resources.loop)
+        self.client_head = self._deadlines.after(timeouts.client_head_ms)
+        self.client_idle = self._deadlines.after(timeouts.client_idle_ms)
+        self.client_first_bytes = self._deadlines.after(timeouts.client_first_bytes_ms)
+        self.client_tls_handshake = self._deadlines.after(timeouts.client_tls_handshake_ms)
+        self.client_end = self._deadlines.after(client_end_ms())
+
+        self.calls = HandlerCalls(resources.handler, config, resources.loop, self._deadlines, resources.hook_counts, resources.reports)
+        self.settings = make_settings(
+            config,
+            resources.arena,
+            resources.counters,
+            self.calls.hooks,
+            self._deadlines,
+            resources.reports,
+            resources.observation,
+            resources.decoding,
         )
+        self._resolver = Resolver(config.upstream.dns_cache_ms / 1000, resources.connection_counters)
+        direct = Direct(config, self._connect_to, self._resolver, resources.arena, resources.is_ours)
+        handshake = self._deadlines.after(timeouts.upstream_tls_handshake_ms)
+        self.dialler = Dialler(config, contexts, {DIRECT: direct}, handshake, resources.connection_counters)
+        self.pools = UpstreamPools(config.connection_pool, self.settings, self._deadlines, self.dialler, self.calls, resources.observation)
 
     def sign_with(self, leaves: LeafStore) -> None:
         """Take the leaves of connections whose handshake is still to come from `leaves`."""
@@ -114,28 +91,35 @@ class Generation:
 
     def ready_context(self, name: str, alpn: tuple[str, ...]) -> ssl.SSLContext | None:
         """Return the server-side context for `name` if its leaf is there; None to have it minted by `leaf_context`."""
-        return self._leaves.ready_context(name, alpn=alpn, min_version=self.snapshot.config.tls.min_version)
+        return self._leaves.ready_context(name, alpn=alpn, min_version=self.config.tls.min_version)
 
     async def leaf_context(self, name: str, alpn: tuple[str, ...], mirror: Sequence[str]) -> ssl.SSLContext:
         """Return the server-side context for `name`; a new leaf is minted in a thread: it takes a millisecond.
 
         Raises what `LeafStore.context_for` raises.
         """
-        min_version = self.snapshot.config.tls.min_version
-        mint = functools.partial(self._leaves.context_for, name, alpn=alpn, min_version=min_version, mirror=mirror)
-        return await self.snapshot.loop.run_in_executor(self._minting, mint)
+        mint = functools.partial(self._leaves.context_for, name, alpn=alpn, min_version=self.config.tls.min_version, mirror=mirror)
+        return await self.resources.loop.run_in_executor(self.resources.minting, mint)
 
     def is_ours_by_name(self, host: str, port: int) -> bool:
         """Tell whether a target is one of our listening addresses, as far as can be told without resolving it."""
-        return self._is_ours(("127.0.0.1" if host == "localhost" else host, port))
-
-    @staticmethod
-    def is_unix(family: SocketFamily) -> bool:
-        """Tell whether a connection came over a Unix socket."""
-        return isinstance(family, UnixDomain)
+        return self.resources.is_ours(("127.0.0.1" if host == "localhost" else host, port))
 
     async def close(self) -> None:
-        """End dials, look-ups, idle connections and timers. When no client connection uses this any more."""
-        await self.upstreams.close()
+        """End dials, look-ups, idle connections, hooks and timers. When no client connection uses this any more."""
+        await self.pools.close()
         await self._resolver.close()
-        await self.snapshot.close()
+        await self.calls.close()
+        self._deadlines.close()
+
+
+def _client_certificates(upstream: UpstreamConfig) -> dict[str, ClientCertificate]:
+    keys = upstream.client_key_path
+    return {pattern: ClientCertificate(str(path), str(keys[pattern])) for pattern, path in upstream.client_cert_path.items()}
+
+
+def _check_key_log() -> None:
+    try:
+        check_key_log()
+    except OSError as error:
+        raise InvalidConfigError(KEY_LOG, f"{key_log_path()} cannot be written: {error.strerror}; unset it or name another file") from error

@@ -9,8 +9,8 @@ from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketAddress, Uni
 from soth_mitm.escaping import get_logger
 from soth_mitm.policy import Policy
 from soth_mitm.process.naming import file_name
+from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.process_lookup import is_local
-from soth_mitm.proxy.tally import Tally
 from soth_mitm.tls.bypass import Limits, Pair, TlsBypass, TlsBypasses
 
 log = get_logger("soth_mitm.proxy")
@@ -23,8 +23,8 @@ REMEMBERED = 1024
 class Learning:
     """What one proxy has learnt. It outlives reloads, and always goes by the latest configuration."""
 
-    def __init__(self, config: MitmConfig, policy: Policy, tally: Tally, bypasses: TlsBypasses | None = None) -> None:
-        self._tally = tally
+    def __init__(self, config: MitmConfig, policy: Policy, counters: ConnectionCounters, bypasses: TlsBypasses | None = None) -> None:
+        self._counters = counters
         self._bypasses = TlsBypasses() if bypasses is None else bypasses
         self._trials: dict[Pair, set[Trial]] = {}
         self._ended = False
@@ -65,7 +65,7 @@ class Learning:
         if pair is None:
             return Trial(self, None)
         if self._bypasses.take(pair):
-            self._tally.bypassed_connections += 1
+            self._counters.bypassed_connections += 1
             log.warning("TLS of %s to %s is tunnelled, unread (tls.learn_bypass)", pair.process, _place(pair))
             return None
         return Trial(self, pair)
@@ -92,14 +92,14 @@ class Learning:
         """A client refused our certificate in a handshake that began at `began`."""
         if self._ended:
             return
-        self._tally.client_refusals += 1
+        self._counters.client_refusals += 1
         if pair is None or not self._may_learn(pair):
             return
         if any(trial.carries_requests for trial in self._trials.get(pair, ())):
             self._bypasses.accepted(pair)
         opened = self._bypasses.refused(pair, began, self._limits, silently=silently)
         if opened is not None:
-            self._tally.bypasses_opened += 1
+            self._counters.bypasses_opened += 1
             self._report(opened)
 
     def _report(self, opened: TlsBypass) -> None:

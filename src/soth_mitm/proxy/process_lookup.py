@@ -25,7 +25,6 @@ class ProcessLookup:
         ttl = process_attribution.cache_ttl_ms
         self.attribution = ProcessAttribution(process_attribution.cache_capacity, None if ttl is None else ttl / 1000)
         self.seconds = process_attribution.lookup_timeout_ms / 1000
-        self.enabled = process_attribution.enabled
         self.timeouts = 0
         self.connection_ended = self.attribution.connection_ended
         self._threads = Threads(THREADS, "soth-mitm process")

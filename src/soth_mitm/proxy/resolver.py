@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from soth_mitm.proxy.tally import Tally
+from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.threads import Threads
 
 # Names remembered, and names looked up at once
@@ -40,9 +40,9 @@ class Resolver:
     again. Whoever waits for a look-up may give up; it goes on for the others.
     """
 
-    def __init__(self, seconds: float, tally: Tally, look_up: LookUp | None = None, max_names: int = MAX_NAMES) -> None:
+    def __init__(self, seconds: float, counters: ConnectionCounters, look_up: LookUp | None = None, max_names: int = MAX_NAMES) -> None:
         self._seconds = seconds
-        self._tally = tally
+        self._counters = counters
         self._look_up = look_up or self._ask_system
         self._threads = Threads(MAX_THREADS, "soth-mitm name")
         self._max_names = max_names
@@ -58,7 +58,7 @@ class Resolver:
             pass
         known = self._known.get(host)
         if known is not None and self._now() < known.until:
-            self._tally.dns_cache_hits += 1
+            self._counters.dns_cache_hits += 1
             self._known.move_to_end(host)
             return known.addresses
         look_up = self._running.get(host) or self._begin(host)
@@ -69,7 +69,7 @@ class Resolver:
     def _begin(self, host: str) -> asyncio.Task[Addresses]:
         if len(self._running) >= self._max_names:
             raise socket.gaierror(socket.EAI_AGAIN, f"{self._max_names} names are being looked up already")
-        self._tally.dns_lookups += 1
+        self._counters.dns_lookups += 1
         look_up = asyncio.get_running_loop().create_task(self._ask(host), name=f"soth-mitm look up {host}")
         self._running[host] = look_up
         look_up.add_done_callback(lambda done: self._ended(host, done))

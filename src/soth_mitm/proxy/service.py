@@ -23,24 +23,27 @@ from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.observe.observation import Observation, Observer
 from soth_mitm.policy import Policy
 from soth_mitm.proxy.calls import HandlerReports
-from soth_mitm.proxy.client import ClientConnection
+from soth_mitm.proxy.connection_setup import ConnectionSetup
+from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.descriptors import DescriptorWatch
-from soth_mitm.proxy.generation import Generation
+from soth_mitm.proxy.generation import ConfigGeneration
+from soth_mitm.proxy.inbound.http_proxy import HttpProxy
 from soth_mitm.proxy.learning import Learning
+from soth_mitm.proxy.leaves import Leaves
 from soth_mitm.proxy.listener import Listener
+from soth_mitm.proxy.metrics_collection import collect_metrics
 from soth_mitm.proxy.process_lookup import ProcessLookup
 from soth_mitm.proxy.protocols import ClientEndpoint
-from soth_mitm.proxy.snapshot import Snapshot
-from soth_mitm.proxy.tally import Tally
+from soth_mitm.proxy.resources import ProxyResources
+from soth_mitm.proxy.start_warnings import start_warnings
 from soth_mitm.proxy.threads import Threads
 from soth_mitm.tls.ca import CertificateAuthority
-from soth_mitm.tls.failures import FailureClass
-from soth_mitm.tls.leaf import LeafStore
 
 log = get_logger("soth_mitm.proxy")
 
 # How long what goes on after a connection was cut may take before it is cancelled.
 ABORT_SECONDS = 1.0
+HTTP_PROXY = HttpProxy()
 
 
 class Accepting(ClientEndpoint):
@@ -82,18 +85,14 @@ class Service:
     def __init__(
         self, config: MitmConfig, handler: object, ca: CertificateAuthority, listener: Listener, observer: Observer | None = None
     ) -> None:
-        self._handler = handler
-        self._ca = ca
         self._listener = listener
-        self._loop = asyncio.get_running_loop()
-        self._budget = Budget(config.max_in_flight_bytes, self._loop.call_soon)
+        self._loop = loop = asyncio.get_running_loop()
+        self._budget = Budget(config.max_in_flight_bytes, loop.call_soon)
         self.arena = Arena(config.max_http_head_bytes, self._budget)
-        self._counters = Counters()
-        self._counters.last_flow_id = next(_SERVICES) << FLOW_ID_BITS
-        self._hook_counts = HookCounts()
-        self._tally = Tally()
-        self._reports = HandlerReports(self._failed)
-        self._observation = None if observer is None else Observation(self._loop, observer)
+        counters = Counters()
+        counters.last_flow_id = next(_SERVICES) << FLOW_ID_BITS
+        self._counters = ConnectionCounters()
+        self._observation = None if observer is None else Observation(loop, observer)
         self.fatal: BaseException | None = None
         """The first exception that is no `Exception` which a hook raised: it is the owner's to hear."""
         self.on_fatal: Callable[[], object] | None = None
@@ -103,8 +102,8 @@ class Service:
         self.descriptors = DescriptorWatch()
         self.lookup = ProcessLookup(config)
         policy = Policy(config)
-        self.learning = Learning(config, policy, self._tally)
-        self._connections: set[ClientConnection] = set()
+        self.learning = Learning(config, policy, self._counters)
+        self._connections: set[ConnectionSetup] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -114,37 +113,42 @@ class Service:
         self._ending: asyncio.Task[int] | None = None
         self._over = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
-        self._leaves = self._leaf_store(config)
-        self._leaves_minted_before = 0
+        self._leaves = Leaves(ca, config)
         # one thread: many new names at a time are not to take the interpreter from the traffic
         self._minting = Threads(1, "soth-mitm leaf")
         self._decoding = Threads(1, "soth-mitm decoding")
+        self._warned: set[str] = set()
+        self._resources = ProxyResources(
+            loop=loop,
+            handler=handler,
+            reports=HandlerReports(self._failed),
+            budget=self._budget,
+            arena=self.arena,
+            counters=counters,
+            hook_counts=HookCounts(),
+            connection_counters=self._counters,
+            lookup=self.lookup,
+            learning=self.learning,
+            observation=self._observation,
+            minting=self._minting,
+            decoding=self._decoding,
+            is_ours=listener.is_ours,
+        )
         self._generations = [self._generation(config, policy)]
 
-    def _leaf_store(self, config: MitmConfig) -> LeafStore:
-        return LeafStore(self._ca, capacity=config.tls.leaf_cache_capacity, validity_days=config.tls.leaf_validity_days)
-
-    def _generation(self, config: MitmConfig, policy: Policy) -> Generation:
-        snapshot = Snapshot(
-            config,
-            policy,
-            self._handler,
-            self._loop,
-            self.arena,
-            self._counters,
-            self._hook_counts,
-            self._reports,
-            self._observation,
-            self._decoding,
-        )
-        return Generation(
-            snapshot, self._leaves, self._minting, self.lookup, self.arena, self._tally, self.learning, self._listener.is_ours
-        )
+    def _generation(self, config: MitmConfig, policy: Policy) -> ConfigGeneration:
+        generation = ConfigGeneration(config, policy, self._leaves.store, self._resources)
+        for sentence in start_warnings(config):
+            # once in the life of a proxy, however often it is reloaded
+            if sentence not in self._warned:
+                self._warned.add(sentence)
+                log.warning("%s", sentence)
+        return generation
 
     @property
     def config(self) -> MitmConfig:
         """The configuration of connections that are accepted now; not to be changed."""
-        return self._generations[-1].snapshot.config
+        return self._generations[-1].config
 
     async def start(self) -> None:
         """Begin to accept."""
@@ -172,19 +176,19 @@ class Service:
     def accept(self, endpoint: ClientEndpoint, family: SocketFamily) -> None:
         """A client connected. Called by its protocol."""
         generation = self._generations[-1]
-        if len(self._connections) >= generation.snapshot.config.max_concurrent_flows or self._draining:
-            self._tally.rejected += 1
+        if len(self._connections) >= generation.config.max_concurrent_flows or self._draining:
+            self._counters.rejected += 1
             reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
             endpoint.write(own_explanation(503, reason))
-            linger_and_close(endpoint, generation.snapshot.settings)
+            linger_and_close(endpoint, generation.settings)
             return
-        self._tally.accepted += 1
-        connection = ClientConnection(generation, endpoint, family)
+        self._counters.accepted += 1
+        connection = ConnectionSetup(generation, endpoint, family, HTTP_PROXY)
         self._connections.add(connection)
         self._idle.clear()
         connection.run(self._serve(connection))
 
-    async def _serve(self, connection: ClientConnection) -> None:
+    async def _serve(self, connection: ConnectionSetup) -> None:
         try:
             try:
                 await connection.serve()
@@ -223,20 +227,11 @@ class Service:
         frozen = self.config.frozen_differences(config)
         if frozen:
             raise InvalidConfigError(frozen[0], f"cannot be changed by a reload; restart the proxy (all such changes: {', '.join(frozen)})")
-        leaves, minted = self._leaves, self._leaves_minted_before
-        if (config.tls.leaf_cache_capacity, config.tls.leaf_validity_days) != (
-            self.config.tls.leaf_cache_capacity,
-            self.config.tls.leaf_validity_days,
-        ):
-            self._leaves_minted_before += leaves.counters().minted
-            self._leaves = self._leaf_store(config)
-        try:
-            generation = self._generation(config, policy)
-        except InvalidConfigError:
-            self._leaves, self._leaves_minted_before = leaves, minted
-            raise
+        generation = self._generation(config, policy)
+        self._leaves.configure(config)
+        generation.sign_with(self._leaves.store)
         for before in self._generations:
-            before.upstreams.limit(config.connection_pool)
+            before.pools.limit(config.connection_pool)
         self._generations.append(generation)
         self.learning.configure(config, policy)
         self._budget.set_limit(config.max_in_flight_bytes)
@@ -244,14 +239,12 @@ class Service:
 
     def rotate_ca(self, ca: CertificateAuthority) -> None:
         """Sign with `ca` from the next TLS handshake on; connections whose handshake is done go on, and hear nothing of it."""
-        self._ca = ca
-        # whoever refused the old one may trust the new one
+        # a client that refused the old one may trust the new one
         self.learning.clear()
-        self._leaves_minted_before += self._leaves.counters().minted
-        self._leaves = self._leaf_store(self.config)
+        self._leaves.rotate(ca)
         # contexts are new with the leaves, so a session of the old CA is not resumed but answered by a full handshake
         for generation in self._generations:
-            generation.sign_with(self._leaves)
+            generation.sign_with(self._leaves.store)
 
     async def shutdown(self, seconds: float) -> None:
         """Stop accepting, let flows finish for `seconds`, cut the rest. `ShutdownTimeoutError` says how many were cut.
@@ -284,8 +277,8 @@ class Service:
         self.learning.end()
         self._listener.close()
         for generation in self._generations:
-            generation.snapshot.settings.draining = True
-            generation.upstreams.retire()
+            generation.settings.draining = True
+            generation.pools.retire()
         for connection in list(self._connections):
             connection.drain()
 
@@ -343,74 +336,8 @@ class Service:
 
     def metrics(self) -> ProxyMetrics:
         """Return all counters at this moment."""
-        counters, hooks, tally = self._counters, self._hook_counts, self._tally
-        attribution = self.lookup.attribution.counters()
-        pools = [generation.upstreams.counts() for generation in self._generations]
-        return ProxyMetrics(
-            total_connections=tally.accepted,
-            active_connections=len(self._connections),
-            handler_panic_count=hooks.failures,
-            handler_timeout_count=hooks.timeouts,
-            upstream_connect_error_count=tally.dial_errors,
-            denied_address_count=tally.denied_addresses,
-            upstream_timeout_count=counters.upstream_timeouts + tally.dial_timeouts,
-            process_attribution_failure_count=attribution.failure,
-            process_attribution_timeout_count=self.lookup.timeouts,
-            process_cache_identity_hit_count=attribution.identity_hit,
-            process_cache_miss_count=attribution.miss,
-            process_cache_eviction_count=attribution.eviction,
-            process_pid_reuse_detected_count=attribution.pid_reuse,
-            dropped_dispatch_work_count=counters.dropped_chunks,
-            total_flows=counters.flows,
-            active_flows=counters.active_flows,
-            allowed_request_count=counters.requests_allowed,
-            blocked_request_count=counters.requests_blocked,
-            ignored_block_count=counters.blocks_ignored,
-            refused_request_count=counters.requests_refused,
-            refused_name_count=counters.names_refused,
-            relayed_response_count=counters.responses_relayed,
-            cut_response_count=counters.responses_cut,
-            upstream_error_count=counters.upstream_errors,
-            retry_count=counters.retries,
-            upgrade_count=counters.upgrades,
-            tunnel_count=counters.tunnels,
-            stream_chunk_count=counters.stream_chunks,
-            stream_framing_error_count=counters.framing_errors,
-            rejected_connection_count=tally.rejected,
-            tls_client_handshake_count=tally.client_handshakes,
-            tls_client_resumed_count=tally.client_resumed,
-            tls_client_failure_count=tally.client_tls_failures.total(),
-            tls_client_failures_by_class={str(each): tally.client_tls_failures[each] for each in FailureClass},
-            tls_client_abandoned_count=tally.client_abandoned,
-            tls_client_refusal_count=tally.client_refusals,
-            tls_bypass_opened_count=tally.bypasses_opened,
-            tls_bypassed_connection_count=tally.bypassed_connections,
-            tls_bypasses=self.learning.bypass_count(),
-            unknown_protocol_count=tally.unknown_protocols,
-            tls_upstream_handshake_count=tally.upstream_handshakes,
-            tls_upstream_resumed_count=tally.upstream_resumed,
-            tls_upstream_failure_count=tally.upstream_tls_failures.total(),
-            tls_upstream_failures_by_class={str(each): tally.upstream_tls_failures[each] for each in FailureClass},
-            leaf_minted_count=self._leaves_minted_before + self._leaves.counters().minted,
-            pool_hit_count=counters.pool_hits,
-            pool_miss_count=counters.pool_misses,
-            pool_wait_count=counters.pool_waits,
-            pool_stale_count=counters.pool_stale,
-            pool_pin_count=counters.pool_pins,
-            dns_lookup_count=tally.dns_lookups,
-            dns_cache_hit_count=tally.dns_cache_hits,
-            upstream_connections=sum(opened for opened, _ in pools),
-            idle_upstream_connections=sum(idle for _, idle in pools),
-            bytes_from_clients=counters.bytes_from_clients,
-            bytes_to_clients=counters.bytes_to_clients,
-            bytes_from_upstreams=counters.bytes_from_upstreams,
-            bytes_to_upstreams=counters.bytes_to_upstreams,
-            buffered_bytes=self._budget.held,
-            paced_flow_count=self._budget.waits,
-            waiting_flows=self._budget.waiting_count,
-            shortened_copy_count=counters.shortened_copies,
-            handler_call_count=hooks.calls,
-            handler_seconds=hooks.seconds,
+        return collect_metrics(
+            self._resources, len(self._connections), [generation.pools.counts() for generation in self._generations], self._leaves.minted
         )
 
 

@@ -8,6 +8,9 @@ from soth_mitm.errors import Side, TlsFailedError
 from soth_mitm.proxy.detached import detached
 from soth_mitm.tls.failures import advise, classify, describe
 
+# RFC 8446 section 6
+ALERT_UNEXPECTED_MESSAGE, ALERT_DECODE_ERROR, ALERT_PROTOCOL_VERSION, ALERT_INTERNAL_ERROR, ALERT_UNRECOGNIZED_NAME = 10, 50, 70, 80, 112
+
 
 async def shake_hands(connection: AwaitableEndpoint, deadline: DeadlineQueue, start: Callable[[], None], peer: Side) -> None:
     """Call `start`, which starts the handshake, and wait until it is done.

@@ -16,12 +16,12 @@ from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm.connection import SocketAddress
 from soth_mitm.destinations import DestinationMap, parse_redirect
 from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError
+from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.direct import STAGGER_SECONDS, Direct
 from soth_mitm.proxy.outbound.origin import DIRECT, Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Addresses, Resolver
-from soth_mitm.proxy.tally import Tally
 from soth_mitm.tls.contexts import UpstreamContexts
 
 pytestmark = pytest.mark.anyio
@@ -43,24 +43,24 @@ class Names:
         return self.answers[min(len(self.times), len(self.answers)) - 1]
 
 
-def direct(names: Names, tally: Tally | None = None, **keys: object) -> tuple[MitmConfig, Direct]:
+def direct(names: Names, counters: ConnectionCounters | None = None, **keys: object) -> tuple[MitmConfig, Direct]:
     config = MitmConfig()
     for key, value in keys.items():
         setattr(config.upstream, key, value)
-    resolver = Resolver(config.upstream.dns_cache_ms / 1000, tally or Tally(), names)
+    resolver = Resolver(config.upstream.dns_cache_ms / 1000, counters or ConnectionCounters(), names)
     connect_to = DestinationMap(parse_redirect(text) for text in config.upstream.connect_to)
     return config, Direct(config, connect_to, resolver, Arena(config.max_http_head_bytes), lambda address: False)
 
 
-def dialler_by(config: MitmConfig, way: Direct, tally: Tally | None = None) -> Dialler:
+def dialler_by(config: MitmConfig, way: Direct, counters: ConnectionCounters | None = None) -> Dialler:
     handshake = DeadlineQueue(asyncio.get_running_loop().call_later, 10.0)
-    return Dialler(config, UpstreamContexts(verify=False), {DIRECT: way}, handshake, tally or Tally())
+    return Dialler(config, UpstreamContexts(verify=False), {DIRECT: way}, handshake, counters or ConnectionCounters())
 
 
-def dialler(names: Names, tally: Tally | None = None, **keys: object) -> Dialler:
-    tally = tally or Tally()
-    config, way = direct(names, tally, **keys)
-    return dialler_by(config, way, tally)
+def dialler(names: Names, counters: ConnectionCounters | None = None, **keys: object) -> Dialler:
+    counters = counters or ConnectionCounters()
+    config, way = direct(names, counters, **keys)
+    return dialler_by(config, way, counters)
 
 
 def peer_of(endpoint: UpstreamEndpoint) -> str:
@@ -201,10 +201,10 @@ class TestSecondAttempt:
         await close(endpoint)
 
     async def test_there_is_no_third(self, closed_port: socket.socket) -> None:
-        names, tally = Names(("127.0.0.1",)), Tally()
+        names, counters = Names(("127.0.0.1",)), ConnectionCounters()
         with pytest.raises(ConnectFailedError, match="refused"):
-            await dialler(names, tally, dns_cache_ms=0, retry_delay_ms=0).dial(Origin(NAME, closed_port.getsockname()[1]))
-        assert (len(names.times), tally.dial_errors) == (2, 1)
+            await dialler(names, counters, dns_cache_ms=0, retry_delay_ms=0).dial(Origin(NAME, closed_port.getsockname()[1]))
+        assert (len(names.times), counters.dial_errors) == (2, 1)
 
     async def test_there_is_none_when_told_so(self, closed_port: socket.socket) -> None:
         names = Names(("127.0.0.1",))
@@ -215,11 +215,11 @@ class TestSecondAttempt:
 
 class TestMemory:
     async def test_a_second_dial_asks_nobody(self, port: int) -> None:
-        names, tally = Names(("127.0.0.1",)), Tally()
-        wanted = dialler(names, tally)
+        names, counters = Names(("127.0.0.1",)), ConnectionCounters()
+        wanted = dialler(names, counters)
         for _ in range(3):
             await close(await wanted.dial(Origin(NAME, port)))
-        assert (len(names.times), tally.dns_lookups, tally.dns_cache_hits) == (1, 1, 2)
+        assert (len(names.times), counters.dns_lookups, counters.dns_cache_hits) == (1, 1, 2)
 
     async def test_addresses_that_all_refuse_are_forgotten(self, port: int) -> None:
         """The name has moved; the second attempt finds it there."""
@@ -252,24 +252,24 @@ class TestDeniedAddresses:
             return await connect_to(self, address)
 
         monkeypatch.setattr(Direct, "_connect_to", recorded)
-        names, tally = Names(("169.254.169.254", "::ffff:169.254.169.254", "127.0.0.1", "64:ff9b::a9fe:a9fe")), Tally()
-        endpoint = await dialler(names, tally, denied_addresses=["metadata"]).dial(Origin(NAME, port))
+        names, counters = Names(("169.254.169.254", "::ffff:169.254.169.254", "127.0.0.1", "64:ff9b::a9fe:a9fe")), ConnectionCounters()
+        endpoint = await dialler(names, counters, denied_addresses=["metadata"]).dial(Origin(NAME, port))
         assert peer_of(endpoint) == "127.0.0.1"
         # no other is so much as tried
         assert tried == ["127.0.0.1"]
-        assert (tally.denied_addresses, tally.dial_errors) == (0, 0)
+        assert (counters.denied_addresses, counters.dial_errors) == (0, 0)
         await close(endpoint)
 
     async def test_none_left(self, listening: socket.socket, port: int) -> None:
         """Nothing is connected to, nothing is tried again, and the answer names the address and the key."""
-        names, tally = Names(("127.0.0.1",)), Tally()
+        names, counters = Names(("127.0.0.1",)), ConnectionCounters()
         with pytest.raises(AddressDeniedError) as caught:
-            await dialler(names, tally, denied_addresses=["loopback"]).dial(Origin(NAME, port))
+            await dialler(names, counters, denied_addresses=["loopback"]).dial(Origin(NAME, port))
         assert (caught.value.status, caught.value.retryable) == (403, False)
         assert f"{NAME}:{port}" in str(caught.value) and "127.0.0.1 is denied by `loopback` in upstream.denied_addresses" in str(
             caught.value
         )
-        assert (tally.denied_addresses, tally.dial_errors, len(names.times)) == (1, 0, 1)
+        assert (counters.denied_addresses, counters.dial_errors, len(names.times)) == (1, 0, 1)
         listening.settimeout(0)
         with pytest.raises(BlockingIOError):
             listening.accept()

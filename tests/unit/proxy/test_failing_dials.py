@@ -19,17 +19,19 @@ from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm._dataplane.upstream.pool import OriginPool
+from soth_mitm.config import ConnectionPoolConfig
 from soth_mitm.destinations import DestinationMap
 from soth_mitm.errors import ConnectFailedError, TlsFailedError, WireError
 from soth_mitm.proxy import dialler as dialler_module
 from soth_mitm.proxy.calls import HandlerFailed
+from soth_mitm.proxy.counters import ConnectionCounters
+from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.direct import Direct
 from soth_mitm.proxy.outbound.origin import DIRECT, Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Resolver
-from soth_mitm.proxy.tally import Tally
-from soth_mitm.proxy.upstreams import Upstreams
+from soth_mitm.proxy.upstream_pools import UpstreamPools
 from soth_mitm.tls.contexts import UpstreamContexts
 from soth_mitm.tls.failures import FailureClass
 from support.certs import TestCA
@@ -71,19 +73,13 @@ class Wire:
     abort = close
 
 
-def snapshot_of(loop: asyncio.AbstractEventLoop, told: Callable[[], None] = lambda: None) -> Any:
+def pools_of(deadlines: Deadlines, dialler: object, *, max_open: int = 32, told: Callable[[], None] = lambda: None) -> UpstreamPools:
     async def tls_failed(host: str, error: TlsFailedError) -> None:
         told()
 
-    idle = DeadlineQueue(loop.call_later, 60.0)
-    return SimpleNamespace(
-        config=MitmConfig(),
-        settings=SimpleNamespace(counters=Counters(), claim=DeadlineQueue(loop.call_later, 60.0)),
-        pool_idle=idle,
-        pool_surplus=idle,
-        calls=SimpleNamespace(tls_failed=tls_failed),
-        observation=None,
-    )
+    settings = cast(Any, SimpleNamespace(counters=Counters(), claim=deadlines.after(60_000)))
+    config = ConnectionPoolConfig(max_connections_per_host=max_open)
+    return UpstreamPools(config, settings, deadlines, cast(Dialler, dialler), cast(Any, SimpleNamespace(tls_failed=tls_failed)))
 
 
 def tls_failure() -> TlsFailedError:
@@ -133,10 +129,9 @@ class Dials:
 async def a_round(ends: list[tuple[str, int]], waiters: list[int], closing_after: int | None, told: Callable[[], None]) -> None:
     """Let many wait for connections, some only for a few turns; then close all. Nothing may be left."""
     loop = asyncio.get_running_loop()
-    snapshot = snapshot_of(loop, told)
-    snapshot.config.connection_pool.max_connections_per_host = 2
+    deadlines = Deadlines(loop)
     dials = Dials(Arena(4096), ends)
-    upstreams = Upstreams(snapshot, cast(Dialler, dials))
+    upstreams = pools_of(deadlines, dials, max_open=2, told=told)
 
     async def wait(patience: int) -> None:
         reaching = loop.create_task(upstreams.reach(ORIGIN))
@@ -164,8 +159,7 @@ async def a_round(ends: list[tuple[str, int]], waiters: list[int], closing_after
     await asyncio.sleep(0)
     assert all(endpoint.gone for endpoint in dials.made)
     assert (pool.open, upstreams.counts()) == (0, (0, 0))
-    for queue in (snapshot.settings.claim, snapshot.pool_idle):
-        queue.close()
+    deadlines.close()
 
 
 def fail_to_tell(how: str) -> Callable[[], None]:
@@ -191,7 +185,7 @@ def test_nobody_waits_and_nothing_is_lost(ends: list[tuple[str, int]], waiters: 
 def test_a_dial_that_cannot_begin_is_told_as_well() -> None:
     async def claim() -> None:
         loop = asyncio.get_running_loop()
-        upstreams = Upstreams(snapshot_of(loop), cast(Dialler, None))
+        upstreams = pools_of(Deadlines(loop), None)
 
         def fail(pool: OriginPool) -> None:
             raise RuntimeError("the loop is closed")
@@ -242,11 +236,11 @@ class Steps:
                 fail()
             return ("127.0.0.1",)
 
-        self.resolver = Resolver(0, Tally(), look_up)
+        self.resolver = Resolver(0, ConnectionCounters(), look_up)
         is_ours = fail if step == "is it ours" else lambda address: False
         direct = Direct(config, DestinationMap(()), self.resolver, Arena(65536), is_ours)
         handshake = DeadlineQueue(asyncio.get_running_loop().call_later, 10.0)
-        self.dialler = Dialler(config, contexts, {DIRECT: direct}, handshake, Tally())
+        self.dialler = Dialler(config, contexts, {DIRECT: direct}, handshake, ConnectionCounters())
         if step == "connect":
             monkeypatch.setattr(asyncio.get_running_loop().__class__, "create_connection", fail)
         elif step == "context":
@@ -279,7 +273,7 @@ def test_each_step_may_fail_in_any_way(step: str, failure: BaseException, monkey
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=ca.server_context("upstream.test"))
         origin = ORIGIN._replace(port=server.sockets[0].getsockname()[1])
         steps = Steps(step, failure, monkeypatch)
-        upstreams = Upstreams(snapshot_of(loop), steps.dialler)
+        upstreams = pools_of(Deadlines(loop), steps.dialler)
         before = failure.__class__ is asyncio.CancelledError or isinstance(failure, Ruin)
         with pytest.raises((WireError, Ruin) if before else WireError):
             async with asyncio.timeout(10):

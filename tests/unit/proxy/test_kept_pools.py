@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from soth_mitm.proxy import upstreams
+from soth_mitm.config import ConnectionPoolConfig
+from soth_mitm.proxy import upstream_pools
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.origin import Origin
-from soth_mitm.proxy.upstreams import Upstreams
+from soth_mitm.proxy.upstream_pools import UpstreamPools
 
 BOUND = 200
 
@@ -37,21 +38,19 @@ class Pool:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Upstreams:
-    monkeypatch.setattr(upstreams, "OriginPool", Pool)
+def kept(monkeypatch: pytest.MonkeyPatch) -> UpstreamPools:
+    monkeypatch.setattr(upstream_pools, "OriginPool", Pool)
     monkeypatch.setattr(Pool, "asked", 0)
-    pools = SimpleNamespace(max_connections_per_host=1, max_idle_per_host=1, max_hosts=BOUND)
-    snapshot = SimpleNamespace(
-        config=SimpleNamespace(connection_pool=pools), settings=SimpleNamespace(counters=None), pool_idle=None, pool_surplus=None
-    )
-    return Upstreams(cast(Any, snapshot), cast(Dialler, None))
+    config = ConnectionPoolConfig(max_connections_per_host=1, max_idle_per_host=1, max_hosts=BOUND)
+    nothing = cast(Any, SimpleNamespace(counters=None, after=lambda milliseconds: None))
+    return UpstreamPools(config, nothing, nothing, cast(Dialler, None), nothing)
 
 
-def ask(kept: Upstreams, names: range) -> list[Pool]:
+def ask(kept: UpstreamPools, names: range) -> list[Pool]:
     return [cast(Pool, cast(object, kept.pool(Origin(f"{name}.example", 443, f"{name}.example")))) for name in names]
 
 
-def test_the_pool_asked_for_longest_ago_goes_first(kept: Upstreams) -> None:
+def test_the_pool_asked_for_longest_ago_goes_first(kept: UpstreamPools) -> None:
     ask(kept, range(BOUND))
     first, second = ask(kept, range(2))
     ask(kept, range(BOUND, 2 * BOUND - 2))
@@ -59,7 +58,7 @@ def test_the_pool_asked_for_longest_ago_goes_first(kept: Upstreams) -> None:
     assert len(kept._kept) == BOUND
 
 
-def test_one_that_is_in_use_stays(kept: Upstreams) -> None:
+def test_one_that_is_in_use_stays(kept: UpstreamPools) -> None:
     used = ask(kept, range(10))
     for pool in used:
         pool.used = True
@@ -69,7 +68,7 @@ def test_one_that_is_in_use_stays(kept: Upstreams) -> None:
 
 
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "in use"])
-def test_a_new_origin_costs_the_same_however_many_there_are(kept: Upstreams, used: bool) -> None:
+def test_a_new_origin_costs_the_same_however_many_there_are(kept: UpstreamPools, used: bool) -> None:
     for pool in ask(kept, range(BOUND)):
         pool.used = used
     Pool.asked = 0
@@ -78,7 +77,7 @@ def test_a_new_origin_costs_the_same_however_many_there_are(kept: Upstreams, use
     assert Pool.asked <= 3 * BOUND
 
 
-def test_when_a_crowd_has_gone_the_bound_holds_again(kept: Upstreams) -> None:
+def test_when_a_crowd_has_gone_the_bound_holds_again(kept: UpstreamPools) -> None:
     crowd = ask(kept, range(0))
     for name in range(3 * BOUND):
         (pool,) = ask(kept, range(name, name + 1))

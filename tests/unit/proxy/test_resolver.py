@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
+from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.resolver import MAX_THREADS, Addresses, Resolver
-from soth_mitm.proxy.tally import Tally
 
 pytestmark = pytest.mark.anyio
 
@@ -39,8 +39,8 @@ def unknown() -> OSError:
 
 
 async def test_an_answer_is_remembered_for_its_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    names, tally = Names(a_test=("192.0.2.1", "2001:db8::1")), Tally()
-    resolver = Resolver(30.0, tally, names)
+    names, counters = Names(a_test=("192.0.2.1", "2001:db8::1")), ConnectionCounters()
+    resolver = Resolver(30.0, counters, names)
     now = asyncio.get_running_loop().time()
     monkeypatch.setattr(resolver, "_now", lambda: now)
     assert await resolver.addresses("a.test") == ("192.0.2.1", "2001:db8::1")
@@ -50,21 +50,21 @@ async def test_an_answer_is_remembered_for_its_time_only(monkeypatch: pytest.Mon
     now += 0.1
     assert await resolver.addresses("a.test") == ("192.0.2.2",)
     assert names.asked == ["a.test", "a.test"]
-    assert (tally.dns_lookups, tally.dns_cache_hits) == (2, 1)
+    assert (counters.dns_lookups, counters.dns_cache_hits) == (2, 1)
 
 
 async def test_zero_remembers_nothing() -> None:
     names = Names(a_test=("192.0.2.1",))
-    resolver = Resolver(0.0, Tally(), names)
+    resolver = Resolver(0.0, ConnectionCounters(), names)
     for _ in range(3):
         await resolver.addresses("a.test")
     assert len(names.asked) == 3
 
 
 async def test_who_asks_meanwhile_waits_for_the_same_answer() -> None:
-    names, tally = Names(a_test=("192.0.2.1",)), Tally()
+    names, counters = Names(a_test=("192.0.2.1",)), ConnectionCounters()
     names.go_on.clear()
-    resolver = Resolver(0.0, tally, names)
+    resolver = Resolver(0.0, counters, names)
     asking = [asyncio.create_task(resolver.addresses("a.test")) for _ in range(10)]
     await asyncio.sleep(0)
     asking[3].cancel()
@@ -72,13 +72,13 @@ async def test_who_asks_meanwhile_waits_for_the_same_answer() -> None:
     answers = await asyncio.gather(*asking, return_exceptions=True)
     assert isinstance(answers.pop(3), asyncio.CancelledError)
     assert answers == [("192.0.2.1",)] * 9
-    assert (names.asked, tally.dns_lookups) == (["a.test"], 1)
+    assert (names.asked, counters.dns_lookups) == (["a.test"], 1)
 
 
 async def test_a_look_up_goes_on_when_all_who_waited_gave_up() -> None:
     names = Names(a_test=("192.0.2.1",))
     names.go_on.clear()
-    resolver = Resolver(LONG, Tally(), names)
+    resolver = Resolver(LONG, ConnectionCounters(), names)
     asking = asyncio.create_task(resolver.addresses("a.test"))
     await asyncio.sleep(0)
     asking.cancel()
@@ -91,7 +91,7 @@ async def test_a_look_up_goes_on_when_all_who_waited_gave_up() -> None:
 
 async def test_a_failure_reaches_all_and_is_not_remembered() -> None:
     names = Names(a_test=unknown())
-    resolver = Resolver(LONG, Tally(), names)
+    resolver = Resolver(LONG, ConnectionCounters(), names)
     failures = await asyncio.gather(*(resolver.addresses("a.test") for _ in range(3)), return_exceptions=True)
     assert [type(failure) for failure in failures] == [socket.gaierror] * 3
     names.table["a.test"] = ("192.0.2.1",)
@@ -105,7 +105,7 @@ async def test_a_failure_that_nobody_waits_for_is_no_news() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
     names = Names(a_test=unknown())
     names.go_on.clear()
-    resolver = Resolver(LONG, Tally(), names)
+    resolver = Resolver(LONG, ConnectionCounters(), names)
     asking = asyncio.create_task(resolver.addresses("a.test"))
     await asyncio.sleep(0)
     asking.cancel()
@@ -119,19 +119,19 @@ async def test_a_failure_that_nobody_waits_for_is_no_news() -> None:
 
 async def test_a_name_without_addresses_is_a_failure() -> None:
     with pytest.raises(socket.gaierror):
-        await Resolver(LONG, Tally(), Names(a_test=())).addresses("a.test")
+        await Resolver(LONG, ConnectionCounters(), Names(a_test=())).addresses("a.test")
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "::1"])
 async def test_an_address_is_its_own(address: str) -> None:
-    names, tally = Names(), Tally()
-    assert await Resolver(LONG, tally, names).addresses(address) == (address,)
-    assert (names.asked, tally.dns_lookups) == ([], 0)
+    names, counters = Names(), ConnectionCounters()
+    assert await Resolver(LONG, counters, names).addresses(address) == (address,)
+    assert (names.asked, counters.dns_lookups) == ([], 0)
 
 
 async def test_what_did_not_answer_is_forgotten_unless_it_was_replaced() -> None:
     names = Names(a_test=("192.0.2.1",))
-    resolver = Resolver(LONG, Tally(), names)
+    resolver = Resolver(LONG, ConnectionCounters(), names)
     old = await resolver.addresses("a.test")
     resolver.forget("a.test", old)
     names.table["a.test"] = ("192.0.2.2",)
@@ -145,7 +145,7 @@ async def test_what_did_not_answer_is_forgotten_unless_it_was_replaced() -> None
 
 async def test_the_least_recently_used_name_goes_first() -> None:
     names = Names(a_test=("192.0.2.1",), b_test=("192.0.2.2",), c_test=("192.0.2.3",))
-    resolver = Resolver(LONG, Tally(), names, max_names=2)
+    resolver = Resolver(LONG, ConnectionCounters(), names, max_names=2)
     for name in ("a.test", "b.test", "a.test", "c.test", "a.test"):
         await resolver.addresses(name)
     assert names.asked == ["a.test", "b.test", "c.test"]
@@ -156,7 +156,7 @@ async def test_the_least_recently_used_name_goes_first() -> None:
 async def test_look_ups_at_once_are_bounded() -> None:
     names = Names(a_test=("192.0.2.1",), b_test=("192.0.2.2",))
     names.go_on.clear()
-    resolver = Resolver(LONG, Tally(), names, max_names=1)
+    resolver = Resolver(LONG, ConnectionCounters(), names, max_names=1)
     asking = asyncio.create_task(resolver.addresses("a.test"))
     await asyncio.sleep(0)
     with pytest.raises(socket.gaierror, match="looked up already"):
@@ -169,7 +169,7 @@ async def test_look_ups_at_once_are_bounded() -> None:
 async def test_closing_ends_what_is_under_way() -> None:
     names = Names(a_test=("192.0.2.1",))
     names.go_on.clear()
-    resolver = Resolver(LONG, Tally(), names)
+    resolver = Resolver(LONG, ConnectionCounters(), names)
     asking = asyncio.create_task(resolver.addresses("a.test"))
     await asyncio.sleep(0)
     await resolver.close()
@@ -180,7 +180,7 @@ async def test_closing_ends_what_is_under_way() -> None:
 
 
 async def test_the_system_knows_this_machine() -> None:
-    resolver = Resolver(LONG, Tally())
+    resolver = Resolver(LONG, ConnectionCounters())
     addresses = await resolver.addresses("localhost")
     assert set(addresses) & {"127.0.0.1", "::1"}
     assert len(addresses) == len(set(addresses))
@@ -199,7 +199,7 @@ async def test_names_that_hang_and_a_handler_that_does_hold_up_no_other(monkeypa
         return ask_system("localhost", *arguments, **keys)
 
     monkeypatch.setattr(socket, "getaddrinfo", ask)
-    resolver = Resolver(LONG, Tally())
+    resolver = Resolver(LONG, ConnectionCounters())
     waiting = [asyncio.create_task(asyncio.to_thread(go_on.wait, 10)) for _ in range(threads)]
     gone = [asyncio.create_task(resolver.addresses(f"gone-{number}.test")) for number in range(MAX_THREADS - 1)]
     await asyncio.sleep(0)

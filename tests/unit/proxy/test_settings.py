@@ -1,7 +1,7 @@
 """What the data plane is told: values that follow from other keys where no key sets them."""
 
 from soth_mitm.config import MitmConfig
-from soth_mitm.proxy.snapshot import queue_capacity, queue_wait_ms
+from soth_mitm.proxy.settings import queue_capacity, queue_wait_ms
 
 
 def test_the_queue_of_a_flow_follows_from_other_keys() -> None:

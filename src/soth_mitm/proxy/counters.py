@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Tally:
+class ConnectionCounters:
     """One per proxy; `soth_mitm.metrics` says what each means."""
 
     accepted: int = 0

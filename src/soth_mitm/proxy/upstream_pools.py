@@ -8,18 +8,19 @@ from functools import partial
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
+from soth_mitm._dataplane.http.settings import Settings
 from soth_mitm._dataplane.transport.awaitable_endpoint import ConnectProbe
 from soth_mitm._dataplane.upstream.pool import OriginPool, Upstream
 from soth_mitm.config.sections import ConnectionPoolConfig
 from soth_mitm.errors import TlsFailedError, WireError
 from soth_mitm.escaping import get_logger
-from soth_mitm.observe.observation import EventKind
-from soth_mitm.proxy.calls import HandlerFailed
+from soth_mitm.observe.observation import EventKind, Observation
+from soth_mitm.proxy.calls import HandlerCalls, HandlerFailed
+from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.detached import detached
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.origin import Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
-from soth_mitm.proxy.snapshot import Snapshot
 from soth_mitm.proxy.tls_facts import UpstreamFacts
 
 log = get_logger("soth_mitm.proxy")
@@ -28,21 +29,35 @@ T = TypeVar("T")
 
 MAX_ORIGINS = 4096
 FACTS_SECONDS = 300.0
-# How long it may take until somebody asks for a connection that was refused meanwhile.
+# How long idle upstream connections beyond connection_pool.max_idle_per_host are kept for the next wave of requests.
+SURPLUS_MILLISECONDS = 1000
+# How long a refusal of a connection that was idle is kept for the next request, which is answered with it.
 REFUSAL_SECONDS = 5.0
 
 
-class Upstreams:
+class UpstreamPools:
     """All upstream connections of one proxy under one configuration.
 
     Another configuration has other pools: verification, CAs and client certificates are rules of the connections in them, and no request
     goes over a connection that was made under others than its own.
     """
 
-    def __init__(self, snapshot: Snapshot, dialler: Dialler) -> None:
-        self._snapshot = snapshot
+    def __init__(
+        self,
+        connection_pool: ConnectionPoolConfig,
+        settings: Settings,
+        deadlines: Deadlines,
+        dialler: Dialler,
+        calls: HandlerCalls,
+        observation: Observation | None = None,
+    ) -> None:
+        self._connection_pool = connection_pool
+        self._idle = deadlines.after(connection_pool.idle_timeout_ms)
+        self._surplus = deadlines.after(min(SURPLUS_MILLISECONDS, connection_pool.idle_timeout_ms))
+        self._settings = settings
         self._dialler = dialler
-        self._connection_pool = snapshot.config.connection_pool
+        self._calls = calls
+        self._observation = observation
         self._kept: OrderedDict[Origin, OriginPool] = OrderedDict()
         # those besides that a client connection or an upstream connection still holds
         self._alive: WeakValueDictionary[Origin, OriginPool] = WeakValueDictionary()
@@ -62,9 +77,9 @@ class Upstreams:
             pool = OriginPool(
                 origin,
                 self._begin_dial,
-                self._snapshot.settings.counters,
-                self._snapshot.pool_idle,
-                self._snapshot.pool_surplus,
+                self._settings.counters,
+                self._idle,
+                self._surplus,
                 max_open=connection_pool.max_connections_per_host,
                 max_idle=connection_pool.max_idle_per_host,
             )
@@ -105,7 +120,7 @@ class Upstreams:
         if self.is_known(origin):
             return self.known_facts(origin)
         future: asyncio.Future[UpstreamFacts | None] = asyncio.get_running_loop().create_future()
-        lease = ConnectProbe(self.pool(origin), future, self._snapshot.settings.claim)
+        lease = ConnectProbe(self.pool(origin), future, self._settings.claim)
         try:
             facts = await future
         finally:
@@ -166,10 +181,10 @@ class Upstreams:
         """Tell the handler of a failed handshake; return what is to be told to whoever waits for the connection."""
         if isinstance(error, TlsFailedError):
             log.info("%s", error)
-            if self._snapshot.observation is not None:
-                self._snapshot.observation.connection(EventKind.TLS_FAILED, None, origin.host, origin.port, cause=str(error))
+            if self._observation is not None:
+                self._observation.connection(EventKind.TLS_FAILED, None, origin.host, origin.port, cause=str(error))
             try:
-                await self._snapshot.calls.tls_failed(origin.host, error)
+                await self._calls.tls_failed(origin.host, error)
             except HandlerFailed as failure:
                 return failure
         return error

@@ -1,0 +1,81 @@
+"""Which counter each metric is."""
+
+from collections.abc import Sequence
+
+from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.proxy.resources import ProxyResources
+from soth_mitm.tls.failures import FailureClass
+
+
+def collect_metrics(
+    resources: ProxyResources, active_connections: int, pools: Sequence[tuple[int, int]], leaves_minted: int
+) -> ProxyMetrics:
+    """Return all counters of a proxy. `pools` has, for each generation, how many upstream connections are open and idle."""
+    counters, hooks, connections, budget = resources.counters, resources.hook_counts, resources.connection_counters, resources.budget
+    attribution = resources.lookup.attribution.counters()
+    return ProxyMetrics(
+        total_connections=connections.accepted,
+        active_connections=active_connections,
+        handler_panic_count=hooks.failures,
+        handler_timeout_count=hooks.timeouts,
+        upstream_connect_error_count=connections.dial_errors,
+        denied_address_count=connections.denied_addresses,
+        upstream_timeout_count=counters.upstream_timeouts + connections.dial_timeouts,
+        process_attribution_failure_count=attribution.failure,
+        process_attribution_timeout_count=resources.lookup.timeouts,
+        process_cache_identity_hit_count=attribution.identity_hit,
+        process_cache_miss_count=attribution.miss,
+        process_cache_eviction_count=attribution.eviction,
+        process_pid_reuse_detected_count=attribution.pid_reuse,
+        dropped_dispatch_work_count=counters.dropped_chunks,
+        total_flows=counters.flows,
+        active_flows=counters.active_flows,
+        allowed_request_count=counters.requests_allowed,
+        blocked_request_count=counters.requests_blocked,
+        ignored_block_count=counters.blocks_ignored,
+        refused_request_count=counters.requests_refused,
+        refused_name_count=counters.names_refused,
+        relayed_response_count=counters.responses_relayed,
+        cut_response_count=counters.responses_cut,
+        upstream_error_count=counters.upstream_errors,
+        retry_count=counters.retries,
+        upgrade_count=counters.upgrades,
+        tunnel_count=counters.tunnels,
+        stream_chunk_count=counters.stream_chunks,
+        stream_framing_error_count=counters.framing_errors,
+        rejected_connection_count=connections.rejected,
+        tls_client_handshake_count=connections.client_handshakes,
+        tls_client_resumed_count=connections.client_resumed,
+        tls_client_failure_count=connections.client_tls_failures.total(),
+        tls_client_failures_by_class={str(each): connections.client_tls_failures[each] for each in FailureClass},
+        tls_client_abandoned_count=connections.client_abandoned,
+        tls_client_refusal_count=connections.client_refusals,
+        tls_bypass_opened_count=connections.bypasses_opened,
+        tls_bypassed_connection_count=connections.bypassed_connections,
+        tls_bypasses=resources.learning.bypass_count(),
+        unknown_protocol_count=connections.unknown_protocols,
+        tls_upstream_handshake_count=connections.upstream_handshakes,
+        tls_upstream_resumed_count=connections.upstream_resumed,
+        tls_upstream_failure_count=connections.upstream_tls_failures.total(),
+        tls_upstream_failures_by_class={str(each): connections.upstream_tls_failures[each] for each in FailureClass},
+        leaf_minted_count=leaves_minted,
+        pool_hit_count=counters.pool_hits,
+        pool_miss_count=counters.pool_misses,
+        pool_wait_count=counters.pool_waits,
+        pool_stale_count=counters.pool_stale,
+        pool_pin_count=counters.pool_pins,
+        dns_lookup_count=connections.dns_lookups,
+        dns_cache_hit_count=connections.dns_cache_hits,
+        upstream_connections=sum(opened for opened, _ in pools),
+        idle_upstream_connections=sum(idle for _, idle in pools),
+        bytes_from_clients=counters.bytes_from_clients,
+        bytes_to_clients=counters.bytes_to_clients,
+        bytes_from_upstreams=counters.bytes_from_upstreams,
+        bytes_to_upstreams=counters.bytes_to_upstreams,
+        buffered_bytes=budget.held,
+        paced_flow_count=budget.waits,
+        waiting_flows=budget.waiting_count,
+        shortened_copy_count=counters.shortened_copies,
+        handler_call_count=hooks.calls,
+        handler_seconds=hooks.seconds,
+    )
