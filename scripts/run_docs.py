@@ -66,6 +66,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+PUBLIC = frozenset(name for names in SECTIONS.values() for name in names)
+
 # Objects of these come from calls of others, so their constructors are not shown; a configuration's keys have a page of their own.
 NOT_CONSTRUCTED = ("MitmProxy", "MitmProxyHandle", "ThreadedHandle", "TlsBypass", "ProxyMetrics", "TrustReport", "CertificateAuthority")
 KEYS_ELSEWHERE = ("MitmConfig",)
@@ -114,8 +116,15 @@ def docstring(item: griffe.Object | griffe.Alias) -> str:
 
 
 def members(item: griffe.Class) -> list[griffe.Object | griffe.Alias]:
-    """Return the members that a user sees, inherited ones of our own classes not repeated."""
-    return [member for name, member in item.members.items() if not name.startswith("_")]
+    """Return the members that a user sees; those of a public base are not repeated."""
+    classes = [item, *hidden_bases(item)]
+    return [member for each in classes for name, member in each.members.items() if not name.startswith("_")]
+
+
+def hidden_bases(item: griffe.Class) -> list[griffe.Class]:
+    """Return the bases that have no entry of their own, though they are ours."""
+    bases = [base for base in item.resolved_bases if isinstance(base, griffe.Class)]
+    return [base for base in bases if base.name not in PUBLIC and base.path.startswith("soth_mitm.")]
 
 
 def write_member(owner: str, member: griffe.Object | griffe.Alias, lines: list[str]) -> None:
@@ -140,7 +149,8 @@ def write_item(name: str, item: griffe.Object | griffe.Alias, lines: list[str]) 
     lines += ["", f"### `{name}`", ""]
     if item.is_class:
         target: griffe.Class = item.final_target if item.is_alias else item  # type: ignore[assignment, union-attr]
-        bases = [str(base) for base in target.bases if str(base) not in ("object", "Struct", "NamedTuple")]
+        unnamed = ("object", "Struct", "NamedTuple", *(base.name for base in hidden_bases(target)))
+        bases = [str(base) for base in target.bases if str(base) not in unnamed]
         if bases:
             lines += [f"Is a {', '.join(f'`{base}`' for base in bases)}.", ""]
         constructor = target.members.get("__init__")

@@ -8,7 +8,8 @@ import zlib
 
 import pytest
 
-from soth_mitm._dataplane.http.messages import FrameKind, RawRequest, RawResponse, StreamChunk
+import soth_mitm
+from soth_mitm._dataplane.http.messages import FrameKind, Message, RawRequest, RawResponse, StreamChunk
 
 GZIPPED = gzip.compress(b"hello " * 100)
 
@@ -235,6 +236,16 @@ def test_nothing_can_be_assigned_from_python(made: object) -> None:
 def test_build_is_the_only_way_to_make_one(kind: type[object]) -> None:
     with pytest.raises(TypeError, match=r"use \w+\.build"):
         kind()
+
+
+def test_what_both_have_is_there_once() -> None:
+    """And is public only through them."""
+    assert RawRequest.__base__ is RawResponse.__base__ is Message
+    assert "Message" not in soth_mitm.__all__
+    shared = {"headers", "trailers", "body", "raw_body", "decode_error", "http_version", "flow_id", "connection_meta"}
+    assert shared <= set(vars(Message)) and not shared & (set(vars(RawRequest)) | set(vars(RawResponse)))
+    with pytest.raises(TypeError, match=r"use \w+\.build"):
+        Message()
 
 
 @pytest.mark.parametrize("kind", [RawRequest, RawResponse])

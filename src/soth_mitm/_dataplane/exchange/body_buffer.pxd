@@ -34,7 +34,7 @@ cdef class BufferedBody:
     # Take what can be taken of the next bytes of the body; how many. Of a body whose length is known no more than the limit.
     # `trailers` is set as by body_next(), borrowed from `data`
     cdef Py_ssize_t take(self, Body* body, const char* data, Py_ssize_t size, View* trailers) except -1
-    # Keep content of a stream: what is beyond the limit lies in `frame`, where nothing else is
+    # Keep content of a stream: what is beyond the limit lies in `framing`, where nothing else is
     cdef int add_content(self, const char* data, Py_ssize_t length) except -1
     cdef int add_framing(self, const char* data, Py_ssize_t length) except -1
     cdef Py_ssize_t framing_size(self) noexcept

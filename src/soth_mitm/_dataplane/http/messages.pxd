@@ -10,16 +10,13 @@ from soth_mitm._dataplane.wire.head cimport Head
 from soth_mitm._dataplane.wire.headers cimport Headers
 
 
-cdef class RawRequest:
+# What RawRequest and RawResponse have in common
+cdef class Message:
     cdef Head head
     cdef readonly object connection_meta
     cdef readonly int64_t flow_id
-    cdef readonly str scheme
-    cdef readonly str authority
     cdef readonly bytes raw_body
     cdef readonly bint body_truncated
-    cdef readonly bint body_complete   # new_request says True; the exchange says otherwise
-    cdef bint conversation         # it was decided on at its head, and what follows that is not shown
     cdef bytes trailer_block       # field lines, each with its CRLF, or None
     cdef Py_ssize_t decode_limit
     cdef Headers _headers
@@ -29,29 +26,24 @@ cdef class RawRequest:
     cdef str _decode_error
 
     cdef int decode(self) except -1
+    cdef int decoded(self, tuple result) except -1
+    cdef bint is_cut(self) noexcept    # `raw_body` is only the beginning of the body
+
+
+cdef class RawRequest(Message):
+    cdef readonly str scheme
+    cdef readonly str authority
+    cdef readonly bint body_complete   # new_request says True; the exchange says otherwise
+    cdef bint conversation         # it was decided on at its head, and what follows that is not shown
+
     # What decode() does apart from the loop, where more than `most` bytes go in or come out: the arguments for decode_body(). None: it is
     # done, or there is nothing to do
     cdef tuple decode_little(self, Py_ssize_t most)
-    cdef int decoded(self, tuple result) except -1
 
 
-cdef class RawResponse:
-    cdef Head head
-    cdef readonly object connection_meta
-    cdef readonly int64_t flow_id
+cdef class RawResponse(Message):
     cdef readonly RawRequest request   # None when on_request is not overridden: see new_response
-    cdef readonly bytes raw_body
-    cdef readonly bint body_truncated
     cdef readonly bint streaming
-    cdef bytes trailer_block
-    cdef Py_ssize_t decode_limit
-    cdef Headers _headers
-    cdef Headers _trailers
-    cdef bytes decoded_from
-    cdef bytes _body
-    cdef str _decode_error
-
-    cdef int decode(self) except -1
 
 
 # One SSE event, NDJSON line, gRPC message, WebSocket message or close. A framer fills in the first group, the flow's queue the second.

@@ -19,10 +19,49 @@ class FrameKind(enum.StrEnum):
     WEBSOCKET_BINARY = "websocket_binary"
     WEBSOCKET_CLOSE = "websocket_close"
 
-@final
-class RawRequest:
-    """A request, as a handler sees it. Read-only; made by the proxy, and by `build` in tests."""
+class Message:
+    """What requests and responses have in common."""
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
+    @property
+    def http_version(self) -> str:
+        """``"HTTP/1.0"``, ``"HTTP/1.1"`` or ``"HTTP/2"``, as the sender said."""
+    @property
+    def headers(self) -> Headers:
+        """The `Headers` as received."""
+    @property
+    def trailers(self) -> Headers:
+        """The `Headers` that followed the body; empty when there were none, or when they have not arrived."""
+    @property
+    def body(self) -> bytes:
+        """The content with its content codings removed, or `raw_body` when that fails: then `decode_error` says why.
+
+        Empty when a response is `streaming`: its frames go to ``on_stream_chunk``.
+        """
+    @property
+    def raw_body(self) -> bytes:
+        """The body as sent, content codings included, transfer coding excluded; bytes that the object owns.
+
+        Empty for a conversation, and when a response is `streaming`.
+        """
+    @property
+    def body_truncated(self) -> bool:
+        """Whether the body is longer than ``body.max_size_bytes``, or memory was short for that of a response.
+
+        Then `body` is its beginning.
+        """
+    @property
+    def decode_error(self) -> str | None:
+        """Why `body` could not be decoded, None when it could. A body that is cut is decoded as far as it goes, without an error."""
+    @property
+    def connection_meta(self) -> ConnectionMeta:
+        """The client's connection, with what is known of the upstream's by now. None if the message was built without one."""
+    @property
+    def flow_id(self) -> int:
+        """The number of the request and its response, unique among all proxies of the process."""
+
+@final
+class RawRequest(Message):
+    """A request, as a handler sees it. Read-only; made by the proxy, and by `build` in tests."""
     @staticmethod
     def build(
         *,
@@ -63,24 +102,6 @@ class RawRequest:
         Where the request goes is `connection_meta.target`.
         """
     @property
-    def http_version(self) -> str:
-        """``"HTTP/1.1"`` or ``"HTTP/1.0"``, as the client sent it."""
-    @property
-    def headers(self) -> Headers:
-        """The `Headers` as received."""
-    @property
-    def trailers(self) -> Headers:
-        """The `Headers` that followed a chunked body; empty when there were none, or when they have not arrived."""
-    @property
-    def body(self) -> bytes:
-        """The content with its content codings removed, or `raw_body` when that fails: then `decode_error` says why."""
-    @property
-    def raw_body(self) -> bytes:
-        """The body as sent, content codings included, transfer coding excluded; bytes that the object owns. Empty for a conversation."""
-    @property
-    def body_truncated(self) -> bool:
-        """Whether the body is longer than ``body.max_size_bytes``: then `body` is its beginning."""
-    @property
     def body_complete(self) -> bool:
         """Whether `raw_body` is the whole body. `body_problem` says why not."""
     @property
@@ -92,20 +113,10 @@ class RawRequest:
         ``body.buffer_timeout_ms``; `body` is what has arrived. ``"undecodable"``: `decode_error` says why. With
         ``body.incomplete = "refuse"`` the proxy answers such a request itself, and the handler never sees one.
         """
-    @property
-    def decode_error(self) -> str | None:
-        """Why `body` could not be decoded, None when it could. A body that is cut is decoded as far as it goes, without an error."""
-    @property
-    def connection_meta(self) -> ConnectionMeta:
-        """The connection that the request came on, with what is known of the upstream's by now. None if it was built without one."""
-    @property
-    def flow_id(self) -> int:
-        """The number of the request and its response, unique among all proxies of the process."""
 
 @final
-class RawResponse:
+class RawResponse(Message):
     """A response, as a handler sees it. Read-only; made by the proxy, and by `build` in tests."""
-    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @staticmethod
     def build(
         *,
@@ -133,41 +144,11 @@ class RawResponse:
     def reason(self) -> str:
         """The reason phrase as received, often ``""``."""
     @property
-    def http_version(self) -> str:
-        """``"HTTP/1.1"`` or ``"HTTP/1.0"``, as the upstream sent it."""
-    @property
-    def headers(self) -> Headers:
-        """The `Headers` as received."""
-    @property
-    def trailers(self) -> Headers:
-        """The `Headers` that followed the body; empty when there were none, or when they have not arrived."""
-    @property
-    def body(self) -> bytes:
-        """The content with its content codings removed, or `raw_body` when that fails: then `decode_error` says why.
-
-        Empty when the response is `streaming`: its frames go to ``on_stream_chunk``.
-        """
-    @property
-    def raw_body(self) -> bytes:
-        """The body as sent, content codings included, transfer coding excluded. Empty when the response is `streaming`."""
-    @property
-    def body_truncated(self) -> bool:
-        """Whether the body is longer than ``body.max_size_bytes``, or memory was short: then `body` is its beginning."""
-    @property
-    def decode_error(self) -> str | None:
-        """Why `body` could not be decoded, None when it could. A body that is cut is decoded as far as it goes, without an error."""
-    @property
     def streaming(self) -> bool:
         """Whether this is shown at its head, because its frames go to ``on_stream_chunk`` one by one."""
     @property
     def request(self) -> RawRequest | None:
         """The request that this answers, with its body unless that was let go. None in a response that was built without one."""
-    @property
-    def connection_meta(self) -> ConnectionMeta:
-        """The connection of the client, with what is known of the upstream's."""
-    @property
-    def flow_id(self) -> int:
-        """The number of the request and its response, unique among all proxies of the process."""
 
 @final
 class StreamChunk:

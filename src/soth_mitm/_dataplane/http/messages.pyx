@@ -47,13 +47,69 @@ cdef str body_repr(bytes raw_body, bint truncated):
     return f"{len(raw_body)} bytes{', truncated' if truncated else ''}"
 
 
-@cython.final
-@cython.freelist(64)
-cdef class RawRequest:
-    """A request, as a handler sees it. Read-only; made by the proxy, and by `build` in tests."""
+cdef class Message:
+    """What requests and responses have in common.
+
+    Not final: RawRequest and RawResponse derive from it.
+    """
 
     def __init__(self, *_args, **_named):
-        raise TypeError("use RawRequest.build(...) to make a request")
+        raise TypeError("use RawRequest.build(...) or RawResponse.build(...) to make one")
+
+    cdef int decode(self) except -1:
+        """Decode the body unless that was done; again when the exchange has completed it since."""
+        if self.decoded_from is not self.raw_body:
+            # exact in a request: what is decided on by it is what every server reads
+            self.decoded(decode_body(content_encoding_of(self.head), self.raw_body, self.decode_limit,
+                                     self.is_cut(), self.head.is_request))
+        return 0
+
+    cdef bint is_cut(self) noexcept:
+        return self.body_truncated
+
+    cdef int decoded(self, tuple result) except -1:
+        self._body, self._decode_error = result
+        self.decoded_from = self.raw_body
+        return 0
+
+    @property
+    def http_version(self):
+        """``"HTTP/1.0"``, ``"HTTP/1.1"`` or ``"HTTP/2"``, as the sender said."""
+        return version_text(known(self.head).version)
+
+    @property
+    def headers(self):
+        """The `Headers` as received."""
+        if self._headers is None:
+            self._headers = headers_of_head(self.head)
+        return self._headers
+
+    @property
+    def trailers(self):
+        """The `Headers` that followed the body; empty when there were none, or when they have not arrived."""
+        if self._trailers is None or self._trailers.block is not self.trailer_block:
+            self._trailers = headers_of_block(self.trailer_block)
+        return self._trailers
+
+    @property
+    def body(self):
+        """The content with its content codings removed, or `raw_body` when that fails: then `decode_error` says why.
+
+        Empty when a response is `streaming`: its frames go to ``on_stream_chunk``.
+        """
+        self.decode()
+        return self._body
+
+    @property
+    def decode_error(self):
+        """Why `body` could not be decoded, None when it could. A body that is cut is decoded as far as it goes, without an error."""
+        self.decode()
+        return self._decode_error
+
+
+@cython.final
+cdef class RawRequest(Message):
+    """A request, as a handler sees it. Read-only; made by the proxy, and by `build` in tests."""
 
     @staticmethod
     def build(*, str method="GET", str url="http://localhost/", headers=(), bytes body=b"", trailers=(), connection_meta=None,
@@ -83,18 +139,12 @@ cdef class RawRequest:
         request.trailer_block = block_of(pairs_of(trailers))
         return request
 
-    cdef int decode(self) except -1:
-        """Decode the body unless that was done; again when the exchange has completed it since."""
-        if self.decoded_from is not self.raw_body:
-            # exact: what is decided on by it is what every server reads
-            self._body, self._decode_error = decode_body(content_encoding_of(self.head), self.raw_body, self.decode_limit,
-                                                         self.body_truncated or not self.body_complete, True)
-            self.decoded_from = self.raw_body
-        return 0
+    cdef bint is_cut(self) noexcept:
+        return self.body_truncated or not self.body_complete
 
     cdef tuple decode_little(self, Py_ssize_t most):
         cdef bytes encoding = content_encoding_of(self.head)
-        cdef bint cut = self.body_truncated or not self.body_complete
+        cdef bint cut = self.is_cut()
         cdef Decoder decoder
         cdef bytes content
         if encoding is None or not self.raw_body or self.decode_limit <= most:
@@ -108,11 +158,6 @@ cdef class RawRequest:
                 self.decoded(result_of(decoder, content, self.raw_body, cut))
                 return None
         return encoding, self.raw_body, self.decode_limit, cut, True
-
-    cdef int decoded(self, tuple result) except -1:
-        self._body, self._decode_error = result
-        self.decoded_from = self.raw_body
-        return 0
 
     @property
     def method(self):
@@ -129,37 +174,6 @@ cdef class RawRequest:
         """Scheme, authority and path in one string."""
         path = self.path
         return f"{self.scheme}://{self.authority}{'' if path == '*' else path}"
-
-    @property
-    def http_version(self):
-        """``"HTTP/1.1"`` or ``"HTTP/1.0"``, as the client sent it."""
-        return version_text(known(self.head).version)
-
-    @property
-    def headers(self):
-        """The `Headers` as received."""
-        if self._headers is None:
-            self._headers = headers_of_head(self.head)
-        return self._headers
-
-    @property
-    def trailers(self):
-        """The `Headers` that followed a chunked body; empty when there were none, or when they have not arrived."""
-        if self._trailers is None or self._trailers.block is not self.trailer_block:
-            self._trailers = headers_of_block(self.trailer_block)
-        return self._trailers
-
-    @property
-    def body(self):
-        """The content with its content codings removed, or `raw_body` when that fails: then `decode_error` says why."""
-        self.decode()
-        return self._body
-
-    @property
-    def decode_error(self):
-        """Why `body` could not be decoded, None when it could. A body that is cut is decoded as far as it goes, without an error."""
-        self.decode()
-        return self._decode_error
 
     @property
     def body_problem(self):
@@ -186,12 +200,8 @@ cdef class RawRequest:
 
 
 @cython.final
-@cython.freelist(64)
-cdef class RawResponse:
+cdef class RawResponse(Message):
     """A response, as a handler sees it. Read-only; made by the proxy, and by `build` in tests."""
-
-    def __init__(self, *_args, **_named):
-        raise TypeError("use RawResponse.build(...) to make a response")
 
     @staticmethod
     def build(*, int status=200, str reason=None, headers=(), bytes body=b"", trailers=(), RawRequest request=None, connection_meta=None,
@@ -214,13 +224,6 @@ cdef class RawResponse:
         response.trailer_block = block_of(pairs_of(trailers))
         return response
 
-    cdef int decode(self) except -1:
-        if self.decoded_from is not self.raw_body:
-            self._body, self._decode_error = decode_body(content_encoding_of(self.head), self.raw_body, self.decode_limit,
-                                                         self.body_truncated)
-            self.decoded_from = self.raw_body
-        return 0
-
     @property
     def status(self):
         """The status code, such as ``200``."""
@@ -230,40 +233,6 @@ cdef class RawResponse:
     def reason(self):
         """The reason phrase as received, often ``""``."""
         return view_bytes(known(self.head).span(self.head.reason, self.head.reason_len)).decode("latin-1")
-
-    @property
-    def http_version(self):
-        """``"HTTP/1.1"`` or ``"HTTP/1.0"``, as the upstream sent it."""
-        return version_text(known(self.head).version)
-
-    @property
-    def headers(self):
-        """The `Headers` as received."""
-        if self._headers is None:
-            self._headers = headers_of_head(self.head)
-        return self._headers
-
-    @property
-    def trailers(self):
-        """The `Headers` that followed the body; empty when there were none, or when they have not arrived."""
-        if self._trailers is None or self._trailers.block is not self.trailer_block:
-            self._trailers = headers_of_block(self.trailer_block)
-        return self._trailers
-
-    @property
-    def body(self):
-        """The content with its content codings removed, or `raw_body` when that fails: then `decode_error` says why.
-
-        Empty when the response is `streaming`: its frames go to ``on_stream_chunk``.
-        """
-        self.decode()
-        return self._body
-
-    @property
-    def decode_error(self):
-        """Why `body` could not be decoded, None when it could. A body that is cut is decoded as far as it goes, without an error."""
-        self.decode()
-        return self._decode_error
 
     def __repr__(self):
         body = "streaming" if self.streaming else body_repr(self.raw_body, self.body_truncated)
