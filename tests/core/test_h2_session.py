@@ -305,6 +305,12 @@ def test_nothing_is_sent_or_told_after_a_failure() -> None:
     assert (peer.took(), peer.names()) == (b"", [])
 
 
+def test_padding_that_has_no_room_is_found_without_waiting_for_more() -> None:
+    peer = Peer()
+    peer.feed(peer.headers(1, POST) + make_frame(DATA, PADDED, 1))
+    assert peer.failure == "FRAME_SIZE_ERROR"
+
+
 def test_a_failure_ends_the_frame_in_which_it_happens() -> None:
     peer = Peer()
     peer.feed(peer.headers(1, POST) + make_frame(DATA, PADDED, 1, b"\x09abc") + b"more")

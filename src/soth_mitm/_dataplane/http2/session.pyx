@@ -563,10 +563,12 @@ cdef class Session:
         if self.block_stream and (head.kind != FRAME_CONTINUATION or head.stream != self.block_stream):
             self.fail(PROTOCOL_ERROR, "a frame stands between those of a header block")
             return length
+        needed = head.length
         if head.kind == FRAME_DATA:
             fault = frame_prefix(&head, &needed)
-        else:
-            needed = head.length
+            if fault:
+                self.fail(frame_fault_code(fault), frame_fault_text(fault, &head))
+                return length
         if length < FRAME_HEADER + <Py_ssize_t>needed:
             return 0
         fault = self.counters.note_octets(
