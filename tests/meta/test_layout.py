@@ -21,6 +21,10 @@ BANNED_WORDS = {
     "blacklist": "blocked",
 }
 
+# Folders and files whose Cython ends within 100 columns; enter new ones. Elsewhere, and in what ruff formats, it is 140.
+NARROW = ("_dataplane/memory/", "_dataplane/transport/", "process/_linux/")
+NARROW_COLUMNS = 100
+
 SCRIPT_VERBS = {"annotate", "bench", "break", "build", "check", "demo", "docs", "find", "fuzz", "prepare", "release", "run", "test"}
 
 
@@ -61,6 +65,24 @@ def test_source_file(path: Path) -> None:
     assert not bad_ending(path)
     words = python_identifiers(code) if path.suffix in (".py", ".pyi") else other_identifiers(code, path.suffix)
     assert banned_words(words) == []
+
+
+def wide_lines(code: str) -> list[int]:
+    """Return the numbers of the lines that are longer than NARROW_COLUMNS."""
+    return [number for number, line in enumerate(code.splitlines(), 1) if len(line) > NARROW_COLUMNS]
+
+
+@pytest.mark.parametrize("place", NARROW)
+def test_lines_of_a_narrow_place(place: str) -> None:
+    cython = package_files(".pyx", ".pxd")
+    files = [path for path in cython if path.relative_to(PACKAGE).as_posix().startswith(place)]
+    assert files, f"{place} is not there"
+    wide = {named(path): wide_lines(path.read_text(encoding="utf-8")) for path in files}
+    assert {name: lines for name, lines in wide.items() if lines} == {}
+
+
+def test_width_test_can_fail() -> None:
+    assert wide_lines("x" * 100 + "\n" + "y" * 101) == [2]
 
 
 @pytest.mark.parametrize("path", TEST_FILES, ids=named)

@@ -1,4 +1,5 @@
-# How many bytes the proxy holds because somebody has not taken them yet, and who has to wait because they are too many.
+# How many bytes the proxy holds because they cannot be passed on yet, and which exchanges wait
+# because they are too many.
 
 from libc.stdint cimport int64_t
 
@@ -13,11 +14,11 @@ cdef enum:
 cdef class Budget:
     cdef readonly int64_t limit  # max_in_flight_bytes
     cdef readonly int64_t held   # bytes, all connections together
-    cdef readonly int64_t waits  # how often somebody had to wait
+    cdef readonly int64_t waits  # how often a waiter had to wait
     cdef int64_t read_mark       # reads are small from here on
-    cdef int64_t wait_mark       # what can only grow waits from here on
-    cdef int64_t resume_mark     # and goes on below this
-    cdef object call_soon        # None: nobody ever waits
+    cdef int64_t wait_mark       # from here on, an exchange that collects a body waits
+    cdef int64_t resume_mark     # and continues below this
+    cdef object call_soon        # None: nothing ever waits
     cdef dict waiting            # Waiter -> None, in the order in which they came
     cdef Waiter exempt           # may grow without limit, until it leaves
     cdef bint woken              # wake() is on its way
@@ -30,7 +31,7 @@ cdef class Budget:
         if self.waiting and self.held < self.resume_mark:
             self.wake_soon()
 
-    # Is it time to hold no more than is needed to go on?
+    # True: hold no more than is needed to continue
     cdef inline bint above_read_mark(self) noexcept:
         return self.held >= self.read_mark
 
@@ -38,16 +39,18 @@ cdef class Budget:
     cdef inline Py_ssize_t window(self, Py_ssize_t usual) noexcept:
         if not self.above_read_mark():
             return usual
-        return min(usual, <Py_ssize_t>SMALL_READ if self.held < self.limit else <Py_ssize_t>SMALLEST_READ)
+        return min(
+            usual, <Py_ssize_t>SMALL_READ if self.held < self.limit else <Py_ssize_t>SMALLEST_READ)
 
-    # Is there so much room that bytes may be held only to set somebody else free?
+    # True: there is so much room that bytes may be read ahead, to release their connection early
     cdef inline bint below_read_ahead_mark(self) noexcept:
         return self.held < self.read_mark // 2
 
     cdef inline bint above_wait_mark(self) noexcept:
         return self.held >= self.wait_mark
 
-    # May `waiter` go on to collect bytes that it cannot pass on yet? If not, it is called back: Waiter.on_budget()
+    # True: `waiter` may collect more bytes that it cannot pass on yet. False: it is called back,
+    # Waiter.on_budget()
     cdef bint try_reserve(self, Waiter waiter) except -1
     # It collects no more
     cdef int leave(self, Waiter waiter) except -1

@@ -1,26 +1,30 @@
 """The global budget of buffered bytes, `max_in_flight_bytes`.
 
-What counts: blocks of read buffers, ciphertext that is not decrypted, bytes that a transport could not write at once, and what is kept for
-the handler: request bodies before the decision, copies of bodies, frames that are incomplete or wait for their hook.
+What counts: blocks of read buffers, ciphertext that is not decrypted, bytes that a transport could
+not write at once, and what is kept for the handler: request bodies before the decision, copies of
+bodies, frames that are incomplete or wait for their hook.
 
 There are two ways to hold bytes, and each has its rule.
 
-*In passing.* Bytes that were read and whose receiver does not take them. One connection holds one read of them for each direction, because
-whoever cannot write pauses the reading of the other side. So no rule is needed for when such a connection may read, only for how much: from
-half of the budget on, reads are small, and when it is used up, smaller still. A connection whose receiver does take its bytes is slowed
-down by that, never stopped, whatever others hold.
+*In passing.* Bytes that were read and that the receiver does not take. One connection holds one
+read of them for each direction, because a side that cannot write pauses the reading of the other
+side. So there is no rule for when such a connection may read, only for how much: from half of the
+budget on, reads are small, and when it is used up, smaller still. That slows a connection whose
+receiver takes its bytes, and never stops it, whatever others hold.
 
-*Kept.* What is collected for the handler grows with every read and is released only when the body is
-complete, so exchanges could wait for each other for ever. From three quarters of the budget on, such an
-exchange waits, its reading paused. Three things end the wait: the total falls below five eighths; the
-exchange becomes the *exempt* one; or its deadline passes. The exempt exchange is the first of those that
-would have to wait. It continues whatever the total is, until it holds nothing; then the next in line becomes
-exempt. So one exchange always moves, and the exempt one has deadlines like every other. When the deadline of
-a waiting exchange passes, it stops growing: a request is decided on what has arrived and is streamed on
-(`body.buffer_timeout_ms`), a copy ends there, marked (`flow_runtime.dispatch_queue_send_timeout_ms`).
+*Kept.* What is collected for the handler grows with every read and is released only when the body
+is complete, so exchanges could wait for each other for ever. From three quarters of the budget on,
+such an exchange waits, its reading paused. Three things end the wait: the total falls below five
+eighths; the exchange becomes the *exempt* one; or its deadline passes. The exempt exchange is the
+first of those that would have to wait. It continues whatever the total is, until it holds nothing;
+then the next in line becomes exempt. So one exchange always moves, and the exempt one has deadlines
+like every other. When the deadline of a waiting exchange passes, it stops growing: a request is
+decided on what has arrived and is streamed on (`body.buffer_timeout_ms`), a copy ends there, marked
+(`flow_runtime.dispatch_queue_send_timeout_ms`).
 
-So the total exceeds the limit by at most what one flow may keep, one read, and for each direction of each connection that is stuck one
-smallest read and one TLS record. Nothing is cut.
+So the total exceeds the limit by at most what one exchange may keep, one read, and one smallest
+read and one TLS record for each direction of each connection that does not move. Nothing is
+aborted.
 """
 
 cimport cython
@@ -34,7 +38,8 @@ cdef extern from *:
 
 @cython.final
 cdef class Budget:
-    """Counts bytes on one loop. Without `limit` nobody waits; with one, `call_soon` is the loop's."""
+    """Counts bytes on one loop. Without `limit` nothing waits; with one, `call_soon` is the loop's.
+    """
 
     def __cinit__(self, limit=None, call_soon=None):
         self.waiting = {}
@@ -47,12 +52,13 @@ cdef class Budget:
         self.read_mark = limit // 2
         self.wait_mark = limit - limit // 4
         self.resume_mark = limit // 2 + limit // 8
-        # whoever waits finds out whether it still has to
+        # wakes those that wait, if the new limit lets them continue
         self.give(0)
 
     cdef bint try_reserve(self, Waiter waiter) except -1:
-        # once somebody waits, newcomers do not pass by
-        if self.held < (self.resume_mark if self.waiting else self.wait_mark) or waiter is self.exempt:
+        # newcomers do not overtake those that wait
+        cdef int64_t mark = self.resume_mark if self.waiting else self.wait_mark
+        if self.held < mark or waiter is self.exempt:
             return True
         if self.exempt is None and not self.waiting:
             self.exempt = waiter
@@ -73,13 +79,13 @@ cdef class Budget:
         return 0
 
     cdef void wake_soon(self) noexcept:
-        # from a callback of its own: whoever gives is in the middle of something
+        # from a callback of its own: the caller of give() is in the middle of something
         if not self.woken:
             self.woken = True
             self.call_soon(self.wake)
 
     def wake(self):
-        """Let go on who may. Called by the loop."""
+        """Call back the waiters that may continue. Called by the loop."""
         cdef Waiter waiter
         cdef list ready = []
         self.woken = False

@@ -1,8 +1,10 @@
-# The memory of one loop. Blocks are handed out and come back; nothing else of the data plane allocates for bytes on their way.
+# The memory of one loop. Blocks are lent and come back; nothing else in the data plane allocates
+# memory for bytes that pass through.
 
 from soth_mitm._dataplane.memory.budget cimport Budget
 
-# Under AddressSanitizer nothing but what is in a buffer may be read there; elsewhere these are nothing
+# Under AddressSanitizer only the bytes of a buffer may be read in its block; elsewhere these do
+# nothing
 cdef extern from *:
     """
     #if defined(__SANITIZE_ADDRESS__)
@@ -30,11 +32,12 @@ cdef enum:
     LEAST_BLOCK = 1024         # what one holds that waits, with little in it
     SCRATCH_SIZE = 262144      # what one read of ciphertext takes at most
     SPARE_BLOCKS = 64          # returned blocks kept for the next connection
-    LEADING_CRLF = 2           # may stand before a request head and is not counted by the limit of heads (RFC 9112 section 2.2)
+    # allowed before a request head, not counted by its limit (RFC 9112 section 2.2)
+    LEADING_CRLF = 2
 
 
-# Borrowed memory, lent to a C function that wants a Python buffer (recv, SSL_read, SSL_write). Only for callees that are done with it when
-# they return: the window is set anew for the next one.
+# Borrowed memory, lent to a C function that wants a Python buffer (recv, SSL_read, SSL_write). Only
+# for callees that are done with it when they return: the window is set anew for the next one.
 cdef class Window:
     cdef char* ptr
     cdef Py_ssize_t len
@@ -50,18 +53,21 @@ cdef class Arena:
     cdef readonly Budget budget            # counts the blocks that are out
     cdef int spare_count
     cdef char* spare[SPARE_BLOCKS]
-    cdef char* fresh                       # where the next read goes, whoever's it is: BLOCK_SIZE bytes, or NULL
+    # the target of the next read of any connection: BLOCK_SIZE bytes, or NULL
+    cdef char* fresh
 
     # RuntimeError in any other thread; for the methods that Python can call
     cdef int check_thread(self) except -1
     cdef char* find_block(self, Py_ssize_t size) except NULL
     cdef char* take_block(self, Py_ssize_t size) except NULL
     cdef void give_block(self, char* block, Py_ssize_t size) noexcept
-    # `fresh`, made when there is none. A read that finds nothing leaves it for the next one, so that nobody holds a block in vain
+    # `fresh`, allocated when it is NULL. A read that finds nothing leaves it for the next one, so
+    # that no connection holds a block for nothing
     cdef char* fresh_block(self) except NULL
 
 
-# Contiguous bytes: filled at the end, consumed at the start. Holds a block only while there is something in it or a read under way.
+# Contiguous bytes: filled at the end, consumed at the start. Holds a block only while it has bytes
+# or a read is under way.
 cdef class Buffer:
     cdef Arena arena
     cdef char* base            # NULL: no block
@@ -70,18 +76,23 @@ cdef class Buffer:
     cdef Py_ssize_t end        # one past the last byte
 
     # filling
-    cdef int adopt_fresh(self) except -1                   # the arena's fresh block, which has been read into; when there is no block
+    # Take over the arena's fresh block, which a read has filled. There must be no block yet
+    cdef int adopt_fresh(self) except -1
     cdef Py_ssize_t room(self) noexcept
-    cdef int reserve(self, Py_ssize_t wanted) except -1    # at least `wanted` bytes of room: moves, then grows
-    cdef char* tail(self) noexcept                         # for writing `room()` bytes; commit() follows
+    # Make room for at least `wanted` bytes: move the bytes, else grow
+    cdef int reserve(self, Py_ssize_t wanted) except -1
+    cdef char* tail(self) noexcept         # where `room()` bytes may be written; commit() follows
     cdef void commit(self, Py_ssize_t count) noexcept
     cdef int append(self, const char* data, Py_ssize_t length) except -1
-    cdef int append_exact(self, const char* data, Py_ssize_t length) except -1     # the same, for what is to stay for some time
-    cdef int change_block(self, Py_ssize_t size) except -1     # to one of `size`, into which the bytes fit
+    # The same in a block of just that size, for bytes that stay for some time
+    cdef int append_exact(self, const char* data, Py_ssize_t length) except -1
+    # to one of `size`, which the bytes fit into
+    cdef int change_block(self, Py_ssize_t size) except -1
 
     # reading
     cdef const char* data(self) noexcept
     cdef Py_ssize_t size(self) noexcept
-    cdef void consume(self, Py_ssize_t count) noexcept     # gives the block back when nothing is left
+    cdef void consume(self, Py_ssize_t count) noexcept  # gives the block back when nothing is left
     cdef void drop(self) noexcept
-    cdef int shrink(self) except -1                        # to a block that suits what is left, which is to stay for some time
+    # to the smallest block for the bytes left, which stay for some time
+    cdef int shrink(self) except -1

@@ -1,6 +1,7 @@
 """The memory of one loop: scratch space, blocks, windows onto them, and read buffers.
 
-An idle connection holds no block. Windows make borrowed memory visible to C functions without creating an object for each call.
+An idle connection holds no block. A window shows borrowed memory to a C function without an object
+per call.
 """
 
 cimport cython
@@ -15,7 +16,7 @@ from soth_mitm._dataplane.memory.ledger cimport LEDGER, LEDGER_BLOCK, note
 
 @cython.final
 cdef class Window:
-    """A buffer object over memory that somebody else owns; valid until the owner says otherwise."""
+    """A buffer object over memory that it does not own; valid until the next call of `over`."""
 
     cdef Window over(self, char* ptr, Py_ssize_t length):
         self.ptr = ptr
@@ -37,7 +38,8 @@ cdef class Window:
 @cython.final
 @cython.no_gc_clear
 cdef class Arena:
-    """The memory of one loop. `max_buffer` bounds what one message head, chunk line or trailer section may take; `budget` counts."""
+    """The memory of one loop. `max_buffer` bounds one message head, chunk line or trailer section.
+    """
 
     def __cinit__(self, Py_ssize_t max_buffer=BLOCK_SIZE, Budget budget=None):
         self.budget = Budget() if budget is None else budget
@@ -57,11 +59,13 @@ cdef class Arena:
 
     cdef int check_thread(self) except -1:
         if PyThread_get_thread_ident() != self.owner:
-            raise RuntimeError("this connection belongs to the thread of its event loop; use loop.call_soon_threadsafe to get there")
+            raise RuntimeError("this connection belongs to the thread of its event loop; "
+                               "use loop.call_soon_threadsafe to get there")
         return 0
 
     def allow_buffer(self, Py_ssize_t max_buffer):
-        """Raise the bound of one buffer; a configuration that was reloaded may need more than the first one."""
+        """Raise the bound of one buffer: a reloaded configuration may need more than the first one.
+        """
         self.check_thread()
         self.max_buffer = max(self.max_buffer, max_buffer + LEADING_CRLF)
 
@@ -90,7 +94,7 @@ cdef class Arena:
         self.budget.give(size)
         note(LEDGER_BLOCK, -1)
         soth_show(block, size)
-        # in debug builds each block goes back at once, so that a sanitizer sees who still looks at it
+        # debug builds free each block at once, so that a sanitizer sees a later access
         if not LEDGER and size == BLOCK_SIZE and self.spare_count < SPARE_BLOCKS:
             self.spare[self.spare_count] = block
             self.spare_count += 1
@@ -98,7 +102,7 @@ cdef class Arena:
             free(block)
 
 
-# its arena must be there until the last: when a loop is abandoned, all of its connections go away in one collection
+# needs its arena to the end: when a loop is abandoned, one collection takes all of its connections
 @cython.final
 @cython.no_gc_clear
 cdef class Buffer:

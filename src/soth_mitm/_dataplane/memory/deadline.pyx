@@ -1,4 +1,6 @@
-"""Deadlines: many timers of few durations, with one loop timer for each duration and none while nothing waits."""
+"""Deadlines: many timers of few durations, with one loop timer for each duration and none while
+nothing waits.
+"""
 
 cimport cython
 from cpython.time cimport monotonic
@@ -9,10 +11,10 @@ from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 @cython.final
 cdef class Deadline:
-    """One timer of one owner, which keeps it to itself. Clearing one that is not set is harmless."""
+    """One timer of one owner. Clearing one that is not set is harmless."""
 
     def __cinit__(self, Waiter owner not None):
-        # a reference would make a cycle, and all that a closed connection held would wait for the garbage collector
+        # a reference would be a cycle: a closed connection would wait for the garbage collector
         self.owner = <void*>owner
 
     cdef int set(self, DeadlineQueue queue, int stage) except -1:
@@ -36,7 +38,9 @@ cdef class Deadline:
 
 @cython.final
 cdef class DeadlineQueue:
-    """All deadlines of one duration on one loop. `seconds` may be a fraction; `call_later` is the loop's."""
+    """All deadlines of one duration on one loop. `seconds` may be a fraction; `call_later` is the
+    loop's.
+    """
 
     def __cinit__(self, call_later, double seconds):
         self.call_later = call_later
@@ -70,7 +74,9 @@ cdef class DeadlineQueue:
         deadline.queue = None
 
     def expire(self):
-        """Tell the owners whose time has come, then wait for the next one. Called by the loop."""
+        """Call back the owners of the deadlines that have passed, then wait for the next. Called by
+        the loop.
+        """
         cdef Deadline due
         cdef Waiter owner
         cdef double now = monotonic()
@@ -87,14 +93,15 @@ cdef class DeadlineQueue:
                 self.arm(self.head.at - monotonic())
 
     def close(self):
-        """Let every time that still runs be over now, since nobody would call `expire` any more: for the end of what the queue served."""
+        """Expire all pending deadlines now. Called at shutdown, after which nothing calls `expire`.
+        """
         cdef Deadline due
         cdef Waiter owner
         while self.head is not None:
             due = self.head
             owner = due.waiting
             due.clear()
-            # one that sees progress asks for more time, once: after that there is none
+            # an owner that sees progress sets its deadline again; the second expiry ends that
             owner.on_deadline(due.stage)
         if self.timer is not None:
             self.timer.cancel()

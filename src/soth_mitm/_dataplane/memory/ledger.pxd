@@ -1,4 +1,5 @@
-# What is lent or open right now, counted in debug builds only (SOTH_MITM_DEBUG=1); every test ends with all counts at zero.
+# What is lent or open now, counted in debug builds only (SOTH_MITM_DEBUG=1). Every test ends with
+# all counts at zero.
 
 cdef extern from *:
     """

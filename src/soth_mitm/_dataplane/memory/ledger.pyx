@@ -1,4 +1,6 @@
-"""The debug ledger. The one place of the data plane with module state, and only in debug builds: a leak is a fact about the process."""
+"""The debug ledger: the only module state of the data plane, and only in debug builds. A leak
+concerns the process.
+"""
 
 from soth_mitm._dataplane.memory.ledger cimport LEDGER, LEDGER_ENTRIES
 
@@ -13,7 +15,8 @@ cdef void count(Entry entry, int change) noexcept nogil:
 
 
 def counts():
-    """Return what is lent or open by kind; an empty dict on a release build, which does not count."""
+    """Return what is lent or open by kind; an empty dict on a release build, which does not count.
+    """
     if not LEDGER:
         return {}
     return {NAMES[entry]: totals[entry] for entry in range(len(NAMES))}

@@ -1,4 +1,5 @@
-# Borrowed bytes. A View never outlives the buffer that lent it; whoever stores one says in its .pxd which buffer that is.
+# Borrowed bytes. A View never outlives the buffer that lent it; a class that stores one names that
+# buffer in its .pxd.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.string cimport memcmp
@@ -23,4 +24,6 @@ cdef inline bytes view_bytes(View view):
 
 cdef inline bint is_view_of(bytes data, View view) noexcept:
     """Tell whether the borrowed bytes are those of `data`."""
-    return view.len == len(data) and (view.len == 0 or memcmp(PyBytes_AS_STRING(data), view.ptr, view.len) == 0)
+    if view.len != len(data):
+        return False
+    return view.len == 0 or memcmp(PyBytes_AS_STRING(data), view.ptr, view.len) == 0

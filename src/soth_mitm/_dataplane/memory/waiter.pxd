@@ -1,20 +1,24 @@
-# What a deadline, the budget, a pool or a hook calls back. Each method does nothing unless it is overridden.
+# What a deadline, the budget, a pool or a hook calls back. A method that is not overridden does
+# nothing.
 
 cdef class Waiter:
     # a deadline passed; `stage` is what it was set with
     cdef int on_deadline(self, int stage) except -1
     # the budget has room again, or this waiter may go on without
     cdef int on_budget(self) except -1
-    # a hook that had suspended has returned, raised, or took too long (then `error` is a TimeoutError)
+    # a hook that had suspended has returned, raised, or took too long (then `error` is a
+    # TimeoutError)
     cdef int on_hook_result(self, object result, object error) except -1
-    # a hook failed and `handler.recover_from_panics` is off, or it was cancelled: the exchange is to be aborted
+    # a hook failed and `handler.recover_from_panics` is off, or it was cancelled: abort the
+    # exchange
     cdef int on_hook_abort(self, object error) except -1
 
     # a pool has a connection for this waiter, or has given up
     cdef int on_pool_ready(self, object upstream) except -1
     cdef int on_pool_failure(self, object error) except -1
 
-    # the queue of hook calls is full, so that the traffic should wait (true); or it has room again or has waited long enough (false)
+    # the queue of hook calls is full, so the traffic should wait (true); or it has room again, or
+    # has waited long enough (false)
     cdef int on_backpressure(self, bint hold) except -1
     # an exchange has ended and its last hook has returned
     cdef int on_exchange_done(self, object flow) except -1

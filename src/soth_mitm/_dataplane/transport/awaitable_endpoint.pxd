@@ -9,7 +9,7 @@ from soth_mitm._dataplane.upstream.pool cimport OriginPool
 cdef class AwaitableEndpoint(EndpointCallbacks):
     cdef readonly object loop
     cdef Endpoint endpoint
-    cdef object waiter                 # the future of who waits for something to happen, or None
+    cdef object waiter                 # the future that changed() returned, or None
     cdef Deadline deadline
     cdef bint is_late                  # the deadline has passed
     cdef readonly bint over            # no more bytes will come
@@ -24,7 +24,7 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
 cdef class InlineTask(AwaitableEndpoint):
     cdef object coroutine              # None before run() and when it is over
     cdef bint is_suspended             # it awaits this
-    cdef object raised                 # what it is to be resumed with, or None
+    cdef object raised                 # what to raise when it resumes, or None
 
     cdef int step(self) except -1      # resume it
 

@@ -1,4 +1,4 @@
-"""An endpoint as the control plane sees it: something to await instead of callbacks, a few times in a connection's life."""
+"""An endpoint that a coroutine of the control plane awaits, a few times in a connection's life."""
 
 cimport cython
 
@@ -11,9 +11,9 @@ from soth_mitm._dataplane.memory.view cimport view_bytes, view_of
 from soth_mitm.errors import WireError
 
 
-# not final: a reception is one
+# not final: InlineTask derives from it
 cdef class AwaitableEndpoint(EndpointCallbacks):
-    """What came in on a connection that nobody relays yet. One coroutine at a time may wait."""
+    """What arrived on a connection that is not relayed yet. One coroutine at a time may wait."""
 
     def __cinit__(self, loop):
         self.loop = loop
@@ -25,11 +25,12 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
         self.endpoint = endpoint
         endpoint.callbacks = self
         if endpoint.eof_delivered or endpoint.gone:
-            # somebody else was told already
+            # the callbacks before these got the event
             self.over = True
 
     def changed(self):
-        """Return a future that is done when more bytes came, the peer ended, the handshake ended, or the connection is gone.
+        """Return a future that is done when bytes, the peer's end, the handshake's end or the close
+        has come.
 
         Inside of `within` it ends with TimeoutError when time is up.
         """
@@ -40,7 +41,9 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
         return waiter
 
     def within(self, DeadlineQueue queue not None):
-        """Return a context in which waiting for `changed` ends after the queue's duration, counted from now. One at a time."""
+        """Return a context in which waiting for `changed` ends after the queue's duration. One at a
+        time.
+        """
         self.endpoint.arena.check_thread()
         self.is_late = False
         self.deadline.set(queue, 0)
@@ -61,17 +64,21 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
         return 0
 
     def peek(self):
-        """Return a copy of what lies in the read buffer."""
+        """Return a copy of the read buffer."""
         self.endpoint.arena.check_thread()
         if self.endpoint.read_buffer.size() == 0:
             return b""
-        return view_bytes(view_of(self.endpoint.read_buffer.data(), self.endpoint.read_buffer.size()))
+        return view_bytes(
+            view_of(self.endpoint.read_buffer.data(), self.endpoint.read_buffer.size()))
 
     def consume(self, Py_ssize_t count):
-        """Take `count` bytes out of the read buffer, which has them: what has come is gone as soon as the connection is."""
+        """Remove `count` bytes, which must be there: when the connection closes, the read buffer is
+        empty.
+        """
         self.endpoint.arena.check_thread()
         if not 0 <= count <= self.endpoint.read_buffer.size():
-            raise ValueError(f"{count} bytes cannot be taken out of {self.endpoint.read_buffer.size()}")
+            size = self.endpoint.read_buffer.size()
+            raise ValueError(f"{count} bytes cannot be taken out of {size}")
         self.endpoint.read_buffer.consume(count)
 
     cdef int wake(self) except -1:
@@ -81,7 +88,7 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
         return 0
 
     cdef int on_data(self, object endpoint) except -1:
-        # who waits here may wait for long, and there may be many
+        # such a connection may wait for long, and there may be many
         (<Endpoint>endpoint).read_buffer.shrink()
         return self.wake()
 
@@ -99,33 +106,38 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
         self.tls_error = error
         self.wake()
         if error is None and self.endpoint.callbacks is self:
-            # what follows belongs to whoever takes over
+            # what follows belongs to the next callbacks
             self.endpoint.pause_reading()
         return 0
 
 
 # not final: proxy/ adds what the coroutine may wait for besides
 cdef class InlineTask(AwaitableEndpoint):
-    """An intake that runs the coroutine which waits for it, in the very callback that ends the wait: there is no task, no future and no
-    turn of the loop in between, and the coroutine must await nothing but `changed()` of this object.
+    """An awaitable endpoint that runs the coroutine which waits for it, in the very callback that
+    ends the wait.
 
-    A coroutine that raises is over: the connection is cut, and the loop reports what was raised.
+    There is no task, no future and no turn of the loop in between. The coroutine must await nothing
+    but `changed()` of this object. When it raises, the connection is aborted and the loop reports
+    the exception.
     """
 
     def run(self, coroutine):
-        """Run `coroutine` until it waits for the first time, and whenever something has changed from then on."""
+        """Run `coroutine` until it first waits, and again after each change."""
         self.coroutine = coroutine
         self.step()
 
     def changed(self):
-        """Return what to await until more bytes came, the peer ended, the handshake ended, the connection is gone, or `poke` was called.
+        """Return what to await until an event has come (see `AwaitableEndpoint.changed`) or `poke`
+        was called.
 
         Inside of `within` it raises TimeoutError when time is up.
         """
         return self
 
     def poke(self, reason=None):
-        """Let the coroutine look whether it has to wait any longer. May be the callback of a future."""
+        """Resume the coroutine, so that it checks what it waits for. May be the callback of a
+        future.
+        """
         self.wake()
 
     def cancel(self, error not None):
@@ -176,10 +188,11 @@ cdef class InlineTask(AwaitableEndpoint):
 
 @cython.final
 cdef class ConnectProbe(EndpointCallbacks):
-    """Asks `pool` for a connection and puts it back as soon as it is there: so that it exists, and its facts are known.
+    """Acquires a connection of `pool` and releases it at once, so that it exists and its facts are
+    known.
 
-    `future` ends with the upstream connection's facts, or with the error that the dial ended in, or with a WireError (503) when none has
-    become free after the duration of `deadline`.
+    `future` ends with the facts of the upstream connection, with the error of the dial, or with a
+    WireError (503) when no connection became free within `deadline`.
     """
 
     def __cinit__(self, OriginPool pool not None, future, DeadlineQueue deadline not None):
@@ -190,7 +203,7 @@ cdef class ConnectProbe(EndpointCallbacks):
         pool.claim(self)
 
     def close(self):
-        """Wait no more. Harmless when the connection has come already."""
+        """Stop waiting. Harmless when the connection has come already."""
         self.deadline.clear()
         self.pool.withdraw(self)
 
@@ -210,4 +223,5 @@ cdef class ConnectProbe(EndpointCallbacks):
         self.pool.withdraw(self)
         self.pool.counters.upstream_timeouts += 1
         return self.on_pool_failure(WireError(
-            "no upstream connection became free in time (connection_pool.max_connections_per_host)", side="upstream", status=503))
+            "no upstream connection became free in time (connection_pool.max_connections_per_host)",
+            side="upstream", status=503))

@@ -13,7 +13,7 @@ cdef enum:
 
 cdef class Endpoint:
     cdef readonly Arena arena
-    cdef EndpointCallbacks callbacks  # who is told; never None
+    cdef EndpointCallbacks callbacks  # called for each event; never None
     cdef readonly object transport    # None before connection_made
     cdef readonly TlsEngine tls       # None: plain text
     cdef Buffer read_buffer           # plaintext that came and is not consumed yet
@@ -22,32 +22,35 @@ cdef class Endpoint:
     cdef object write_all             # transport.writelines, or None
 
     cdef readonly bint reading_paused  # reading is paused, by us
-    cdef bint shuts_socket             # a transport of asyncio's own: its write_eof() raises where the peer has gone
+    # asyncio's transport: its write_eof() raises when the peer has gone
+    cdef bint shuts_socket
     cdef bint shuts_late               # once all is written
     cdef bint has_unsent               # the transport could not write all of what it was given
     cdef Py_ssize_t unsent             # bytes of what it was given since: counted by the budget
-    cdef readonly bint write_paused    # they are so many that it should get no more
+    cdef readonly bint write_paused    # they are too many: send no more
     cdef Py_ssize_t undecrypted        # ciphertext in the TLS engine: counted by the budget
     cdef readonly bint closing
     cdef readonly bint gone            # connection_lost came
     cdef bint eof                      # the peer's FIN came
     cdef readonly bint eof_delivered   # callbacks.on_eof() was called
     cdef bint delivering
-    cdef readonly bint waits_turn      # ciphertext that came is left for another turn of the loop; reading is paused meanwhile
-    cdef bint discarding               # what comes is thrown away unread, only the peer's FIN counts
-    cdef bint has_unreported           # plain text in the read buffer that the callbacks were not told of
-    cdef readonly object close_error   # what ended it before its time, for callbacks.on_closed()
+    # ciphertext waits for the next turn of the loop, reading is paused
+    cdef readonly bint waits_turn
+    cdef bint discarding               # what arrives is thrown away; only the peer's FIN counts
+    cdef bint has_unreported           # plain text in the read buffer before on_data() was called
+    cdef readonly object close_error   # why it ended early, for callbacks.on_closed()
     cdef readonly int64_t bytes_in     # plaintext
     cdef readonly int64_t bytes_out
 
     # Reading
-    cdef int take_ciphertext(self, const char* data, Py_ssize_t count) except -1  # what came; `data` is the caller's
+    # `data` is the caller's
+    cdef int take_ciphertext(self, const char* data, Py_ssize_t count) except -1
     cdef int deliver(self) except -1
     cdef int deliver_tls(self) except -1
     cdef int wait_turn(self) except -1
     cdef int deliver_eof(self) except -1
-    cdef int pause_reading(self) except -1                                        # stop reading; what is in the read buffer stays there
-    cdef int resume_reading(self) except -1                                       # read on, and tell the callbacks what had already come
+    cdef int pause_reading(self) except -1   # what is in the read buffer stays there
+    cdef int resume_reading(self) except -1  # and deliver what has arrived already
 
     # Writing; flush() after the last send() of a turn
     cdef int send(self, const char* data, Py_ssize_t length) except -1
@@ -62,9 +65,11 @@ cdef class Endpoint:
     cdef int shut_writing(self) except -1
 
     # Ending
-    cpdef int close(self) except -1                  # orderly: close_notify, flush, close
-    cdef int close_truncated(self) except -1         # the same without close_notify: what was sent last is not all
-    cpdef int abort(self, object error=*) except -1  # now: what is queued is lost, and with an error the peer can tell
+    cpdef int close(self) except -1                  # in order: close_notify, flush, close
+    # without close_notify: the last message is incomplete
+    cdef int close_truncated(self) except -1
+    # now: what is queued is lost; with an error, a reset
+    cpdef int abort(self, object error=*) except -1
     cdef int reset_on_close(self) except -1
 
     # TLS

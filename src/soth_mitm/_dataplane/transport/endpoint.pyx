@@ -1,4 +1,6 @@
-"""One socket of the proxy: reads into an arena, runs TLS when asked to, tells its callbacks, gathers writes, keeps back-pressure."""
+"""One socket of the proxy: reads into an arena, runs TLS, calls its callbacks, gathers writes,
+applies back-pressure.
+"""
 
 import os
 import socket
@@ -13,12 +15,13 @@ from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
 from soth_mitm._dataplane.transport.tls_engine cimport TlsEngine
 
 SSL_ERROR = ssl.SSLError
-# asyncio's own writelines() copies, and in some releases forgets to tell that its buffer is full (gh-127655)
+# asyncio's writelines() copies, and some releases do not report a full buffer (gh-127655)
 _GATHERING_LOOPS = ("uvloop", "winloop")
 LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
-# not final: the pool's connection derives from it, and proxy/ adds asyncio.BufferedProtocol, which the loops ask for by type
+# not final: the pool's connection derives from it, and proxy/ adds asyncio.BufferedProtocol, a type
+# that loops require
 cdef class Endpoint:
     """One connection to one peer. All methods belong to the loop's thread."""
 
@@ -36,17 +39,19 @@ cdef class Endpoint:
         if type(transport).__module__.startswith(_GATHERING_LOOPS):
             self.write_all = transport.writelines
         self.shuts_socket = type(transport).__module__.startswith("asyncio.")
-        # we are told of each byte that waits in the transport, and decide ourselves when it is too many
+        # the transport reports every unsent byte; count_unsent() decides when they are too many
         transport.set_write_buffer_limits(0)
         note(LEDGER_ENDPOINT, 1)
 
     def get_buffer(self, sizehint):
+        cdef Arena arena = self.arena
         if self.tls is not None:
-            return self.arena.window.over(self.arena.scratch, self.arena.budget.window(SCRATCH_SIZE))
+            return arena.window.over(arena.scratch, arena.budget.window(SCRATCH_SIZE))
         if self.read_buffer.base == NULL:
-            return self.arena.window.over(self.arena.fresh_block(), self.arena.budget.window(BLOCK_SIZE))
+            return arena.window.over(arena.fresh_block(), arena.budget.window(BLOCK_SIZE))
         self.read_buffer.reserve(4096)
-        return self.arena.window.over(self.read_buffer.tail(), self.arena.budget.window(self.read_buffer.room()))
+        return arena.window.over(
+            self.read_buffer.tail(), arena.budget.window(self.read_buffer.room()))
 
     def buffer_updated(self, Py_ssize_t count):
         if self.gone or self.discarding:
@@ -129,10 +134,10 @@ cdef class Endpoint:
             elif self.has_unreported and not self.reading_paused:
                 self.has_unreported = False
                 self.callbacks.on_data(self)
-                # the callbacks may have started TLS on what it left in the read buffer
+                # on_data() may have started TLS on the rest of the read buffer
                 if self.tls is not None:
                     self.deliver_tls()
-            if not self.gone and not self.reading_paused and not self.waits_turn and not self.eof_delivered:
+            if not (self.gone or self.reading_paused or self.waits_turn or self.eof_delivered):
                 self.deliver_eof()
         finally:
             self.delivering = False
@@ -169,8 +174,12 @@ cdef class Endpoint:
         if self.read_buffer.size() == 0:
             self.read_buffer.drop()
         if not self.gone:
-            # between reads there is at most a part of a record in the engine, unless we stopped before it was empty
-            self.count_undecrypted(<Py_ssize_t>self.tls.incoming.pending if self.reading_paused or self.waits_turn else self.tls.partial)
+            # between reads the engine holds at most a part of a record, unless reading was stopped
+            # early
+            if self.reading_paused or self.waits_turn:
+                self.count_undecrypted(<Py_ssize_t>self.tls.incoming.pending)
+            else:
+                self.count_undecrypted(self.tls.partial)
             if self.tls.outgoing.pending:
                 self.flush()
         return 0
@@ -187,7 +196,8 @@ cdef class Endpoint:
         return 0
 
     def take_turn(self):
-        """Go on with the ciphertext for which one turn of the loop was too short. Called by the loop."""
+        """Go on with the ciphertext that one turn of the loop did not finish. Called by the loop.
+        """
         self.waits_turn = False
         if self.gone:
             return
@@ -249,8 +259,11 @@ cdef class Endpoint:
     cdef int count_unsent(self, Py_ssize_t length) except -1:
         self.unsent += length
         self.arena.budget.take(length)
-        # a short answer does not keep its upstream until a slow client has read it; when memory is short it does
-        if not self.write_paused and (self.unsent > BLOCK_SIZE or self.arena.budget.above_read_mark()):
+        # a short response releases its upstream before a slow client has read it, unless memory is
+        # short
+        if self.write_paused:
+            return 0
+        if self.unsent > BLOCK_SIZE or self.arena.budget.above_read_mark():
             self.write_paused = True
             return self.callbacks.on_writable(self, False)
         return 0
@@ -307,13 +320,14 @@ cdef class Endpoint:
         return 0
 
     cdef int shut_writing(self) except -1:
-        # asyncio's own write_eof() does the same, but its OSError for a peer that has gone reaches us, or nothing but the log
+        # like asyncio's write_eof(), which raises the OSError for a peer that has gone, or only
+        # logs it
         if self.closing:
             return 0
         try:
             self.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
         except OSError:
-            # the loop sees it, too, and connection_lost() follows
+            # the loop sees it too; connection_lost() follows
             pass
         return 0
 
@@ -355,11 +369,12 @@ cdef class Endpoint:
         return 0
 
     cdef int reset_on_close(self) except -1:
-        # without TLS a FIN would tell the peer that it has got everything
+        # without TLS, a FIN would say that the peer has everything
         try:
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+            self.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
         except OSError:
-            # the connection is gone already, which some systems say here
+            # some systems report here that the connection is gone
             pass
         return 0
 
@@ -372,10 +387,11 @@ cdef class Endpoint:
     # --- TLS
 
     def start_tls(self, context, bint server_side, server_hostname=None, session=None):
-        """Begin a handshake with what already lies in the read buffer; the callbacks' `on_tls_done` is told how it ended.
+        """Begin a handshake with the bytes of the read buffer. `callbacks.on_tls_done` gets the
+        result.
 
-        `context` is an ``ssl.SSLContext``. Raises ``ssl.SSLError`` or ``ValueError`` when the engine cannot be made (a host name that is
-        none, a session of another context).
+        `context` is an ``ssl.SSLContext``. Raises ``ssl.SSLError`` or ``ValueError`` when the
+        engine cannot be made (a malformed host name, a session of another context).
         """
         self.arena.check_thread()
         self.tls = TlsEngine(self.arena, context, server_side, server_hostname, session)

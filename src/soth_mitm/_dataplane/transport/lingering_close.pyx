@@ -14,7 +14,7 @@ from soth_mitm._dataplane.http.settings cimport Settings
 
 if sys.platform == "win32":
     def bytes_unsent(connection):
-        """Return nought: the system does not tell."""
+        """Return 0: the system does not tell."""
         return 0
 elif sys.platform == "darwin":
     SO_NWRITE = 0x1024
@@ -28,7 +28,8 @@ else:
 
     def bytes_unsent(connection):
         """Return how many bytes of a connection its peer has not acknowledged."""
-        return struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+        answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        return struct.unpack("i", answer)[0]
 
 
 cdef int close_gracefully(Endpoint endpoint, Settings settings) except -1:
@@ -47,7 +48,7 @@ cdef int close_lingering(Endpoint endpoint, Settings settings) except -1:
     if endpoint.eof_delivered:
         return close_gracefully(endpoint, settings)
     lingering = LingeringClose(endpoint, settings)
-    # the TLS engine refuses to read what came before it had said goodbye, and that is no reason to cut the connection
+    # the TLS engine refuses to read after its close_notify, which is no reason to abort
     endpoint.discarding = True
     endpoint.read_buffer.drop()
     if endpoint.tls is not None:
@@ -84,7 +85,7 @@ cdef int close_truncated(Endpoint endpoint, Settings settings, bint shown, objec
 
 
 def linger_and_close(Endpoint endpoint not None, Settings settings not None):
-    """Close `endpoint` so that what was written last arrives, whatever its peer is still sending."""
+    """Close `endpoint` so that the last bytes arrive although the peer is still sending."""
     close_lingering(endpoint, settings)
 
 
@@ -100,13 +101,15 @@ cdef class LingeringClose(EndpointCallbacks):
         self.deadline = Deadline(self)
 
     cdef int wait(self) except -1:
-        # The last bytes may take as long as those before them did: what a reader takes off its end of the connection is seen here only
-        # when the kernel has made much room. Once they have left, the peer has been told all, and little time to go.
+        # The last bytes may take as long as those before: the transport sees that the peer reads
+        # only when the kernel has made much room. Once they are sent, the peer gets the shorter
+        # `linger`.
         self.left = self.endpoint.transport.get_write_buffer_size()
         return self.deadline.set(self.settings.body_idle if self.left else self.settings.linger, 0)
 
     cdef int reset_when_sent(self) except -1:
-        # a reset takes with it what the system has not sent, and there is no event that tells when it has
+        # a reset discards what the system has not sent, and no event says when it has sent
+        # everything
         cdef Py_ssize_t unsent = self.endpoint.transport.get_write_buffer_size()
         unsent += bytes_unsent(self.endpoint.transport.get_extra_info("socket"))
         if unsent != self.unsent:
@@ -126,7 +129,7 @@ cdef class LingeringClose(EndpointCallbacks):
 
     cdef int on_eof(self, object endpoint, bint clean) except -1:
         if self.resets:
-            # a client that has said all may still read
+            # a client that has ended its direction may still read
             return 0
         return self.endpoint.close_truncated() if self.is_truncated else self.endpoint.close()
 
@@ -141,7 +144,7 @@ cdef class LingeringClose(EndpointCallbacks):
             return self.reset_when_sent()
         left = self.endpoint.transport.get_write_buffer_size()
         if 0 < left < self.left:
-            # slowly, but it reads
+            # the peer reads, slowly
             return self.wait()
         if left:
             error = TimeoutError("the last bytes were not read in time (timeouts.body_idle_ms)")

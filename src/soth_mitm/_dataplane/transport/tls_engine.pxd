@@ -1,10 +1,11 @@
 # One TLS engine over memory: ciphertext in, plaintext out, and back. No transport, no loop.
 #
-# The `ssl` module raises WantRead when a read finds no whole record, which costs 2-3 us; the pump counts records as ciphertext comes in and
-# asks only when one is complete. One thread, one connection.
+# The `ssl` module raises WantRead when a read finds no whole record, which costs 2-3 us. So the
+# engine counts records as ciphertext arrives, and reads only when one is complete. One thread, one
+# connection.
 #
-# A memory BIO never gives back what it has grown to. So the engine is fed with slices, and what it writes is taken away in slices: what an
-# idle connection holds does not depend on how much went through it at once.
+# A memory BIO never shrinks. So ciphertext goes in and out in slices: the memory of an idle
+# connection does not depend on how much went through it at once.
 
 from cpython.ref cimport PyObject
 
@@ -21,8 +22,9 @@ cdef enum:
     FEED_SLICE = 16384         # ciphertext that goes into the engine at once
     WRITE_SLICE = 16384        # plaintext that goes into the engine at once
     ROOM = 16384               # for plaintext, when there is some: a record
-    UNPRODUCTIVE_LIMIT = 8192      # ciphertext without plaintext that is worked off in one turn of the loop
-    CERTIFICATE_FLIGHT = 512   # a flight with a certificate is longer; a HelloRetryRequest and an answer that resumes are shorter
+    UNPRODUCTIVE_LIMIT = 8192  # ciphertext without plaintext that one turn of the loop may process
+    # A flight with a certificate is longer; a HelloRetryRequest and a resuming answer are shorter
+    CERTIFICATE_FLIGHT = 512
 
 
 cdef class TlsEngine:
@@ -61,22 +63,23 @@ cdef class TlsEngine:
     cdef Py_ssize_t record_left  # bytes of the current record's body that are still to come
     cdef Py_ssize_t partial      # bytes of the current, incomplete record that came
 
-    # Ciphertext in; borrowed until keep(), which copies what nobody wanted so far
+    # Ciphertext in; borrowed until retain_input(), which copies what is not consumed
     cdef int feed(self, const char* data, Py_ssize_t length) except -1
     cdef int retain_input(self) except -1
     cdef int forget(self) except -1               # all of it
     cdef bint has_unread(self) except -1          # more than a part of a record
-    cdef bint work_limit_reached(self) except -1  # so much brought so little that the rest is for another turn of the loop
+    cdef bint work_limit_reached(self) except -1  # the rest waits for the next turn of the loop
     cdef int top_up(self) except -1               # 1: the engine got another slice
-    cdef bint has_record(self) except -1          # the engine has a whole record, after it got what it needed for that
+    cdef bint has_record(self) except -1          # the engine has a whole record, after a top_up()
     cdef void track(self, const char* data, Py_ssize_t length) noexcept nogil
     # Handshake: 1 when it is complete, 0 when it waits for the peer; raises ssl.SSLError
     cdef int handshake(self) except -1
-    # Plaintext out: bytes put into `target`, which grows only when it has no room for a record; 0: none now. Raises ssl.SSLError
+    # Plaintext out: how many bytes were appended to `target`, which grows only when it has no room
+    # for a record; 0: none now. Raises ssl.SSLError
     cdef Py_ssize_t read_into(self, Buffer target) except -1
     # Plaintext in
     cdef int write(self, const char* data, Py_ssize_t length) except -1
     # Ciphertext out: what is to be sent now: bytes, a list of them, or None
     cdef object take(self)
-    # Say close_notify; the alert is among what take() gives next
+    # Write close_notify; take() returns it next
     cdef int shut(self) except -1

@@ -15,18 +15,20 @@ SSL_ERROR = ssl.SSLError
 
 @cython.final
 cdef class TlsEngine:
-    """A TLS endpoint over memory. `context` is an ``ssl.SSLContext``; `server_hostname` is needed on the client side, where the peer's
-    certificate is checked against it; `session` is an ``ssl.SSLSession`` to resume.
+    """TLS over memory. `context` is an ``ssl.SSLContext``. A client checks the peer's certificate
+    against `server_hostname`, which it needs; `session` is an ``ssl.SSLSession`` to resume.
     """
 
-    def __cinit__(self, Arena arena not None, context, bint server_side, server_hostname=None, session=None):
+    def __cinit__(self, Arena arena not None, context, bint server_side, server_hostname=None,
+                  session=None):
         self.arena = arena
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.feed_bio = self.incoming.write
         self.take_bio = self.outgoing.read
-        self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side, server_hostname, session)
-        # the object below the Python wrapper, where there is one, saves a Python call for each read and write
+        self.ssl_object = context.wrap_bio(
+            self.incoming, self.outgoing, server_side, server_hostname, session)
+        # the object below the Python wrapper saves a Python call for each read and write
         inner = getattr(self.ssl_object, "_sslobj", self.ssl_object)
         self.ssl_read = inner.read
         self.ssl_write = inner.write
@@ -37,9 +39,12 @@ cdef class TlsEngine:
         self.pending_input = Buffer(arena)
 
     def agreed(self):
-        """Return what the finished handshake agreed on: version, cipher suite, ALPN protocol, and whether a session was resumed."""
+        """Return what the handshake agreed on: version, cipher suite, ALPN protocol, was a session
+        resumed.
+        """
         cipher = self.engine.cipher()
-        return self.version, cipher[0] if cipher else None, self.engine.selected_alpn_protocol(), bool(self.engine.session_reused)
+        suite, resumed = cipher[0] if cipher else None, bool(self.engine.session_reused)
+        return self.version, suite, self.engine.selected_alpn_protocol(), resumed
 
     cdef int feed(self, const char* data, Py_ssize_t length) except -1:
         self.retain_input()
@@ -61,16 +66,21 @@ cdef class TlsEngine:
     cdef bint has_unread(self) except -1:
         if not self.secured or self.ended:
             return False
-        if self.borrowed_len or self.pending_input.size() or <Py_ssize_t>self.incoming.pending > self.partial:
+        if self.borrowed_len or self.pending_input.size():
+            return True
+        if <Py_ssize_t>self.incoming.pending > self.partial:
             return True
         return self.maybe_pending and <bint>self.ssl_pending()
 
     cdef bint work_limit_reached(self) except -1:
-        # A record costs the same whether it brings one byte or 16 KiB, and a session ticket or a change of keys many times that. What is
-        # counted is what they have in common, so nothing is counted of what the engine has yet to look at.
+        cdef Py_ssize_t unread
+        # A record costs the same whether it carries one byte or 16 KiB; a session ticket or a key
+        # update costs many times that. So ciphertext is counted, without what the engine has not
+        # looked at yet.
         if self.unproductive <= UNPRODUCTIVE_LIMIT:
             return False
-        return self.unproductive - <Py_ssize_t>self.incoming.pending - <Py_ssize_t>self.ssl_pending() > UNPRODUCTIVE_LIMIT
+        unread = <Py_ssize_t>self.incoming.pending + <Py_ssize_t>self.ssl_pending()
+        return self.unproductive - unread > UNPRODUCTIVE_LIMIT
 
     cdef int top_up(self) except -1:
         # no further than to the end of a record that is longer than what was left of the slice
@@ -133,7 +143,7 @@ cdef class TlsEngine:
             self.top_up()
             done = PyObject_CallNoArgs(self.do_handshake)
             if done == NULL:
-                # every handshake waits for the peer once: an `except` would build a traceback each time
+                # every handshake waits for the peer; an `except` would build a traceback each time
                 if not PyErr_ExceptionMatches(WANT_READ):
                     return -1
                 PyErr_Clear()
@@ -146,13 +156,16 @@ cdef class TlsEngine:
             self.secured = True
             self.unproductive = 0
             self.version = self.engine.version()
-            # the last flight of a TLS 1.3 server is a session ticket, which a client wants for later only
+            # the last flight of a TLS 1.3 server is a session ticket, which the client does not
+            # need now
             self.defer_output = self.server_side and self.version == "TLSv1.3"
         return 1
 
     cdef Py_ssize_t read_into(self, Buffer target) except -1:
         cdef Py_ssize_t total = 0, room, count
-        while not self.ended and not (total and target.room() == 0) and not self.work_limit_reached():
+        while not self.ended and not self.work_limit_reached():
+            if total and target.room() == 0:
+                break
             if self.maybe_pending:
                 self.maybe_pending = False
                 if not <bint>self.ssl_pending() and not self.has_record():
@@ -174,7 +187,7 @@ cdef class TlsEngine:
                 break
             target.commit(count)
             total += count
-            # records of two hundred bytes make up for themselves
+            # a record of two hundred bytes makes up for its cost
             self.unproductive = max(self.unproductive - count - count // 8, 0)
             self.maybe_pending = count == room
         return total
@@ -183,7 +196,8 @@ cdef class TlsEngine:
         cdef Py_ssize_t count
         self.defer_output = False
         while length:
-            count = self.ssl_write(self.arena.window.over(<char*>data, min(length, <Py_ssize_t>WRITE_SLICE)))
+            count = self.ssl_write(
+                self.arena.window.over(<char*>data, min(length, <Py_ssize_t>WRITE_SLICE)))
             data += count
             length -= count
             if length:
@@ -206,7 +220,8 @@ cdef class TlsEngine:
         return slices
 
     cdef int shut(self) except -1:
-        # unwrap() looks for the peer's close_notify too, and fails for good when it finds application data: that is kept back meanwhile
+        # unwrap() also looks for the peer's close_notify, and fails for good when it finds
+        # application data: so the unread ciphertext is taken out of the BIO meanwhile
         self.defer_output = False
         unread = self.incoming.read()
         try:
@@ -214,7 +229,7 @@ cdef class TlsEngine:
         except WANT_READ:
             pass
         except SSL_ERROR:
-            # after a fatal alert there is nothing left to say
+            # after a fatal alert there is no close_notify
             pass
         finally:
             self.incoming.write(unread)

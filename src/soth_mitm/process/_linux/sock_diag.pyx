@@ -1,4 +1,6 @@
-"""Which socket is one end of a TCP connection: Linux's sock_diag asked, without a search and without a Python call in between."""
+"""Which socket is one end of a TCP connection: Linux's sock_diag asked, without a search and
+without a Python call in between.
+"""
 
 import os
 
@@ -12,30 +14,38 @@ from libc.string cimport memcpy, memset
 
 @cython.final
 cdef class SockDiag:
-    """A socket to the kernel, opened by the first question. May be used by threads: the interpreter's lock is held while it is asked."""
+    """A socket to the kernel, opened by the first question. May be used by threads: the
+    interpreter's lock is held while it is asked.
+    """
 
     def __cinit__(self):
         self.file = -1
 
-    def ask(self, bytes source not None, int source_port, bytes destination not None, int destination_port, uint32_t scope_id=0):
-        """Return inode and user of the socket that is bound to `source` and connected to `destination`; None if there is none here.
+    def ask(self, bytes source not None, int source_port, bytes destination not None,
+            int destination_port, uint32_t scope_id=0):
+        """Return inode and user of the socket that is bound to `source` and connected to
+        `destination`; None if there is none here.
 
-        Addresses are packed, IPv4-mapped ones as IPv4: the kernel files such sockets there, whatever their family. Raises OSError when
-        the kernel, or the sandbox around us, does not answer.
+        Addresses are packed, IPv4-mapped ones as IPv4: the kernel files such sockets there,
+        whatever their family. Raises OSError when the kernel, or the sandbox around us, does not
+        answer.
         """
         cdef SothSocket found
-        cdef int answer = self.look_up(source, source_port, destination, destination_port, scope_id, &found)
+        cdef int answer = self.look_up(
+            source, source_port, destination, destination_port, scope_id, &found)
         if answer < 0:
             raise OSError(-answer, f"sock_diag does not answer: {os.strerror(-answer)}")
         return None if answer == SOTH_DIAG_NONE else (found.inode, found.uid)
 
     def close(self):
-        """Close the socket for good; a question that comes later, from a look-up that hung, is refused."""
+        """Close the socket for good; a question that comes later, from a look-up that hung, is
+        refused.
+        """
         self.closed = True
         self.drop()
 
-    cdef int look_up(self, bytes source, int source_port, bytes destination, int destination_port, uint32_t scope_id,
-                     SothSocket* found) except? -1:
+    cdef int look_up(self, bytes source, int source_port, bytes destination, int destination_port,
+                     uint32_t scope_id, SothSocket* found) except? -1:
         cdef SothEnd end
         cdef int answer
         fill_end(&end, source, source_port, destination, destination_port, scope_id)
@@ -62,7 +72,8 @@ cdef class SockDiag:
             soth_diag_close(self.file)
 
 
-def diag_request(bytes source not None, int source_port, bytes destination not None, int destination_port, uint32_t sequence=0):
+def diag_request(bytes source not None, int source_port, bytes destination not None,
+                 int destination_port, uint32_t sequence=0):
     """Return the question that `SockDiag.ask` puts, as bytes."""
     cdef SothEnd end
     cdef uint8_t[SOTH_DIAG_REQUEST] request
@@ -72,15 +83,19 @@ def diag_request(bytes source not None, int source_port, bytes destination not N
 
 
 def diag_answer(bytes answer not None, uint32_t sequence=0):
-    """Read an answer of the kernel: inode and user, None if there is no such connection. Raises OSError for any other refusal."""
+    """Read an answer of the kernel: inode and user, None if there is no such connection. Raises
+    OSError for any other refusal.
+    """
     cdef SothSocket found
-    cdef int code = soth_diag_answer(<const uint8_t*>PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer), sequence, &found)
+    cdef int code = soth_diag_answer(
+        <const uint8_t*>PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer), sequence, &found)
     if code < 0:
         raise OSError(-code, f"sock_diag does not answer: {os.strerror(-code)}")
     return None if code == SOTH_DIAG_NONE else (found.inode, found.uid)
 
 
-cdef int fill_end(SothEnd* end, bytes source, int source_port, bytes destination, int destination_port, uint32_t scope_id) except -1:
+cdef int fill_end(SothEnd* end, bytes source, int source_port, bytes destination,
+                  int destination_port, uint32_t scope_id) except -1:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(source)
     if size != PyBytes_GET_SIZE(destination) or size not in (4, 16):
         raise ValueError("a connection has two addresses of one family")

@@ -32,20 +32,24 @@ cdef class RecentSocketOwners:
     cdef bytes proc                                # where procfs is mounted
     cdef SocketOwner[RECENT_SLOTS] slots           # in the order in which they are tried
     cdef int count
-    cdef int reusable                              # how many at the front had their connection closed since
+    # how many at the front had their connection closed since
+    cdef int reusable
     cdef uint64_t clock
     cdef bint closed
     cdef SothProcess[RECENT_PROCESSES] processes   # those of the slots; pid 0: none
     cdef list tokens                               # their start tokens
 
-    # The process that has the socket of `inode` at one of its slots, as an index of `processes`; -1: none known.
-    # That slot counts as used from now on
+    # The process that has the socket of `inode` at one of its slots, as an index of `processes`;
+    # -1: none known. That slot counts as used from now on
     cdef int process_of(self, uint64_t inode, int64_t connection) noexcept
     cdef object identity(self, int process)            # (pid, start token) of that one; None for -1
-    # The index of `pid`, which is opened if it is not yet; -1: it has ended, or we may not look at it
+    # The index of `pid`, which is opened if it is not yet; -1: it has ended, or we may not look at
+    # it
     cdef int index_of(self, int64_t pid) except -2
-    cdef int free_index(self) noexcept                 # of `processes`; the least recently used one gives way
+    # of `processes`; the least recently used one gives way
+    cdef int free_index(self) noexcept
     cdef void forget(self, int process) noexcept       # and its slots
     cdef void remove(self, int slot) noexcept          # and its process, when it was its last
     cdef void move_to_end(self, int count) noexcept    # the first `count` slots are tried last
-    cdef void mark_used(self, int slot) noexcept       # its socket is open now: it is tried after all others
+    # its socket is open now: it is tried after all others
+    cdef void mark_used(self, int slot) noexcept

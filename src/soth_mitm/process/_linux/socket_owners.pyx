@@ -1,10 +1,12 @@
-"""Which of the processes that connected lately owns a socket: the usual case of attribution, without a search and without a thread.
+"""Which of the processes that connected lately owns a socket: the usual case of attribution,
+without a search and without a thread.
 
-Programs open one connection after the other, and the kernel gives them the same few descriptors again. A *slot* is a
-process and a descriptor at which a client's socket was found. Slots whose connections have closed are tried first, in
-the order in which they closed, then the others. The slots that were tried in vain before an answer are tried last the
-next time. A try costs a system call of two microseconds, and there are at most `RECENT_SLOTS`. Each process is held
-by open files of procfs, so a pid that the kernel has given to another process is never taken for it.
+Programs open one connection after the other, and the kernel gives them the same few descriptors
+again. A *slot* is a process and a descriptor at which a client's socket was found. Slots whose
+connections have closed are tried first, in the order in which they closed, then the others. The
+slots that were tried in vain before an answer are tried last the next time. A try costs a system
+call of two microseconds, and there are at most `RECENT_SLOTS`. Each process is held by open files
+of procfs, so a pid that the kernel has given to another process is never taken for it.
 """
 
 cimport cython
@@ -17,10 +19,11 @@ from soth_mitm.process._linux.sock_diag cimport SockDiag, SothSocket
 
 @cython.final
 cdef class RecentSocketOwners:
-    """Slots (process and descriptor) at which sockets were found lately. `proc` is where procfs is mounted. May be used
-    by threads: each call holds the interpreter's lock.
+    """Slots (process and descriptor) at which sockets were found lately. `proc` is where procfs is
+    mounted. May be used by threads: each call holds the interpreter's lock.
 
-    `connection` is any number that identifies a connection; it orders the slots, and no answer depends on it.
+    `connection` is any number that identifies a connection; it orders the slots, and no answer
+    depends on it.
     """
 
     def __cinit__(self, bytes proc not None):
@@ -28,7 +31,8 @@ cdef class RecentSocketOwners:
         self.tokens = [None] * RECENT_PROCESSES
 
     def note(self, int64_t pid, int64_t descriptor, int64_t connection):
-        """Remember where the socket of `connection` is; the least recently used slot is forgotten."""
+        """Remember where the socket of `connection` is; the least recently used slot is forgotten.
+        """
         cdef int slot, oldest, process
         if self.closed:
             # the answer of a look-up that hung
@@ -58,36 +62,46 @@ cdef class RecentSocketOwners:
         self.mark_used(slot)
 
     def find(self, uint64_t inode, int64_t connection):
-        """Return the pid and the start token of the process that has the socket of `inode` at a known slot, or None.
+        """Return the pid and the start token of the process that has the socket of `inode` at a
+        known slot, or None.
 
-        If the process that opened the socket was noted there, it is that one: a process that had another socket at this
-        descriptor did not inherit this socket.
+        If the process that opened the socket was noted there, it is that one: a process that had
+        another socket at this descriptor did not inherit this socket.
         """
         return self.identity(self.process_of(inode, connection))
 
     def find_connection(self, SockDiag diag not None, bytes source not None, int source_port,
-                        bytes destination not None, int destination_port, uint32_t scope_id, int64_t connection):
-        """Return what `find` does for the socket that `diag` names; also None when there is none, or the kernel does not answer."""
+                        bytes destination not None, int destination_port, uint32_t scope_id,
+                        int64_t connection):
+        """Return what `find` does for the socket that `diag` names; also None when there is none,
+        or the kernel does not answer.
+        """
         cdef SothSocket found
-        if diag.look_up(source, source_port, destination, destination_port, scope_id, &found) <= 0 or found.inode == 0:
+        cdef int answer = diag.look_up(
+            source, source_port, destination, destination_port, scope_id, &found)
+        if answer <= 0 or found.inode == 0:
             return None
         return self.identity(self.process_of(found.inode, connection))
 
     def connection_closed(self, int64_t connection):
-        """Move the slot of `connection`, which has closed, forward: the process will use the descriptor again."""
+        """Move the slot of `connection`, which has closed, forward: the process will use the
+        descriptor again.
+        """
         cdef SocketOwner owner
         cdef int slot
         for slot in range(self.reusable, self.count):
             if self.slots[slot].connection == connection:
                 owner = self.slots[slot]
-                memmove(&self.slots[self.reusable + 1], &self.slots[self.reusable], (slot - self.reusable) * sizeof(SocketOwner))
+                memmove(&self.slots[self.reusable + 1], &self.slots[self.reusable],
+                        (slot - self.reusable) * sizeof(SocketOwner))
                 self.slots[self.reusable] = owner
                 self.reusable += 1
                 return
 
     def pids(self):
         """Return the known processes, in the order in which they are tried."""
-        return list(dict.fromkeys([self.processes[self.slots[slot].process].pid for slot in range(self.count)]))
+        pids = [self.processes[self.slots[slot].process].pid for slot in range(self.count)]
+        return list(dict.fromkeys(pids))
 
     def close(self):
         """Forget everything and close the files; nothing is noted from now on."""
@@ -105,10 +119,11 @@ cdef class RecentSocketOwners:
 
     cdef int process_of(self, uint64_t inode, int64_t connection) noexcept:
         cdef SocketOwner owner
-        cdef int slot
+        cdef int slot, sockets
         for slot in range(self.count):
             owner = self.slots[slot]
-            if not soth_holds_socket(self.processes[owner.process].sockets, owner.descriptor, inode):
+            sockets = self.processes[owner.process].sockets
+            if not soth_holds_socket(sockets, owner.descriptor, inode):
                 continue
             if not soth_is_same(&self.processes[owner.process]):
                 self.forget(owner.process)
@@ -185,7 +200,8 @@ cdef class RecentSocketOwners:
         cdef SocketOwner owner = self.slots[slot]
         self.clock += 1
         owner.used = self.clock
-        memmove(&self.slots[slot], &self.slots[slot + 1], (self.count - 1 - slot) * sizeof(SocketOwner))
+        memmove(&self.slots[slot], &self.slots[slot + 1],
+                (self.count - 1 - slot) * sizeof(SocketOwner))
         self.slots[self.count - 1] = owner
         if slot < self.reusable:
             self.reusable -= 1
