@@ -6,7 +6,7 @@ Input: a byte of options, two bytes that cut the rest, then the bytes of a head 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from fuzz.cutting import every_way
@@ -14,12 +14,15 @@ from fuzz.plain_http import TEXT, TOKEN, PlainHead, Refused, read_head, request_
 from soth_mitm._dataplane.http1.encoder import rewrite_request, rewrite_response
 from soth_mitm._dataplane.http1.head_parser import HeadReader
 from soth_mitm._dataplane.wire.head import Head
+from soth_mitm._dataplane.wire.head_edits import HeadEdits
 from soth_mitm.errors import WireError
 from support.samples import read_samples
 
 RESPONSE, SMALL_LIMIT, CLOSE, KEEP_ALIVE_10, UPGRADE, TO_10 = 1, 2, 4, 8, 16, 32
 HOP_BY_HOP = {b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te"}
 AUTHORITY = re.compile(r"(.*?)(?::(\d+))?")
+# fields that we or an edit may add to the 256 that a head may have
+ADDED = 2
 UPGRADING = {b"connection", b"upgrade"}
 
 
@@ -39,9 +42,9 @@ class Verdict(NamedTuple):
         return self.consumed, head.raw, head.method, head.target, head.status, tuple(head.fields), tuple(head.facts.items())
 
 
-def read(pieces: Iterable[bytes], is_request: bool, limit: int) -> Verdict:
+def read(pieces: Iterable[bytes], is_request: bool, limit: int, most_fields: int = 256) -> Verdict:
     """Read a head that arrives in pieces."""
-    reader = HeadReader(is_request, limit)
+    reader = HeadReader(is_request, limit, most_fields)
     data = b""
     for piece in pieces:
         data += piece
@@ -123,13 +126,14 @@ def check_request_sent_on(head: Head, plain: PlainHead, upgrade: bool) -> None:
     if head.method == "CONNECT":
         # it is answered by us and never sent on
         return
-    again = read([sent], True, len(sent))
+    again = read([sent], True, len(sent), 256 + ADDED)
     assert again.head is not None and again.consumed == len(sent), (again.refused, sent)
     assert again.head.method == head.method and again.head.version == "HTTP/1.1"
     assert again.head.target == again.head.path == head.path
     assert host_and_port(again.head.authority) == host_and_port(head.authority or "z.example")
     assert framing(again.head) == framing(head)
     assert left_out(again.head, upgrade)
+    check_edited(head, again.head, lambda edits: rewrite_request(head, upgrade, "z.example", edits))
     counting = b"max-forwards:" in sent.lower()
     assert counting or rewrite_request(again.head, upgrade) == sent
     if sent is not head.raw and not counting:
@@ -144,7 +148,7 @@ def check_response_sent_on(head: Head, plain: PlainHead, options: int) -> None:
     to_10 = bool(options & TO_10)
     sent = rewrite_response(head, close, keep_alive_10, upgrade, to_10)
     assert sent == response_sent_on(plain, close, keep_alive_10, upgrade, to_10), "not what is to be sent on"
-    again = read([sent], False, len(sent))
+    again = read([sent], False, len(sent), 256 + ADDED)
     assert again.head is not None and again.consumed == len(sent), (again.refused, sent)
     assert again.head.status == head.status and again.head.reason == head.reason and again.head.version == "HTTP/1.1"
     if head.status < 200 or head.status == 204:
@@ -152,10 +156,32 @@ def check_response_sent_on(head: Head, plain: PlainHead, options: int) -> None:
     elif head.status != 304 and not to_10:
         assert framing(again.head) == framing(head)
     assert left_out(again.head, True)
+    check_edited(head, again.head, lambda edits: rewrite_response(head, close, keep_alive_10, upgrade, to_10, edits))
     if close:
         assert not again.head.facts["keeps_alive"]
     elif not upgrade:
         assert again.head.facts["keeps_alive"]
+
+
+def check_edited(head: Head, sent: Head, write: Callable[[HeadEdits], bytes]) -> None:
+    """What leaves with an edit of one field is what leaves without, but for that field."""
+    for name in [*dict.fromkeys(name.lower() for name, _ in head.fields), b"x-new"]:
+        try:
+            HeadEdits().remove(name)
+        except ValueError:
+            continue
+        before = [value for other, value in sent.fields if other.lower() == name]
+        for change, values in (("remove", []), ("set", [b"a b"]), ("append", [*before, b"c"])):
+            edits = HeadEdits()
+            getattr(edits, change)(name, *values[-1:])
+            written = write(edits)
+            again = read([written], head.is_request, len(written), 256 + ADDED).head
+            assert again is not None and again.raw == written
+            assert [value for other, value in again.fields if other.lower() == name] == values, "not what was edited"
+            assert [field for field in again.fields if field[0].lower() != name] == [
+                field for field in sent.fields if field[0].lower() != name
+            ], "another field is edited"
+            assert framing(again) == framing(sent)
 
 
 def host_and_port(authority: str | None) -> tuple[str, int]:
