@@ -122,8 +122,8 @@ def test_it_runs_at_once_until_it_waits_and_in_each_callback() -> None:
 
 def test_a_wait_in_which_nothing_came_goes_on() -> None:
     def act(scene: Scene) -> None:
-        scene.reader.poke()
-        scene.reader.poke("a reason")
+        scene.reader.wake()
+        scene.reader.wake("a reason")
         scene.receive(b"x")
 
     assert played(reads_to_the_end, act) == [b"x", "over"]
@@ -171,7 +171,7 @@ def test_what_it_raises_cuts_the_connection_and_is_not_kept() -> None:
         with pytest.raises(LookupError):
             scene.receive(b"x")
         assert scene.wire.aborted
-        scene.reader.poke()
+        scene.reader.wake()
 
     assert played(fails, act) == []
 
@@ -257,7 +257,7 @@ def test_a_handshake_begins_with_more_than_may_wait_for_it() -> None:
     def act(scene: Scene) -> None:
         while scene.wire.reading:
             scene.receive(b"not TLS at all " * 100)
-        scene.reader.poke()
+        scene.reader.wake()
         scene.endpoint.start_tls(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), True)
         assert scene.wire.reading
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from soth_mitm._dataplane.http.counters import Counters
-from soth_mitm._dataplane.http.hooks import HookCounts, Hooks
+from soth_mitm._dataplane.http.hooks import HookCounters, Hooks
 from soth_mitm._dataplane.http.settings import Settings
 from soth_mitm._dataplane.memory.buffer import Arena
 from support.data_plane import DEADLINES, FLAGS, NUMBERS, OBJECTS, every_setting, make_settings
@@ -30,7 +30,7 @@ def test_every_setting_is_kept(loop: asyncio.AbstractEventLoop) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_forgotten_setting_is_named(loop: asyncio.AbstractEventLoop, name: str) -> None:
-    hooks = Hooks(loop, None, lambda *_: None, lambda *_: None, HookCounts(), slow_seconds=1.0)
+    hooks = Hooks(loop, None, lambda *_: None, lambda *_: None, HookCounters(), slow_seconds=1.0)
     given = every_setting(loop.call_later)
     del given[name]
     with pytest.raises(TypeError, match=rf"\b{name}\b"):

@@ -69,7 +69,7 @@ def test_it_is_forgotten_after_a_while(proxy: ProxyFactory, origin: Origin, monk
     running = proxy(Observing(), **NO_POOL)
     fetch(running, origin.port)
     dialled = len(origin.connections)
-    monkeypatch.setattr(upstream_pools, "FACTS_SECONDS", 0.0)
+    monkeypatch.setattr(upstream_pools, "INFO_SECONDS", 0.0)
     shake_hands(running, origin.port)
     assert len(origin.connections) == dialled + 1
 

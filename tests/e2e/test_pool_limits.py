@@ -188,7 +188,7 @@ def test_nothing_is_dialled_for_who_has_left(proxy: ProxyFactory, gate: Gate) ->
 
 def test_a_client_whose_origin_has_no_room_is_told_so(proxy: ProxyFactory, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before its own TLS is answered the upstream is looked at again from time to time, and that waits no longer than a request does."""
-    monkeypatch.setattr(upstream_pools, "FACTS_SECONDS", 0.0)
+    monkeypatch.setattr(upstream_pools, "INFO_SECONDS", 0.0)
     gate = Gate(origin)
     times = {"upstream.connect_timeout_ms": 500, "timeouts.upstream_tls_handshake_ms": 500}
     running = proxy(**{LIMIT: 1}, **times)

@@ -32,7 +32,7 @@ from fuzz.scripted_handler import ScriptedHandler
 from soth_mitm._dataplane.exchange.exchange import Exchange
 from soth_mitm._dataplane.exchange.flow import Route
 from soth_mitm._dataplane.http.counters import Counters
-from soth_mitm._dataplane.http.hooks import HookCounts
+from soth_mitm._dataplane.http.hooks import HookCounters
 from soth_mitm._dataplane.memory import ledger
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
@@ -155,7 +155,7 @@ class ExchangeScene(Scene):
         self.all_pools: list[OriginPool] = []
         reports = HandlerReports(lambda error: None)
         self.deadlines = SeparateDeadlines(loop)
-        self.calls = HandlerCalls(self.handler, config, loop, self.deadlines, HookCounts(), reports)
+        self.calls = HandlerCalls(self.handler, config, loop, self.deadlines, HookCounters(), reports)
         self.settings: Any = make_settings(config, self.arena, self.counters, self.calls.hooks, self.deadlines, reports)
         dialler = cast(Dialler, SimpleNamespace(dial=self._dial, keep_session=lambda *_: None))
         self.pools = UpstreamPools(config.connection_pool, self.settings, self.deadlines, dialler, self.calls)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from soth_mitm._dataplane.http.counters import Counters
-from soth_mitm._dataplane.http.hooks import HookCounts, Hooks
+from soth_mitm._dataplane.http.hooks import HookCounters, Hooks
 from soth_mitm._dataplane.http.settings import Settings
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
@@ -26,5 +26,5 @@ def every_setting(call_later: Callable[..., Any]) -> dict[str, Any]:
 
 def make_settings(loop: Any, **changed: Any) -> Settings:
     """Return settings on `loop`, without a handler, with `changed` in place of the values of `every_setting`."""
-    hooks = Hooks(loop, None, lambda *_: None, lambda *_: None, HookCounts(), slow_seconds=1.0)
+    hooks = Hooks(loop, None, lambda *_: None, lambda *_: None, HookCounters(), slow_seconds=1.0)
     return Settings(Arena(), hooks, Counters(), **{**every_setting(loop.call_later), **changed})

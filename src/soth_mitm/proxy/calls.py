@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
-from soth_mitm._dataplane.http.hooks import Asked, Hook, HookCounts, Hooks
+from soth_mitm._dataplane.http.hooks import Asked, Hook, HookCounters, Hooks
 from soth_mitm._dataplane.http.messages import RawRequest
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm.config import MitmConfig
@@ -91,7 +91,7 @@ class HandlerCalls:
         config: MitmConfig,
         loop: asyncio.AbstractEventLoop,
         deadlines: Deadlines,
-        counts: HookCounts,
+        counts: HookCounters,
         reports: HandlerReports,
     ) -> None:
         self._handler = handler

@@ -51,7 +51,7 @@ class ClientReader(InlineTask):
     async def in_task(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work` in a task of its own, in which user code finds what it expects of a task."""
         self._task = self.loop.create_task(work)
-        self._task.add_done_callback(self.poke)
+        self._task.add_done_callback(self.wake)
         try:
             while not self._task.done():
                 await self.changed()
@@ -63,7 +63,7 @@ class ClientReader(InlineTask):
 
     async def wait_for(self, task: asyncio.Task[T], has_left: Callable[[], bool]) -> T:
         """Return what `task` returns; `ClientGone` when the client, for which alone it runs, `has_left`."""
-        task.add_done_callback(self.poke)
+        task.add_done_callback(self.wake)
         while not task.done() and not has_left():
             await self.changed()
         if has_left():

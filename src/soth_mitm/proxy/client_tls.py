@@ -11,8 +11,8 @@ from soth_mitm.observe.observation import EventKind
 from soth_mitm.proxy.client import Client
 from soth_mitm.proxy.client_reader import ClientGone, ClientRefused
 from soth_mitm.proxy.learning import Trial
-from soth_mitm.proxy.tls_facts import UpstreamFacts, tls_info
 from soth_mitm.proxy.tls_handshake import ALERT_INTERNAL_ERROR, ALERT_UNRECOGNIZED_NAME, shake_hands, tls_failure
+from soth_mitm.proxy.tls_info import UpstreamTlsInfo, tls_info
 from soth_mitm.tls.client_hello import ClientHello
 from soth_mitm.tls.failures import FailureClass, classify, refuses_certificate
 
@@ -45,7 +45,7 @@ class ClientTls:
         except ValueError as error:
             await self.refuse_hello(ValueError(f"the server name `{hello.sni}` {error}"), ALERT_UNRECOGNIZED_NAME)
 
-    async def secure(self, name: str, hello: ClientHello, facts: UpstreamFacts | None, trial: Trial | None = None) -> TlsInfo:
+    async def secure(self, name: str, hello: ClientHello, upstream: UpstreamTlsInfo | None, trial: Trial | None = None) -> TlsInfo:
         """Complete the handshake that began with `hello`, as `name` and what else the upstream's certificate names.
 
         Returns what it showed, with what is known of the upstream's. What the client makes of our certificate goes to `trial`. Raises
@@ -58,7 +58,7 @@ class ClientTls:
         try:
             context = self._generation.ready_context(name, ALPN)
             if context is None:
-                context = await self._reader.in_task(self._generation.leaf_context(name, ALPN, facts.names if facts else ()))
+                context = await self._reader.in_task(self._generation.leaf_context(name, ALPN, upstream.names if upstream else ()))
         except (OSError, ValueError) as error:
             log.error("no certificate for %s: %s", name, error)
             await self.refuse_hello(error, ALERT_INTERNAL_ERROR)
@@ -68,7 +68,7 @@ class ClientTls:
             await self.failed(error, shown=self._endpoint.tls is not None and self._endpoint.tls.has_shown)
             raise ClientGone from None
         assert self._endpoint.tls is not None
-        info = tls_info(hello, self._endpoint.tls, facts, fingerprint=generation.config.tls.capture_fingerprint)
+        info = tls_info(hello, self._endpoint.tls, upstream, fingerprint=generation.config.tls.capture_fingerprint)
         self._counters.client_handshakes += 1
         self._counters.client_resumed += bool(info.resumed)
         self._bytes_then = (self._endpoint.bytes_in, self._endpoint.bytes_out)

@@ -29,8 +29,8 @@ from soth_mitm.proxy.outbound.origin import Origin
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.routing import ForwardRouter, InsideRouter, refusal
 from soth_mitm.proxy.session import Session
-from soth_mitm.proxy.tls_facts import UpstreamFacts, with_upstream
 from soth_mitm.proxy.tls_handshake import ALERT_UNEXPECTED_MESSAGE, ALERT_UNRECOGNIZED_NAME
+from soth_mitm.proxy.tls_info import UpstreamTlsInfo, with_upstream_info
 from soth_mitm.tls.client_hello import ClientHello, MalformedHello
 
 log = get_logger("soth_mitm.proxy")
@@ -245,7 +245,7 @@ class ConnectionSetup:
             session.show_tunnel("unknown_protocol")
             tunnel.start()
             return
-        if beginning.kind in ("other", "ssh"):
+        if beginning.kind == "other":
             await self._relay_unknown(target, tunnel)
             return
         if tunnel is not None:
@@ -291,7 +291,7 @@ class ConnectionSetup:
         name = await tls.asked_name(hello)
         authority = format_authority(target.host, target.port, "https")
         origin = generation.origin(target.host, target.port, name)
-        facts: UpstreamFacts | None = None
+        info: UpstreamTlsInfo | None = None
         failure: WireError | None = None
         trial = None
         # the target was judged: no client gets past the policy by connecting to one name and asking for another
@@ -303,14 +303,14 @@ class ConnectionSetup:
                     await self._tunnel(target, "bypass", is_examined=True)
                     return
             if generation.pools.is_known(origin):
-                facts = generation.pools.known_facts(origin)
+                info = generation.pools.known_info(origin)
             elif decisions.may_dial_ahead():
                 try:
-                    facts = await self._reach(origin)
+                    info = await self._reach(origin)
                 except WireError as error:
                     # answered inside the client's TLS, where it can be read
                     failure = detached(error)
-        client.learn(tls_info=await tls.secure(leaf_name(name, hello.sni or target.spelling), hello, facts, trial))
+        client.learn(tls_info=await tls.secure(leaf_name(name, hello.sni or target.spelling), hello, info, trial))
         if refused is not None:
             generation.settings.counters.names_refused += 1
             route = refusal(client.meta, "https", authority, refused.status, refused.reason)
@@ -319,10 +319,10 @@ class ConnectionSetup:
             route = Route(None, client.meta, "https", authority, status=failure.status, reason=str(failure).encode())
         else:
             # what is remembered of the origin holds until a request has a connection
-            route = Route(generation.pools.pool(origin), client.meta, "https", authority, facts=facts, on_facts=with_upstream)
+            route = Route(generation.pools.pool(origin), client.meta, "https", authority, facts=info, on_facts=with_upstream_info)
         self._session.exchange(InsideRouter(client, route, target.host, target.port, name))
 
-    async def _reach(self, origin: Origin) -> UpstreamFacts | None:
+    async def _reach(self, origin: Origin) -> UpstreamTlsInfo | None:
         """Reach `origin` for as long as the client is there to wait; the dial itself goes on, for the pool."""
         reader = self._client.reader
         reaching = self.generation.resources.loop.create_task(self.generation.pools.reach(origin))

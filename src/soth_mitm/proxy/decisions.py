@@ -105,7 +105,7 @@ class Decisions:
             return None
         asked = generation.calls.ask_to_connect(connect_target(scheme, host, port, self._client.meta, decision))
         if asked.future is not None:
-            asked.future.add_done_callback(reader.poke)
+            asked.future.add_done_callback(reader.wake)
             try:
                 while not asked.future.done():
                     if reader.over:

@@ -14,8 +14,8 @@ from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.detached import detached
 from soth_mitm.proxy.outbound.origin import Origin, Outbound
 from soth_mitm.proxy.protocols import UpstreamEndpoint
-from soth_mitm.proxy.tls_facts import upstream_facts
 from soth_mitm.proxy.tls_handshake import shake_hands, tls_failure
+from soth_mitm.proxy.tls_info import upstream_tls_info
 from soth_mitm.tls.contexts import UpstreamContexts
 
 log = get_logger("soth_mitm.proxy")
@@ -102,9 +102,9 @@ class Dialler:
                 self._contexts.sessions.discard(origin.server_name, origin.port, context)
             raise self._tls_failed(origin, error)  # noqa: B904 - it has its cause
         assert endpoint.tls is not None
-        facts = endpoint.facts = upstream_facts(endpoint.tls)
+        info = endpoint.facts = upstream_tls_info(endpoint.tls)
         self._counters.upstream_handshakes += 1
-        self._counters.upstream_resumed += facts.resumed
+        self._counters.upstream_resumed += info.resumed
 
     def refused(self, origin: Origin, error: Exception) -> TlsFailedError:
         """Count `error`, in which a connection to `origin` ended after its handshake and before anything else came; return what to tell."""

@@ -56,7 +56,7 @@ class ConfigGeneration:
         self.client_tls_handshake = self._deadlines.after(timeouts.client_tls_handshake_ms)
         self.client_end = self._deadlines.after(client_end_ms())
 
-        self.calls = HandlerCalls(resources.handler, config, resources.loop, self._deadlines, resources.hook_counts, resources.reports)
+        self.calls = HandlerCalls(resources.handler, config, resources.loop, self._deadlines, resources.hook_counters, resources.reports)
         self.settings = make_settings(
             config,
             resources.arena,

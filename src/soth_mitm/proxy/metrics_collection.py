@@ -11,7 +11,7 @@ def collect_metrics(
     resources: ProxyResources, active_connections: int, pools: Sequence[tuple[int, int]], leaves_minted: int
 ) -> ProxyMetrics:
     """Return all counters of a proxy. `pools` has, for each generation, how many upstream connections are open and idle."""
-    counters, hooks, connections, budget = resources.counters, resources.hook_counts, resources.connection_counters, resources.budget
+    counters, hooks, connections, budget = resources.counters, resources.hook_counters, resources.connection_counters, resources.budget
     attribution = resources.lookup.attribution.counters()
     return ProxyMetrics(
         total_connections=connections.accepted,

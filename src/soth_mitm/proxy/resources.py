@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from soth_mitm._dataplane.http.counters import Counters
-from soth_mitm._dataplane.http.hooks import HookCounts
+from soth_mitm._dataplane.http.hooks import HookCounters
 from soth_mitm._dataplane.memory.budget import Budget
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm.connection import SocketAddress
@@ -27,7 +27,7 @@ class ProxyResources:
     budget: Budget
     arena: Arena
     counters: Counters
-    hook_counts: HookCounts
+    hook_counters: HookCounters
     connection_counters: ConnectionCounters
     lookup: ProcessLookup
     learning: Learning

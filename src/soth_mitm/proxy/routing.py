@@ -17,7 +17,7 @@ from soth_mitm.policy import Action, Decision
 from soth_mitm.proxy.calls import HandlerFailed
 from soth_mitm.proxy.client import Client
 from soth_mitm.proxy.decisions import connect_target, forbidden_tunnel
-from soth_mitm.proxy.tls_facts import with_upstream
+from soth_mitm.proxy.tls_info import with_upstream_info
 
 # How many answers of on_connect one client connection remembers.
 MAX_ANSWERS = 256
@@ -115,7 +115,7 @@ class ForwardRouter:
             return refusal(client.meta, scheme, authority, block.status, block.reason)
         meta = client.meta.replace(target=(host, port))
         pool = client.generation.pools.pool(client.generation.origin(host, port, host if scheme == "https" else None))
-        return Route(pool, meta, scheme, authority, observed=action is Action.INTERCEPT, on_facts=with_upstream)
+        return Route(pool, meta, scheme, authority, observed=action is Action.INTERCEPT, on_facts=with_upstream_info)
 
 
 class InsideRouter:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from soth_mitm._dataplane.http.counters import Counters
-from soth_mitm._dataplane.http.hooks import HookCounts
+from soth_mitm._dataplane.http.hooks import HookCounters
 from soth_mitm._dataplane.http1.encoder import own_explanation
 from soth_mitm._dataplane.memory.budget import Budget
 from soth_mitm._dataplane.memory.buffer import Arena
@@ -125,7 +125,7 @@ class Service:
             budget=self._budget,
             arena=self.arena,
             counters=counters,
-            hook_counts=HookCounts(),
+            hook_counters=HookCounters(),
             connection_counters=self._counters,
             lookup=self.lookup,
             learning=self.learning,

@@ -46,7 +46,7 @@ class Session:
     def _ended(self) -> None:
         # it names us: together the two would wait for the garbage collector, and the connection's buffers with them
         self.holder = None
-        self._client.reader.poke()
+        self._client.reader.wake()
 
     # --- tunnels
 

@@ -21,14 +21,14 @@ from soth_mitm.proxy.detached import detached
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.origin import Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
-from soth_mitm.proxy.tls_facts import UpstreamFacts
+from soth_mitm.proxy.tls_info import UpstreamTlsInfo
 
 log = get_logger("soth_mitm.proxy")
 
 T = TypeVar("T")
 
 MAX_ORIGINS = 4096
-FACTS_SECONDS = 300.0
+INFO_SECONDS = 300.0
 # How long idle upstream connections beyond connection_pool.max_idle_per_host are kept for the next wave of requests.
 SURPLUS_MILLISECONDS = 1000
 # How long a refusal of a connection that was idle is kept for the next request, which is answered with it.
@@ -61,7 +61,7 @@ class UpstreamPools:
         self._kept: OrderedDict[Origin, OriginPool] = OrderedDict()
         # those besides that a client connection or an upstream connection still holds
         self._alive: WeakValueDictionary[Origin, OriginPool] = WeakValueDictionary()
-        self._facts: OrderedDict[Origin, tuple[float, UpstreamFacts | None]] = OrderedDict()
+        self._tls_info: OrderedDict[Origin, tuple[float, UpstreamTlsInfo | None]] = OrderedDict()
         self._refusals: OrderedDict[Origin, tuple[float, TlsFailedError]] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -105,40 +105,40 @@ class UpstreamPools:
 
     def is_known(self, origin: Origin) -> bool:
         """Tell whether `origin` was reached lately, so that `reach` returns without waiting."""
-        known = self._facts.get(origin)
-        return known is not None and time.monotonic() - known[0] < FACTS_SECONDS
+        known = self._tls_info.get(origin)
+        return known is not None and time.monotonic() - known[0] < INFO_SECONDS
 
-    def known_facts(self, origin: Origin) -> UpstreamFacts | None:
-        """Return the TLS facts of an origin that `is_known`."""
-        return self._facts[origin][1]
+    def known_info(self, origin: Origin) -> UpstreamTlsInfo | None:
+        """Return what TLS agreed on with an origin that `is_known`; None for plain text."""
+        return self._tls_info[origin][1]
 
-    async def reach(self, origin: Origin) -> UpstreamFacts | None:
-        """Make sure that `origin` can be reached and return its TLS facts; they are remembered for some minutes.
+    async def reach(self, origin: Origin) -> UpstreamTlsInfo | None:
+        """Make sure that `origin` can be reached and return what TLS agreed on with it; that is remembered for some minutes.
 
         Raises what `Dialler.dial` raises.
         """
         if self.is_known(origin):
-            return self.known_facts(origin)
-        future: asyncio.Future[UpstreamFacts | None] = asyncio.get_running_loop().create_future()
+            return self.known_info(origin)
+        future: asyncio.Future[UpstreamTlsInfo | None] = asyncio.get_running_loop().create_future()
         lease = ConnectProbe(self.pool(origin), future, self._settings.claim)
         try:
-            facts = await future
+            info = await future
         finally:
             lease.close()
         if origin not in self._refusals:
-            self._remember(origin, facts)
-        return facts
+            self._remember(origin, info)
+        return info
 
-    def _remember(self, origin: Origin, facts: UpstreamFacts | None) -> UpstreamFacts | None:
-        """Keep the facts; return the object to use in their place, which is the same for connections of which the same is known."""
-        known = self._facts.get(origin)
-        if known is not None and known[1] == facts:
-            facts = known[1]
-        self._facts[origin] = (time.monotonic(), facts)
-        self._facts.move_to_end(origin)
-        if len(self._facts) > MAX_ORIGINS:
-            self._facts.popitem(last=False)
-        return facts
+    def _remember(self, origin: Origin, info: UpstreamTlsInfo | None) -> UpstreamTlsInfo | None:
+        """Remember what TLS agreed on; return the object to use, which is the same one as long as nothing has changed."""
+        known = self._tls_info.get(origin)
+        if known is not None and known[1] == info:
+            info = known[1]
+        self._tls_info[origin] = (time.monotonic(), info)
+        self._tls_info.move_to_end(origin)
+        if len(self._tls_info) > MAX_ORIGINS:
+            self._tls_info.popitem(last=False)
+        return info
 
     def _begin_dial(self, pool: OriginPool) -> None:
         task = self._begin(self._dial(pool.origin), f"soth-mitm dial {pool.origin}")
@@ -159,7 +159,7 @@ class UpstreamPools:
         try:
             return await self._dialler.dial(origin)
         except WireError as error:
-            self._facts.pop(origin, None)
+            self._tls_info.pop(origin, None)
             failure = await self._reported(origin, error)
         # outside of the clause: a handler's failure is not caused by the dial's
         raise failure
@@ -194,7 +194,7 @@ class UpstreamPools:
     def _refused(self, origin: Origin, error: Exception, idle: bool) -> TlsFailedError:
         """A connection was refused before its first byte; an idle one was meant for somebody who has yet to be told."""
         failure = self._dialler.refused(origin, error)
-        self._facts.pop(origin, None)
+        self._tls_info.pop(origin, None)
         self._begin(self._report(origin, failure), f"soth-mitm report {origin}")
         if idle:
             self._refusals[origin] = (time.monotonic(), failure)

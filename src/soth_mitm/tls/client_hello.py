@@ -36,7 +36,7 @@ _BLANKS = re.compile(rb"[\t\v\f\r ]*")
 # The second word, a comment, is not what any server takes for a target.
 _SSH = re.compile(rb"SSH-(?:2\.0|1\.\d+)-[!-~]+(?: (?![/*])(?!\S*://)[!-~]+)?\r?\n")
 
-Sniffed = Literal["tls", "http", "ssh", "sslv2", "other"]
+Sniffed = Literal["tls", "http", "sslv2", "other"]
 
 
 class NeedMore(enum.Enum):
@@ -78,7 +78,7 @@ def sniff(first_bytes: bytes | bytearray | memoryview) -> Sniffed | Literal[Need
     1. Nothing yet: more is needed.
     2. The type of any TLS record, whatever its version: TLS. Some servers do not look at the version, and pass over alerts.
     3. A two-byte SSLv2 header, message type 1 and a version: an SSLv2-style hello.
-    4. A whole line ``SSH-2.0-software comments``: SSH (RFC 4253 section 4.2).
+    4. A whole line ``SSH-2.0-software comments``, the identification of SSH (RFC 4253 section 4.2): other, although a blank is in it.
     5. A word, a blank, and whatever follows: HTTP, also behind blanks and empty lines. Servers differ in what they take for a method, a
        target or a blank; strict parsing answers all that is none.
     6. Everything else: lines of one word, and control characters.
@@ -94,7 +94,7 @@ def sniff(first_bytes: bytes | bytearray | memoryview) -> Sniffed | Literal[Need
         if b"\n" not in data and len(data) < _SNIFFED:
             return NEED_MORE
         if _SSH.match(data):
-            return "ssh"
+            return "other"
     return _sniff_http(data)
 
 

@@ -250,7 +250,7 @@ class Steps:
         elif step == "start TLS":
             monkeypatch.setattr(UpstreamEndpoint, "start_tls", fail)
         elif step == "facts":
-            monkeypatch.setattr(dialler_module, "upstream_facts", fail)
+            monkeypatch.setattr(dialler_module, "upstream_tls_info", fail)
 
 
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=list(FAILURES))

@@ -18,7 +18,7 @@ cdef enum Outcome:
 
 
 # Shared by all configuration snapshots of a proxy
-cdef class HookCounts:
+cdef class HookCounters:
     cdef public int64_t calls
     cdef public int64_t failures           # exceptions that hooks raised
     cdef public int64_t timeouts           # hooks that overran their deadline
@@ -51,7 +51,7 @@ cdef class Hooks:
     cdef object context                    # what each hook's context variables begin with
     cdef Carrier carrier                   # waits for the next hook, or None
 
-    cdef readonly HookCounts counts
+    cdef readonly HookCounters counts
 
     cdef object result
     cdef object error

@@ -5,7 +5,7 @@ from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm._dataplane.memory.waiter import Waiter
 
 @final
-class HookCounts:
+class HookCounters:
     calls: int
     failures: int
     timeouts: int
@@ -31,7 +31,7 @@ class Hooks:
         tasks: Any,
         report: Callable[[str, BaseException], None],
         report_slow: Callable[[str, float], None],
-        counts: HookCounts,
+        counts: HookCounters,
         *,
         on_connect: Hook | None = ...,
         on_request: Hook | None = ...,
@@ -63,7 +63,7 @@ class Hooks:
     @property
     def block_on_failure(self) -> bool: ...
     @property
-    def counts(self) -> HookCounts: ...
+    def counts(self) -> HookCounters: ...
 
 @final
 class Suspended(Waiter):

@@ -24,7 +24,7 @@ cdef extern from "Python.h":
 
 
 @cython.final
-cdef class HookCounts:
+cdef class HookCounters:
     """What all hooks of a proxy came to."""
 
 
@@ -52,7 +52,7 @@ cdef class Hooks:
     failing `on_request` means; without `recover` a failing hook aborts its flow.
     """
 
-    def __cinit__(self, loop, tasks, report, report_slow, HookCounts counts not None, *, Hook on_connect=None, Hook on_request=None,
+    def __cinit__(self, loop, tasks, report, report_slow, HookCounters counts not None, *, Hook on_connect=None, Hook on_request=None,
                   Hook on_response=None, Hook on_stream_chunk=None, Hook on_stream_end=None, double slow_seconds, bint recover=True,
                   bint block_on_failure=False):
         self.loop = loop

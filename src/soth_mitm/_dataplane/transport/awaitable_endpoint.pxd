@@ -17,7 +17,7 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
     cdef readonly object tls_error     # what the handshake failed with
     cdef readonly bint is_secured
 
-    cdef int wake(self) except -1
+    cdef int notify(self) except -1
 
 
 # Runs the coroutine that waits for it

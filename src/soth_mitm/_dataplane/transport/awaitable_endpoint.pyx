@@ -81,7 +81,7 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
             raise ValueError(f"{count} bytes cannot be taken out of {size}")
         self.endpoint.read_buffer.consume(count)
 
-    cdef int wake(self) except -1:
+    cdef int notify(self) except -1:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
         self.waiter = None
@@ -90,21 +90,21 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
     cdef int on_data(self, object endpoint) except -1:
         # such a connection may wait for long, and there may be many
         (<Endpoint>endpoint).read_buffer.shrink()
-        return self.wake()
+        return self.notify()
 
     cdef int on_eof(self, object endpoint, bint clean) except -1:
         self.over = True
-        return self.wake()
+        return self.notify()
 
     cdef int on_closed(self, object endpoint, object error) except -1:
         self.over = True
         self.error = error
-        return self.wake()
+        return self.notify()
 
     cdef int on_tls_done(self, object endpoint, object error) except -1:
         self.is_secured = error is None
         self.tls_error = error
-        self.wake()
+        self.notify()
         if error is None and self.endpoint.callbacks is self:
             # what follows belongs to the next callbacks
             self.endpoint.pause_reading()
@@ -127,18 +127,18 @@ cdef class InlineTask(AwaitableEndpoint):
         self.step()
 
     def changed(self):
-        """Return what to await until an event has come (see `AwaitableEndpoint.changed`) or `poke`
+        """Return what to await until an event has come (see `AwaitableEndpoint.changed`) or `wake`
         was called.
 
         Inside of `within` it raises TimeoutError when time is up.
         """
         return self
 
-    def poke(self, reason=None):
+    def wake(self, reason=None):
         """Resume the coroutine, so that it checks what it waits for. May be the callback of a
         future.
         """
-        self.wake()
+        self.notify()
 
     def cancel(self, error not None):
         """Raise `error` where the coroutine waits."""
@@ -168,7 +168,7 @@ cdef class InlineTask(AwaitableEndpoint):
             self.step()
         return 0
 
-    cdef int wake(self) except -1:
+    cdef int notify(self) except -1:
         if self.is_suspended:
             self.step()
         return 0

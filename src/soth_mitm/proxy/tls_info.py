@@ -14,7 +14,7 @@ from soth_mitm.tls.names import alternative_names
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamFacts:
+class UpstreamTlsInfo:
     """What a TLS handshake with an upstream showed."""
 
     version: str | None
@@ -25,14 +25,14 @@ class UpstreamFacts:
     names: tuple[str, ...]
 
 
-def upstream_facts(pump: TlsEngine) -> UpstreamFacts:
+def upstream_tls_info(pump: TlsEngine) -> UpstreamTlsInfo:
     """Return what the finished handshake of `pump`, our client side, showed; a resumed one shows the certificate of the first."""
     engine = pump.ssl_object
     der = engine.getpeercert(binary_form=True)
     # those of a certificate that was not verified are only a claim
     verified = engine.context.verify_mode is not ssl.CERT_NONE
     version, cipher, alpn, resumed = pump.agreed()
-    return UpstreamFacts(
+    return UpstreamTlsInfo(
         version=version,
         cipher=cipher,
         alpn=alpn,
@@ -43,7 +43,7 @@ def upstream_facts(pump: TlsEngine) -> UpstreamFacts:
     )
 
 
-def tls_info(hello: ClientHello, pump: TlsEngine, upstream: UpstreamFacts | None, *, fingerprint: bool) -> TlsInfo:
+def tls_info(hello: ClientHello, pump: TlsEngine, upstream: UpstreamTlsInfo | None, *, fingerprint: bool) -> TlsInfo:
     """Return what the client's hello and the finished handshake of `pump`, our server side, showed, and what is known of the upstream."""
     version, cipher, alpn, resumed = pump.agreed()
     of_client = (hello.sni, alpn, version, cipher, resumed, ja3(hello)[1] if fingerprint else None, ja4(hello) if fingerprint else None)
@@ -52,14 +52,14 @@ def tls_info(hello: ClientHello, pump: TlsEngine, upstream: UpstreamFacts | None
     return TlsInfo(*of_client, upstream.version, upstream.cipher, upstream.alpn, upstream.resumed, upstream.certificate_sha256)
 
 
-def with_upstream(meta: ConnectionMeta, facts: UpstreamFacts | None) -> ConnectionMeta:
-    """Return `meta` with the facts of the upstream connection that is used now."""
+def with_upstream_info(meta: ConnectionMeta, info: UpstreamTlsInfo | None) -> ConnectionMeta:
+    """Return `meta` with what TLS agreed on with the upstream connection that is used now."""
     known = msgspec.structs.replace(
         meta.tls_info or TlsInfo(),
-        upstream_version=facts.version if facts else None,
-        upstream_cipher=facts.cipher if facts else None,
-        upstream_proto=facts.alpn if facts else None,
-        upstream_resumed=facts.resumed if facts else None,
-        upstream_certificate_sha256=facts.certificate_sha256 if facts else None,
+        upstream_version=info.version if info else None,
+        upstream_cipher=info.cipher if info else None,
+        upstream_proto=info.alpn if info else None,
+        upstream_resumed=info.resumed if info else None,
+        upstream_certificate_sha256=info.certificate_sha256 if info else None,
     )
     return meta.replace(tls_info=known)
