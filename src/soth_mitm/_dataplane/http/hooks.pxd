@@ -1,9 +1,27 @@
 # Calling the handler.
 #
-# A hook's coroutine is stepped once, right where it is needed. Most return at once: no task is made for them and no loop turn passes. For
-# `asyncio.current_task()` and `asyncio.timeout()` to work in that first step as well, it runs as the current task's code of a carrier: a
-# real Task that was made before and waits. A hook that suspends is adopted by the carrier, which drives it to its end; the next hook
+# A hook's coroutine is stepped once, right where it is needed. Most return at once: no task is made
+# for them and no loop turn passes. The first step runs with an idle task that was made before, the
+# *carrier*, as the current task, so that `asyncio.current_task()` and `asyncio.timeout()` work in
+# it. A hook that suspends is taken over by the carrier, which drives it to its end; the next hook
 # gets a new one.
+#
+# Why not `asyncio.Task(eager_start=True)`, which does the same: Python 3.11 does not have it. There
+# a plain task would take its place, and every coroutine hook would wait for a turn of the loop.
+# Measured in µs per call, one core, least of 15 rounds; a plain function takes 0.2:
+#
+#                                          Python 3.11          Python 3.12
+#                                          uvloop   asyncio     uvloop   asyncio
+#     returns at once   carrier               0.7       0.7        0.8       0.8
+#                       eager task              -         -        0.9       1.0
+#                       plain task            1.5       2.7        1.4       2.9
+#     suspends once     carrier (deadline,
+#                       answer included)      5.0       8.2        5.3       9.3
+#                       eager task              -         -        2.2       3.8
+#                       plain task            2.1       3.9        1.9       4.2
+#
+# A hook in a plain task always suspends, so on 3.11 it would cost the 5 µs of the second block.
+# When 3.11 goes, so can the carrier.
 
 from libc.stdint cimport int64_t
 

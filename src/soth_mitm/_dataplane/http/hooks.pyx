@@ -103,13 +103,11 @@ cdef class Hooks:
         if carrier is None:
             carrier = self.carrier = Carrier(self.loop, self.tasks)
         context = self.context.copy()
-        outer = None
-        try:
-            self.tasks.enter(self.loop, carrier.task)
-        except RuntimeError:
-            outer = self.tasks.current(self.loop)
+        outer = self.tasks.current(self.loop)
+        if outer is not None:
+            # called from a task, as the hooks of a connection are
             self.tasks.leave(self.loop, outer)
-            self.tasks.enter(self.loop, carrier.task)
+        self.tasks.enter(self.loop, carrier.task)
         PyContext_Enter(context)
         try:
             how = PyIter_Send(coroutine, None, &sent)
