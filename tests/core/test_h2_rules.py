@@ -1125,3 +1125,14 @@ def test_settings_that_are_not_acknowledged() -> None:
     peer.ours.session.now = 100.0
     peer.ours.check_settings(10)
     assert peer.failure == ""
+
+
+def test_nothing_is_told_of_a_stream_that_was_released() -> None:
+    peer = client(stall_seconds=60)
+    for stream in (1, 3, 5):
+        assert peer.ours.data(3, bytes(70_000)) == (65535 if stream == 1 else 0)
+        peer.ours.release(stream)
+    peer.feed(peer.headers(1, [(b":status", b"103")]) + peer.headers(1, RESPONSE) + peer.data(1, b"x", True))
+    peer.feed(peer.window(0, 100_000) + peer.window(3, 100_000))
+    peer.feed(make_frame(GOAWAY, 0, 0, struct.pack(">II", 3, 0)) + peer.reset(3))
+    assert peer.events() == [("going_away", 3, "NO_ERROR")]

@@ -223,6 +223,8 @@ cdef class Session:
             return 0
         while self.ring.first is not None and self.send_left > 0 and self.outlet.unsent() < OUTLET_FULL and not self.has_failed:
             stream = self.ring.pop()
+            if stream.is_released:
+                continue
             self.turn = stream
             self.quantum = QUANTUM
             try:
@@ -423,7 +425,8 @@ cdef class Session:
             else:
                 self.stalled_streams += 1
                 self.reset(stream, CANCEL)
-                self.callbacks.on_stream_reset(stream, CANCEL, False)
+                if not stream.is_released:
+                    self.callbacks.on_stream_reset(stream, CANCEL, False)
         return 0
 
     # ---- octets out ------------------------------------------------------------------------------------------
@@ -799,7 +802,7 @@ cdef class Session:
             stream.interim_heads += 1
             if stream.interim_heads > MAX_INTERIM:
                 return self.stream_error(stream, ENHANCE_YOUR_CALM)
-            return self.callbacks.on_stream_head(stream, head, True, False)
+            return 0 if stream.is_released else self.callbacks.on_stream_head(stream, head, True, False)
         stream.has_head = stream.is_known = True
         if not self.is_server and (head.status == 204 or head.status == 304):
             stream.has_no_content = True
@@ -813,7 +816,8 @@ cdef class Session:
             increment = expect_octets(&stream.window, stream.content_length, EXPECTED_AT_ONCE)
             if increment:
                 self.write_window(stream.id, increment)
-        self.callbacks.on_stream_head(stream, head, facts.https, is_end)
+        if not stream.is_released:
+            self.callbacks.on_stream_head(stream, head, facts.https, is_end)
         return self.deliver_end(stream) if is_end else 0
 
     cdef int handle_trailers(self, SessionStream stream, bint is_end) except -1:
@@ -905,7 +909,8 @@ cdef class Session:
                 if stream.id > self.peer_last and not is_closed(stream.state):
                     change_state(&stream.state, EVENT_RECEIVE_RESET)
                     self.closed_now(stream)
-                    self.callbacks.on_stream_reset(stream, REFUSED_STREAM, True)
+                    if not stream.is_released:
+                        self.callbacks.on_stream_reset(stream, REFUSED_STREAM, True)
         return self.callbacks.on_going_away(self.peer_last, code)
 
     cdef int handle_window(self, FrameHead* head, const char* payload) except -1:
