@@ -175,7 +175,7 @@ def _successor(old: CertificateAuthority) -> CertificateAuthority:
 
 
 def _refresh(authority: CertificateAuthority, cert_path: Path) -> None:
-    """Bring the bundle up to date if anybody uses one."""
+    """Bring the bundle up to date if there is one."""
     if trust_files(cert_path).bundle.exists():
         write_trust_files(authority, cert_path)
 

@@ -98,7 +98,7 @@ class _Written(ABC, Generic[T]):
         try:
             descriptor = self._stream.fileno()
         except OSError:
-            # no file, but a buffer of whoever runs the command
+            # no file, but a buffer of the caller, such as a test
             self._stream.write(data.decode(encoding))
             return
         # not through the stream: it would keep a line that failed, and a lock that the end of the interpreter wants
@@ -107,7 +107,7 @@ class _Written(ABC, Generic[T]):
 
 
 class Display(_Written[tuple[Part, ...]]):
-    """Shows lines, in order. Whatever a line holds, it stays one line: for those who grep, and so that no peer can forge another."""
+    """Shows lines, in order. Whatever a line holds, it stays one line: it can be searched for, and no peer can forge another one."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console.file, "soth-mitm display", BACKLOG, "lines")

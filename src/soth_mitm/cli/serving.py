@@ -89,7 +89,7 @@ class Serving:
         self._say("or a shell    ", (f'eval "$(soth-mitm ca env --proxy http://{reachable}{config_option})"', "bold"))
 
     async def _refresh_bundle(self, handle: MitmProxyHandle) -> None:
-        """Bring the combined bundle up to date, if `ca env` or somebody else has made one."""
+        """Bring the combined bundle up to date, if `ca env` or something else has made one."""
         if trust_files(handle.ca_certificate_path).bundle.exists():
             try:
                 await handle.client_environment()

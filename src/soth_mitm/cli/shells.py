@@ -84,6 +84,6 @@ def assignment(name: str, value: str, shell: str) -> str:
     if shell == "dotenv":
         if re.fullmatch(r"[\w./:,@+=-]*", value, re.ASCII):
             return f"{name}={value}"
-        # single quotes: nothing in between means anything to those who read such files
+        # single quotes: nothing in between means anything to programs that read such files
         return f"{name}='{value}'" if "'" not in value else f'{name}="{value}"'
     return f"export {name}={shlex.quote(value)}"

@@ -1,6 +1,6 @@
 """Keys that are set and do nothing: because their behaviour is not built yet, or because another key turns off what they are about.
 
-They are warned about, once, at the start. What somebody would rely on is an error instead (`REFUSED_LATER`).
+They are warned about, once, at the start. Keys that a user would rely on are an error instead (`REFUSED_LATER`).
 """
 
 from collections.abc import Callable, Iterator

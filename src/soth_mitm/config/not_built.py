@@ -1,4 +1,4 @@
-"""Keys that are accepted and verified, but whose behaviour is not built yet.
+"""Keys that are accepted and verified, but have no behaviour yet.
 
 Their documentation says so. tests/meta/test_config_readers.py holds this list to the truth: each key here has no reader outside the
 configuration itself, each other key has one. It shrinks to nothing.
@@ -25,7 +25,7 @@ LATER_KEYS: frozenset[str] = frozenset(
     )
 )
 
-# Of these, what somebody would rely on: an endpoint that is watched, a rule that is to cut. Set, they are an error.
+# Of these, keys that a user would rely on: an endpoint to be watched, a rule that ends streams. It is an error to set them.
 REFUSED_LATER: frozenset[str] = frozenset(("prometheus_bind", "upstream.h2_response_overflow_mode"))
 
 # Values other than the default that say what this build does anyway: there is nothing to warn of.

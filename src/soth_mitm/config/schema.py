@@ -1,6 +1,6 @@
 """What a configuration key is: its text, range and meaning stand beside the field, once.
 
-A tree is a `msgspec.Struct` whose fields are sections (Structs again, one level) or keys (`Annotated[type, Key(...)]`). From that
+A tree is a `msgspec.Struct`. Its fields are sections (Structs again, one level) or keys (`Annotated[type, Key(...)]`). From that
 come the checks, the messages, the environment names, the commented TOML and the page of the documentation.
 """
 

@@ -158,8 +158,8 @@ class UpstreamConfig(Struct, kw_only=True):
     retry_on_failure: Annotated[
         bool,
         Key(
-            "Connect a second time if the first attempt fails, before the client is told; and send a request once more whose kept "
-            "connection closed before a byte of the answer, if that is safe."
+            "Connect a second time if the first attempt fails, before the client is told. If a kept connection closes before a byte of the "
+            "answer, send the request once more where that is safe."
         ),
     ] = True
     retry_delay_ms: Annotated[int, milliseconds("How long to wait before that second attempt.", minimum=0)] = 200
@@ -172,7 +172,7 @@ class UpstreamConfig(Struct, kw_only=True):
         ),
     ] = 30_000
     verify_upstream_tls: Annotated[
-        bool, Key("Verify the upstream's certificate; `false` trusts whoever answers and is for test networks only.")
+        bool, Key("Verify the upstream's certificate; `false` trusts any server that answers and is for test networks only.")
     ] = True
     ciphers: Annotated[
         str | None,
@@ -188,7 +188,7 @@ class UpstreamConfig(Struct, kw_only=True):
     insecure_destinations: Annotated[
         list[str],
         Key(
-            "Destinations, as patterns, whose certificate is not verified: whoever answers there is trusted. For test servers; warned of "
+            "Destinations, as patterns, where no certificate is verified: any server that answers is trusted. For test servers; warned of "
             "at the start.",
             check=DestinationPattern.parse,
             example=["staging.example.test:443"],
@@ -304,7 +304,7 @@ class BodyConfig(Struct, kw_only=True):
     incomplete: Annotated[
         Literal["show", "refuse"],
         Key(
-            "A request whose whole body `on_request` cannot see (`request.body_problem`): `show` asks all the same; `refuse` answers 413 "
+            "Where `on_request` cannot see the whole body (`request.body_problem`): `show` asks all the same; `refuse` answers 413 "
             "if it is too long, 408 if it is late, 415 if it cannot be decoded or is a conversation (gRPC, WebSocket, any upgrade)."
         ),
     ] = "show"
@@ -321,7 +321,7 @@ def parse_stream_type(text: str) -> tuple[str, str]:
 
 
 class StreamsConfig(Struct, kw_only=True):
-    """Which bodies are streams, whose frames reach `on_stream_chunk`."""
+    """Which bodies are streams, so that their frames reach `on_stream_chunk`."""
 
     types: Annotated[
         list[str],
@@ -378,7 +378,7 @@ class FlowRuntimeConfig(Struct, kw_only=True):
     stale_flow_ttl_ms: Annotated[
         int | None,
         milliseconds(
-            "A flow whose connection is gone and that shows no sign of life for this long is ended.",
+            "When a flow without a connection is ended: after this long without any event.",
             unset="nothing reads it",
             example=180_000,
         ),

@@ -1,7 +1,7 @@
 """The preset `strict`: deny by default in one word.
 
 `STRICT` says what the preset sets. A configuration with the preset that opens one of these keys all the same is refused, wherever the
-key is written: whoever reads `preset = "strict"` need not read on. To open one thing, leave the preset out and write the rest of the
+key is written: a reader who sees `preset = "strict"` need not read on. To open one thing, leave the preset out and write the rest of the
 keys down; docs/enforcement.md has them to copy.
 """
 

@@ -168,7 +168,7 @@ class HandlerCalls:
             return answer
         if self.hooks.mistook(hook, "a ConnectDecision or None", answer):
             raise HandlerFailed(hook.name)
-        # whatever failure_policy says: an answer that nobody understands opens nothing
+        # whatever failure_policy says: an answer without a meaning opens nothing
         return NOT_TOLD_TO_CONNECT if self._enforces else None
 
     async def should_intercept(self, host: str, process_info: ProcessInfo | None) -> bool | None:
@@ -182,7 +182,7 @@ class HandlerCalls:
         if not isinstance(asked.result, bool):
             if self.hooks.mistook(hook, "True to intercept or False to tunnel", asked.result):
                 raise HandlerFailed(hook.name)
-            # whatever failure_policy says: an answer that nobody understands opens no tunnel
+            # whatever failure_policy says: an answer without a meaning opens no tunnel
             return None if self._enforces else False
         return asked.result
 

@@ -110,7 +110,7 @@ class ConnectionSetup:
         except TimeoutError:
             endpoint.abort()
 
-    # --- whose connection it is
+    # --- the client
 
     async def _identify(self) -> None:
         """Find the client's process, tell the handler of the connection, and wait for the first byte."""

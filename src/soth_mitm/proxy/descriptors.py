@@ -1,6 +1,6 @@
 """Running out of descriptors, told before it looks like a network that drops clients.
 
-uvloop's library accepts and closes a client at once, without a word to anybody, when the process may open no more files. The system gives
+When the process may open no more files, uvloop's library accepts a client and closes it at once, and reports nothing. The system gives
 out the lowest free number, so the number of an accepted socket says how close that is.
 """
 

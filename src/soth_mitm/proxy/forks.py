@@ -1,4 +1,4 @@
-"""What a forked child lets go of (`multiprocessing`, `os.fork`), or the other side would wait for it.
+"""What a forked child releases (`multiprocessing`, `os.fork`), or the other side would wait for it.
 
 A port that a child holds cannot be bound again, and a connection does not end while a child has it. The descriptors stay taken, by the null
 device: the child has objects that still hold their numbers, and will close them.

@@ -74,7 +74,7 @@ class ConfigGeneration:
         self.pools = UpstreamPools(config.connection_pool, self.settings, self._deadlines, self.dialler, self.calls, resources.observation)
 
     def sign_with(self, leaves: LeafStore) -> None:
-        """Take the leaves of connections whose handshake is still to come from `leaves`."""
+        """Take the leaves of handshakes that are still to come from `leaves`."""
         self._leaves = leaves
 
     def origin(self, host: str, port: int, server_name: str | None) -> Origin:

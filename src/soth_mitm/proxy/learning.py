@@ -185,7 +185,7 @@ def _resumed(endpoint: Endpoint) -> bool:
 
 
 def _client(meta: ConnectionMeta) -> ProcessInfo | str | None:
-    """Return whose program it is: the process, or the address of a client elsewhere. None if that would be a guess."""
+    """Return what identifies the program: the process, or the address of a client elsewhere. None if that would be a guess."""
     if meta.process_info is not None:
         return meta.process_info
     family = meta.socket_family

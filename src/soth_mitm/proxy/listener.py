@@ -47,11 +47,11 @@ def open_tcp(bind: str) -> socket.socket:
 
 
 def open_unix(path: Path, mode: int) -> socket.socket:
-    """Return a socket that listens on `path`, with the file mode `mode`. Only a socket file that nobody listens on is replaced."""
+    """Return a socket that listens on `path`, with the file mode `mode`. Only a socket file without a listener is replaced."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
-        # nobody may connect between bind and chmod
+        # no client may connect between bind and chmod
         before = os.umask(0o177)
         try:
             listening.bind(str(path))
@@ -175,7 +175,7 @@ def _is_local(host: str) -> bool:
     try:
         ip_address(host)
     except ValueError:
-        # a name, which the system would look up here and now; whoever dials it asks again with its addresses
+        # a name, which the system would look up here and now; the dialler asks again with its addresses
         return False
     if host.startswith("127.") or host in ("::1", "0.0.0.0", "::"):
         return True

@@ -1,4 +1,4 @@
-"""Process attribution as connections use it: who connected lately is recalled at once, others are looked up off the loop."""
+"""Process attribution as connections use it: processes that connected lately are recalled at once, others are looked up off the loop."""
 
 import asyncio
 

@@ -86,7 +86,7 @@ class Resolver:
 
     def _ended(self, host: str, look_up: asyncio.Task[Addresses]) -> None:
         del self._running[host]
-        # asked for in any case, because all who waited may have given up
+        # asked for in any case, because every waiter may have given up
         if look_up.cancelled() or look_up.exception() is not None or self._seconds == 0:
             return
         self._known[host] = _Known(look_up.result(), self._now() + self._seconds)

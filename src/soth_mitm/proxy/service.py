@@ -238,7 +238,7 @@ class Service:
         self._retire_unused()
 
     def rotate_ca(self, ca: CertificateAuthority) -> None:
-        """Sign with `ca` from the next TLS handshake on; connections whose handshake is done go on, and hear nothing of it."""
+        """Sign with `ca` from the next TLS handshake on; connections that have done their handshake go on as they are."""
         # a client that refused the old one may trust the new one
         self.learning.clear()
         self._leaves.rotate(ca)
@@ -256,7 +256,7 @@ class Service:
         if self._ending is None:
             self._drain_until = until
             self._begin_to_drain()
-            # a task of its own: whoever asks for the end may be a hook, and is cancelled then
+            # a task of its own: the caller may be a hook, and is cancelled then
             self._ending = self._loop.create_task(self._end(), name="soth-mitm shutdown")
         else:
             self._end_by(until)

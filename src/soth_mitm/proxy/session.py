@@ -19,7 +19,7 @@ log = get_logger("soth_mitm.proxy")
 
 
 class Session:
-    """Who holds a client's endpoint: an `Exchange`, a `Tunnel`, or nobody but the set-up."""
+    """What holds a client's endpoint: an `Exchange`, a `Tunnel`, or, with `holder` None, the set-up."""
 
     __slots__ = ("_client", "_is_shown", "_was_held", "holder")
 

@@ -178,7 +178,7 @@ class UpstreamPools:
         pool.failed(detached(failure))
 
     async def _reported(self, origin: Origin, error: WireError) -> WireError | HandlerFailed:
-        """Tell the handler of a failed handshake; return what is to be told to whoever waits for the connection."""
+        """Tell the handler of a failed handshake; return the error for what waits for the connection."""
         if isinstance(error, TlsFailedError):
             log.info("%s", error)
             if self._observation is not None:
@@ -192,7 +192,7 @@ class UpstreamPools:
     # --- upstreams that refuse us in TLS when our handshake is over already
 
     def _refused(self, origin: Origin, error: Exception, idle: bool) -> TlsFailedError:
-        """A connection was refused before its first byte; an idle one was meant for somebody who has yet to be told."""
+        """A connection was refused before its first byte; if it was idle, the next request has yet to be told."""
         failure = self._dialler.refused(origin, error)
         self._tls_info.pop(origin, None)
         self._begin(self._report(origin, failure), f"soth-mitm report {origin}")
@@ -216,7 +216,7 @@ class UpstreamPools:
             pool.limit(connection_pool.max_connections_per_host, connection_pool.max_idle_per_host)
 
     def retire(self) -> None:
-        """Close what is idle now, and the rest as it comes back: the proxy ends, or nobody is left to use it."""
+        """Close what is idle now, and the rest as it comes back: the proxy ends, or no connection uses it any more."""
         for pool in list(self._alive.values()):
             pool.limit(pool.max_open, 0)
 

@@ -12,7 +12,7 @@ from soth_mitm.proxy.inbound.target import Target
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 # Enough to tell CONNECT from everything else
 METHOD_BYTES = len(b"CONNECT ")
-# The first byte of a TLS record and of SOCKS, which clients send whose proxy URL has the wrong scheme
+# The first byte of a TLS record and of SOCKS: the client's proxy URL has the wrong scheme
 OTHER_PROTOCOLS = {0x16: "TLS", 4: "SOCKS", 5: "SOCKS"}
 
 
