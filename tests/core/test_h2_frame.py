@@ -1,8 +1,13 @@
 """Frames of HTTP/2 without state: lengths, streams, padding, names of codes (RFC 9113 sections 4.1, 6 and 7)."""
 
+import json
+from typing import Any
+
 import pytest
 
 from soth_mitm._dataplane.http2.frame import ERROR_CODE_NAMES, FRAME_NAMES, inspect_frame, make_frame, name_error_code
+from support.sessions import Peer
+from support.source import ROOT
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 PRIORITY_UPDATE = 16
@@ -117,3 +122,29 @@ def test_names_of_codes() -> None:
     assert name_error_code(13) == "HTTP_1_1_REQUIRED"
     assert name_error_code(14) == "0xe"
     assert name_error_code(2**32 - 1) == "0xffffffff"
+
+
+SAMPLES: list[dict[str, Any]] = json.loads((ROOT / "tests/corpus/h2_frames/frames.json").read_text(encoding="utf-8"))
+CONTENTS = ("data", "header_block_fragment")
+
+
+@pytest.mark.parametrize("sample", [sample for sample in SAMPLES if sample["error"] is None], ids=lambda sample: str(sample["name"]))
+def test_samples_of_others(sample: dict[str, Any]) -> None:
+    wire, frame = bytes.fromhex(sample["wire"]), sample["frame"]
+    length, kind, flags, stream, content = inspect_frame(wire)
+    assert (length, kind, flags, stream) == (frame["length"], frame["type"], frame["flags"], frame["stream_identifier"])
+    for name in CONTENTS:
+        if name in frame["frame_payload"]:
+            assert content == frame["frame_payload"][name].encode()
+
+
+@pytest.mark.parametrize("sample", [sample for sample in SAMPLES if sample["error"]], ids=lambda sample: str(sample["name"]))
+def test_malformed_samples_of_others(sample: dict[str, Any]) -> None:
+    wire = bytes.fromhex(sample["wire"])
+    # what the frame alone does not say, a connection does
+    code = fault(wire)
+    if not code:
+        peer = Peer()
+        peer.feed(wire)
+        code = peer.failure
+    assert ERROR_CODE_NAMES.index(code) in sample["error"]

@@ -681,6 +681,32 @@ def test_rules_27_and_28_streams_write_in_turn() -> None:
     assert [peer.ours.state(stream) for stream in left] == [ENDED] * 3
 
 
+def test_a_stream_that_asks_again_in_its_turn_waits_once() -> None:
+    peer = Peer(settings={"window": 1 << 20})
+    for stream in (1, 3):
+        peer.feed(peer.headers(stream, REQUEST, True))
+        peer.ours.own_head(stream, 200)
+    assert peer.ours.data(1, bytes(70_000)) == 65535
+    assert peer.ours.data(3, bytes(70_000)) == 0
+    taken: list[tuple[int, int]] = []
+
+    def write(event: tuple[object, ...]) -> None:
+        if event[0] == "writable":
+            stream = event[1]
+            assert isinstance(stream, int)
+            taken.extend((stream, peer.ours.data(stream, bytes(20_000))) for _ in range(3))
+
+    peer.ours.call_with_events(write)
+    peer.feed(peer.window(0, 32768))
+    assert taken == [(1, 16384), (1, 0), (1, 0), (3, 16384), (3, 0), (3, 0)]
+    peer.ours.call_with_events(None)
+    peer.ours.reset(1)
+    peer.ours.reset(3)
+    peer.ours.take_events()
+    peer.feed(peer.window(0, 1000))
+    assert peer.events() == []
+
+
 def test_rule_27_the_socket_says_how_much() -> None:
     peer = Peer(settings={"window": 1 << 20})
     peer.feed(peer.headers(1, REQUEST, True) + peer.window(0, 1 << 20))

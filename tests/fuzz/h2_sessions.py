@@ -26,7 +26,7 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
 
 # options
-CLIENT, SMALL, BARE = 1, 2, 4
+CLIENT, SMALL, BARE, EAGER = 1, 2, 4, 8
 
 
 class Act:
@@ -156,6 +156,7 @@ class Scene:
         limits = Http2Limits(**SMALL_LIMITS) if options & SMALL else Http2Limits()
         self.probe = SessionProbe(not self.is_client, self.arena, limits, offers_connect=bool(options & SMALL))
         self.bytewise = bytewise
+        self.is_eager = bool(options & EAGER)
         self.wire = Wire(self.is_client)
         self.told: list[tuple[Any, ...]] = []
         self.streams: set[int] = set()
@@ -194,6 +195,10 @@ class Scene:
                 self.state[stream] = "reset" + before
             elif name != "writable":
                 self.state[stream] = name
+        if name == "writable" and self.is_eager:
+            # more than a turn lets through, and once more
+            self.probe.data(stream, bytes(20_000))
+            self.probe.data(stream, bytes(300), True)
         if name == "failed":
             # which of two faults was found first depends on how the octets came
             event = ("failed",)
@@ -399,4 +404,12 @@ def seeds() -> Iterator[bytes]:
         + operation(Act.PINGS)
         + operation(DATA, 1, 0, b"more than five")
         + operation(HEADERS, 1, both, b"\x40\x01x\x01y")
+    )
+    yield (
+        bytes((CLIENT | EAGER,))
+        + operation(Act.OPEN) * 3
+        + b"".join(operation(Act.CONTENT, stream, 254) for stream in (1, 3, 5))
+        + operation(WINDOW_UPDATE, 0, 0, b"\0\2\0\0")
+        + operation(SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 20))
+        + operation(Act.FLUSH)
     )

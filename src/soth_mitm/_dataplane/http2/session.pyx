@@ -291,9 +291,9 @@ cdef class Session:
                 self.write_frame(FRAME_DATA, FLAG_END_STREAM, stream.id, NULL, 0)
                 self.end_local(stream)
             return 0
+        if stream.wait != WAIT_NOTHING:
+            return 0
         if self.turn is not stream:
-            if stream.wait != WAIT_NOTHING:
-                return 0
             if self.ring.first is not None or self.turn is not None:
                 self.wait_for(stream, WAIT_TURN)
                 return 0
@@ -414,7 +414,7 @@ cdef class Session:
     cdef int check_stalls(self) except -1:
         cdef SessionStream stream
         for stream in list(self.streams.values()):
-            if stream.wait == WAIT_NOTHING or self.now - stream.waits_since < self.limits.stall_seconds:
+            if self.has_failed or stream.wait == WAIT_NOTHING or self.now - stream.waits_since < self.limits.stall_seconds:
                 continue
             if stream.moved >= STALL_OCTETS:
                 stream.moved = 0
@@ -906,12 +906,12 @@ cdef class Session:
         self.peer_goes = True
         if not self.is_server:
             for stream in list(self.streams.values()):
-                if stream.id > self.peer_last and not is_closed(stream.state):
+                if stream.id > self.peer_last and not is_closed(stream.state) and not self.has_failed:
                     change_state(&stream.state, EVENT_RECEIVE_RESET)
                     self.closed_now(stream)
                     if not stream.is_released:
                         self.callbacks.on_stream_reset(stream, REFUSED_STREAM, True)
-        return self.callbacks.on_going_away(self.peer_last, code)
+        return 0 if self.has_failed else self.callbacks.on_going_away(self.peer_last, code)
 
     cdef int handle_window(self, FrameHead* head, const char* payload) except -1:
         cdef uint32_t increment = read_32(payload) & MAX_STREAM
