@@ -9,11 +9,15 @@ import ssl
 import pytest
 
 from soth_mitm._dataplane.http.counters import Counters
+from soth_mitm._dataplane.http1.client import Http1ClientConnection
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint, ConnectProbe
-from soth_mitm._dataplane.upstream.pool import OriginPool, Upstream
+from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
+from soth_mitm._dataplane.transport.outbound_endpoint import OutboundEndpoint
+from soth_mitm._dataplane.upstream.connect_probe import ConnectProbe
+from soth_mitm._dataplane.upstream.pool import OriginPool
 from soth_mitm.errors import WireError
+from support.data_plane import make_settings
 
 pytestmark = pytest.mark.anyio
 
@@ -49,18 +53,18 @@ async def test_a_connection_that_was_lost_before_the_pool_had_it(error: Exceptio
     pool = OriginPool("an origin", dialled.append, Counters(), idle, idle, max_open=1, max_idle=1)
     pool.on_refusal = refuse
     future: asyncio.Future[object] = loop.create_future()
-    lease = ConnectProbe(pool, future, idle)
+    probe = ConnectProbe(make_settings(loop, claim=idle), pool, future)
     assert dialled == [pool] and (pool.open, pool.dialling) == (1, 1)
     intake = AwaitableEndpoint(loop)
-    upstream = Upstream(Arena(4096), intake)
+    upstream = OutboundEndpoint(Arena(4096), intake)
     with socket.socket() as unconnected:
         upstream.connection_made(Wire(unconnected))
         intake.attach(upstream)
         upstream.connection_lost(error)
-    pool.connected(upstream)
+    pool.connected(Http1ClientConnection(upstream))
     with pytest.raises(WireError, match="refused in TLS" if isinstance(error, ssl.SSLError) else "closed the connection, or spoke"):
         await future
     assert told == ([error] if isinstance(error, ssl.SSLError) else [])
     assert (pool.open, pool.dialling, pool.idle_count) == (0, 0, 0)
-    lease.close()
+    probe.close()
     idle.close()

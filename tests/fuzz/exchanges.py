@@ -29,10 +29,10 @@ from fuzz.mutations import mutate_operations
 from fuzz.operations import SEPARATOR, VERBS, from_text, parse
 from fuzz.scene import MOST_OPERATIONS, NO_TIME, Client, Peer, Scene, Upstream, make_config, settings_of
 from fuzz.scripted_handler import ScriptedHandler
-from soth_mitm._dataplane.exchange.exchange import Exchange
-from soth_mitm._dataplane.exchange.flow import Route
+from soth_mitm._dataplane.exchange.route import Route
 from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import HookCounters
+from soth_mitm._dataplane.http1.server import Http1ServerConnection
 from soth_mitm._dataplane.memory import ledger
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
@@ -101,7 +101,7 @@ class ExchangeClient(Client):
         self._handler = scene.handler
         self._id = UUID(int=len(scene.clients) + 1)
         meta = ConnectionMeta(self._id, FAMILY)
-        self._exchange = Exchange(scene.settings, self.endpoint, self._ended, **scene.routing(meta))
+        self._exchange = Http1ServerConnection(scene.settings, self.endpoint, self._ended, **scene.routing(meta))
         self._exchange.start()
 
     def hear(self, data: bytes) -> None:

@@ -1,14 +1,14 @@
 """The way of a client connection from its first byte to the data plane: identify → inbound → decide → first bytes → TLS → session.
 
-Everything here happens once per connection. Requests are the data plane's: an `Exchange` or a `Tunnel` has the endpoint from the moment
-when the `Session` hands it over.
+Everything here happens once per connection. Requests are the data plane's: an `Http1ServerConnection` or a
+`Tunnel` has the endpoint from the moment when the `Session` hands it over.
 """
 
 from collections.abc import Coroutine
 from typing import Any
 
-from soth_mitm._dataplane.exchange.flow import Route
 from soth_mitm._dataplane.exchange.relay import Tunnel
+from soth_mitm._dataplane.exchange.route import Route
 from soth_mitm.addresses import format_authority, format_host_port
 from soth_mitm.connect_decision import ConnectDecision
 from soth_mitm.connection import SocketFamily

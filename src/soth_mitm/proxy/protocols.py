@@ -7,7 +7,7 @@ import asyncio
 import ssl
 
 from soth_mitm._dataplane.transport.endpoint import Endpoint
-from soth_mitm._dataplane.upstream.pool import Upstream
+from soth_mitm._dataplane.transport.outbound_endpoint import OutboundEndpoint
 from soth_mitm.proxy.forks import connections
 
 
@@ -20,7 +20,7 @@ class ClientEndpoint(Endpoint, asyncio.BufferedProtocol):
         connections.add(self)
 
 
-class UpstreamEndpoint(Upstream, asyncio.BufferedProtocol):
+class UpstreamEndpoint(OutboundEndpoint, asyncio.BufferedProtocol):
     """A socket that we connected to an upstream."""
 
     offered: ssl.SSLSession | None = None

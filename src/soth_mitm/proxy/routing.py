@@ -1,4 +1,4 @@
-"""Where requests go that name a destination of their own: what the routers of an `Exchange` decide.
+"""Where requests go that name a destination of their own: what the routers of an `Http1ServerConnection` decide.
 
 In absolute-form each request names its destination, and the policy and `on_connect` decide about it. Inside an intercepted connection all
 requests go where the connection goes, whatever they name. A server may serve other names than that of its address, so a name that a request
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from soth_mitm._dataplane.exchange.flow import Route
+from soth_mitm._dataplane.exchange.route import Route
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, parse_authority
 from soth_mitm.connect_decision import ConnectDecision
 from soth_mitm.connection import ConnectionMeta, UnixDomain
@@ -74,7 +74,7 @@ def refusal(meta: ConnectionMeta, scheme: str, authority: str, status: int, reas
 
 
 class ForwardRouter:
-    """The router of an `Exchange` whose requests name their destinations in absolute-form."""
+    """The router of an `Http1ServerConnection` whose requests name their destinations in absolute-form."""
 
     __slots__ = ("_answers", "_client")
 
@@ -119,7 +119,7 @@ class ForwardRouter:
 
 
 class InsideRouter:
-    """The router of an `Exchange` whose requests all go one way, that of `route`: those inside an intercepted connection."""
+    """The router of an `Http1ServerConnection` whose requests all go one way, that of `route`: those inside an intercepted connection."""
 
     __slots__ = ("_answers", "_client", "_names", "_policy", "_port", "_route", "_target")
 

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
-from soth_mitm._dataplane.exchange.exchange import Exchange
-from soth_mitm._dataplane.exchange.flow import Route
 from soth_mitm._dataplane.exchange.relay import Tunnel
+from soth_mitm._dataplane.exchange.route import Route
+from soth_mitm._dataplane.http1.server import Http1ServerConnection
 from soth_mitm.errors import WireError
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind
@@ -19,13 +19,13 @@ log = get_logger("soth_mitm.proxy")
 
 
 class Session:
-    """What holds a client's endpoint: an `Exchange`, a `Tunnel`, or, with `holder` None, the set-up."""
+    """What holds a client's endpoint: an `Http1ServerConnection`, a `Tunnel`, or, with `holder` None, the set-up."""
 
     __slots__ = ("_client", "_is_shown", "_was_held", "holder")
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self.holder: Exchange | Tunnel | None = None
+        self.holder: Http1ServerConnection | Tunnel | None = None
         self._was_held = False
         # the observer was told of a tunnel
         self._is_shown = False
@@ -34,13 +34,13 @@ class Session:
 
     def exchange(self, router: Callable[[str | None, bytes], Route]) -> None:
         """Serve requests, which go where `router` says."""
-        exchange = Exchange(self._client.generation.settings, self._client.endpoint, self._ended, router=router)
+        exchange = Http1ServerConnection(self._client.generation.settings, self._client.endpoint, self._ended, router=router)
         self._hold(exchange)
         exchange.start()
         if self._client.reader.draining:
             exchange.drain()
 
-    def _hold(self, holder: Exchange | Tunnel) -> None:
+    def _hold(self, holder: Http1ServerConnection | Tunnel) -> None:
         self.holder, self._was_held = holder, True
 
     def _ended(self) -> None:

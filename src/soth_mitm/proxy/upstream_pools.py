@@ -9,8 +9,9 @@ from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from soth_mitm._dataplane.http.settings import Settings
-from soth_mitm._dataplane.transport.awaitable_endpoint import ConnectProbe
-from soth_mitm._dataplane.upstream.pool import OriginPool, Upstream
+from soth_mitm._dataplane.http1.client import Http1ClientConnection
+from soth_mitm._dataplane.upstream.connect_probe import ConnectProbe
+from soth_mitm._dataplane.upstream.pool import OriginPool
 from soth_mitm.config.sections import ConnectionPoolConfig
 from soth_mitm.errors import TlsFailedError, WireError
 from soth_mitm.escaping import get_logger
@@ -120,11 +121,11 @@ class UpstreamPools:
         if self.is_known(origin):
             return self.known_info(origin)
         future: asyncio.Future[UpstreamTlsInfo | None] = asyncio.get_running_loop().create_future()
-        lease = ConnectProbe(self.pool(origin), future, self._settings.claim)
+        probe = ConnectProbe(self._settings, self.pool(origin), future)
         try:
             info = await future
         finally:
-            lease.close()
+            probe.close()
         if origin not in self._refusals:
             self._remember(origin, info)
         return info
@@ -151,7 +152,7 @@ class UpstreamPools:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _dial(self, origin: Origin) -> Upstream:
+    async def _dial(self, origin: Origin) -> UpstreamEndpoint:
         """Return a new connection. Raises what its pool is to be told."""
         refusal = self._take_refusal(origin)
         if refusal is not None:
@@ -164,7 +165,7 @@ class UpstreamPools:
         # outside of the clause: a handler's failure is not caused by the dial's
         raise failure
 
-    def _dial_ended(self, pool: OriginPool, dial: asyncio.Task[Upstream]) -> None:
+    def _dial_ended(self, pool: OriginPool, dial: asyncio.Task[UpstreamEndpoint]) -> None:
         """Tell the pool, once for each dial, however it ended."""
         if dial.cancelled():
             pool.failed(WireError("the proxy is shutting down", side="upstream", status=503))
@@ -173,7 +174,7 @@ class UpstreamPools:
         if failure is None:
             upstream = dial.result()
             upstream.facts = self._remember(pool.origin, upstream.facts)
-            pool.connected(upstream)
+            pool.connected(Http1ClientConnection(upstream))
             return
         pool.failed(detached(failure))
 

@@ -1,22 +1,13 @@
-from collections.abc import Callable
 from typing import final
 
-from soth_mitm._dataplane.exchange.flow import Route
-from soth_mitm._dataplane.exchange.responding import Responding
-from soth_mitm._dataplane.http.settings import Settings
-from soth_mitm._dataplane.transport.endpoint import Endpoint
-
-CONTINUE: bytes
+from soth_mitm._dataplane.exchange.callbacks import ExchangeCallbacks
 
 @final
-class Exchange(Responding):
-    def __init__(
-        self,
-        settings: Settings,
-        client: Endpoint,
-        on_end: Callable[[], object],
-        *,
-        router: Callable[[str | None, bytes], Route],
-    ) -> None: ...
-    def start(self) -> None: ...
-    def decoded_apart(self, result: tuple[bytes, str | None] | None) -> None: ...
+class Exchange(ExchangeCallbacks):
+    """One request and its response."""
+
+    def take_turn(self) -> None:
+        """Go on with what one turn of the loop was too short for. Called by the loop."""
+
+    def decoded_apart(self, result: tuple[bytes, str | None] | None) -> None:
+        """Go on with the body that was decoded. Called by the loop."""

@@ -1,289 +1,272 @@
-"""HTTP/1 on one client connection: read a request, ask the handler, forward, relay the response as it arrives, and again.
+"""One request and its response: decide, acquire an upstream's stream, relay both ways, retry, deadlines, end.
 
-The two directions are independent: an early response is relayed while the upload goes on. Each entry from outside (bytes, a deadline, a
-hook's answer, a connection from the pool) changes a state and calls `advance`, which moves both directions as far as they go.
+The two directions are independent: an early response is relayed while the upload goes on. Each entry from outside (content, a deadline, a
+hook's answer, a stream from the pool) changes a state and calls `advance`, which moves both directions as far as they go.
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.time cimport monotonic
 
-from soth_mitm._dataplane.http1.framing cimport BODY_DONE, body_error_text, body_of_request
-from soth_mitm._dataplane.exchange.conversation cimport (
-    ANSWERING_DONE, ANSWERING_HEAD, ANSWERING_NONE, ANSWERING_RELAY, LATE_CLAIM, LATE_COLLECT, LATE_HEAD, LATE_IDLE, SENDING_CLAIM,
-    SENDING_COLLECT, SENDING_CONNECT, SENDING_DECIDE, SENDING_HEAD, SENDING_RELAY, SENDING_SENT,
+from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody, new_body_copy
+from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare, new_budget_share
+from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
+from soth_mitm._dataplane.exchange.decision cimport (
+    JUDGED_ALLOW, JUDGED_BLOCK, JUDGED_NO_DECISION, JUDGED_UNDECIDED, judge, judge_failure, judgement_text,
 )
-from soth_mitm._dataplane.transport.endpoint cimport Endpoint
-from soth_mitm._dataplane.exchange.flow cimport (
-    FLOW_DECIDED, VERDICT_ALLOWED, VERDICT_BLOCKED, VERDICT_FAILED, VERDICT_UNDECIDED, Flow, Route,
+from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
+from soth_mitm._dataplane.exchange.route cimport Route
+from soth_mitm._dataplane.exchange.states cimport (
+    COUNT_REFUSED, COUNT_UPSTREAM_TIMEOUT, EXPIRE_ANSWER, EXPIRY_ACQUIRE, EXPIRY_DOWNLOAD, EXPIRY_HALF_CLOSED, EXPIRY_NO_CONTINUE,
+    EXPIRY_RESPONSE, EXPIRY_UPLOAD, EXPIRY_UPLOAD_NOT_TAKEN, INPUT_ACQUIRE, INPUT_AGAIN, INPUT_ANSWER, INPUT_ANSWERED, INPUT_ASK_ROUTE,
+    INPUT_BEGIN, INPUT_COLLECT, INPUT_COMPLETE, INPUT_DECIDE, INPUT_END, INPUT_EXPECT, INPUT_RETRY, INPUT_SEND, INPUT_SENT, INPUT_SWITCH,
+    REQUEST_ACQUIRE, REQUEST_COLLECT, REQUEST_DECIDE, REQUEST_RELAY, REQUEST_ROUTE, REQUEST_SENT, RESPONSE_DONE,
+    RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE, STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE, STAGE_UPLOAD,
+    RequestInput, ResponseInput, expiry_rule, next_request_state, next_response_state,
 )
-from soth_mitm._dataplane.http1.head_parser cimport (
-    HEAD_MORE, HEAD_TOO_LARGE, head_error_text, parse_request_head, too_large_text,
-)
-from soth_mitm._dataplane.wire.head cimport HTTP_1_0, METHOD_CONNECT, METHOD_TRACE, TARGET_ABSOLUTE, Head
-from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hooks
+from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, MOST_STEPS, FrameTap, new_frame_tap
+from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hook, Hooks
+from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse, StreamChunk, new_request, new_response
 from soth_mitm._dataplane.http.settings cimport Settings
-from soth_mitm._dataplane.upstream.pool cimport Upstream
-from soth_mitm._dataplane.exchange.responding cimport Responding
-from soth_mitm._dataplane.exchange.transfer cimport MOVED_ALL, MOVED_MORE, MOVED_NONSENSE, MOVED_OVER, collect_request, move_request
-from soth_mitm._dataplane.http1.upgrade cimport may_switch
-from soth_mitm._dataplane.memory.view cimport View, is_view_of, view_bytes, view_of
-from soth_mitm._dataplane.http1.encoder cimport forwards_left, request_head_bytes, traced_request
+from soth_mitm._dataplane.http.stream cimport (
+    ANY_LENGTH, LENGTH_AS_IS, NO_ROOM_LIMIT, PROCESSED_NOT, PROCESSED_UNLIKELY, HttpConnection, Piece, Stream,
+)
+from soth_mitm._dataplane.http1.encoder cimport forwards_left, traced_request
+from soth_mitm._dataplane.http1.upgrade cimport was_offered
+from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE
+from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.memory.ledger cimport LEDGER_FLOW, note
+from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
+from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUDGET, PAUSE_HANDLER, PAUSE_PEER_SLOW, PAUSE_TURN
+from soth_mitm._dataplane.wire.fields cimport stop_fields
+from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, METHOD_TRACE, Head
+from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, STREAM_GRPC_WEB_TEXT, STREAM_NONE, stream_of
+from soth_mitm._dataplane.wire.target cimport is_idempotent
 
 from soth_mitm.errors import WireError
+
 
 cdef enum:
     # a request body in which more goes in or comes out is decoded in a thread: some tenths of a millisecond
     DECODED_HERE = 131072
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-cdef enum:
-    MOST_REQUESTS = 16         # of one client that are begun in one turn of the loop
+    MOST_PIECES = 512          # of content that are moved in one turn of the loop
+    MOST_INTERIMS = 64         # before one response: each begins its time anew
 
 
 @cython.final
-cdef class Exchange(Responding):
-    """Requests of one client connection.
+cdef class Exchange(ExchangeCallbacks):
+    """One request and its response."""
 
-    `router(scheme, authority)` says where a request goes; it is asked when what requests name changes. `scheme` is None unless the request
-    line has a URL; `authority` is that of the URL, or else Host, or empty. `on_end()` is called once, when the connection is gone and
-    every hook has returned.
-    """
+    # ---- states
 
-    def __init__(self, Settings settings, Endpoint client, on_end, *, router not None):
-        self.router = router
-
-    def start(self):
-        """Take over the client's endpoint, with what lies in its read buffer."""
-        self.settings.arena.check_thread()
-        self.client.callbacks = self
-        if self.client.gone:
-            self.on_closed(self.client, None)
-            return
-        if self.over:  # drained or aborted before it began
-            return
-        self.next_request()
-        self.advance()
-        if self.client.eof_delivered and not self.over:
-            self.on_eof(self.client, True)
-        self.client.resume_reading()
-
-    cdef int advance(self) except -1:
-        if self.running or self.over:
-            self.again = True
-            return 0
-        self.running = True
-        self.again = True
-        self.begun = 0
-        try:
-            while self.again and not self.over:
-                self.again = False
-                if self.sending == SENDING_HEAD:
-                    self.read_head()
-                elif self.sending == SENDING_COLLECT:
-                    self.collect()
-                elif self.sending == SENDING_RELAY:
-                    self.relay_request()
-                if self.over:
-                    # what was just done has ended it, and the upstream is gone
-                    break
-                if self.answering == ANSWERING_HEAD:
-                    self.read_response_head()
-                elif self.answering == ANSWERING_RELAY:
-                    self.relay_response()
-                if self.sending == SENDING_SENT and self.answering == ANSWERING_DONE and not self.over:
-                    self.end_flow()
-        finally:
-            self.running = False
-        if not self.client.gone:
-            self.client.flush()
-        if self.upstream is not None:
-            self.upstream.flush()
+    cdef int move_request(self, RequestInput event) except -1:
+        cdef int state = next_request_state(self.request_state, event)
+        if state < 0:
+            raise AssertionError(f"an exchange's request in state {self.request_state} has no input {event}")
+        self.request_state = <RequestState>state
         return 0
 
-    # --- the request's way
+    cdef int move_response(self, ResponseInput event) except -1:
+        cdef int state = next_response_state(self.response_state, event)
+        if state < 0:
+            raise AssertionError(f"an exchange's response in state {self.response_state} has no input {event}")
+        self.response_state = <ResponseState>state
+        return 0
 
-    cdef int read_head(self) except -1:
-        cdef Py_ssize_t size = self.client.read_buffer.size(), used
-        cdef Head head
-        if size == 0:
-            return self.leave() if self.client.eof_delivered else 0
-        if self.client.write_paused or self.unsettled >= self.settings.queue_limit:
-            # who does not read his answers gets no more of them, and a handler that is behind is shown no more
-            return self.client.pause_reading()
-        if self.begun == MOST_REQUESTS:
-            return self.later()
-        head = Head()
-        used = parse_request_head(head, self.client.read_buffer.data(), size, self.settings.head_limit, self.settings.most_fields,
-                                  &self.scanned)
-        if used == HEAD_MORE:
-            if self.client.eof_delivered:
-                return self.leave()
-            self.client.read_buffer.shrink()
-            if self.client_deadline.stage != LATE_HEAD or self.client_deadline.queue is None:
-                self.client_deadline.set(self.settings.client_head, LATE_HEAD)
+    cdef bint has_response(self) noexcept:
+        return self.response_state >= RESPONSE_RELAY
+
+    cdef int start(self) except -1:
+        # what is called back meanwhile changes the state, and moves nothing yet
+        self.is_running = True
+        try:
+            if self.route.question is None:
+                self.begin()
+            else:
+                self.ask_route()
+        finally:
+            self.is_running = False
+        return self.advance()
+
+    cdef int advance(self) except -1:
+        if self.is_running or self.is_closing:
+            self.runs_again = True
             return 0
-        self.client_deadline.clear()
-        self.scanned = 0
-        if used > 0:
-            self.settings.counters.bytes_from_clients += used
-            self.client.read_buffer.consume(used)
-            return self.open_flow(head)
-        if used == HEAD_TOO_LARGE:
-            return self.refuse(431, b"the request head " + too_large_text(head, self.settings.head_limit, self.settings.most_fields))
-        return self.refuse(400, head_error_text(head.error).encode())
+        self.is_running = True
+        self.runs_again = True
+        try:
+            while self.runs_again and not self.is_closing:
+                self.runs_again = False
+                if self.request_state == REQUEST_COLLECT:
+                    self.collect()
+                elif self.request_state == REQUEST_RELAY:
+                    self.relay_request()
+                if self.response_state == RESPONSE_RELAY and not self.is_closing:
+                    self.relay_response()
+                if self.request_state == REQUEST_SENT and self.response_state == RESPONSE_DONE and not self.is_closing:
+                    self.finish()
+        finally:
+            self.is_running = False
+        if not self.is_closing:
+            self.client.flush()
+            if self.upstream is not None:
+                self.upstream.flush()
+        return 0
 
-    cdef int open_flow(self, Head head) except -1:
-        cdef Flow flow
-        self.begun += 1
-        self.answering = ANSWERING_NONE
-        self.keep = head.keeps_alive() and not self.settings.draining
-        self.find_route(head)
-        flow = self.flow = Flow(self.settings, self, self.route, head)
-        self.unsettled += 1
-        if body_of_request(&flow.request_body, head, self.settings.head_limit, self.settings.most_fields) < 0:
-            return self.refuse(400, body_error_text(flow.request_body.error).encode())
-        if head.method == METHOD_CONNECT:
-            # who wants a tunnel takes a new connection
-            self.keep = False
-            return self.explain(501, b"CONNECT must be the first request of its connection to the proxy")
-        return self.begin_flow() if self.route.question is None else self.ask_connect()
+    cdef int take_later(self) except -1:
+        if not self.is_turn_due:
+            self.is_turn_due = True
+            self.settings.hooks.loop.call_soon(self.take_turn)
+        return 0
 
-    cdef int begin_flow(self) except -1:
-        cdef Flow flow = self.flow
-        cdef Head head = flow.request
+    def take_turn(self):
+        """Go on with what one turn of the loop was too short for. Called by the loop."""
+        cdef bint was_behind = self.is_behind
+        self.is_turn_due = False
+        if self.is_closing:
+            return
+        self.is_behind = False
+        self.advance()
+        if was_behind and not self.is_behind and not self.is_closing and self.upstream is not None:
+            self.resume_upstream(PAUSE_TURN)
+
+    # ---- the request, up to the decision
+
+    cdef int begin(self) except -1:
+        cdef Head head = self.request
         cdef bint at_head
         if self.route.pool is None and not self.route.observed:
             self.settings.counters.requests_refused += self.route.status == 400
             self.settings.counters.names_refused += self.route.status == 421
             return self.explain(self.route.status, self.route.reason)
-        flow.upgrade = head.connection_upgrade and may_switch(head)
-        if flow.hooks is None:
+        if self.hooks is None:
             return self.forward()
-        flow.at_head = flow.request_body.state != BODY_DONE and (not self.settings.buffer_requests or flow.conversational())
-        at_head = flow.at_head or flow.request_body.state == BODY_DONE
-        flow.begin_upload()
-        if flow.hooks.on_request is None or not self.settings.enforce:
-            flow.ask_later = flow.hooks.on_request is not None
+        # whatever streams.types says: a body that could be collected is
+        self.is_decided_at_head = self.has_body and (
+            not self.settings.buffer_requests or self.keep_upgrade or stream_of(head, None) == STREAM_GRPC)
+        at_head = self.is_decided_at_head or not self.has_body
+        if self.hooks.on_stream_chunk is not None and not self.keep_upgrade and self.has_body:
+            if STREAM_GRPC <= (stream := stream_of(head, self.settings.stream_types)) <= STREAM_GRPC_WEB_TEXT:
+                self.up = new_frame_tap(self.settings, self.own_share(), stream, head, "to_upstream")
+        if self.hooks.on_request is None or not self.settings.enforce:
+            self.asks_later = self.hooks.on_request is not None
             # messages are shown as they come, and after the request
-            at_head = at_head or flow.up is not None
-            if not at_head and (flow.ask_later or flow.hooks.on_response is not None):
-                flow.copy_request()
-            elif flow.request_body.state != BODY_DONE:
-                flow.at_head = True
+            at_head = at_head or self.up is not None
+            if not at_head and (self.asks_later or self.hooks.on_response is not None):
+                self.request_copy = new_body_copy(self.settings.body_limit)
+            elif self.has_body:
+                self.is_decided_at_head = True
             return self.forward()
         if at_head:
             return self.decide()
-        flow.bounded = self.settings.reject_overflow or self.settings.refuse_incomplete
-        if flow.bounded and head.content_length > self.settings.body_limit:
+        self.is_bounded = self.settings.reject_overflow or self.settings.refuse_incomplete
+        if self.is_bounded and head.content_length > self.settings.body_limit:
             return self.reject()
-        if head.expect_continue and head.version != HTTP_1_0:
-            flow.continued = True
-            self.client.send_bytes(CONTINUE)
-        self.sending = SENDING_COLLECT
-        self.client_deadline.set(self.settings.body_buffer, LATE_COLLECT)
-        self.again = True
+        if head.expect_continue:
+            self.sent_continue = self.client.send_continue()
+        self.move_request(INPUT_COLLECT)
+        self.set_client_deadline(self.settings.body_buffer, STAGE_COLLECT)
+        self.runs_again = True
         return 0
 
-    cdef int find_route(self, Head head) except -1:
-        cdef View named = view_of(NULL, 0)
-        scheme = None
-        if head.form == TARGET_ABSOLUTE:
-            named = head.span(head.authority, head.authority_len)
-            scheme = "https" if head.https else "http"
-        elif head.host >= 0:
-            named = head.span(head.fields[head.host].value, head.fields[head.host].value_len)
-        if self.routed is None or scheme != self.routed_scheme or not is_view_of(self.routed, named):
-            self.routed = view_bytes(named)
-            self.routed_scheme = scheme
-            self.route = self.router(scheme, self.routed)
-        return 0
-
-    cdef int ask_connect(self) except -1:
+    cdef int ask_route(self) except -1:
         cdef Hooks hooks = self.settings.hooks
         cdef int outcome
-        self.sending = SENDING_CONNECT
+        self.move_request(INPUT_ASK_ROUTE)
         outcome = hooks.run(hooks.on_connect, self.route.question, None, self)
         if outcome == HOOK_PENDING:
-            self.unsettled += 1
+            self.pending_calls += 1
             self.asking = hooks.pending
             return 0
-        if self.over:
+        if self.is_closing:
             return 0
         return self.take_route(None, hooks.error) if outcome == HOOK_FAILED else self.take_route(hooks.result, None)
 
     cdef int take_route(self, object answer, object error) except -1:
         cdef Route route = self.route.on_answer(answer, error)
         if route is None:
-            return self.cut(error or self.settings.hooks.error)
+            return self.abort(error or self.settings.hooks.error)
+        self.connection.on_route(route, error is not None)
         self.route = route
-        if error is not None:
-            # the next request asks again
-            self.routed = None
-        self.flow.take(route)
-        return self.begin_flow()
+        self.hooks = self.settings.hooks if route.observed else None
+        return self.begin()
 
     cdef int collect(self) except -1:
-        cdef Flow flow = self.flow
         cdef Py_ssize_t limit = self.settings.body_limit
-        cdef int moved = collect_request(flow, self.client)
-        if moved == MOVED_NONSENSE:
-            return self.refuse(400, body_error_text(flow.request_body.error).encode())
-        if moved == MOVED_OVER:
+        cdef View trailers = view_of(NULL, 0)
+        if self.buffered is None:
+            self.buffered = self.client.new_buffer(limit)
+        self.charge(self.client.collect_into(self.buffered, &trailers))
+        if trailers.len:
+            self.request_trailers = view_bytes(trailers)
+        self.client.take_content()
+        if self.is_bounded and self.client.content_total() > limit:
             return self.reject()
-        # a body of unknown length that has just reached the limit may be complete: its end tells
-        if moved == MOVED_ALL or flow.request_body.payload_total > limit - (flow.request.content_length > limit):
-            return self.decide()
-        return 0
+        if self.client.is_malformed():
+            return self.refuse(400, self.client.error_text().encode())
+        if not self.client.is_complete():
+            self.reserve(True)
+            # a body of unknown length that has just reached the limit may be complete: its end tells
+            if self.client.content_total() <= limit - (self.request.content_length > limit):
+                return 0
+        return self.decide() if not self.is_closing and self.request_state == REQUEST_COLLECT else 0
 
     cdef int decide(self) except -1:
         cdef tuple arguments
-        self.sending = SENDING_DECIDE
-        self.client_deadline.clear()
-        if self.is_paced and self.end_wait():
-            return 0
-        self.flow.show_request()
+        self.move_request(INPUT_DECIDE)
+        if self.client_deadline is not None:
+            self.client_deadline.clear()
+        if self.pressure:
+            # it is decided on as it is
+            if self.share is not None:
+                self.share.stop_waiting()
+            self.pressure = 0
+            self.set_pauses()
+            if self.is_closing:
+                return 0
+        self.show_request()
         if self.settings.decode_apart is not None:
-            arguments = self.flow.shown.decode_little(DECODED_HERE)
+            arguments = self.request_view.decode_little(DECODED_HERE)
             if arguments is not None:
-                self.unsettled += 1
+                self.pending_calls += 1
                 self.settings.decode_apart(arguments, self.decoded_apart)
                 return 0
         return self.ask()
 
     def decoded_apart(self, result):
         """Go on with the body that was decoded. Called by the loop."""
-        self.unsettled -= 1
-        if self.over or self.sending != SENDING_DECIDE:
-            self.check_end()
+        self.pending_calls -= 1
+        if self.is_closing or self.request_state != REQUEST_DECIDE:
+            self.settle()
             return
         if result is not None:
-            self.flow.shown.decoded(result)
+            self.request_view.decoded(result)
         self.ask()
         self.advance()
 
     cdef int ask(self) except -1:
+        cdef Hooks hooks = self.settings.hooks
         cdef int outcome
-        if self.settings.refuse_incomplete and self.refuse_unseen():
+        if self.settings.refuse_incomplete and self.refuse_incomplete():
             return 0
-        outcome = self.settings.hooks.run(self.settings.hooks.on_request, self.flow.shown, None, self)
+        outcome = hooks.run(hooks.on_request, self.request_view, None, self)
         if outcome == HOOK_PENDING:
-            self.unsettled += 1
+            self.pending_calls += 1
             return 0
-        if self.over:
+        if self.is_closing:
             return 0
         if outcome == HOOK_FAILED:
-            return self.undecided(self.settings.hooks.error)
-        return self.decided(self.settings.hooks.result)
+            return self.decided(judge_failure(self.settings, hooks.error), None, hooks.error)
+        return self.decided(judge(self.settings, hooks.result), hooks.result, None)
 
-    cdef int refuse_unseen(self) except -1:
-        problem = self.flow.shown.body_problem
+    cdef int refuse_incomplete(self) except -1:
+        problem = self.request_view.body_problem
         if problem is None:
             return 0
         if problem == "conversation":
             self.refuse(415, b"what follows the head of this request cannot be inspected before it is forwarded (body.incomplete)")
         elif problem == "undecodable":
-            self.refuse(415, b"the request body cannot be decoded (body.incomplete): " + self.flow.shown.decode_error.encode())
+            self.refuse(415, b"the request body cannot be decoded (body.incomplete): " + self.request_view.decode_error.encode())
         elif problem == "late":
             self.refuse(408, b"the request body was not complete in time (body.incomplete, body.buffer_timeout_ms)")
         else:
@@ -291,165 +274,974 @@ cdef class Exchange(Responding):
         return 1
 
     cdef int on_hook_result(self, object result, object error) except -1:
-        self.unsettled -= 1
-        if self.over or self.sending not in (SENDING_CONNECT, SENDING_DECIDE):
-            return self.check_end()
-        if self.sending == SENDING_CONNECT:
+        self.pending_calls -= 1
+        if self.is_closing or self.request_state not in (REQUEST_ROUTE, REQUEST_DECIDE):
+            return self.settle()
+        if self.request_state == REQUEST_ROUTE:
             self.asking = None
             self.take_route(result, error)
-            self.advance()
-            # it may have said so much meanwhile that it was held
-            return 0 if self.over else self.client.resume_reading()
-        if error is None:
-            self.decided(result)
+        elif error is None:
+            self.decided(judge(self.settings, result), result, None)
         else:
-            self.undecided(error)
+            self.decided(judge_failure(self.settings, error), None, error)
         return self.advance()
 
-    cdef int decided(self, object decision) except -1:
-        if decision is self.settings.allow:
-            return self.allowed()
-        # by its exact type: what only says that it is a decision (a mock of one) has no answer to give
-        if type(decision) is not self.settings.decision_type:
+    cdef int decided(self, int judgement, object decision, object error) except -1:
+        if judgement == JUDGED_ALLOW:
+            self.settings.counters.requests_allowed += 1
+            self.verdict = VERDICT_ALLOWED
+            self.tell_observer(EXCHANGE_DECIDED)
+            return self.forward()
+        if judgement == JUDGED_BLOCK:
+            self.settings.counters.requests_blocked += 1
+            self.verdict = VERDICT_BLOCKED
+            self.status = decision.status
+            self.tell_observer(EXCHANGE_DECIDED)
+            return self.answer(decision.status, decision.body, decision.headers)
+        if judgement == JUDGED_UNDECIDED:
+            self.verdict = VERDICT_UNDECIDED
+            self.tell_observer(EXCHANGE_DECIDED)
+            return self.forward()
+        if judgement == JUDGED_NO_DECISION:
             self.settings.hooks.misjudged(decision)
-            return self.fail_closed(self.settings.hooks.error, b"the policy handler returned no decision")
-        if not decision.is_block:
-            return self.allowed()
-        self.settings.counters.requests_blocked += 1
-        self.flow.verdict = VERDICT_BLOCKED
-        self.flow.status = decision.status
-        self.flow.tell_observer(FLOW_DECIDED)
-        return self.answer(decision.status, decision.body, decision.headers)
-
-    cdef int allowed(self) except -1:
-        self.settings.counters.requests_allowed += 1
-        self.flow.verdict = VERDICT_ALLOWED
-        self.flow.tell_observer(FLOW_DECIDED)
-        return self.forward()
-
-    cdef int undecided(self, object error) except -1:
-        if self.settings.hooks.block_on_failure:
-            return self.fail_closed(error, b"the policy handler failed and handler.failure_policy is block")
-        if self.settings.meant_to_block(error):
-            return self.fail_closed(error, b"the policy handler failed to make the block that it wanted")
-        if self.settings.hooks.cuts(error):
-            return self.fail_closed(error, b"")
-        self.flow.verdict = VERDICT_UNDECIDED
-        self.flow.tell_observer(FLOW_DECIDED)
-        return self.forward()
+            error = self.settings.hooks.error
+        return self.fail_closed(error, judgement_text(judgement))
 
     cdef int fail_closed(self, object error, bytes text) except -1:
-        self.flow.verdict = VERDICT_FAILED
-        self.flow.cause = error
-        self.flow.tell_observer(FLOW_DECIDED)
+        self.verdict = VERDICT_FAILED
+        self.cause = error
+        self.tell_observer(EXCHANGE_DECIDED)
         if self.settings.hooks.cuts(error):
-            return self.cut(error)
+            return self.abort(error)
         self.settings.counters.requests_blocked += 1
         return self.explain(502, text)
 
+    # ---- responses of ours
+
+    cdef int answer(self, int status, bytes text, object headers) except -1:
+        if self.response_state == RESPONSE_DONE:
+            return self.refuse_rest()
+        if self.has_response():
+            return self.truncate(ConnectionAbortedError("failed after the response had begun"))
+        self.status = status
+        if self.cause is None and self.verdict != VERDICT_BLOCKED:
+            self.cause = text
+        if self.upstream is not None and self.connection.has_reserved(self.upstream.connection()):
+            self.is_last = True
+        if self.client.answer(status, text, headers, self.request.method == METHOD_HEAD, self.is_last):
+            return self.terminate()
+        self.drop_upstream()
+        self.move_request(INPUT_ANSWER)
+        self.move_response(INPUT_ANSWERED)
+        return 0
+
+    cdef int explain(self, int status, bytes text) except -1:
+        return self.answer(status, text, None)
+
+    cdef int refuse(self, int status, bytes text) except -1:
+        self.settings.counters.requests_refused += 1
+        return self.explain(status, text)
+
+    cdef int reject(self) except -1:
+        return self.refuse(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.settings.body_limit)
+
+    cdef int fail_upstream(self, int status, bytes text) except -1:
+        self.settings.counters.upstream_errors += 1
+        return self.explain(status, text)
+
+    # ---- the request, from the decision on
+
     cdef int forward(self) except -1:
+        cdef Stream stream
         if self.route.pool is None:
-            # the next connection tries the upstream again
-            self.keep = False
+            # the client's next connection tries the upstream again
+            self.is_last = True
             return self.fail_upstream(self.route.status, self.route.reason)
-        if forwards_left(self.flow.request) == 0:
+        if forwards_left(self.request) == 0:
             return self.answer_last()
-        self.sending = SENDING_CLAIM
-        if self.pin is not None and self.use_pin():
-            return 0
-        self.upstream_deadline.set(self.settings.claim, LATE_CLAIM)
+        self.move_request(INPUT_ACQUIRE)
+        if self.connection.has_reserved_of(self.route.pool):
+            stream = self.connection.open_reserved(self)
+            if stream is not None:
+                return self.on_pool_ready(stream)
+            self.is_last = True
+            return self.fail_upstream(
+                502, f"{self.route.pool.origin} closed the connection that this client had authenticated on".encode())
+        self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE)
         if self.can_repeat():
-            return self.route.pool.claim(self)
-        return self.route.pool.claim_fresh(self, self.settings.unsafe_idle)
+            return self.route.pool.acquire(self)
+        return self.route.pool.acquire_fresh(self, self.settings.unsafe_idle)
 
     cdef int answer_last(self) except -1:
         # RFC 9110 section 7.6.2: it ends here, and is answered as by an origin
-        if self.flow.request.method == METHOD_TRACE:
-            return self.answer(200, traced_request(self.flow.request), ((b"Content-Type", b"message/http"),))
+        if self.request.method == METHOD_TRACE:
+            return self.answer(200, traced_request(self.request), ((b"Content-Type", b"message/http"),))
         return self.answer(200, b"", ())
 
-    cdef int on_pool_ready(self, object upstream) except -1:
-        cdef Upstream connection = <Upstream>upstream
-        if self.over or self.sending != SENDING_CLAIM:
-            return connection.pool.give_back(connection)
-        self.upstream = connection
-        if connection.facts is not self.flow.route.facts:
-            self.flow.route.met(connection.facts)
-        self.write_request()
+    cdef int on_pool_ready(self, object stream) except -1:
+        cdef Stream upstream = <Stream>stream
+        cdef object facts
+        if self.is_closing or self.request_state != REQUEST_ACQUIRE:
+            return upstream.release(None, None, None)
+        self.upstream = upstream
+        facts = upstream.connection().facts
+        if facts is not self.route.facts:
+            self.route.set_upstream_info(facts)
+        self.send_request()
         return self.advance()
 
     cdef int on_pool_failure(self, object error) except -1:
-        if self.over or self.sending != SENDING_CLAIM:
+        if self.is_closing or self.request_state != REQUEST_ACQUIRE:
             return 0
         if not isinstance(error, WireError):
             # a hook that had to be asked failed, and handler.recover_from_panics is off
-            return self.cut(error)
+            return self.abort(error)
         self.fail_upstream(error.status, str(error).encode())
         return self.advance()
 
-    cdef int write_request(self) except -1:
-        cdef Flow flow = self.flow
-        cdef bytes head = request_head_bytes(flow.request, flow.upgrade, flow.route.authority)
-        self.upstream.send_bytes(head)
-        self.settings.counters.bytes_to_upstreams += len(head)
-        if flow.collected is not None:
-            flow.collected.rewind()
-        self.upstream_scanned = 0
+    cdef int send_request(self) except -1:
+        cdef int64_t length
+        self.request_is_wire = self.client.can_forward_wire(self.upstream)
+        if self.request_is_wire:
+            length = LENGTH_AS_IS
+        elif not self.client.is_complete():
+            length = self.request.content_length if self.request.content_length >= 0 else ANY_LENGTH
+        else:
+            # trailers need a framing that has room for them
+            length = self.client.content_total() if self.request_trailers is None else ANY_LENGTH
+        self.upstream.send_request(self.request, self.route.authority, self.keep_upgrade, length)
+        if self.buffered is not None:
+            self.buffered.rewind()
         self.interims = 0
-        self.upstream_bytes_before = self.upstream.bytes_in
-        self.answering = ANSWERING_HEAD
-        self.sending = SENDING_RELAY
-        self.again = True
-        if flow.request_body.state == BODY_DONE and flow.collected is None:
+        self.move_response(INPUT_EXPECT)
+        self.move_request(INPUT_SEND)
+        self.runs_again = True
+        if self.buffered is None and self.client.is_complete():
             return self.request_sent()
-        if flow.ask_later and flow.payload is None:
+        if self.asks_later and self.request_copy is None:
             self.upstream.flush()
-            flow.ask_afterwards()
-            if self.over:
+            self.ask_afterwards()
+            if self.is_closing:
                 return 0
-        self.upstream_deadline.clear()
-        self.await_upload()
-        return 0
+        if self.upstream_deadline is not None:
+            # a reserved stream was not waited for
+            self.upstream_deadline.clear()
+        return self.await_upload()
 
     cdef int relay_request(self) except -1:
-        cdef int moved = move_request(self.flow, self.client, self.upstream)
-        if self.over:
+        cdef int moved = self.move_content()
+        if self.is_closing:
             return 0
         if moved == MOVED_NONSENSE:
-            return self.refuse(400, body_error_text(self.flow.request_body.error).encode())
+            return self.refuse(400, self.client.error_text().encode())
         if moved == MOVED_OVER:
             return self.reject()
         if moved == MOVED_ALL:
             return self.request_sent()
-        if moved == MOVED_MORE:
-            self.await_upload()
-            return self.later()
         self.await_upload()
-        # not before its buffer is empty: one that is full holds it back by itself
-        return self.client.pause_reading() if self.has_enough() else self.client.resume_reading()
+        return self.take_later() if moved == MOVED_MORE else 0
+
+    cdef int move_content(self) except -1:
+        cdef int moved
+        cdef bint all_sent
+        if self.buffered is not None:
+            all_sent = self.send_buffered()
+            if self.up is not None and not self.show_buffered():
+                # a handler that is behind is waited for, and others have their turn
+                return MOVED_SOME if self.has_ended or self.pressure else MOVED_MORE
+            if not all_sent:
+                return MOVED_SOME
+            if not self.client.is_complete() or self.has_response() or not is_idempotent(
+                    self.request.method, self.request.base(), self.request.method_len):
+                self.forget_buffered()
+        moved = self.relay(self.client, self.upstream, self.up, self.request_copy, True)
+        if moved == MOVED_ALL:
+            self.end_upload()
+        return moved
+
+    cdef bint send_buffered(self) except -1:
+        """Send on what was collected before the decision, as far as the upstream takes it now; true when all of it is on its way."""
+        cdef BufferedBody buffered = self.buffered
+        cdef Stream sink = self.upstream
+        cdef char* block = NULL
+        cdef View piece, trailers
+        if not self.request_is_wire:
+            while not buffered.is_sent():
+                if sink.is_write_paused() or sink.room() <= 0:
+                    return False
+                buffered.next_content(min(sink.room(), <Py_ssize_t>BLOCK_SIZE), &piece, &trailers)
+                sink.send_content(piece.ptr, piece.len)
+            return True
+        if buffered.framing is not None and not buffered.is_sent():
+            block = self.settings.arena.take_block(BLOCK_SIZE)
+        try:
+            while not buffered.is_sent():
+                if sink.is_write_paused():
+                    return False
+                buffered.next_piece(block, BLOCK_SIZE, &piece)
+                sink.send_wire(piece.ptr, piece.len)
+                if piece.len == BLOCK_SIZE:
+                    # before the next one: only then it is known whether the upstream takes it
+                    sink.flush()
+            return True
+        finally:
+            if block != NULL:
+                self.settings.arena.give_block(block, BLOCK_SIZE)
+
+    cdef bint show_buffered(self) except -1:
+        """Push frames of what was sent on, as many as one turn of the loop may; true when they are all that it has."""
+        cdef bint is_all = False
+        if not self.pressure:
+            is_all = self.frame_buffered()
+            if self.up.found:
+                # traffic first, then the handler
+                self.upstream.flush()
+                self.push_frames(self.up)
+        return is_all and not self.has_ended and not self.is_closing
+
+    cdef bint frame_buffered(self) except -1:
+        # what is sent once more was shown before
+        cdef FrameTap up = self.up
+        cdef Py_ssize_t step
+        cdef int steps = 0
+        while True:
+            up.frame_decoded()
+            if up.framer is None:
+                self.up_at = max(self.up_at, self.buffered.content_sent)
+            if up.decoded is None and self.up_at >= self.buffered.content_sent:
+                return True
+            if steps == MOST_STEPS or up.has_enough():
+                return False
+            step = min(self.buffered.content_sent - self.up_at, <Py_ssize_t>FRAMED_AT_ONCE)
+            up.observe(view_of(PyBytes_AS_STRING(self.buffered.content.content) + self.up_at, step))
+            self.up_at += step
+            steps += 1
 
     cdef int request_sent(self) except -1:
-        cdef Flow flow = self.flow
-        self.sending = SENDING_SENT
-        self.again = True
-        self.client_deadline.clear()
-        if self.answering == ANSWERING_HEAD:
-            self.on_writable(self.upstream, not self.upstream.write_paused)
-        if flow.ask_later:
+        if self.has_body and not self.request_is_wire:
+            self.upstream.send_end(self.request_trailers)
+        self.move_request(INPUT_SENT)
+        self.runs_again = True
+        if self.client_deadline is not None:
+            self.client_deadline.clear()
+        if self.response_state == RESPONSE_HEAD:
+            self.on_stream_writable(self.upstream, not self.upstream.is_write_paused())
+        if self.asks_later:
             self.upstream.flush()
-            flow.ask_afterwards()
-        elif self.answering == ANSWERING_DONE:
-            # the flow ends here, and its upstream connection leaves us
+            self.ask_afterwards()
+        elif self.response_state == RESPONSE_DONE:
+            # the exchange ends here, and its upstream's stream leaves it
             self.upstream.flush()
         return 0
 
-    cdef int next_request(self) except -1:
-        self.again = True
-        if self.client.read_buffer.size() == 0:
-            self.client_deadline.set(self.settings.client_idle, LATE_IDLE)
-        return self.client.resume_reading()
+    cdef int stop_upload(self) except -1:
+        if self.client_deadline is not None:
+            self.client_deadline.clear()
+        self.move_request(INPUT_SENT)
+        return self.drop_upstream()
 
-    # --- what the endpoints say
+    # ---- the response
 
-    cdef int on_data(self, object endpoint) except -1:
+    cdef int on_head(self, Stream stream, Head head) except -1:
+        if self.is_closing or stream is not self.upstream or self.response_state != RESPONSE_HEAD:
+            return 0
+        if head.status == 101:
+            self.switch_protocols(head)
+        elif head.status >= 200:
+            self.begin_response(head)
+        else:
+            self.interims += 1
+            if self.interims > MOST_INTERIMS:
+                self.fail_upstream(502, b"the upstream sent more than %d interim responses" % MOST_INTERIMS)
+                return self.advance()
+            if self.request_state == REQUEST_SENT:
+                # it says that it is at work: its time begins anew
+                self.on_stream_writable(stream, not stream.is_write_paused())
+            if not (head.status == 100 and self.sent_continue):
+                self.strip_alternatives(head)
+                self.client.send_interim(head)
         return self.advance()
+
+    cdef int begin_response(self, Head head) except -1:
+        cdef int stream
+        if not head.keeps_alive() and (
+                self.request_state != REQUEST_SENT or self.connection.has_reserved(self.upstream.connection())):
+            # what is left of the upload will have nowhere to go
+            self.is_last = True
+        self.forget_buffered()
+        self.response = head
+        self.status = head.status
+        self.strip_alternatives(head)
+        if self.hooks is not None:
+            stream = stream_of(head, self.settings.stream_types)
+            if stream != STREAM_NONE:
+                self.is_streaming = True
+                if self.hooks.on_stream_chunk is not None:
+                    self.down = new_frame_tap(self.settings, self.own_share(), stream, head, "to_client")
+            elif self.hooks.on_response is not None:
+                self.response_copy = new_body_copy(self.settings.body_limit)
+            elif (self.held() and self.buffered is None and self.up is None and self.client.is_complete() and self.settings.enforce):
+                # no chunk is to come that would carry it
+                self.request_view = None
+                self.refund(self.held())
+        self.tell_observer(EXCHANGE_ANSWERED)
+        self.client.send_response(head, self.upstream, self.is_last)
+        self.response_is_wire = self.upstream.can_forward_wire(self.client)
+        self.upstream.forward_wire_to(self.client if self.response_is_wire else None)
+        self.move_response(INPUT_BEGIN)
+        self.set_upstream_deadline(self.settings.body_idle, STAGE_DOWNLOAD)
+        self.runs_again = True
+        if self.is_streaming:
+            self.client.flush()
+            return self.show_response_head()
+        return 0
+
+    cdef int switch_protocols(self, Head head) except -1:
+        if not self.keep_upgrade or self.request_state != REQUEST_SENT or not was_offered(self.request, head):
+            return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
+        self.settings.counters.upgrades += 1
+        self.response = head
+        self.status = head.status
+        self.strip_alternatives(head)
+        self.is_streaming = self.hooks is not None
+        self.tell_observer(EXCHANGE_ANSWERED)
+        # to the client before the handler hears of it
+        self.client.send_interim(head)
+        self.client.flush()
+        if self.hooks is not None:
+            self.show_response_head()
+        if self.is_closing:
+            return 0
+        self.move_response(INPUT_SWITCH)
+        self.clear_deadlines()
+        upstream, self.upstream = self.upstream, None
+        return self.client.switch_protocols(upstream, head)
+
+    cdef int relay_response(self) except -1:
+        cdef int moved = self.relay(self.upstream, self.client, self.down, self.response_copy, False)
+        if self.is_closing:
+            return 0
+        if moved == MOVED_ALL:
+            return self.response_done()
+        if moved == MOVED_MORE:
+            # what comes meanwhile waits behind it, its end included
+            self.is_behind = True
+            self.upstream.pause(PAUSE_TURN)
+            return self.take_later()
+        if moved == MOVED_NONSENSE:
+            self.settings.counters.upstream_errors += 1
+            return self.truncate(ValueError(f"the upstream's response body is malformed: {self.upstream.error_text()}"))
+        self.set_upstream_deadline(self.settings.body_idle, STAGE_DOWNLOAD)
+        if self.client.is_write_paused() and not self.reads_ahead():
+            self.upstream.pause(PAUSE_PEER_SLOW)
+        return 0
+
+    cdef int response_done(self) except -1:
+        if not self.response_is_wire:
+            self.client.send_end(self.response_trailers)
+        self.move_response(INPUT_COMPLETE)
+        self.upstream_deadline.clear()
+        self.settings.counters.responses_relayed += 1
+        self.client.flush()
+        if self.request_state != REQUEST_SENT and (self.upstream is None or self.upstream.is_peer_gone()):
+            # an early response, and nothing is left to send the rest of the request to
+            if self.client.is_complete():
+                self.stop_upload()
+                return self.end_response(True)
+            self.drop_upstream()
+            self.client.refuse_rest()
+            self.end_response(True)
+            return self.terminate()
+        if self.request_state == REQUEST_RELAY:
+            self.await_upload()
+        return self.end_response(True)
+
+    # ---- content, either way
+
+    cdef int relay(self, Stream source, Stream sink, FrameTap tap, BodyCopy copy, bint is_request) except -1:
+        cdef Piece piece
+        cdef Py_ssize_t most
+        cdef int pieces = 0, moved
+        cdef bint is_wire = self.request_is_wire if is_request else self.response_is_wire
+        cdef bint is_full = False, is_over = False
+        if tap is not None:
+            tap.frame_decoded()
+        if is_request:
+            source.forward_wire_to(sink if is_wire else None)
+        while True:
+            if pieces == MOST_PIECES or (tap is not None and tap.has_enough()):
+                is_full = True
+                break
+            most = FRAMED_AT_ONCE if tap is not None and tap.framer is not None else NO_ROOM_LIMIT
+            if not is_wire:
+                most = min(most, sink.room())
+                if most <= 0:
+                    source.pause(PAUSE_PEER_SLOW)
+                    break
+            if source.next_piece(&piece, most) <= 0:
+                break
+            pieces += 1
+            if piece.content.len:
+                if is_request:
+                    is_over = self.is_bounded and source.content_total() > self.settings.body_limit
+                    if is_over:
+                        source.forward_wire_to(None)
+                        break
+                else:
+                    self.response_total += piece.content.len
+                if not is_wire:
+                    sink.send_content(piece.content.ptr, piece.content.len)
+                if copy is not None:
+                    self.charge(copy.add(piece.content.ptr, piece.content.len))
+                if tap is not None:
+                    tap.observe(piece.content)
+            if piece.trailers.len:
+                if is_request:
+                    self.request_trailers = view_bytes(piece.trailers)
+                else:
+                    self.response_trailers = view_bytes(piece.trailers)
+        source.take_content()
+        if is_over:
+            return MOVED_OVER
+        moved = MOVED_ALL if source.is_complete() else MOVED_NONSENSE if source.is_malformed() else MOVED_SOME
+        if tap is not None:
+            if tap.found:
+                # traffic first, then the handler
+                sink.flush()
+                self.push_frames(tap)
+            if self.has_ended or self.is_closing:
+                return MOVED_SOME
+            if moved != MOVED_NONSENSE and tap.decoded is not None:
+                return MOVED_MORE
+        if is_full and moved == MOVED_SOME:
+            return MOVED_MORE
+        if moved == MOVED_SOME and (copy is not None or tap is not None):
+            self.reserve(False)
+        return moved
+
+    cdef int on_content(self, Stream stream) except -1:
+        return 0 if self.is_closing else self.advance()
+
+    # ---- back-pressure
+
+    cdef int on_stream_writable(self, Stream stream, bint now) except -1:
+        if self.is_closing:
+            return 0
+        if stream is self.client:
+            if self.upstream is None:
+                return 0
+            if now:
+                self.resume_upstream(PAUSE_PEER_SLOW)
+                return 0 if self.response_is_wire or self.is_closing else self.advance()
+            return 0 if self.reads_ahead() else self.upstream.pause(PAUSE_PEER_SLOW)
+        if stream is not self.upstream:
+            return 0
+        if self.request_state == REQUEST_RELAY:
+            if not now:
+                return self.client.pause(PAUSE_PEER_SLOW)
+            self.await_upload()
+            if self.buffered is not None or not self.request_is_wire:
+                # what was collected goes first
+                self.advance()
+            if not self.is_closing and self.request_state == REQUEST_RELAY and not stream.is_write_paused():
+                self.client.resume(PAUSE_PEER_SLOW)
+        elif self.request_state == REQUEST_SENT and self.response_state == RESPONSE_HEAD:
+            # the response's time begins when the last of the request has left
+            if now:
+                return self.set_upstream_deadline(self.settings.response_head, STAGE_RESPONSE)
+            return self.set_upstream_deadline(self.settings.body_idle, STAGE_UPLOAD)
+        return 0
+
+    cdef int on_pressure(self, int reason, bint now) except -1:
+        if self.is_closing:
+            return 0
+        if now:
+            self.pressure |= reason
+        else:
+            self.pressure &= ~reason
+        self.set_pauses()
+        if (not self.pressure and not self.is_closing and self.request_state == REQUEST_RELAY and self.up is not None
+                and self.buffered is not None):
+            # the rest of what was collected
+            return self.take_later()
+        return 0
+
+    cdef int set_pauses(self) except -1:
+        """Apply the pressure to what is read: of the request, only where something is kept of it."""
+        cdef int both = PAUSE_HANDLER | PAUSE_BUDGET
+        cdef bint holds_request = self.request_state == REQUEST_COLLECT or (
+            self.request_state == REQUEST_RELAY and (self.request_copy is not None or self.up is not None))
+        if self.pressure and self.upstream is not None:
+            self.upstream.pause(self.pressure)
+        if self.pressure and holds_request:
+            self.client.pause(self.pressure)
+        if both & ~self.pressure or not holds_request:
+            self.client.resume(both & ~self.pressure if holds_request else both)
+        if not self.is_closing and self.upstream is not None and both & ~self.pressure:
+            self.resume_upstream(both & ~self.pressure)
+        return 0
+
+    cdef int resume_upstream(self, int reason) except -1:
+        if self.response_state == RESPONSE_RELAY and self.upstream.paused() & ~reason == 0 and self.upstream.paused():
+            # the time in which we paused it is not its own
+            self.set_upstream_deadline(self.settings.body_idle, STAGE_DOWNLOAD)
+        self.upstream.resume(reason)
+        return 0
+
+    cdef bint reads_ahead(self) noexcept:
+        # the sooner the upstream's connection is free for others, however long this client takes
+        cdef int64_t more = self.client.unsent_total()
+        if self.response_state != RESPONSE_RELAY or self.upstream is None or self.upstream.ends_by_close():
+            return False
+        more += max(self.upstream.content_left(), <int64_t>0)
+        return more <= self.settings.read_ahead and self.settings.arena.budget.below_read_ahead_mark()
+
+    cdef bint has_enough(self) noexcept:
+        # of the request only: a handler that is behind with the response does not hold back the upload
+        if self.request_state == REQUEST_COLLECT:
+            return self.pressure != 0
+        return (self.upstream is not None and self.upstream.is_write_paused()) or (
+            self.pressure != 0 and (self.request_copy is not None or self.up is not None))
+
+    # ---- deadlines
+
+    cdef int set_client_deadline(self, DeadlineQueue queue, int stage) except -1:
+        if self.client_deadline is None:
+            self.client_deadline = Deadline(self)
+        return self.client_deadline.set(queue, stage)
+
+    cdef int set_upstream_deadline(self, DeadlineQueue queue, int stage) except -1:
+        if self.upstream_deadline is None:
+            self.upstream_deadline = Deadline(self)
+        return self.upstream_deadline.set(queue, stage)
+
+    cdef int clear_deadlines(self) except -1:
+        if self.client_deadline is not None:
+            self.client_deadline.clear()
+        if self.upstream_deadline is not None:
+            self.upstream_deadline.clear()
+        return 0
+
+    cdef int await_upload(self) except -1:
+        cdef bint is_said = self.response_state == RESPONSE_DONE and self.client.is_complete()
+        # a client that has said everything and has its response does not wait for long until the upstream has heard all of it
+        return self.set_client_deadline(self.settings.linger if is_said else self.settings.body_idle, STAGE_UPLOAD)
+
+    cdef bint owes_continue(self) noexcept:
+        # the client waits for the upstream's 100 and has heard nothing
+        return (self.request.expect_continue and not self.sent_continue and self.client.content_total() == 0
+                and self.upstream is not None and self.upstream.is_silent())
+
+    cdef int on_deadline(self, int stage) except -1:
+        if self.is_closing:
+            return 0
+        if stage == STAGE_COLLECT:
+            self.decide()
+        elif stage == STAGE_ACQUIRE:
+            self.route.pool.cancel(self)
+            self.expire(EXPIRY_ACQUIRE)
+        elif stage == STAGE_RESPONSE:
+            self.expire(EXPIRY_RESPONSE)
+        elif stage == STAGE_DOWNLOAD:
+            if self.upstream is not None and self.upstream.paused():
+                # what holds it back, a client that does not read or a handler that is behind, has a deadline of its own
+                return 0
+            self.expire(EXPIRY_DOWNLOAD)
+        elif self.response_state == RESPONSE_DONE and self.client.is_complete():
+            # the upstream has answered, and takes no more of what was collected
+            self.stop_upload()
+        elif self.upstream is not None and self.upstream.is_write_paused():
+            self.expire(EXPIRY_UPLOAD_NOT_TAKEN)
+        elif self.has_enough():
+            # the client waits for us
+            return self.await_upload()
+        else:
+            self.expire(EXPIRY_NO_CONTINUE if self.owes_continue() else EXPIRY_UPLOAD)
+        return self.advance()
+
+    cdef int expire(self, int expiry) except -1:
+        cdef int action, status, counter
+        action, status, counter, text = expiry_rule(expiry)
+        if counter == COUNT_UPSTREAM_TIMEOUT:
+            self.settings.counters.upstream_timeouts += 1
+        elif counter == COUNT_REFUSED:
+            self.settings.counters.requests_refused += 1
+        if action == EXPIRE_ANSWER:
+            return self.explain(status, text.encode())
+        return self.truncate(TimeoutError(text))
+
+    cdef int on_half_closed(self) except -1:
+        if self.is_closing:
+            return 0
+        self.is_last = True
+        if self.request_state == REQUEST_ACQUIRE:
+            self.route.pool.cancel(self)
+        self.expire(EXPIRY_HALF_CLOSED)
+        return self.advance()
+
+    # ---- ends
+
+    cdef bint can_repeat(self) noexcept:
+        if not self.settings.retry or not self.client.is_complete():
+            return False
+        return (not self.has_body or self.buffered is not None) and is_idempotent(
+            self.request.method, self.request.base(), self.request.method_len)
+
+    cdef bint may_retry(self) except -1:
+        # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
+        cdef int how = self.upstream.unprocessed()
+        if self.retried or not self.settings.retry:
+            return False
+        if how == PROCESSED_NOT:
+            return self.client.is_complete() and (not self.has_body or self.buffered is not None)
+        return how == PROCESSED_UNLIKELY and self.can_repeat()
+
+    cdef int on_reset(self, Stream stream, object error) except -1:
+        if self.is_closing:
+            return 0
+        if stream is self.client:
+            return self.abort(error)
+        if stream is not self.upstream:
+            return 0
+        if self.response_state == RESPONSE_HEAD:
+            if isinstance(error, WireError):
+                self.fail_upstream(error.status, str(error).encode())
+                return self.advance()
+            if self.may_retry():
+                self.settings.counters.retries += 1
+                self.retried = True
+                self.drop_upstream()
+                self.move_response(INPUT_AGAIN)
+                self.move_request(INPUT_RETRY)
+                self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE)
+                return self.route.pool.acquire_new(self)
+            self.fail_upstream(502, f"{self.route.pool.origin} closed the connection before it answered".encode())
+            return self.advance()
+        if self.response_state == RESPONSE_RELAY:
+            if stream.is_complete():
+                # only in another turn of the loop is all of it relayed
+                return 0
+            self.settings.counters.upstream_errors += 1
+            return self.truncate(error)
+        if self.request_state == REQUEST_RELAY:
+            if self.client.is_complete():
+                self.stop_upload()
+                return self.advance()
+            # what is left of the request has nowhere to go
+            return self.refuse_rest()
+        return self.drop_upstream()
+
+    cdef int refuse_rest(self) except -1:
+        self.drop_upstream()
+        self.client.refuse_rest()
+        return self.terminate()
+
+    cdef int abort(self, object error) except -1:
+        if self.is_closing:
+            return 0
+        self.note_cut(error)
+        self.client.reset(error)
+        return self.terminate()
+
+    cdef int truncate(self, object error) except -1:
+        if self.is_closing:
+            return 0
+        self.note_cut(error)
+        self.client.truncate(self.response_state == RESPONSE_RELAY, error)
+        return self.terminate()
+
+    cdef int note_cut(self, object error) except -1:
+        if self.cause is None:
+            self.cause = error
+        if self.has_response() and self.response_state != RESPONSE_DONE:
+            self.settings.counters.responses_cut += 1
+        return 0
+
+    cdef int on_hook_abort(self, object error) except -1:
+        if self.down is not None:
+            self.down.stop()
+        if self.up is not None:
+            self.up.stop()
+        self.response_copy = None
+        return self.connection.abort_after(error) if self.is_closing else self.truncate(error)
+
+    cdef int drop_upstream(self) except -1:
+        cdef Stream upstream = self.upstream
+        if upstream is None:
+            return 0
+        self.upstream = None
+        return upstream.reset(None)
+
+    cdef int finish(self) except -1:
+        cdef Stream client = self.client
+        cdef Stream upstream = self.upstream
+        self.is_closing = True
+        self.move_request(INPUT_END)
+        self.upstream = None
+        self.clear_deadlines()
+        if upstream is not None:
+            upstream.release(self.request, self.response, self.connection)
+        self.end()
+        return client.release(None, None, None)
+
+    cdef int terminate(self) except -1:
+        cdef bint is_waiting = self.request_state == REQUEST_ACQUIRE
+        if self.is_closing:
+            return 0
+        self.is_closing = True
+        self.move_request(INPUT_END)
+        self.clear_deadlines()
+        if is_waiting:
+            self.route.pool.cancel(self)
+        self.drop_upstream()
+        self.end_response(False)
+        return self.end()
+
+    cdef int end(self) except -1:
+        if self.has_ended:
+            return 0
+        if self.asking is not None:
+            # its answer is of no use to anything else
+            self.asking.give_up()
+            self.asking = None
+        self.end_upload()
+        self.has_ended = True
+        self.pressure = 0
+        if self.queue is not None:
+            self.queue.close()
+        if self.share is not None:
+            self.share.stop_waiting()
+        self.settings.counters.active_flows -= 1
+        note(LEDGER_FLOW, -1)
+        self.tell_observer(EXCHANGE_ENDED)
+        self.ask_afterwards()
+        if (self.is_streaming or (self.up is not None and self.up.sequence)) and self.hooks.on_stream_end is not None:
+            self.push(self.hooks.on_stream_end, self.route.meta.connection_id, self.id)
+        return self.settle()
+
+    cdef int on_queue_idle(self) except -1:
+        return self.settle()
+
+    cdef int settle(self) except -1:
+        cdef HttpConnection connection = self.connection
+        if not self.has_ended or self.is_settled or self.pending_calls or (self.queue is not None and not self.queue.is_idle()):
+            return 0
+        self.is_settled = True
+        if self.share is not None:
+            if self.share.held:
+                self.refund(self.share.held)
+            # they refer to us
+            self.share.owner = None
+        if self.queue is not None:
+            self.queue.owner = None
+        self.client = None
+        return connection.on_exchange_settled()
+
+    # ---- what the handler is shown
+
+    cdef RawRequest show_request(self):
+        cdef bytes body = b""
+        cdef bint truncated = False
+        cdef BodyCopy source = self.request_copy if self.buffered is None else self.buffered.content
+        if source is not None:
+            body = source.whole()
+            truncated = source.truncated or len(body) == self.settings.body_limit < self.request.content_length
+        # what comes from now on is not shown
+        self.request_copy = None
+        self.request_view = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, body,
+                                        self.settings.body_limit)
+        self.request_view.trailer_block = self.request_trailers
+        self.request_view.body_truncated = truncated
+        self.request_view.body_complete = (
+            self.client.is_complete() and not truncated and not self.is_decided_at_head)
+        self.request_view.conversation = self.keep_upgrade or self.is_decided_at_head
+        return self.request_view
+
+    cdef RawResponse show_response(self, bytes body):
+        cdef RawResponse response
+        if self.request_view is None:
+            self.show_request()
+        response = new_response(self.response, self.route.meta, self.id, self.request_view, body, self.is_streaming,
+                                self.settings.body_limit)
+        response.trailer_block = self.response_trailers
+        response.body_truncated = self.response_copy is not None and self.response_copy.truncated
+        return response
+
+    cdef int ask_afterwards(self) except -1:
+        if not self.asks_later:
+            return 0
+        self.asks_later = False
+        self.show_request()
+        return self.push(self.hooks.on_request, self.request_view, None)
+
+    cdef int on_late_decision(self, object decision) except -1:
+        if type(decision) is not self.settings.decision_type:
+            self.hooks.misjudged(decision)
+        elif decision.is_block:
+            self.verdict = VERDICT_IGNORED
+            self.tell_observer(EXCHANGE_DECIDED)
+            self.settings.counters.blocks_ignored += 1
+            self.settings.on_ignored_block(self.request_view)
+        return 0
+
+    cdef int show_response_head(self) except -1:
+        if self.hooks.on_response is not None:
+            self.ask_afterwards()
+            if self.has_ended or self.is_closing:
+                return 0
+            self.response_view = self.show_response(b"")
+            self.push(self.hooks.on_response, self.response_view, None)
+        if (self.held() and self.hooks.on_stream_chunk is None and self.settings.enforce and not self.is_closing
+                and self.client.is_complete() and self.buffered is None):
+            # a stream may last, and its request is the handler's now
+            self.request_copy = None
+            self.request_view = None
+            self.refund(self.held())
+        return 0
+
+    cdef int end_response(self, bint is_whole) except -1:
+        if self.down is not None:
+            self.end_frames(self.down)
+            if self.down.trailers is not None:
+                # gRPC-Web: they are content to everything else
+                self.response_trailers = self.down.trailers
+        if self.response_view is not None:
+            self.response_view.trailer_block = self.response_trailers
+            self.response_view = None
+        if self.response_copy is not None and is_whole:
+            self.ask_afterwards()
+            if self.response_copy is not None:
+                self.push(self.hooks.on_response, self.show_response(self.response_copy.whole()), None)
+        self.response_copy = None
+        return 0
+
+    cdef int end_upload(self) except -1:
+        return 0 if self.up is None else self.end_frames(self.up)
+
+    cdef int end_frames(self, FrameTap tap) except -1:
+        tap.finish()
+        return self.push_frames(tap)
+
+    cdef int push(self, Hook hook, object first, object second) except -1:
+        if self.queue is None:
+            self.queue = new_hook_queue(self.settings, self.hooks, self, self.own_share())
+        return self.queue.push(hook, first, second)
+
+    cdef int push_frames(self, FrameTap tap) except -1:
+        cdef StreamChunk chunk
+        cdef list found = tap.found
+        if not found:
+            return 0
+        tap.found = []
+        if self.request_view is None:
+            self.show_request()
+        elif self.settings.arena.budget.above_wait_mark():
+            self.spare_request()
+        for chunk in found:
+            if self.has_ended:
+                # the hook failed at the one before, which was the last that it is told
+                return 0
+            chunk.connection_id = self.route.meta.connection_id
+            chunk.connection_meta = self.route.meta
+            chunk.flow_id = self.id
+            chunk.request = self.request_view
+            chunk.direction = tap.direction
+            chunk.sequence = tap.sequence
+            tap.sequence += 1
+            self.settings.counters.stream_chunks += 1
+            if self.queue is not None and self.queue.is_dropping and self.queue.is_full():
+                self.settings.counters.dropped_chunks += 1
+            else:
+                self.push(self.hooks.on_stream_chunk, chunk, None)
+        return 0
+
+    cdef int spare_request(self) except -1:
+        cdef Py_ssize_t size = len(self.request_view.raw_body)
+        cdef RawRequest spare
+        if size == 0 or self.buffered is not None or not self.is_streaming or self.held() < size or not self.settings.enforce:
+            return 0
+        spare = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, b"",
+                            self.settings.body_limit)
+        spare.trailer_block = self.request_trailers
+        spare.body_truncated = True
+        spare.body_complete = False
+        self.request_view = spare
+        return self.refund(size)
+
+    cdef int strip_alternatives(self, Head head) except -1:
+        if self.settings.strip_alt_svc and self.hooks is not None:
+            stop_fields(head.base(), head.fields, head.count, b"alt-svc", 7)
+        return 0
+
+    cdef int tell_observer(self, ExchangeEvent event) except -1:
+        if self.settings.observer is None:
+            return 0
+        self.settings.observer.flow(
+            <int>event, self.id, self.route.meta, view_bytes(self.request.span(0, self.request.method_len)), self.route.scheme,
+            self.route.authority, self.request.origin_target(), self.verdict, self.status,
+            self.response is not None and (
+                self.response.status == 101 or stream_of(self.response, self.settings.stream_types) != STREAM_NONE),
+            self.response_total, monotonic() - self.began, self.cause)
+        return 0
+
+    # ---- what is kept for the handler, and the budget
+
+    cdef BudgetShare own_share(self):
+        if self.share is None:
+            self.share = new_budget_share(self.settings, self)
+        return self.share
+
+    cdef int charge(self, Py_ssize_t count) except -1:
+        return self.own_share().charge(count)
+
+    cdef int refund(self, Py_ssize_t count) except -1:
+        return self.share.refund(count)
+
+    cdef Py_ssize_t held(self) noexcept:
+        return 0 if self.share is None else self.share.held
+
+    cdef int reserve(self, bint is_deciding) except -1:
+        return 0 if self.share is None else self.share.reserve(is_deciding)
+
+    cdef int forget_buffered(self) except -1:
+        cdef BufferedBody buffered = self.buffered
+        if buffered is None or not buffered.is_sent():
+            return 0
+        if self.up is not None and self.up.framer is not None and self.up_at < buffered.content.size and not self.has_ended:
+            # its messages are still to be shown
+            return 0
+        self.buffered = None
+        if self.hooks.on_response is not None or self.hooks.on_stream_chunk is not None:
+            # the content is what is shown
+            return self.refund(buffered.framing_size())
+        # the request is not shown again
+        self.request_view = None
+        return self.refund(buffered.size())
+
+    cdef int on_copies_late(self) except -1:
+        cdef BodyCopy copy
+        for copy in (self.request_copy, self.response_copy):
+            if copy is not None and copy.limit > copy.size:
+                copy.limit = copy.size
+                self.settings.counters.shortened_copies += 1
+        return 0
+
+
+cdef Exchange new_exchange(Settings settings, HttpConnection connection, Stream client, Route route, Head request):
+    cdef Exchange exchange = Exchange.__new__(Exchange)
+    exchange.settings = settings
+    exchange.connection = connection
+    exchange.client = client
+    exchange.route = route
+    exchange.request = request
+    if route.observed:
+        exchange.hooks = settings.hooks
+    exchange.has_body = not client.is_complete()
+    settings.counters.last_flow_id += 1
+    exchange.id = settings.counters.last_flow_id
+    settings.counters.flows += 1
+    settings.counters.active_flows += 1
+    if settings.observer is not None:
+        exchange.began = monotonic()
+    note(LEDGER_FLOW, 1)
+    return exchange

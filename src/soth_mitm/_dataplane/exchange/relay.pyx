@@ -5,7 +5,7 @@ cimport cython
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully
-from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
+from soth_mitm._dataplane.transport.callbacks cimport PAUSE_PEER_SLOW, EndpointCallbacks
 from soth_mitm._dataplane.http.settings cimport Settings
 
 
@@ -39,7 +39,7 @@ cdef class Tunnel(EndpointCallbacks):
         if self.upstream.eof_delivered:
             self.on_eof(self.upstream, True)
         if not self.client.write_paused:
-            self.upstream.resume_reading()
+            self.upstream.resume_all()
 
     @property
     def upstream_spoke(self):
@@ -78,8 +78,11 @@ cdef class Tunnel(EndpointCallbacks):
             if endpoint.eof_delivered:
                 self.on_eof(endpoint, True)
         for endpoint in (self.client, self.upstream):
-            if not self.across(endpoint).write_paused:
-                endpoint.resume_reading()
+            if self.across(endpoint).write_paused:
+                endpoint.pause_reading(PAUSE_PEER_SLOW)
+                endpoint.resume_reading(~PAUSE_PEER_SLOW)
+            else:
+                endpoint.resume_all()
 
     def drain(self):
         """End as soon as nothing moves."""
@@ -108,7 +111,7 @@ cdef class Tunnel(EndpointCallbacks):
         source.read_buffer.consume(size)
         target.flush()
         if target.write_paused:
-            source.pause_reading()
+            source.pause_reading(PAUSE_PEER_SLOW)
         return 0
 
     cdef int on_data(self, object endpoint) except -1:
@@ -120,9 +123,9 @@ cdef class Tunnel(EndpointCallbacks):
     cdef int on_writable(self, object endpoint, bint now) except -1:
         if now:
             self.wait()
-            self.across(endpoint).resume_reading()
+            self.across(endpoint).resume_reading(PAUSE_PEER_SLOW)
         else:
-            self.across(endpoint).pause_reading()
+            self.across(endpoint).pause_reading(PAUSE_PEER_SLOW)
         return 0
 
     cdef int on_eof(self, object endpoint, bint clean) except -1:

@@ -76,6 +76,8 @@ cdef void body_reenter(Body* body, int64_t remaining) noexcept nogil
 # The body of a head that came on a stream (RFC 9113 section 8.1.1); `request_method` is that of the
 # request that a response answers. 0, or -1 with body.error set: a CONNECT request has no content.
 cdef int body_of_stream(Body* body, Head head, int request_method) noexcept
+# The same for content that is collected
+cdef void body_without_framing(Body* body) noexcept nogil
 # So many bytes of content came, or the stream said that no more will. 0, or -1 with body.error set:
 # the sum is not what Content-Length announced.
 cdef int body_add(Body* body, Py_ssize_t length) noexcept nogil

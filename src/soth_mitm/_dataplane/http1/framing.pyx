@@ -129,6 +129,13 @@ cdef int body_of_stream(Body* body, Head head, int request_method) noexcept:
     return 0
 
 
+cdef void body_without_framing(Body* body) noexcept nogil:
+    body.trailer_limit = 0
+    body.most_fields = 0
+    body.loose = False
+    _begin(body, BODY_STREAM, -1)
+
+
 cdef int body_add(Body* body, Py_ssize_t length) noexcept nogil:
     if body.state == BODY_FAILED:
         return -1

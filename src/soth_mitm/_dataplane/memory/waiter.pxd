@@ -13,12 +13,6 @@ cdef class Waiter:
     # exchange
     cdef int on_hook_abort(self, object error) except -1
 
-    # a pool has a connection for this waiter, or has given up
-    cdef int on_pool_ready(self, object upstream) except -1
+    # a pool has a Stream for this waiter, or has given up
+    cdef int on_pool_ready(self, object stream) except -1
     cdef int on_pool_failure(self, object error) except -1
-
-    # the queue of hook calls is full, so the traffic should wait (true); or it has room again, or
-    # has waited long enough (false)
-    cdef int on_backpressure(self, bint hold) except -1
-    # an exchange has ended and its last hook has returned
-    cdef int on_exchange_done(self, object flow) except -1

@@ -17,14 +17,8 @@ cdef class Waiter:
     cdef int on_hook_abort(self, object error) except -1:
         return 0
 
-    cdef int on_pool_ready(self, object upstream) except -1:
+    cdef int on_pool_ready(self, object stream) except -1:
         return 0
 
     cdef int on_pool_failure(self, object error) except -1:
-        return 0
-
-    cdef int on_backpressure(self, bint hold) except -1:
-        return 0
-
-    cdef int on_exchange_done(self, object flow) except -1:
         return 0

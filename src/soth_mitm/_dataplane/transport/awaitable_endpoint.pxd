@@ -3,7 +3,6 @@
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
-from soth_mitm._dataplane.upstream.pool cimport OriginPool
 
 
 cdef class AwaitableEndpoint(EndpointCallbacks):
@@ -27,10 +26,3 @@ cdef class InlineTask(AwaitableEndpoint):
     cdef object raised                 # what to raise when it resumes, or None
 
     cdef int step(self) except -1      # resume it
-
-
-# A pool's connection for a coroutine
-cdef class ConnectProbe(EndpointCallbacks):
-    cdef OriginPool pool
-    cdef object future
-    cdef Deadline deadline

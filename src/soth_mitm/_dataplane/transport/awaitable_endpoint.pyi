@@ -1,10 +1,9 @@
 from collections.abc import Coroutine, Generator
-from typing import Any, Self, final
+from typing import Any, Self
 
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm._dataplane.transport.callbacks import EndpointCallbacks
 from soth_mitm._dataplane.transport.endpoint import Endpoint
-from soth_mitm._dataplane.upstream.pool import OriginPool
 
 class AwaitableEndpoint(EndpointCallbacks):
     def __new__(cls, loop: Any) -> AwaitableEndpoint: ...
@@ -33,8 +32,3 @@ class InlineTask(AwaitableEndpoint):
     def cancel(self, error: BaseException) -> None: ...
     def __await__(self) -> Generator[None]: ...
     def __next__(self) -> None: ...
-
-@final
-class ConnectProbe(EndpointCallbacks):
-    def __new__(cls, pool: OriginPool, future: Any, deadline: DeadlineQueue) -> ConnectProbe: ...
-    def close(self) -> None: ...

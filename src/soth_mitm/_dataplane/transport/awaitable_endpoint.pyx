@@ -1,14 +1,10 @@
 """An endpoint that a coroutine of the control plane awaits, a few times in a connection's life."""
 
-cimport cython
 
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
-from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
-from soth_mitm._dataplane.upstream.pool cimport OriginPool, Upstream
+from soth_mitm._dataplane.transport.callbacks cimport PAUSE_SETUP, EndpointCallbacks
 from soth_mitm._dataplane.memory.view cimport view_bytes, view_of
-
-from soth_mitm.errors import WireError
 
 
 # not final: InlineTask derives from it
@@ -107,7 +103,7 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
         self.notify()
         if error is None and self.endpoint.callbacks is self:
             # what follows belongs to the next callbacks
-            self.endpoint.pause_reading()
+            self.endpoint.pause_reading(PAUSE_SETUP)
         return 0
 
 
@@ -184,44 +180,3 @@ cdef class InlineTask(AwaitableEndpoint):
             self.endpoint.abort(error)
             raise
         return 0
-
-
-@cython.final
-cdef class ConnectProbe(EndpointCallbacks):
-    """Acquires a connection of `pool` and releases it at once, so that it exists and its facts are
-    known.
-
-    `future` ends with the facts of the upstream connection, with the error of the dial, or with a
-    WireError (503) when no connection became free within `deadline`.
-    """
-
-    def __cinit__(self, OriginPool pool not None, future, DeadlineQueue deadline not None):
-        self.pool = pool
-        self.future = future
-        self.deadline = Deadline(self)
-        self.deadline.set(deadline, 0)
-        pool.claim(self)
-
-    def close(self):
-        """Stop waiting. Harmless when the connection has come already."""
-        self.deadline.clear()
-        self.pool.withdraw(self)
-
-    cdef int on_pool_ready(self, object upstream) except -1:
-        self.deadline.clear()
-        if not self.future.done():
-            self.future.set_result((<Upstream>upstream).facts)
-        return (<Upstream>upstream).pool.give_back(<Upstream>upstream)
-
-    cdef int on_pool_failure(self, object error) except -1:
-        self.deadline.clear()
-        if not self.future.done():
-            self.future.set_exception(error)
-        return 0
-
-    cdef int on_deadline(self, int stage) except -1:
-        self.pool.withdraw(self)
-        self.pool.counters.upstream_timeouts += 1
-        return self.on_pool_failure(WireError(
-            "no upstream connection became free in time (connection_pool.max_connections_per_host)",
-            side="upstream", status=503))

@@ -3,6 +3,16 @@
 from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 
+# Why reading is paused. It goes on when no reason is left.
+cdef enum PauseReason:
+    PAUSE_PEER_SLOW = 1        # the other side does not take what comes
+    PAUSE_HANDLER = 2          # the handler's queue is full
+    PAUSE_BUDGET = 4           # memory is short
+    PAUSE_TURN = 8             # more lies here than one turn of the loop may move
+    PAUSE_BUFFER_FULL = 16     # what lies here unread is all that may lie here
+    PAUSE_SETUP = 32           # the connection is between two owners
+
+
 cdef class EndpointCallbacks(Waiter):
     # new plaintext lies in the endpoint's read buffer
     cdef int on_data(self, object endpoint) except -1

@@ -21,7 +21,7 @@ cdef class Endpoint:
     cdef object write_out             # transport.write
     cdef object write_all             # transport.writelines, or None
 
-    cdef readonly bint reading_paused  # reading is paused, by us
+    cdef readonly int paused           # PauseReason bits: why we do not read; 0: we do
     # asyncio's transport: its write_eof() raises when the peer has gone
     cdef bint shuts_socket
     cdef bint shuts_late               # once all is written
@@ -49,8 +49,11 @@ cdef class Endpoint:
     cdef int deliver_tls(self) except -1
     cdef int wait_turn(self) except -1
     cdef int deliver_eof(self) except -1
-    cdef int pause_reading(self) except -1   # what is in the read buffer stays there
-    cdef int resume_reading(self) except -1  # and deliver what has arrived already
+    # Stop reading for that reason; what is in the read buffer stays there
+    cdef int pause_reading(self, int reason) except -1
+    # These reasons are gone. When none is left: read on, and tell what had already come
+    cdef int resume_reading(self, int reasons) except -1
+    cdef int resume_all(self) except -1
 
     # Writing; flush() after the last send() of a turn
     cdef int send(self, const char* data, Py_ssize_t length) except -1

@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE, SCRATCH_SIZE, Arena, Buffer
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_ENDPOINT, note
-from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
+from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL, EndpointCallbacks
 from soth_mitm._dataplane.transport.tls_engine cimport TlsEngine
 
 SSL_ERROR = ssl.SSLError
@@ -131,19 +131,19 @@ cdef class Endpoint:
                 pass
             elif self.tls is not None:
                 self.deliver_tls()
-            elif self.has_unreported and not self.reading_paused:
+            elif self.has_unreported and not self.paused:
                 self.has_unreported = False
                 self.callbacks.on_data(self)
                 # on_data() may have started TLS on the rest of the read buffer
                 if self.tls is not None:
                     self.deliver_tls()
-            if not (self.gone or self.reading_paused or self.waits_turn or self.eof_delivered):
+            if not (self.gone or self.paused or self.waits_turn or self.eof_delivered):
                 self.deliver_eof()
         finally:
             self.delivering = False
         if self.read_buffer.size():
-            if self.read_buffer.size() >= self.arena.max_buffer and not self.reading_paused:
-                self.pause_reading()
+            if self.read_buffer.size() >= self.arena.max_buffer:
+                self.pause_reading(PAUSE_BUFFER_FULL)
             if self.arena.budget.above_read_mark():
                 self.read_buffer.shrink()
         return 0
@@ -152,7 +152,7 @@ cdef class Endpoint:
         cdef Py_ssize_t count
         cdef bint over_limit
         try:
-            while not self.gone and not self.reading_paused and not self.discarding:
+            while not self.gone and not self.paused and not self.discarding:
                 if not self.tls.secured:
                     if not self.step_handshake():
                         return 0
@@ -176,7 +176,7 @@ cdef class Endpoint:
         if not self.gone:
             # between reads the engine holds at most a part of a record, unless reading was stopped
             # early
-            if self.reading_paused or self.waits_turn:
+            if self.paused or self.waits_turn:
                 self.count_undecrypted(<Py_ssize_t>self.tls.incoming.pending)
             else:
                 self.count_undecrypted(self.tls.partial)
@@ -189,7 +189,7 @@ cdef class Endpoint:
         if self.arena.budget.call_soon is None or self.closing:
             return 0
         self.waits_turn = True
-        if not self.reading_paused and not self.eof:
+        if not self.paused and not self.eof:
             # some loops read many times in a turn
             self.transport.pause_reading()
         self.arena.budget.call_soon(self.take_turn)
@@ -201,7 +201,7 @@ cdef class Endpoint:
         self.waits_turn = False
         if self.gone:
             return
-        if not self.reading_paused and not self.eof and not self.closing:
+        if not self.paused and not self.eof and not self.closing:
             self.transport.resume_reading()
         self.deliver()
 
@@ -214,20 +214,28 @@ cdef class Endpoint:
             self.callbacks.on_eof(self, self.tls is None)
         return 0
 
-    cdef int pause_reading(self) except -1:
-        if not self.reading_paused and not self.gone:
-            self.reading_paused = True
-            if not self.eof and not self.closing:
-                self.transport.pause_reading()
+    cdef int pause_reading(self, int reason) except -1:
+        cdef int before = self.paused
+        if self.gone:
+            return 0
+        self.paused |= reason
+        if before == 0 and not self.eof and not self.closing:
+            self.transport.pause_reading()
         return 0
 
-    cdef int resume_reading(self) except -1:
-        if self.reading_paused and not self.gone:
-            self.reading_paused = False
-            if not self.eof and not self.closing and not self.waits_turn:
-                self.transport.resume_reading()
-            self.deliver()
-        return 0
+    cdef int resume_reading(self, int reasons) except -1:
+        cdef int before = self.paused
+        if self.gone or before & reasons == 0:
+            return 0
+        self.paused &= ~reasons
+        if self.paused:
+            return 0
+        if not self.eof and not self.closing and not self.waits_turn:
+            self.transport.resume_reading()
+        return self.deliver()
+
+    cdef int resume_all(self) except -1:
+        return self.resume_reading(self.paused)
 
     # --- writing
 
@@ -401,9 +409,9 @@ cdef class Endpoint:
             self.bytes_in -= self.read_buffer.size()
             self.read_buffer.drop()
         self.has_unreported = False
-        if self.reading_paused:
+        if self.paused:
             # a full read buffer has stopped the reading, and is empty now
-            self.resume_reading()
+            self.resume_all()
         else:
             self.deliver()
 

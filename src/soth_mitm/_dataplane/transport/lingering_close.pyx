@@ -55,7 +55,7 @@ cdef int close_lingering(Endpoint endpoint, Settings settings) except -1:
         endpoint.tls.forget()
     endpoint.end_writing()
     lingering.wait()
-    return endpoint.resume_reading()
+    return endpoint.resume_all()
 
 
 cdef int close_truncated(Endpoint endpoint, Settings settings, bint shown, object error) except -1:
@@ -81,7 +81,7 @@ cdef int close_truncated(Endpoint endpoint, Settings settings, bint shown, objec
     else:
         endpoint.transport.write_eof()
         lingering.wait()
-    return endpoint.resume_reading()
+    return endpoint.resume_all()
 
 
 def linger_and_close(Endpoint endpoint not None, Settings settings not None):

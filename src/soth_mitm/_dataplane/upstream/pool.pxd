@@ -1,36 +1,37 @@
-# Upstream connections of one origin and one TLS identity: idle ones, open ones, and who waits for one.
+# Upstream connections of one origin and one TLS identity, and what waits for a stream on one of them.
 
-from libc.stdint cimport int64_t, intptr_t
+from libc.stdint cimport int64_t
 
-from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
-from soth_mitm._dataplane.transport.endpoint cimport Endpoint
-from soth_mitm._dataplane.wire.head cimport Head
-from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
 from soth_mitm._dataplane.http.counters cimport Counters
+from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream, StreamCallbacks
+from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 
 
-cdef class Upstream(Endpoint):
+# An upstream connection of a pool. It carries one stream (HTTP/1) or several (HTTP/2).
+cdef class PooledConnection(HttpConnection):
     cdef OriginPool pool               # None: not counted by a pool (yet, or any more)
-    cdef Parked parked
-    cdef readonly int64_t served       # requests it was checked out for
-    cdef bint seen_back                # it came back from a request once
-    cdef double idle_since             # when it was last put among the idle ones
-    cdef double usable_for             # how long it may be used from then on, by what its upstream said; < 0: it said nothing
-    cdef intptr_t socket               # the system's handle, valid until `closing`
-    cdef public object facts           # what the control plane knows of it: TLS version, certificate digest, ...
+    cdef readonly int64_t served       # streams that were opened on it
+    cdef bint is_ready                 # it stands in its pool's `ready`
+    cdef bint seen_back                # a stream ended on it in order
+    cdef double idle_since             # when it last became idle
+    cdef double usable_for             # seconds from then on, by what its upstream said; < 0: it said nothing
+    cdef Deadline deadline             # of an idle one
+    cdef OriginPool reserved_pool      # it belongs to one client: the pool that still counts it; None: it is shared
 
-    # Give the waiter what lies unread in the socket of a connection that is broken, as far as it takes it
-    cdef int hear_last_words(self) except -1
-    # Its upstream said `response`, and may have said in it how long it keeps the connection
-    cdef int obey(self, Head response) except -1
-    # May it carry another request? To be asked while nobody uses it, right before one is sent
-    cdef int is_live(self) except -1
-
-
-# The callbacks of a connection that is idle: anything that happens to it ends it
-cdef class Parked(EndpointCallbacks):
-    cdef Upstream upstream
-    cdef Deadline deadline
+    # Its handshake is over: from now on it is this pool's. False: it has ended, or spoke before it was asked
+    cdef bint begin(self) except -1
+    # How many more streams it can carry now
+    cdef Py_ssize_t free_streams(self) noexcept
+    cdef bint is_idle(self) noexcept   # no stream is open
+    cdef Stream open_stream(self, StreamCallbacks exchange)
+    # May it carry another stream? To be asked right before one is opened. While it is idle its socket is looked at
+    cdef bint is_live(self) except -1
+    # It can carry no more streams, whatever is going on over it
+    cdef bint is_ending(self) noexcept
+    # A connection that only one client uses: the stream for its next request, or None: it has ended meanwhile
+    cdef Stream open_reserved_stream(self, StreamCallbacks exchange)
+    # Out of the pool, and close it gracefully
+    cdef int retire(self) except -1
 
 
 cdef class OriginPool:
@@ -41,32 +42,33 @@ cdef class OriginPool:
     cdef readonly Py_ssize_t max_idle
     cdef readonly DeadlineQueue idle_deadline
     cdef readonly DeadlineQueue surplus_deadline
-    cdef public object on_first_return  # called with a connection that comes back from its first request, or None
+    cdef public object on_first_return  # called with the endpoint of a connection on which a stream has ended first, or None
     cdef public object on_refusal      # on_refusal(error, idle) -> WireError: TLS failed after the handshake, before the first byte
     cdef Counters counters
-    cdef list idle                     # Upstream, the most recently used last
-    cdef object waiting                # deque of EndpointCallbacks
-    cdef readonly Py_ssize_t open      # being dialled, in use, or idle
+    cdef list ready                    # PooledConnections with a free stream, the most recently used last
+    cdef object waiting                # deque of StreamCallbacks
+    cdef readonly Py_ssize_t open      # connections that are being dialled, in use, or idle
     cdef readonly Py_ssize_t dialling
+    cdef readonly Py_ssize_t streams_expected  # that a new connection will carry, by what the last one could
 
-    # A connection for `waiter`: on_pool_ready() comes at once from the idle ones, or later in its turn, or on_pool_failure() does
-    cdef int claim(self, EndpointCallbacks waiter) except -1
-    # The same, but rather a new one than an idle one: for a retry, after an idle one turned out to be dead
-    cdef int claim_new(self, EndpointCallbacks waiter) except -1
-    # The same, but an idle one only if it was idle for no more than that many seconds, and rather a new one otherwise
-    cdef int claim_fresh(self, EndpointCallbacks waiter, double idle_seconds) except -1
+    # A stream for `exchange`: on_pool_ready() at once from a ready connection, or later in its turn, or on_pool_failure()
+    cdef int acquire(self, StreamCallbacks exchange) except -1
+    # The same, but rather on a new connection: for a retry, after an idle one turned out to be dead
+    cdef int acquire_new(self, StreamCallbacks exchange) except -1
+    # The same, but on an idle one only if it was idle for no more than that many seconds
+    cdef int acquire_fresh(self, StreamCallbacks exchange, double idle_seconds) except -1
     # It waits no more
-    cdef int withdraw(self, EndpointCallbacks waiter) except -1
-    # The exchange on it ended with both sides in order
-    cdef int give_back(self, Upstream upstream) except -1
+    cdef int cancel(self, StreamCallbacks exchange) except -1
+    # A stream has ended on it in order
+    cdef int release(self, PooledConnection connection) except -1
     # It is gone or of no more use
-    cdef int forget(self, Upstream upstream) except -1
+    cdef int discard(self, PooledConnection connection) except -1
     # What to tell of a connection that `error` ended: a WireError if the upstream refused it in TLS, else None
-    cdef object blame(self, Upstream upstream, object error, bint idle)
+    cdef object explain_failure(self, PooledConnection connection, object error, bint idle)
     # Its TLS session is good for the next one
-    cdef int keep_session(self, Upstream upstream) except -1
-    cdef int retire(self, Upstream upstream) except -1     # the same, and close it in order
-    cdef Upstream take_idle(self, double idle_seconds)     # the one used last that is good; none that was idle for longer
-    cdef int wait(self, EndpointCallbacks waiter) except -1
+    cdef int store_session(self, PooledConnection connection) except -1
+    cdef PooledConnection take_ready(self, double idle_seconds)    # the one used last that is good; none that was idle for longer
+    cdef int put_ready(self, PooledConnection connection) except -1
+    cdef int wait(self, StreamCallbacks exchange) except -1
     cdef int dial_for_waiting(self) except -1
-    cdef int hand_over(self, Upstream upstream, EndpointCallbacks waiter) except -1
+    cdef int grant(self, PooledConnection connection, StreamCallbacks exchange) except -1

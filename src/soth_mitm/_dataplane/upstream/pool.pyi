@@ -1,26 +1,23 @@
 from collections.abc import Callable
 from typing import Any, final
 
+from typing_extensions import disjoint_base
+
 from soth_mitm._dataplane.http.counters import Counters
-from soth_mitm._dataplane.memory.buffer import Arena
+from soth_mitm._dataplane.http.stream import HttpConnection
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
-from soth_mitm._dataplane.transport.callbacks import EndpointCallbacks
 from soth_mitm._dataplane.transport.endpoint import Endpoint
 from soth_mitm.errors import WireError
 
-class Upstream(Endpoint):
-    def __new__(cls, arena: Arena, callbacks: EndpointCallbacks) -> Upstream: ...
-    facts: Any
+@disjoint_base
+class PooledConnection(HttpConnection):
     @property
     def served(self) -> int: ...
-
-@final
-class Parked(EndpointCallbacks):
-    def __new__(cls, upstream: Upstream) -> Parked: ...
+    def abort(self) -> None: ...
 
 @final
 class OriginPool:
-    on_first_return: Callable[[Upstream], object] | None
+    on_first_return: Callable[[Endpoint], object] | None
     on_refusal: Callable[[Exception, bool], WireError] | None
     def __new__(
         cls,
@@ -33,7 +30,7 @@ class OriginPool:
         max_open: int,
         max_idle: int,
     ) -> OriginPool: ...
-    def connected(self, upstream: Upstream) -> None: ...
+    def connected(self, connection: PooledConnection) -> None: ...
     def failed(self, error: BaseException) -> None: ...
     def limit(self, max_open: int, max_idle: int) -> None: ...
     @property
@@ -52,6 +49,8 @@ class OriginPool:
     def open(self) -> int: ...
     @property
     def dialling(self) -> int: ...
+    @property
+    def streams_expected(self) -> int: ...
     @property
     def idle_count(self) -> int: ...
     @property

@@ -1,4 +1,7 @@
-"""Upstream connections of one origin. Checking out an idle one is a list pop and a look at its socket; dialling is the control plane's."""
+"""Upstream connections of one origin.
+
+A stream on an idle connection costs a list pop and a look at its socket. Dialling is the control plane's.
+"""
 
 import ssl
 from collections import deque
@@ -6,150 +9,54 @@ from collections import deque
 cimport cython
 from cpython.time cimport monotonic
 from libc.math cimport INFINITY
-from libc.stdint cimport intptr_t
 
-from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
-from soth_mitm._dataplane.transport.endpoint cimport Endpoint
-from soth_mitm._dataplane.wire.head cimport FIELD_KEEP_ALIVE, Head
-from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
 from soth_mitm._dataplane.http.counters cimport Counters
-from soth_mitm._dataplane.wire.scan cimport soth_equals_lower
+from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream, StreamCallbacks
+from soth_mitm._dataplane.memory.deadline cimport DeadlineQueue
 
 from soth_mitm.errors import WireError
-
-cdef extern from "liveness.h" nogil:
-    enum:
-        SOTH_READ_ENDED
-        SOTH_READ_NOTHING
-
-    Py_ssize_t soth_read_now(intptr_t socket, char* p, size_t n) noexcept
-
-cdef enum:
-    LOOK_SIZE = 16384      # what is taken at once of bytes that the loop has not seen
 
 SSL_ERROR = ssl.SSLError
 
 
-cdef double keep_alive_seconds(const char* value, Py_ssize_t length) noexcept nogil:
-    """Return the number behind `timeout=` in a Keep-Alive field, -1 if there is none."""
-    cdef Py_ssize_t at = 0, digits = 0
-    cdef double seconds = 0
-    while at + 8 < length:
-        if soth_equals_lower(value + at, b"timeout=", 8) and (at == 0 or value[at - 1] in (c" ", c"\t", c",", c";")):
-            at += 8
-            while at + digits < length and digits < 9 and c"0" <= value[at + digits] <= c"9":
-                seconds = seconds * 10 + (value[at + digits] - c"0")
-                digits += 1
-            return seconds if digits else -1
-        at += 1
-    return -1
+# not final: each version of HTTP has its own
+cdef class PooledConnection(HttpConnection):
+    """An upstream connection that carries streams for any client."""
 
-
-# not final: proxy/ adds asyncio.BufferedProtocol
-cdef class Upstream(Endpoint):
-    """A connection to an origin, which serves one request after another, for any client.
-
-    Between two requests it must be silent. The loop tells what it has seen, but between its last look and this moment a FIN, a RST or
-    bytes may have come, and a response that was there before its request would be taken for the answer to whichever comes next. So the
-    socket itself is read before each reuse, for the price of one system call. Plain bytes are nobody's, and end the connection. Bytes of
-    TLS may be a session ticket, which many servers send when they like: the engine takes them, and only if it finds data or an end in
-    them, or half a record, of which nobody can tell what it will be, is the connection done for.
-    """
-
-    def connection_made(self, transport):
-        Endpoint.connection_made(self, transport)
-        self.socket = transport.get_extra_info("socket").fileno()
-
-    def __cinit__(self, *args, **kwargs):
-        self.usable_for = -1
-
-    cdef int obey(self, Head response) except -1:
-        cdef double seconds = -1
-        cdef int index = response.find_known(FIELD_KEEP_ALIVE) if response.has_hop else -1
-        if index >= 0:
-            seconds = keep_alive_seconds(response.base() + response.fields[index].value, response.fields[index].value_len)
-        if seconds >= 0:
-            # the last second is for what is under way when it closes
-            self.usable_for = seconds - min(1.0, seconds / 2)
-        return 0
-
-    cdef int is_live(self) except -1:
-        # not the arena's scratch space: there may lie what the client sent behind the request that wants to know
-        cdef char seen[LOOK_SIZE]
-        cdef Py_ssize_t count
-        cdef int reads = 0
-        # twice: a FIN may stand behind a ticket; who still sends then has not finished what he is saying
-        while reads < 2:
-            reads += 1
-            if self.gone or self.closing or self.eof_delivered or self.read_buffer.size() or (self.tls is not None and self.tls.partial):
-                return False
-            if self.tls is not None and self.tls.has_unread():
-                return False
-            count = soth_read_now(self.socket, seen, LOOK_SIZE)
-            if count == SOTH_READ_NOTHING:
-                return True
-            if count == SOTH_READ_ENDED or self.tls is None:
-                return False
-            self.take_ciphertext(seen, count)
+    cdef bint begin(self) except -1:
         return False
 
-    cdef int hear_last_words(self) except -1:
-        cdef char said[LOOK_SIZE]
-        cdef Py_ssize_t count
-        while not self.reading_paused and not self.discarding and not self.waits_turn:
-            count = soth_read_now(self.socket, said, LOOK_SIZE)
-            if count <= 0:
-                break
-            if self.tls is not None:
-                self.take_ciphertext(said, count)
-                continue
-            self.read_buffer.append(said, count)
-            self.bytes_in += count
-            self.has_unreported = True
-            self.deliver()
+    cdef Py_ssize_t free_streams(self) noexcept:
         return 0
 
-    def connection_lost(self, error):
-        if isinstance(error, OSError) and not self.closing and (self.tls is None or self.tls.secured):
-            # Who refuses us (an upload by its answer, our TLS by an alert) and closes on what we had sent resets the connection, and what
-            # we write meets that before his words are read
-            self.closing = True
-            self.hear_last_words()
-        Endpoint.connection_lost(self, error)
+    cdef bint is_idle(self) noexcept:
+        return False
+
+    cdef Stream open_stream(self, StreamCallbacks exchange):
+        raise NotImplementedError("a connection says how it opens a stream")
+
+    cdef bint is_live(self) except -1:
+        return False
+
+    cdef bint is_ending(self) noexcept:
+        return self.endpoint.gone or self.endpoint.closing or self.endpoint.eof_delivered
+
+    cdef Stream open_reserved_stream(self, StreamCallbacks exchange):
+        return None
+
+    cdef int retire(self) except -1:
         if self.pool is not None:
-            self.pool.forget(self)
-        # which refers to us: what the TLS engine holds would be left to the garbage collector
-        self.parked = None
-
-
-@cython.final
-cdef class Parked(EndpointCallbacks):
-    """What an idle upstream connection answers to: it is closed when it ends, speaks unasked, or has been idle for too long."""
-
-    def __cinit__(self, Upstream upstream not None):
-        self.upstream = upstream
-        self.deadline = Deadline(self)
-
-    cdef int on_data(self, object endpoint) except -1:
-        self.upstream.abort(None)
-        return 0
-
-    cdef int on_eof(self, object endpoint, bint clean) except -1:
-        self.upstream.close()
-        return 0
-
-    cdef int on_closed(self, object endpoint, object error) except -1:
-        self.deadline.clear()
-        if error is not None and self.upstream.pool is not None:
-            self.upstream.pool.blame(self.upstream, error, True)
-        return 0
+            self.pool.discard(self)
+        return self.endpoint.close()
 
     cdef int on_deadline(self, int stage) except -1:
-        cdef Upstream upstream = self.upstream
-        if upstream.pool is not None:
-            upstream.pool.forget(upstream)
-        upstream.close()
-        return 0
+        # it was idle for too long
+        return self.retire()
+
+    def abort(self):
+        """Cut the connection now."""
+        self.endpoint.arena.check_thread()
+        self.endpoint.abort(None)
 
 
 @cython.final
@@ -157,8 +64,8 @@ cdef class OriginPool:
     """Connections to one origin under one TLS identity.
 
     `dial(pool)` is called when a new connection is wanted and must end in exactly one call of `connected` or `failed`. `max_open` bounds
-    what is dialled, in use and idle together; who finds it reached waits in order. Idle ones beyond
-    `max_idle` are closed after the duration of `surplus_deadline`; a `max_idle` of 0 closes each as it comes back.
+    what is dialled, in use and idle together; requests beyond it wait in order. Idle ones beyond `max_idle` are closed after the duration
+    of `surplus_deadline`; a `max_idle` of 0 closes each when its last stream ends.
     """
 
     def __cinit__(self, origin, dial, Counters counters not None, DeadlineQueue idle_deadline not None,
@@ -171,117 +78,132 @@ cdef class OriginPool:
         self.surplus_deadline = surplus_deadline
         self.max_open = max_open
         self.max_idle = max_idle
-        self.idle = []
+        self.ready = []
         self.waiting = deque()
+        self.streams_expected = 1
 
-    cdef int claim(self, EndpointCallbacks waiter) except -1:
-        return self.claim_fresh(waiter, INFINITY)
+    cdef int acquire(self, StreamCallbacks exchange) except -1:
+        return self.acquire_fresh(exchange, INFINITY)
 
-    cdef int claim_fresh(self, EndpointCallbacks waiter, double idle_seconds) except -1:
-        cdef Upstream upstream = self.take_idle(idle_seconds)
-        if upstream is not None:
+    cdef int acquire_fresh(self, StreamCallbacks exchange, double idle_seconds) except -1:
+        cdef PooledConnection connection = self.take_ready(idle_seconds)
+        if connection is not None:
             self.counters.pool_hits += 1
-            return self.hand_over(upstream, waiter)
-        if self.idle and self.open >= self.max_open:
+            return self.grant(connection, exchange)
+        if self.ready and self.open >= self.max_open and (<PooledConnection>self.ready[0]).is_idle():
             # the one that was unused for longest makes room
-            self.retire(<Upstream>self.idle[0])
-        return self.wait(waiter)
+            (<PooledConnection>self.ready[0]).retire()
+        return self.wait(exchange)
 
-    cdef int wait(self, EndpointCallbacks waiter) except -1:
-        self.waiting.append(waiter)
+    cdef int wait(self, StreamCallbacks exchange) except -1:
+        self.waiting.append(exchange)
         self.dial_for_waiting()
-        if self.dialling < len(self.waiting):
+        if self.dialling * self.streams_expected < len(self.waiting):
             self.counters.pool_waits += 1
         return 0
 
-    cdef int claim_new(self, EndpointCallbacks waiter) except -1:
+    cdef int acquire_new(self, StreamCallbacks exchange) except -1:
         if self.open >= self.max_open:
-            return self.claim(waiter)
-        self.waiting.append(waiter)
+            return self.acquire(exchange)
+        self.waiting.append(exchange)
         return self.dial_for_waiting()
 
-    cdef int withdraw(self, EndpointCallbacks waiter) except -1:
-        if waiter in self.waiting:
-            self.waiting.remove(waiter)
+    cdef int cancel(self, StreamCallbacks exchange) except -1:
+        if exchange in self.waiting:
+            self.waiting.remove(exchange)
         return 0
 
-    cdef int give_back(self, Upstream upstream) except -1:
-        self.keep_session(upstream)
-        if upstream.gone or upstream.closing or upstream.eof_delivered or self.open > self.max_open:
-            return self.retire(upstream)
-        # what was not read of the last response, because its client was slow, may be more than that response
-        upstream.callbacks = upstream.parked
-        upstream.resume_reading()
-        if upstream.gone or upstream.closing or upstream.eof_delivered:
-            return self.forget(upstream)
-        if self.waiting:
-            if upstream.served and not upstream.is_live():
+    cdef int release(self, PooledConnection connection) except -1:
+        self.store_session(connection)
+        if connection.is_ending() or self.open > self.max_open:
+            return connection.retire() if connection.is_idle() else 0
+        while self.waiting and connection.free_streams():
+            if connection.served and connection.is_idle() and not connection.is_live():
                 self.counters.pool_stale += 1
-                return self.retire(upstream)
-            return self.hand_over(upstream, <EndpointCallbacks>self.waiting.popleft())
-        if self.max_idle == 0 or upstream.usable_for == 0:
-            return self.retire(upstream)
-        # requests come and go in waves: what is too much between two of them is closed when it stays too much
-        upstream.parked.deadline.set(self.idle_deadline if len(self.idle) < self.max_idle else self.surplus_deadline, 0)
-        upstream.idle_since = monotonic()
-        self.idle.append(upstream)
+                return connection.retire()
+            self.grant(connection, <StreamCallbacks>self.waiting.popleft())
+        if connection.pool is None or not connection.free_streams():
+            return 0
+        if connection.is_idle():
+            if self.max_idle == 0 or connection.usable_for == 0:
+                return connection.retire()
+            connection.idle_since = monotonic()
+        return self.put_ready(connection)
+
+    cdef int put_ready(self, PooledConnection connection) except -1:
+        if connection.is_ready:
+            # the one used last stands last
+            self.ready.remove(connection)
+        connection.is_ready = True
+        if connection.is_idle():
+            # requests come and go in waves: what is too much between two of them is closed when it stays too much
+            connection.deadline.set(self.idle_deadline if len(self.ready) < self.max_idle else self.surplus_deadline, 0)
+        self.ready.append(connection)
         return 0
 
-    cdef int forget(self, Upstream upstream) except -1:
-        if upstream.pool is None:
+    cdef int discard(self, PooledConnection connection) except -1:
+        if connection.pool is None:
             return 0
-        self.keep_session(upstream)
-        upstream.pool = None
-        upstream.parked.deadline.clear()
-        if upstream in self.idle:
-            self.idle.remove(upstream)
+        self.store_session(connection)
+        connection.pool = None
+        connection.deadline.clear()
+        if connection.is_ready:
+            connection.is_ready = False
+            self.ready.remove(connection)
         self.open -= 1
         return self.dial_for_waiting()
 
-    cdef int keep_session(self, Upstream upstream) except -1:
-        if not upstream.seen_back and upstream.bytes_in and self.on_first_return is not None:
-            upstream.seen_back = True
-            self.on_first_return(upstream)
+    cdef int store_session(self, PooledConnection connection) except -1:
+        if not connection.seen_back and connection.endpoint.bytes_in and self.on_first_return is not None:
+            connection.seen_back = True
+            self.on_first_return(connection.endpoint)
         return 0
 
-    cdef object blame(self, Upstream upstream, object error, bint idle):
+    cdef object explain_failure(self, PooledConnection connection, object error, bint idle):
         # With TLS 1.3 the handshake is over for us before the upstream has seen our certificate, or that we have none
-        if self.on_refusal is None or upstream.bytes_in or not isinstance(error, SSL_ERROR):
+        if self.on_refusal is None or connection.endpoint.bytes_in or not isinstance(error, SSL_ERROR):
             return None
         return self.on_refusal(error, idle)
 
-    cdef int retire(self, Upstream upstream) except -1:
-        self.forget(upstream)
-        return upstream.close()
-
-    cdef Upstream take_idle(self, double idle_seconds):
-        cdef Upstream upstream
+    cdef PooledConnection take_ready(self, double idle_seconds):
+        cdef PooledConnection connection
         cdef double idle_for
-        while self.idle:
-            upstream = self.idle[len(self.idle) - 1]
-            idle_for = monotonic() - upstream.idle_since
+        while self.ready:
+            connection = self.ready[len(self.ready) - 1]
+            if not connection.is_idle():
+                # it is at work, and may have room for one more
+                self.ready.pop()
+                connection.is_ready = False
+                if connection.is_ending() or not connection.free_streams():
+                    continue
+                return connection
+            idle_for = monotonic() - connection.idle_since
             if idle_for > idle_seconds:
                 # and the others for longer
                 return None
-            self.idle.pop()
-            upstream.parked.deadline.clear()
-            if 0 <= upstream.usable_for < idle_for:
-                self.retire(upstream)
+            self.ready.pop()
+            connection.is_ready = False
+            connection.deadline.clear()
+            if 0 <= connection.usable_for < idle_for:
+                connection.retire()
                 continue
-            if upstream.is_live():
-                return upstream
-            self.blame(upstream, upstream.close_error, True)
+            if connection.is_live():
+                return connection
+            self.explain_failure(connection, connection.endpoint.close_error, True)
             self.counters.pool_stale += 1
-            self.retire(upstream)
+            connection.retire()
         return None
 
-    cdef int hand_over(self, Upstream upstream, EndpointCallbacks waiter) except -1:
-        upstream.served += 1
-        upstream.callbacks = waiter
-        return waiter.on_pool_ready(upstream)
+    cdef int grant(self, PooledConnection connection, StreamCallbacks exchange) except -1:
+        cdef Stream stream
+        connection.served += 1
+        stream = connection.open_stream(exchange)
+        if connection.free_streams():
+            self.put_ready(connection)
+        return exchange.on_pool_ready(stream)
 
     cdef int dial_for_waiting(self) except -1:
-        while self.dialling < len(self.waiting) and self.open < self.max_open:
+        while self.dialling * self.streams_expected < len(self.waiting) and self.open < self.max_open:
             self.open += 1
             self.dialling += 1
             self.counters.pool_misses += 1
@@ -292,61 +214,65 @@ cdef class OriginPool:
                 self.failed(error)
         return 0
 
-    # --- the control plane's side
+    # ---- the control plane's side
 
-    def connected(self, Upstream upstream not None):
-        """A dialled connection is ready for its first request."""
-        upstream.arena.check_thread()
+    def connected(self, PooledConnection connection not None):
+        """A dialled connection is ready for its first stream."""
+        connection.endpoint.arena.check_thread()
         cdef object refusal = None
-        if not upstream.gone:
-            upstream.parked = Parked(upstream)
-            upstream.callbacks = upstream.parked
-        # held since its handshake
-        upstream.resume_reading()
-        if upstream.gone or upstream.closing or upstream.eof_delivered or upstream.read_buffer.size() or upstream.waits_turn:
+        if not connection.begin():
             # the next one would do the same
-            refusal = self.blame(upstream, upstream.close_error, False)
-            upstream.abort()
+            refusal = self.explain_failure(connection, connection.endpoint.close_error, False)
+            connection.abort()
             self.failed(refusal or WireError(f"{self.origin} closed the connection, or spoke, before it was asked", side="upstream",
                                              status=502))
             return
         self.dialling -= 1
-        upstream.pool = self
-        self.give_back(upstream)
+        connection.pool = self
+        self.streams_expected = max(1, connection.free_streams())
+        self.release(connection)
 
     def failed(self, error):
         """A dial ended in `error`, which the first waiter is told, unless there is a connection for it that it would have done without."""
-        cdef Upstream upstream
+        cdef PooledConnection connection
         self.dialling -= 1
         self.open -= 1
         if self.waiting:
-            upstream = self.take_idle(INFINITY)
-            if self.waiting and upstream is not None:
+            connection = self.take_ready(INFINITY)
+            if self.waiting and connection is not None:
                 self.counters.pool_hits += 1
-                self.hand_over(upstream, <EndpointCallbacks>self.waiting.popleft())
-            elif upstream is not None:
-                self.give_back(upstream)
+                self.grant(connection, <StreamCallbacks>self.waiting.popleft())
+            elif connection is not None:
+                self.release(connection)
             elif self.waiting:
-                (<EndpointCallbacks>self.waiting.popleft()).on_pool_failure(error)
+                (<StreamCallbacks>self.waiting.popleft()).on_pool_failure(error)
         self.dial_for_waiting()
 
     def limit(self, Py_ssize_t max_open, Py_ssize_t max_idle):
-        """Other limits from now on: what is idle beyond them is closed, what is in use when it comes back, and who waits may be served."""
+        """Other limits from now on: what is idle beyond them is closed, what is in use when it comes back, and what waits may be served."""
+        cdef PooledConnection connection
         self.max_open = max_open
         self.max_idle = max_idle
-        while self.idle and (len(self.idle) > max_idle or self.open > max_open):
-            self.retire(<Upstream>self.idle[0])
+        for connection in list(self.ready):
+            if self.idle_count <= max_idle and self.open <= max_open:
+                break
+            if connection.is_idle():
+                connection.retire()
         self.dial_for_waiting()
 
     @property
     def idle_count(self):
-        """How many connections wait for a request."""
-        return len(self.idle)
+        """How many connections have no stream."""
+        cdef PooledConnection connection
+        cdef Py_ssize_t count = 0
+        for connection in self.ready:
+            count += connection.is_idle()
+        return count
 
     @property
     def waiting_count(self):
-        """How many requests wait for a connection."""
+        """How many requests wait for a stream."""
         return len(self.waiting)
 
     def __repr__(self):
-        return f"<OriginPool {self.origin}: {self.open} open, {len(self.idle)} idle, {len(self.waiting)} waiting>"
+        return f"<OriginPool {self.origin}: {self.open} open, {self.idle_count} idle, {len(self.waiting)} waiting>"

@@ -1,15 +1,11 @@
-"""Upstream connections that are not shared, because a server takes whoever speaks over them for the user that authenticated there.
+"""Upstream connections that are not shared, because a server takes whatever comes over them for the user that authenticated there.
 
 NTLM and Negotiate prove who a client is by several messages on one connection, and many servers then ask no further request on it (RFC 4559
 section 6). Another client's request on such a connection would be answered in that user's name, and a message of the proof on any other
-would fail. `Proxy-Authorization` does not count: it never goes upstream, so nobody authenticates by it there.
+would fail. `Proxy-Authorization` does not count: it never goes upstream.
 """
 
-cimport cython
-
 from soth_mitm._dataplane.wire.head cimport FIELD_AUTHORIZATION, FIELD_WWW_AUTHENTICATE, Head
-from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
-from soth_mitm._dataplane.upstream.pool cimport Upstream
 from soth_mitm._dataplane.wire.scan cimport soth_equals_lower
 
 
@@ -49,38 +45,3 @@ cdef bint authenticates_connection(Head request, Head response) noexcept:
                     response.base() + response.fields[index].value, response.fields[index].value_len):
                 return True
     return False
-
-
-@cython.final
-cdef class Pin(EndpointCallbacks):
-    """Keeps `upstream`, which its pool goes on counting, for `owner` until either ends."""
-
-    def __cinit__(self, EndpointCallbacks owner not None, Upstream upstream not None):
-        self.owner = owner
-        self.upstream = upstream
-        self.pool = upstream.pool
-
-    cdef int park(self) except -1:
-        self.upstream.callbacks = self
-        return self.upstream.resume_reading()
-
-    cdef Upstream take(self):
-        if not self.upstream.is_live():
-            return None
-        self.upstream.callbacks = self.owner
-        self.upstream.served += 1
-        return self.upstream
-
-    cdef int close(self) except -1:
-        return self.pool.retire(self.upstream)
-
-    # --- what the endpoint says while it is parked
-
-    cdef int on_data(self, object endpoint) except -1:
-        return self.upstream.abort(None)
-
-    cdef int on_eof(self, object endpoint, bint clean) except -1:
-        return self.upstream.close()
-
-    cdef int on_closed(self, object endpoint, object error) except -1:
-        return self.owner.on_closed(endpoint, error)

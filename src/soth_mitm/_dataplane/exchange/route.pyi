@@ -1,13 +1,12 @@
 from collections.abc import Callable
 from typing import Any, final
 
-from soth_mitm._dataplane.http.settings import Settings
-from soth_mitm._dataplane.memory.waiter import Waiter
 from soth_mitm._dataplane.upstream.pool import OriginPool
-from soth_mitm._dataplane.wire.head import Head
 
 @final
 class Route:
+    """Where requests go. `pool` is None for a refusal, which is answered `status` and `reason`."""
+
     def __new__(
         cls,
         pool: OriginPool | None,
@@ -45,10 +44,3 @@ class Route:
     def status(self) -> int: ...
     @property
     def reason(self) -> bytes: ...
-
-@final
-class Frames: ...
-
-@final
-class Flow(Waiter):
-    def __new__(cls, settings: Settings, owner: Waiter, route: Route, request: Head) -> Flow: ...

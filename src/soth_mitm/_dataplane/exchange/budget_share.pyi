@@ -1,0 +1,6 @@
+from typing import final
+
+from soth_mitm._dataplane.memory.waiter import Waiter
+
+@final
+class BudgetShare(Waiter): ...

@@ -1,0 +1,14 @@
+# What the parts of an exchange (its hook queue, its share of the budget) tell it.
+
+from soth_mitm._dataplane.http.stream cimport StreamCallbacks
+
+
+cdef class ExchangeCallbacks(StreamCallbacks):
+    # A reason (PauseReason) to read less has come (true) or gone
+    cdef int on_pressure(self, int reason, bint now) except -1
+    # The budget was waited for long enough: copies grow no more
+    cdef int on_copies_late(self) except -1
+    # on_request was called after the request had left, and returned this
+    cdef int on_late_decision(self, object decision) except -1
+    # The last hook that was queued has returned
+    cdef int on_queue_idle(self) except -1

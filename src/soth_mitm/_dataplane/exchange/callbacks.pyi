@@ -1,0 +1,6 @@
+from typing_extensions import disjoint_base
+
+from soth_mitm._dataplane.http.stream import StreamCallbacks
+
+@disjoint_base
+class ExchangeCallbacks(StreamCallbacks): ...

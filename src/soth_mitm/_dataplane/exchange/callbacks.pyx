@@ -1,0 +1,20 @@
+"""What the parts of an exchange tell it."""
+
+from soth_mitm._dataplane.http.stream cimport StreamCallbacks
+
+
+# not final: an exchange is one
+cdef class ExchangeCallbacks(StreamCallbacks):
+    """Base of what has a hook queue and a share of the budget."""
+
+    cdef int on_pressure(self, int reason, bint now) except -1:
+        return 0
+
+    cdef int on_copies_late(self) except -1:
+        return 0
+
+    cdef int on_late_decision(self, object decision) except -1:
+        return 0
+
+    cdef int on_queue_idle(self) except -1:
+        return 0

@@ -1,0 +1,31 @@
+"""What a handler's answer to on_request means."""
+
+from soth_mitm._dataplane.http.settings cimport Settings
+
+
+cdef int judge(Settings settings, object decision) except -1:
+    """Judge what on_request returned. By its exact type: a mock of a decision has no answer to give."""
+    if decision is settings.allow:
+        return JUDGED_ALLOW
+    if type(decision) is not settings.decision_type:
+        return JUDGED_NO_DECISION
+    return JUDGED_BLOCK if decision.is_block else JUDGED_ALLOW
+
+
+cdef int judge_failure(Settings settings, object error) except -1:
+    """Judge an on_request that raised, or was late."""
+    if settings.hooks.block_on_failure:
+        return JUDGED_FAILED
+    if settings.meant_to_block(error):
+        return JUDGED_FAILED_BLOCK
+    return JUDGED_ABORT if settings.hooks.cuts(error) else JUDGED_UNDECIDED
+
+
+cdef bytes judgement_text(int judgement):
+    if judgement == JUDGED_NO_DECISION:
+        return b"the policy handler returned no decision"
+    if judgement == JUDGED_FAILED:
+        return b"the policy handler failed and handler.failure_policy is block"
+    if judgement == JUDGED_FAILED_BLOCK:
+        return b"the policy handler failed to make the block that it wanted"
+    return b""

@@ -1,3 +1,0 @@
-from soth_mitm._dataplane.exchange.conversation import Conversation
-
-class Responding(Conversation): ...

@@ -1,0 +1,99 @@
+"""The states of an exchange, what moves them, and its deadlines: each a table.
+
+A state changes in one place (`Exchange.move_request`, `Exchange.move_response`), which looks the next one up here and raises on an input
+that the state does not have.
+"""
+
+REQUEST_STATE_NAMES = ("new", "route", "collect", "decide", "acquire", "relay", "sent", "ended")
+REQUEST_INPUT_NAMES = ("ask_route", "collect", "decide", "acquire", "send", "sent", "answer", "retry", "end")
+RESPONSE_STATE_NAMES = ("none", "head", "relay", "done", "switched")
+RESPONSE_INPUT_NAMES = ("expect", "begin", "complete", "answered", "again", "switch")
+EXPIRY_NAMES = ("upload", "upload_not_taken", "no_continue", "acquire", "response", "download", "half_closed")
+
+# A row for each state, a column for each input, in the order of the enums. A digit is the state that follows; x: a mistake
+cdef const char* REQUEST_TABLE = (
+    b"1234xx6x7"   # new
+    b"x234xx6x7"   # route
+    b"xx3xxx6x7"   # collect
+    b"xxx4xx6x7"   # decide
+    b"xxxx5x6x7"   # acquire
+    b"xxxxx6647"   # relay
+    b"xxxxxx647"   # sent
+    b"xxxxxxxxx"   # ended
+)
+cdef const char* RESPONSE_TABLE = (
+    b"1xx3xx"      # none
+    b"x2x304"      # head
+    b"xx3xxx"      # relay
+    b"xxxxxx"      # done
+    b"xxxxxx"      # switched
+)
+
+# What to do when a time is over, in the order of Expiry: action, status, counter, text for people
+EXPIRY_RULES = (
+    (EXPIRE_ANSWER, 408, COUNT_REFUSED, "the request body stopped arriving (timeouts.body_idle_ms)"),
+    (EXPIRE_ANSWER, 504, COUNT_UPSTREAM_TIMEOUT, "the upstream stopped taking the request body (timeouts.body_idle_ms)"),
+    (EXPIRE_ANSWER, 504, COUNT_UPSTREAM_TIMEOUT,
+     "the upstream neither asked for the request body nor answered (timeouts.body_idle_ms)"),
+    (EXPIRE_ANSWER, 503, COUNT_UPSTREAM_TIMEOUT,
+     "no upstream connection became free in time (connection_pool.max_connections_per_host)"),
+    (EXPIRE_ANSWER, 504, COUNT_UPSTREAM_TIMEOUT, "the upstream did not answer in time (upstream.timeout_ms)"),
+    (EXPIRE_TRUNCATE, 0, COUNT_UPSTREAM_TIMEOUT, "the body stopped moving (timeouts.body_idle_ms)"),
+    (EXPIRE_ANSWER, 504, COUNT_NOTHING,
+     "the client ended its direction, and nothing came for it in time (timeouts.half_closed_client_ms)"),
+)
+
+
+cdef int next_state(const char* table, int inputs, int state, int event) noexcept nogil:
+    cdef char cell = table[state * inputs + event]
+    return -1 if cell == c"x" else cell - c"0"
+
+
+cdef int next_request_state(int state, int event) noexcept nogil:
+    return next_state(REQUEST_TABLE, REQUEST_INPUTS, state, event)
+
+
+cdef int next_response_state(int state, int event) noexcept nogil:
+    return next_state(RESPONSE_TABLE, RESPONSE_INPUTS, state, event)
+
+
+cdef tuple expiry_rule(int expiry):
+    return EXPIRY_RULES[expiry]
+
+
+cdef dict transitions_of(const char* table, tuple states, tuple events):
+    """Return {state: {input: state that follows}}."""
+    cdef int state, event, following
+    cdef dict found = {}
+    for state in range(len(states)):
+        found[states[state]] = {}
+        for event in range(len(events)):
+            following = next_state(table, <int>len(events), state, event)
+            if following >= 0:
+                found[states[state]][events[event]] = states[following]
+    return found
+
+
+def request_transitions():
+    """Return the table of a request: {state: {input: state that follows}}."""
+    return transitions_of(REQUEST_TABLE, REQUEST_STATE_NAMES, REQUEST_INPUT_NAMES)
+
+
+def response_transitions():
+    """Return the table of a response: {state: {input: state that follows}}."""
+    return transitions_of(RESPONSE_TABLE, RESPONSE_STATE_NAMES, RESPONSE_INPUT_NAMES)
+
+
+def drawing(transitions not None):
+    """Draw a table of transitions, a line for each state: what moves it, and where to. docs/architecture.md shows this."""
+    width = max(map(len, transitions))
+    lines = []
+    for state, inputs in transitions.items():
+        steps = {}
+        for event, following in inputs.items():
+            steps.setdefault(following, []).append(event)
+        line = state.ljust(width)
+        for following, events in steps.items():
+            line += f"   ─{'|'.join(events)}─► {following}"
+        lines.append(line.rstrip())
+    return "\n".join(lines) + "\n"
