@@ -82,6 +82,20 @@ def test_chunks_of_one_byte(ends: bool) -> None:
         end(scene)
 
 
+def test_what_comes_after_turns_that_were_too_short() -> None:
+    """The upstream is read again once what lay here was relayed."""
+    scene = ExchangeScene(b"\0")
+    with scene.loop:
+        answered(scene, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 9000)
+        scene.settle()
+        (message,) = finals(scene.clients[0].responses)
+        assert len(message.content) == 9000 and not message.complete
+        say(scene.upstreams[0], b"1\r\ny\r\n0\r\n\r\n")
+        scene.settle()
+        assert message.complete and message.content[-1:] == b"y"
+        end(scene)
+
+
 @pytest.mark.parametrize(
     ("kind", "frame"),
     [("text/event-stream", b"data:\n\n"), ("application/x-ndjson", b"1\n"), ("application/grpc", b"\0\0\0\0\0")],

@@ -251,6 +251,11 @@ class TestNotSentOverAnOldConnection:
         put = b"PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n\r\n" + pattern(3000)
         assert [self.answered_by(running, plain_origin, put) for _ in range(2)] == [0, 1]
 
+    def test_nothing_can_when_it_is_not_to_be_sent_again(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        running = proxy(**{self.KEY: 0, "upstream.retry_on_failure": False})
+        get = b"GET /bytes/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        assert [self.answered_by(running, plain_origin, get) for _ in range(2)] == [0, 1]
+
     def test_one_that_was_used_just_now_is_used(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
         running = proxy(**{self.KEY: 600_000})
         assert [self.answered_by(running, plain_origin, self.POST) for _ in range(3)] == [0, 0, 0]

@@ -44,7 +44,22 @@ def test_there_are_enough() -> None:
     """Of each area some: an entry whose line has gone is replaced by one for what took its place."""
     assert len(BREAKS) >= 60
     areas = [entry["name"].partition(":")[0] for entry in BREAKS]
-    for area in ("framing", "fields", "retry", "pool", "decision", "policy", "strict", "addresses", "deadline", "tls", "limit", "escape"):
+    for area in (
+        "framing",
+        "fields",
+        "retry",
+        "pool",
+        "decision",
+        "policy",
+        "strict",
+        "addresses",
+        "deadline",
+        "tls",
+        "limit",
+        "escape",
+        "pause",
+        "state",
+    ):
         assert areas.count(area) >= 3, area
 
 
