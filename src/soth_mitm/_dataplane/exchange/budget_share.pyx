@@ -26,6 +26,8 @@ cdef class BudgetShare(Waiter):
         return 0
 
     cdef int reserve(self, bint is_deciding) except -1:
+        # a reference of our own, here and below: it may end meanwhile
+        cdef ExchangeCallbacks owner = self.owner
         if self.is_waiting or self.has_waited or self.held == 0:
             return 0
         if self.settings.arena.budget.try_reserve(self):
@@ -35,15 +37,16 @@ cdef class BudgetShare(Waiter):
             if self.deadline is None:
                 self.deadline = Deadline(self)
             self.deadline.set(self.settings.pace, 0)
-        return self.owner.on_pressure(PAUSE_BUDGET, True)
+        return owner.on_pressure(PAUSE_BUDGET, True)
 
     cdef int on_budget(self) except -1:
+        cdef ExchangeCallbacks owner = self.owner
         if not self.is_waiting:
             return 0
         self.is_waiting = False
         if self.deadline is not None:
             self.deadline.clear()
-        return self.owner.on_pressure(PAUSE_BUDGET, False)
+        return owner.on_pressure(PAUSE_BUDGET, False)
 
     cdef int stop_waiting(self) except -1:
         if self.is_waiting:
@@ -54,12 +57,13 @@ cdef class BudgetShare(Waiter):
         return 0
 
     cdef int on_deadline(self, int stage) except -1:
+        cdef ExchangeCallbacks owner = self.owner
         if not self.is_waiting:
             return 0
         self.stop_waiting()
         self.has_waited = True
-        self.owner.on_copies_late()
-        return self.owner.on_pressure(PAUSE_BUDGET, False)
+        owner.on_copies_late()
+        return owner.on_pressure(PAUSE_BUDGET, False)
 
 
 cdef BudgetShare new_budget_share(Settings settings, ExchangeCallbacks owner):

@@ -23,6 +23,8 @@ cdef class HookQueue(Waiter):
     """Calls hooks in order."""
 
     cdef int push(self, Hook hook, object first, object second) except -1:
+        # a reference of our own, here and below: it may end meanwhile
+        cdef ExchangeCallbacks owner = self.owner
         # `waiting` is not empty while it is drained: what comes meanwhile has its place behind it
         if not self.is_busy and not self.waiting:
             return self.call(hook, first, second)
@@ -37,7 +39,7 @@ cdef class HookQueue(Waiter):
             if self.deadline is None:
                 self.deadline = Deadline(self)
             self.deadline.set(self.settings.pace, 0)
-            self.owner.on_pressure(PAUSE_HANDLER, True)
+            owner.on_pressure(PAUSE_HANDLER, True)
         return 0
 
     cdef bint is_full(self) except -1:
@@ -56,21 +58,23 @@ cdef class HookQueue(Waiter):
         return 0
 
     cdef int call(self, Hook hook, object first, object second) except -1:
+        cdef ExchangeCallbacks owner = self.owner
         cdef int outcome = self.hooks.run(hook, first, second, self)
         self.is_busy = outcome == HOOK_PENDING
         self.called = hook
         if outcome == HOOK_DONE and hook is self.hooks.on_request:
-            self.owner.on_late_decision(self.hooks.result)
+            owner.on_late_decision(self.hooks.result)
         if outcome == HOOK_FAILED and self.hooks.cuts(self.hooks.error):
-            return self.owner.on_hook_abort(self.hooks.error)
+            return owner.on_hook_abort(self.hooks.error)
         return 0
 
     cdef int on_hook_result(self, object result, object error) except -1:
+        cdef ExchangeCallbacks owner = self.owner
         self.is_busy = False
         if error is None and self.called is self.hooks.on_request:
-            self.owner.on_late_decision(result)
+            owner.on_late_decision(result)
         if error is not None and self.hooks.cuts(error):
-            self.owner.on_hook_abort(error)
+            owner.on_hook_abort(error)
         return self.drain()
 
     cdef int drain(self) except -1:
@@ -93,11 +97,12 @@ cdef class HookQueue(Waiter):
         return owner.on_queue_idle() if self.is_idle() else 0
 
     cdef int on_deadline(self, int stage) except -1:
+        cdef ExchangeCallbacks owner = self.owner
         if not self.is_pacing:
             return 0
         self.is_pacing = False
         self.is_dropping = True
-        return self.owner.on_pressure(PAUSE_HANDLER, False)
+        return owner.on_pressure(PAUSE_HANDLER, False)
 
 
 cdef HookQueue new_hook_queue(Settings settings, Hooks hooks, ExchangeCallbacks owner, BudgetShare share):

@@ -155,26 +155,30 @@ cdef class Http1ClientConnection(PooledConnection):
         return exchange.on_head(self.stream, head)
 
     cdef int fail_exchange(self, bytes text) except -1:
-        return self.stream.callbacks.on_reset(self.stream, WireError(text.decode(), side="upstream", status=502))
+        cdef StreamCallbacks exchange = self.stream.callbacks
+        return exchange.on_reset(self.stream, WireError(text.decode(), side="upstream", status=502))
 
     cdef int on_data(self, object endpoint) except -1:
+        # a reference of our own: it may end meanwhile
+        cdef StreamCallbacks exchange = self.stream.callbacks
         if self.state == CLIENT_HEAD:
             return self.read_heads()
         if self.state == CLIENT_CONTENT:
-            return self.stream.callbacks.on_content(self.stream)
+            return exchange.on_content(self.stream)
         if self.state == CLIENT_IDLE:
             # it spoke before it was asked
             return self.endpoint.abort(None)
         return 0
 
     cdef int on_eof(self, object endpoint, bint clean) except -1:
+        cdef StreamCallbacks exchange = self.stream.callbacks
         if self.state == CLIENT_IDLE:
             return self.endpoint.close()
         if self.state == CLIENT_CLOSED:
             return 0
         if (self.state == CLIENT_CONTENT and clean and self.stream.body.state != BODY_DONE and body_eof(&self.stream.body) == 0):
-            return self.stream.callbacks.on_content(self.stream)
-        return self.stream.callbacks.on_reset(self.stream, ConnectionResetError("the upstream closed the connection"))
+            return exchange.on_content(self.stream)
+        return exchange.on_reset(self.stream, ConnectionResetError("the upstream closed the connection"))
 
     cdef int on_closed(self, object endpoint, object error) except -1:
         cdef StreamCallbacks exchange = self.stream.callbacks
@@ -182,6 +186,8 @@ cdef class Http1ClientConnection(PooledConnection):
         cdef object refusal = None
         cdef bint was_idle = self.state == CLIENT_IDLE
         if self.state == CLIENT_CLOSED:
+            if exchange is None:
+                self.stream.owner = None
             return 0
         if self.pool is not None and error is not None:
             refusal = self.pool.explain_failure(self, error, was_idle)
@@ -197,7 +203,8 @@ cdef class Http1ClientConnection(PooledConnection):
         return 0
 
     cdef int on_writable(self, object endpoint, bint now) except -1:
-        return 0 if self.stream.callbacks is None else self.stream.callbacks.on_stream_writable(self.stream, now)
+        cdef StreamCallbacks exchange = self.stream.callbacks
+        return 0 if exchange is None else exchange.on_stream_writable(self.stream, now)
 
     # ---- the end of an exchange
 
@@ -206,6 +213,9 @@ cdef class Http1ClientConnection(PooledConnection):
         self.stream.sink = None
         self.stream.offset = 0
         self.stream.forwarded = 0
+        if self.endpoint.gone:
+            # it refers to us
+            self.stream.owner = None
         return 0
 
     cdef int obey(self, Head response) except -1:
@@ -301,10 +311,14 @@ cdef class Http1ClientStream(Http1Stream):
         return self.endpoint.bytes_in == self.owner.bytes_before
 
     cdef int release(self, Head request, Head response, HttpConnection client) except -1:
-        return self.owner.release(request, response, client)
+        cdef Http1ClientConnection owner = self.owner
+        # None: it was lost after the response had come whole
+        return 0 if owner is None else owner.release(request, response, client)
 
     cdef int reset(self, object error) except -1:
         cdef Http1ClientConnection owner = self.owner
+        if owner is None:
+            return 0
         owner.leave_exchange()
         if owner.state != CLIENT_CLOSED:
             owner.move(CLIENT_CLOSE)

@@ -257,9 +257,9 @@ cdef class Http1ServerConnection(HttpConnection):
     # ---- what the endpoint says
 
     cdef int on_data(self, object endpoint) except -1:
-        if self.exchange is not None:
-            return self.exchange.on_content(self.stream)
-        return self.advance()
+        # a reference of our own: it may end meanwhile
+        cdef Exchange exchange = self.exchange
+        return self.advance() if exchange is None else exchange.on_content(self.stream)
 
     cdef int on_eof(self, object endpoint, bint clean) except -1:
         if self.state == SERVER_CLOSED:
@@ -283,14 +283,15 @@ cdef class Http1ServerConnection(HttpConnection):
         return self.check_end()
 
     cdef int on_writable(self, object endpoint, bint now) except -1:
+        cdef Exchange exchange = self.exchange
         if self.state == SERVER_CLOSED:
             return 0
         if now:
             self.reader_deadline.clear()
         else:
             self.await_reader()
-        if self.exchange is not None:
-            return self.exchange.on_stream_writable(self.stream, now)
+        if exchange is not None:
+            return exchange.on_stream_writable(self.stream, now)
         if now:
             self.endpoint.resume_reading(PAUSE_PEER_SLOW)
             return self.advance()
@@ -313,6 +314,7 @@ cdef class Http1ServerConnection(HttpConnection):
         return self.reader_deadline.set(self.settings.body_idle, STAGE_READER)
 
     cdef int on_deadline(self, int stage) except -1:
+        cdef Exchange exchange = self.exchange
         if self.state == SERVER_CLOSED:
             return 0
         if stage == STAGE_IDLE:
@@ -328,7 +330,7 @@ cdef class Http1ServerConnection(HttpConnection):
         if self.endpoint.write_paused or self.endpoint.bytes_out != self.half_closed_at:
             return self.serve_half_closed()
         self.keep_alive = False
-        return self.leave() if self.exchange is None else self.exchange.on_half_closed()
+        return self.leave() if exchange is None else exchange.on_half_closed()
 
     # ---- 101
 
@@ -385,20 +387,22 @@ cdef class Http1ServerConnection(HttpConnection):
         return self.stop()
 
     cdef int cut(self, object error) except -1:
+        cdef Exchange exchange = self.exchange
         if self.state == SERVER_CLOSED:
             return 0
-        if self.exchange is not None:
-            self.exchange.abort(error)
+        if exchange is not None:
+            exchange.abort(error)
         if self.state != SERVER_CLOSED:
             self.endpoint.abort(error)
             return self.stop()
         return 0
 
     cdef int abort_after(self, object error) except -1:
+        cdef Exchange exchange = self.exchange
         if self.state == SERVER_CLOSED:
             return 0
-        if self.exchange is not None and not self.exchange.is_closing:
-            return self.exchange.truncate(error)
+        if exchange is not None and not exchange.is_closing:
+            return exchange.truncate(error)
         close_truncated(self.endpoint, self.settings, True, error)
         return self.stop()
 
@@ -408,6 +412,7 @@ cdef class Http1ServerConnection(HttpConnection):
             return 0
         self.move(SERVER_CLOSE)
         self.exchange = None
+        self.stream.callbacks = None
         self.client_deadline.clear()
         self.reader_deadline.clear()
         if self.half_closed is not None:
@@ -418,6 +423,9 @@ cdef class Http1ServerConnection(HttpConnection):
     cdef int check_end(self) except -1:
         if self.state == SERVER_CLOSED and self.endpoint.gone and self.unsettled == 0 and not self.end_reported:
             self.end_reported = True
+            # which refer to us
+            self.stream.owner = None
+            self.tunnel = None
             self.on_end()
         return 0
 
@@ -491,7 +499,9 @@ cdef class Http1ServerStream(Http1Stream):
         return self.refuse_rest()
 
     cdef int release(self, Head request, Head response, HttpConnection client) except -1:
-        return self.owner.exchange_done()
+        cdef Http1ServerConnection owner = self.owner
+        # None: the last hook of the exchange has returned, and the client is gone
+        return 0 if owner is None else owner.exchange_done()
 
     cdef int refuse_rest(self) except -1:
         close_lingering(self.endpoint, self.settings)
