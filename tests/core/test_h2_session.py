@@ -311,6 +311,13 @@ def test_padding_that_has_no_room_is_found_without_waiting_for_more() -> None:
     assert peer.failure == "FRAME_SIZE_ERROR"
 
 
+def test_a_block_of_nothing() -> None:
+    peer = Peer()
+    peer.feed(make_frame(HEADERS, END_STREAM, 1) + make_frame(CONTINUATION, END_HEADERS, 1))
+    assert resets_of(peer.sent) == [(1, 1)]
+    assert peer.events() == []
+
+
 def test_a_failure_ends_the_frame_in_which_it_happens() -> None:
     peer = Peer()
     peer.feed(peer.headers(1, POST) + make_frame(DATA, PADDED, 1, b"\x09abc") + b"more")

@@ -413,3 +413,4 @@ def seeds() -> Iterator[bytes]:
         + operation(SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 20))
         + operation(Act.FLUSH)
     )
+    yield bytes((0,)) + operation(HEADERS, 1) + operation(CONTINUATION, 1, END_HEADERS)

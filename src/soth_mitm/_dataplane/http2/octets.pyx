@@ -33,7 +33,8 @@ cdef class Octets:
         return 0
 
     cdef int append(self, const char* data, Py_ssize_t length) except -1:
-        self.reserve(length)
+        # one more, so that `data` is there even behind an append of nothing
+        self.reserve(length + 1)
         memcpy(self.data + self.size, data, length)
         self.size += length
         return 0
