@@ -289,7 +289,8 @@ cdef class Http1ClientStream(Http1Stream):
         cdef Http1ClientConnection owner = self.owner
         cdef HeadEdits edits = None
         self.out_framing = OUT_PLAIN
-        if length != LENGTH_AS_IS and length != head.content_length:
+        # a length that is not known is not that of a head which has none
+        if length == ANY_LENGTH or (length != LENGTH_AS_IS and length != head.content_length):
             edits = HeadEdits()
             if length == ANY_LENGTH:
                 self.out_framing = OUT_CHUNKED
