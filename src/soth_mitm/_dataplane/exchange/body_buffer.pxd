@@ -45,8 +45,9 @@ cdef class BufferedBody:
     cdef int next_piece(self, char* block, Py_ssize_t size, View* piece) except -1
     cdef int find_next(self) except -1
     # The next bytes of the content alone, at most `size`, to be sent on in another framing; borrowed
-    # until the body is let go. len 0: none are left. `trailers` is set by the call that comes to the
-    # trailer section, which may be the last one. Between two rewinds use this or next_piece().
+    # until the body is let go. len 0: none are left, or `size` is 0, which reads on to where content
+    # comes next. `trailers` is set by the call that comes to the trailer section, which may be the
+    # last one. Between two rewinds use this or next_piece().
     cdef int next_content(self, Py_ssize_t size, View* piece, View* trailers) except -1
     cdef int pass_content(self) except -1
     cdef bint is_sent(self) noexcept

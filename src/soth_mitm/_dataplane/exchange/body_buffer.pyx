@@ -207,6 +207,8 @@ cdef class BufferedBody:
                 if run:
                     body_reenter(&self.replay, run)
             elif self.replay.state == BODY_DATA:
+                if size == 0:
+                    return 0
                 left = body_next(&self.replay, source, min(left, min(size, self.replay.remaining)), piece, NULL)
             else:
                 left = body_next(&self.replay, source, left, piece, trailers)

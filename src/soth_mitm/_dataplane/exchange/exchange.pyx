@@ -464,12 +464,18 @@ cdef class Exchange(ExchangeCallbacks):
         cdef BufferedBody buffered = self.buffered
         cdef Stream sink = self.upstream
         cdef char* block = NULL
+        cdef Py_ssize_t room, framing_sent
         cdef View piece, trailers
         if not self.request_is_wire:
             while not buffered.is_sent():
-                if sink.is_write_paused() or sink.room() <= 0:
+                room = max(sink.room(), <Py_ssize_t>0)
+                if room and sink.is_write_paused():
                     return False
-                buffered.next_content(min(sink.room(), <Py_ssize_t>BLOCK_SIZE), &piece, &trailers)
+                framing_sent = buffered.framing_sent
+                buffered.next_content(min(room, <Py_ssize_t>BLOCK_SIZE), &piece, &trailers)
+                if room == 0 and framing_sent == buffered.framing_sent:
+                    # an end needs no room, and this is content
+                    return False
                 sink.send_content(piece.ptr, piece.len)
             return True
         if buffered.framing is not None and not buffered.is_sent():
@@ -632,7 +638,7 @@ cdef class Exchange(ExchangeCallbacks):
             self.settings.counters.upstream_errors += 1
             return self.truncate(ValueError(f"the upstream's response body is malformed: {self.upstream.error_text()}"))
         self.set_upstream_deadline(self.settings.body_idle, STAGE_DOWNLOAD)
-        if self.client.is_write_paused() and not self.reads_ahead():
+        if self.client.is_write_paused() and self.client.room() > 0 and not self.reads_ahead():
             self.upstream.pause(PAUSE_PEER_SLOW)
         return 0
 
@@ -674,11 +680,12 @@ cdef class Exchange(ExchangeCallbacks):
                 break
             most = FRAMED_AT_ONCE if tap is not None and tap.framer is not None else NO_ROOM_LIMIT
             if not is_wire:
-                most = min(most, sink.room())
-                if most <= 0:
-                    source.pause(PAUSE_PEER_SLOW)
-                    break
+                # an end needs no room
+                most = max(min(most, sink.room()), <Py_ssize_t>0)
             if source.next_piece(&piece, most) <= 0:
+                if most == 0 and source.has_content():
+                    # what comes behind it waits, the end of the connection included
+                    source.pause(PAUSE_PEER_SLOW)
                 break
             pieces += 1
             if piece.content.len:
@@ -731,8 +738,12 @@ cdef class Exchange(ExchangeCallbacks):
             if self.upstream is None:
                 return 0
             if now:
-                self.resume_upstream(PAUSE_PEER_SLOW)
-                return 0 if self.response_is_wire or self.is_closing else self.advance()
+                if self.response_state == RESPONSE_RELAY and not self.response_is_wire:
+                    # what lies here goes first, and the upstream's end behind it
+                    self.advance()
+                    if self.is_closing or self.upstream is None or self.client.room() <= 0:
+                        return 0
+                return self.resume_upstream(PAUSE_PEER_SLOW)
             return 0 if self.reads_ahead() else self.upstream.pause(PAUSE_PEER_SLOW)
         if stream is not self.upstream:
             return 0

@@ -55,7 +55,8 @@ cdef class Stream:
 
     # ---- content that comes in
 
-    # The next piece, of at most `most` bytes of content; what frames it may be more. 1: there is one. 0: no more is here now.
+    # The next piece, of at most `most` bytes of content; what frames it may be more. `most` 0: what comes before content, or ends
+    # the message. 1: there is one. 0: no more is here now.
     # -1: malformed from here on, error_text() says how; good pieces before it come first
     cdef int next_piece(self, Piece* piece, Py_ssize_t most) except -2
     # All pieces so far were used: they may go. How many bytes of the connection that were
@@ -64,6 +65,7 @@ cdef class Stream:
     cdef BufferedBody new_buffer(self, Py_ssize_t limit)
     cdef Py_ssize_t collect_into(self, BufferedBody buffered, View* trailers) except -1
     cdef bint is_complete(self) noexcept           # the whole message came
+    cdef bint has_content(self) noexcept           # that no piece has covered lies here
     cdef bint is_malformed(self) noexcept
     cdef bint ends_by_close(self) noexcept         # nothing but the end of the connection says where the message ends
     cdef int64_t content_total(self) noexcept      # content bytes of all pieces so far

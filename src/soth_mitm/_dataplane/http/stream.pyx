@@ -56,6 +56,9 @@ cdef class Stream:
     cdef bint is_complete(self) noexcept:
         return True
 
+    cdef bint has_content(self) noexcept:
+        return False
+
     cdef bint is_malformed(self) noexcept:
         return False
 

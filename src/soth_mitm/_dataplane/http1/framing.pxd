@@ -65,6 +65,10 @@ cdef void body_of_response(Body* body, Head head, int request_method, Py_ssize_t
 # An empty body (BODY_NONE, length 0) is BODY_DONE from the start.
 cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View* payload, View* trailers) noexcept nogil
 
+# The same with at most `most` bytes of content, of which 0 leaves what frames it
+cdef Py_ssize_t body_next_within(Body* body, const char* data, Py_ssize_t length, Py_ssize_t most, View* payload,
+                                 View* trailers) noexcept nogil
+
 # Of a body that was consumed before and whose content was taken out of it: how many bytes of what is left stand before the next run of
 # content, whose length `run` is. For as long as content is left, that is, and from a Body as it was at the beginning.
 cdef Py_ssize_t body_framing_due(Body* body, const char* data, Py_ssize_t length, int64_t* run) noexcept nogil

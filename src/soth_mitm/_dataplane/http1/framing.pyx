@@ -231,6 +231,11 @@ cdef Py_ssize_t _trailers(Body* body, const char* data, Py_ssize_t length) noexc
 
 
 cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View* payload, View* trailers) noexcept nogil:
+    return body_next_within(body, data, length, length, payload, trailers)
+
+
+cdef Py_ssize_t body_next_within(Body* body, const char* data, Py_ssize_t length, Py_ssize_t most, View* payload,
+                                 View* trailers) noexcept nogil:
     cdef Py_ssize_t at = 0, step
     payload[0] = view_of(data, 0)
     if trailers != NULL:
@@ -241,9 +246,9 @@ cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View*
     # One call takes all that lies here up to a second run of content: for small chunks that is a call a chunk, not three.
     while body.state != BODY_DONE:
         if body.state == BODY_DATA:
-            if payload.len or at == length:
+            step = min(length - at, most)
+            if payload.len or step == 0:
                 break
-            step = length - at
             if body.kind != BODY_UNTIL_CLOSE:
                 step = <Py_ssize_t>min(body.remaining, <int64_t>step)
                 body.remaining -= step

@@ -6,7 +6,7 @@ from soth_mitm._dataplane.exchange.body_buffer cimport BufferedBody, new_buffere
 from soth_mitm._dataplane.http.stream cimport ANY_LENGTH, Piece, Stream
 from soth_mitm._dataplane.http1.encoder cimport CHUNK_LINE_ROOM, chunk_line, last_chunk
 from soth_mitm._dataplane.http1.framing cimport (
-    BODY_CHUNKED, BODY_DONE, BODY_FAILED, BODY_LENGTH, BODY_UNTIL_CLOSE, body_error_text, body_next,
+    BODY_CHUNKED, BODY_DATA, BODY_DONE, BODY_FAILED, BODY_LENGTH, BODY_UNTIL_CLOSE, body_error_text, body_next_within,
 )
 from soth_mitm._dataplane.memory.view cimport View, view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL
@@ -23,10 +23,7 @@ cdef class Http1Stream(Stream):
         cdef Py_ssize_t size = self.endpoint.read_buffer.size() - self.offset, count
         if size == 0:
             return 0
-        count = body_next(&self.body, data, min(size, most), &piece.content, &piece.trailers)
-        if count == 0 and most < size:
-            # a line or a trailer section that is longer
-            count = body_next(&self.body, data, size, &piece.content, &piece.trailers)
+        count = body_next_within(&self.body, data, size, most, &piece.content, &piece.trailers)
         if count <= 0:
             return <int>count
         if self.body.gap_len and self.sink is not None:
@@ -68,6 +65,9 @@ cdef class Http1Stream(Stream):
 
     cdef bint is_complete(self) noexcept:
         return self.body.state == BODY_DONE
+
+    cdef bint has_content(self) noexcept:
+        return self.body.state == BODY_DATA and self.endpoint.read_buffer.size() > self.offset
 
     cdef bint is_malformed(self) noexcept:
         return self.body.state == BODY_FAILED
