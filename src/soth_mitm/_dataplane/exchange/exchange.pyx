@@ -451,8 +451,9 @@ cdef class Exchange(ExchangeCallbacks):
                 return MOVED_SOME if self.has_ended or self.pressure else MOVED_MORE
             if not all_sent:
                 return MOVED_SOME
-            if not self.client.is_complete() or self.has_response() or not is_idempotent(
-                    self.request.method, self.request.base(), self.request.method_len):
+            if not self.client.is_complete() or self.has_response() or not (
+                    self.upstream.can_say_unprocessed() or is_idempotent(
+                        self.request.method, self.request.base(), self.request.method_len)):
                 self.forget_buffered()
         moved = self.relay(self.client, self.upstream, self.up, self.request_copy, True)
         if moved == MOVED_ALL:

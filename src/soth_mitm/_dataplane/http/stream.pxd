@@ -118,6 +118,7 @@ cdef class Stream:
 
     # ---- of an upstream's stream
     cdef int unprocessed(self) noexcept            # Unprocessed
+    cdef bint can_say_unprocessed(self) noexcept   # that may be PROCESSED_NOT: what is sent is kept until the response begins
     cdef bint is_silent(self) noexcept             # nothing came since the request began
     cdef bint is_peer_gone(self) noexcept          # the peer sends no more
     cdef HttpConnection connection(self)

@@ -152,6 +152,9 @@ cdef class Stream:
     cdef int unprocessed(self) noexcept:
         return PROCESSED_PERHAPS
 
+    cdef bint can_say_unprocessed(self) noexcept:
+        return False
+
     cdef bint is_silent(self) noexcept:
         return False
 
