@@ -8,7 +8,7 @@ from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.hook_queue cimport HookQueue
 from soth_mitm._dataplane.exchange.route cimport Route
-from soth_mitm._dataplane.exchange.states cimport RequestInput, RequestState, ResponseInput, ResponseState
+from soth_mitm._dataplane.exchange.states cimport REQUEST_ENDED, RequestInput, RequestState, ResponseInput, ResponseState
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
 from soth_mitm._dataplane.http.hooks cimport Hook, Hooks, Suspended
 from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse
@@ -52,7 +52,6 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int64_t id
     cdef RequestState request_state
     cdef ResponseState response_state
-    cdef bint is_closing               # nothing is read or relayed any more
     cdef bint has_ended                # the handler was told the last of it
     cdef bint is_settled               # and its last hook has returned
     cdef bint is_running               # advance() is at work
@@ -116,6 +115,10 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int abort(self, object error) except -1       # now: the client is gone, or takes nothing
     cdef int truncate(self, object error) except -1    # the client is given what was relayed before, and can tell that it is not all
     cdef int terminate(self) except -1                 # the client's stream has ended
+
+    # Nothing is read or relayed any more
+    cdef inline bint is_over(self) noexcept:
+        return self.request_state == REQUEST_ENDED
 
     # ---- inside
     cdef int move_request(self, RequestInput event) except -1

@@ -89,25 +89,25 @@ cdef class Exchange(ExchangeCallbacks):
         return self.advance()
 
     cdef int advance(self) except -1:
-        if self.is_running or self.is_closing:
+        if self.is_running or self.is_over():
             self.runs_again = True
             return 0
         self.is_running = True
         self.runs_again = True
         try:
-            while self.runs_again and not self.is_closing:
+            while self.runs_again and not self.is_over():
                 self.runs_again = False
                 if self.request_state == REQUEST_COLLECT:
                     self.collect()
                 elif self.request_state == REQUEST_RELAY:
                     self.relay_request()
-                if self.response_state == RESPONSE_RELAY and not self.is_closing:
+                if self.response_state == RESPONSE_RELAY and not self.is_over():
                     self.relay_response()
-                if self.request_state == REQUEST_SENT and self.response_state == RESPONSE_DONE and not self.is_closing:
+                if self.request_state == REQUEST_SENT and self.response_state == RESPONSE_DONE and not self.is_over():
                     self.finish()
         finally:
             self.is_running = False
-        if not self.is_closing:
+        if not self.is_over():
             self.client.flush()
             if self.upstream is not None:
                 self.upstream.flush()
@@ -123,11 +123,11 @@ cdef class Exchange(ExchangeCallbacks):
         """Go on with what one turn of the loop was too short for. Called by the loop."""
         cdef bint was_behind = self.is_behind
         self.is_turn_due = False
-        if self.is_closing:
+        if self.is_over():
             return
         self.is_behind = False
         self.advance()
-        if was_behind and not self.is_behind and not self.is_closing and self.upstream is not None:
+        if was_behind and not self.is_behind and not self.is_over() and self.upstream is not None:
             self.resume_upstream(PAUSE_TURN)
 
     # ---- the request, up to the decision
@@ -178,7 +178,7 @@ cdef class Exchange(ExchangeCallbacks):
             self.pending_calls += 1
             self.asking = hooks.pending
             return 0
-        if self.is_closing:
+        if self.is_over():
             return 0
         return self.take_route(None, hooks.error) if outcome == HOOK_FAILED else self.take_route(hooks.result, None)
 
@@ -209,7 +209,7 @@ cdef class Exchange(ExchangeCallbacks):
             # a body of unknown length that has just reached the limit may be complete: its end tells
             if self.client.content_total() <= limit - (self.request.content_length > limit):
                 return 0
-        return self.decide() if not self.is_closing and self.request_state == REQUEST_COLLECT else 0
+        return self.decide() if not self.is_over() and self.request_state == REQUEST_COLLECT else 0
 
     cdef int decide(self) except -1:
         cdef tuple arguments
@@ -222,7 +222,7 @@ cdef class Exchange(ExchangeCallbacks):
                 self.share.stop_waiting()
             self.pressure = 0
             self.set_pauses()
-            if self.is_closing:
+            if self.is_over():
                 return 0
         self.show_request()
         if self.settings.decode_apart is not None:
@@ -236,7 +236,7 @@ cdef class Exchange(ExchangeCallbacks):
     def decoded_apart(self, result):
         """Go on with the body that was decoded. Called by the loop."""
         self.pending_calls -= 1
-        if self.is_closing or self.request_state != REQUEST_DECIDE:
+        if self.is_over() or self.request_state != REQUEST_DECIDE:
             self.settle()
             return
         if result is not None:
@@ -253,7 +253,7 @@ cdef class Exchange(ExchangeCallbacks):
         if outcome == HOOK_PENDING:
             self.pending_calls += 1
             return 0
-        if self.is_closing:
+        if self.is_over():
             return 0
         if outcome == HOOK_FAILED:
             return self.decided(judge_failure(self.settings, hooks.error), None, hooks.error)
@@ -275,7 +275,7 @@ cdef class Exchange(ExchangeCallbacks):
 
     cdef int on_hook_result(self, object result, object error) except -1:
         self.pending_calls -= 1
-        if self.is_closing or self.request_state not in (REQUEST_ROUTE, REQUEST_DECIDE):
+        if self.is_over() or self.request_state not in (REQUEST_ROUTE, REQUEST_DECIDE):
             return self.settle()
         if self.request_state == REQUEST_ROUTE:
             self.asking = None
@@ -381,7 +381,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int on_pool_ready(self, object stream) except -1:
         cdef Stream upstream = <Stream>stream
         cdef object facts
-        if self.is_closing or self.request_state != REQUEST_ACQUIRE:
+        if self.is_over() or self.request_state != REQUEST_ACQUIRE:
             return upstream.release(None, None, None)
         self.upstream = upstream
         facts = upstream.connection().facts
@@ -391,7 +391,7 @@ cdef class Exchange(ExchangeCallbacks):
         return self.advance()
 
     cdef int on_pool_failure(self, object error) except -1:
-        if self.is_closing or self.request_state != REQUEST_ACQUIRE:
+        if self.is_over() or self.request_state != REQUEST_ACQUIRE:
             return 0
         if not isinstance(error, WireError):
             # a hook that had to be asked failed, and handler.recover_from_panics is off
@@ -421,7 +421,7 @@ cdef class Exchange(ExchangeCallbacks):
         if self.asks_later and self.request_copy is None:
             self.upstream.flush()
             self.ask_afterwards()
-            if self.is_closing:
+            if self.is_over():
                 return 0
         if self.upstream_deadline is not None:
             # a reserved stream was not waited for
@@ -430,7 +430,7 @@ cdef class Exchange(ExchangeCallbacks):
 
     cdef int relay_request(self) except -1:
         cdef int moved = self.move_content()
-        if self.is_closing:
+        if self.is_over():
             return 0
         if moved == MOVED_NONSENSE:
             return self.refuse(400, self.client.error_text().encode())
@@ -504,7 +504,7 @@ cdef class Exchange(ExchangeCallbacks):
                 # traffic first, then the handler
                 self.upstream.flush()
                 self.push_frames(self.up)
-        return is_all and not self.has_ended and not self.is_closing
+        return is_all and not self.has_ended and not self.is_over()
 
     cdef bint frame_buffered(self) except -1:
         # what is sent once more was shown before
@@ -550,7 +550,7 @@ cdef class Exchange(ExchangeCallbacks):
     # ---- the response
 
     cdef int on_head(self, Stream stream, Head head) except -1:
-        if self.is_closing or stream is not self.upstream or self.response_state != RESPONSE_HEAD:
+        if self.is_over() or stream is not self.upstream or self.response_state != RESPONSE_HEAD:
             return 0
         if head.status == 101:
             self.switch_protocols(head)
@@ -617,7 +617,7 @@ cdef class Exchange(ExchangeCallbacks):
         self.client.flush()
         if self.hooks is not None:
             self.show_response_head()
-        if self.is_closing:
+        if self.is_over():
             return 0
         self.move_response(INPUT_SWITCH)
         self.clear_deadlines()
@@ -626,7 +626,7 @@ cdef class Exchange(ExchangeCallbacks):
 
     cdef int relay_response(self) except -1:
         cdef int moved = self.relay(self.upstream, self.client, self.down, self.response_copy, False)
-        if self.is_closing:
+        if self.is_over():
             return 0
         if moved == MOVED_ALL:
             return self.response_done()
@@ -717,7 +717,7 @@ cdef class Exchange(ExchangeCallbacks):
                 # traffic first, then the handler
                 sink.flush()
                 self.push_frames(tap)
-            if self.has_ended or self.is_closing:
+            if self.has_ended or self.is_over():
                 return MOVED_SOME
             if moved != MOVED_NONSENSE and tap.decoded is not None:
                 return MOVED_MORE
@@ -728,12 +728,12 @@ cdef class Exchange(ExchangeCallbacks):
         return moved
 
     cdef int on_content(self, Stream stream) except -1:
-        return 0 if self.is_closing else self.advance()
+        return 0 if self.is_over() else self.advance()
 
     # ---- back-pressure
 
     cdef int on_stream_writable(self, Stream stream, bint now) except -1:
-        if self.is_closing:
+        if self.is_over():
             return 0
         if stream is self.client:
             if self.upstream is None:
@@ -742,7 +742,7 @@ cdef class Exchange(ExchangeCallbacks):
                 if self.response_state == RESPONSE_RELAY and not self.response_is_wire:
                     # what lies here goes first, and the upstream's end behind it
                     self.advance()
-                    if self.is_closing or self.upstream is None or self.client.room() <= 0:
+                    if self.is_over() or self.upstream is None or self.client.room() <= 0:
                         return 0
                 return self.resume_upstream(PAUSE_PEER_SLOW)
             return 0 if self.reads_ahead() else self.upstream.pause(PAUSE_PEER_SLOW)
@@ -755,7 +755,7 @@ cdef class Exchange(ExchangeCallbacks):
             if self.buffered is not None or not self.request_is_wire:
                 # what was collected goes first
                 self.advance()
-            if not self.is_closing and self.request_state == REQUEST_RELAY and not stream.is_write_paused():
+            if not self.is_over() and self.request_state == REQUEST_RELAY and not stream.is_write_paused():
                 self.client.resume(PAUSE_PEER_SLOW)
         elif self.request_state == REQUEST_SENT and self.response_state == RESPONSE_HEAD:
             # the response's time begins when the last of the request has left
@@ -765,14 +765,14 @@ cdef class Exchange(ExchangeCallbacks):
         return 0
 
     cdef int on_pressure(self, int reason, bint now) except -1:
-        if self.is_closing:
+        if self.is_over():
             return 0
         if now:
             self.pressure |= reason
         else:
             self.pressure &= ~reason
         self.set_pauses()
-        if (not self.pressure and not self.is_closing and self.request_state == REQUEST_RELAY and self.up is not None
+        if (not self.pressure and not self.is_over() and self.request_state == REQUEST_RELAY and self.up is not None
                 and self.buffered is not None):
             # the rest of what was collected
             return self.take_later()
@@ -789,7 +789,7 @@ cdef class Exchange(ExchangeCallbacks):
             self.client.pause(self.pressure)
         if both & ~self.pressure or not holds_request:
             self.client.resume(both & ~self.pressure if holds_request else both)
-        if not self.is_closing and self.upstream is not None and both & ~self.pressure:
+        if not self.is_over() and self.upstream is not None and both & ~self.pressure:
             self.resume_upstream(both & ~self.pressure)
         return 0
 
@@ -845,7 +845,7 @@ cdef class Exchange(ExchangeCallbacks):
                 and self.upstream is not None and self.upstream.is_silent())
 
     cdef int on_deadline(self, int stage) except -1:
-        if self.is_closing:
+        if self.is_over():
             return 0
         if stage == STAGE_COLLECT:
             self.decide()
@@ -883,7 +883,7 @@ cdef class Exchange(ExchangeCallbacks):
         return self.truncate(TimeoutError(text))
 
     cdef int on_half_closed(self) except -1:
-        if self.is_closing:
+        if self.is_over():
             return 0
         self.is_last = True
         if self.request_state == REQUEST_ACQUIRE:
@@ -909,7 +909,7 @@ cdef class Exchange(ExchangeCallbacks):
         return how == PROCESSED_UNLIKELY and self.can_repeat()
 
     cdef int on_reset(self, Stream stream, object error) except -1:
-        if self.is_closing:
+        if self.is_over():
             return 0
         if stream is self.client:
             return self.abort(error)
@@ -949,14 +949,14 @@ cdef class Exchange(ExchangeCallbacks):
         return self.terminate()
 
     cdef int abort(self, object error) except -1:
-        if self.is_closing:
+        if self.is_over():
             return 0
         self.note_cut(error)
         self.client.reset(error)
         return self.terminate()
 
     cdef int truncate(self, object error) except -1:
-        if self.is_closing:
+        if self.is_over():
             return 0
         self.note_cut(error)
         self.client.truncate(self.response_state == RESPONSE_RELAY, error)
@@ -975,7 +975,7 @@ cdef class Exchange(ExchangeCallbacks):
         if self.up is not None:
             self.up.stop()
         self.response_copy = None
-        return self.connection.abort_after(error) if self.is_closing else self.truncate(error)
+        return self.connection.abort_after(error) if self.is_over() else self.truncate(error)
 
     cdef int drop_upstream(self) except -1:
         cdef Stream upstream = self.upstream
@@ -987,7 +987,6 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int finish(self) except -1:
         cdef Stream client = self.client
         cdef Stream upstream = self.upstream
-        self.is_closing = True
         self.move_request(INPUT_END)
         self.upstream = None
         self.clear_deadlines()
@@ -998,9 +997,8 @@ cdef class Exchange(ExchangeCallbacks):
 
     cdef int terminate(self) except -1:
         cdef bint is_waiting = self.request_state == REQUEST_ACQUIRE
-        if self.is_closing:
+        if self.is_over():
             return 0
-        self.is_closing = True
         self.move_request(INPUT_END)
         self.clear_deadlines()
         if is_waiting:
@@ -1099,11 +1097,11 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int show_response_head(self) except -1:
         if self.hooks.on_response is not None:
             self.ask_afterwards()
-            if self.has_ended or self.is_closing:
+            if self.has_ended or self.is_over():
                 return 0
             self.response_view = self.show_response(b"")
             self.push(self.hooks.on_response, self.response_view, None)
-        if (self.held() and self.hooks.on_stream_chunk is None and self.settings.enforce and not self.is_closing
+        if (self.held() and self.hooks.on_stream_chunk is None and self.settings.enforce and not self.is_over()
                 and self.client.is_complete() and self.buffered is None):
             # a stream may last, and its request is the handler's now
             self.request_copy = None

@@ -401,7 +401,7 @@ cdef class Http1ServerConnection(HttpConnection):
         cdef Exchange exchange = self.exchange
         if self.state == SERVER_CLOSED:
             return 0
-        if exchange is not None and not exchange.is_closing:
+        if exchange is not None and not exchange.is_over():
             return exchange.truncate(error)
         close_truncated(self.endpoint, self.settings, True, error)
         return self.stop()
