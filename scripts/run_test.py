@@ -1,12 +1,13 @@
 """Build, check and test the package as it is installed: scripts/test [--debug | --sanitize] [arguments of pytest].
 
-Without arguments every test runs, on the loop that users get, and then the end-to-end ring once more on asyncio's own.
+Without arguments every test runs, on the loop that users get, and at the same time the end-to-end ring on asyncio's own.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from prepare import ROOT, prepare, tool_environment, variant_name
@@ -50,11 +51,22 @@ def main(arguments: list[str]) -> int:
         return 1
     LAST_TEST.unlink(missing_ok=True)
     environment = {**tool_environment(python), **extra, "SOTH_MITM_VARIANT": variant_name()}
-    for run in [arguments] if arguments else [[], ["tests/e2e", "--loop", "asyncio"]]:
-        code = run_pytest(python, run, environment)
-        if code:
-            break
-    return code
+    if arguments:
+        return run_pytest(python, arguments, environment)
+    # both at a time: neither needs a whole core
+    with tempfile.TemporaryFile() as output:
+        command = [python, "-m", "pytest", "tests/e2e", "--loop", "asyncio", "-o", "cache_dir=.pytest_cache/asyncio"]
+        other = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            code = run_pytest(python, [], environment)
+            other_code = other.wait()
+        finally:
+            other.kill()
+        print("tests/e2e on the loop of asyncio:", flush=True)
+        output.seek(0)
+        sys.stdout.buffer.write(output.read())
+        sys.stdout.flush()
+    return code or other_code
 
 
 def run_pytest(python: Path, arguments: list[str], environment: dict[str, str]) -> int:

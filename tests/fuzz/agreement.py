@@ -257,7 +257,8 @@ def check_frames(scene: Scene, all_exchanged: list[Exchanged], limit: int) -> No
 
 def frames_in(response: Any, content: bytes, limit: int) -> list[tuple[object, ...]]:
     """Return the frames of a whole stream, or of one that is cut behind its last byte."""
-    kind = response.headers["content-type"].partition(";")[0].strip().lower()
+    # a media type ends before its parameters, or before what is no part of it
+    kind = re.split(r"[; \t]", response.headers["content-type"].strip(), maxsplit=1)[0].lower()
     framer: Framer = GrpcFramer(limit, response.headers.get("grpc-encoding", "").encode("latin-1"))
     if not kind.startswith("application/grpc"):
         framer = SseFramer(limit) if kind == "text/event-stream" else NdjsonFramer(limit)

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soth_mitm import MitmConfig
-from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
@@ -35,6 +34,7 @@ from soth_mitm.proxy.upstream_pools import UpstreamPools
 from soth_mitm.tls.contexts import UpstreamContexts
 from soth_mitm.tls.failures import FailureClass
 from support.certs import TestCA
+from support.data_plane import make_settings
 
 ORIGIN = Origin("upstream.test", 443, "upstream.test")
 
@@ -77,7 +77,7 @@ def pools_of(deadlines: Deadlines, dialler: object, *, max_open: int = 32, told:
     async def tls_failed(host: str, error: TlsFailedError) -> None:
         told()
 
-    settings = cast(Any, SimpleNamespace(counters=Counters(), claim=deadlines.after(60_000)))
+    settings = make_settings(asyncio.get_running_loop(), claim=deadlines.after(60_000))
     config = ConnectionPoolConfig(max_connections_per_host=max_open)
     return UpstreamPools(config, settings, deadlines, cast(Dialler, dialler), cast(Any, SimpleNamespace(tls_failed=tls_failed)))
 
