@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         return run_pytest(python, arguments, environment)
     # both at a time: neither needs a whole core
     with tempfile.TemporaryFile() as output:
-        command = [python, "-m", "pytest", "tests/e2e", "--loop", "asyncio", "-o", "cache_dir=.pytest_cache/asyncio"]
+        command: list[str | Path] = [python, "-m", "pytest", "tests/e2e", "--loop", "asyncio", "-o", "cache_dir=.pytest_cache/asyncio"]
         other = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
             code = run_pytest(python, [], environment)
