@@ -124,10 +124,14 @@ def relay(
     check_permits(scene)
     check_end(scene)
     sent = [(peer.heard, peer.transport.aborted) for peer in scene.upstreams if isinstance(peer, RecordingUpstream)]
-    # of a request that turns out to be malformed behind what is decided on, more or less may have been shown and sent before it is cut
-    upstreams = [cut_short(peer) if aborted else heard for peer, (heard, aborted) in zip(scene.upstreams, sent, strict=True)]
     all_said = request_stream(scene.settings.head_limit)
     all_said.feed(text)
+    # of a request that turns out to be malformed behind what is decided on, more or less, or nothing, may have been shown and sent before
+    # it is cut
+    is_malformed = bool(all_said.fault)
+    upstreams = [
+        cut_short(peer) if aborted or is_malformed else heard for peer, (heard, aborted) in zip(scene.upstreams, sent, strict=True)
+    ]
     return scene, (client.heard, [heard for heard in upstreams if heard], all_said.fault or told(scene))
 
 
