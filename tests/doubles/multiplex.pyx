@@ -337,9 +337,6 @@ cdef class MuxStream(Stream):
     cdef bint is_write_paused(self) noexcept:
         return not self.is_reset and (self.channel.endpoint.write_paused or (self.room() <= 0 and not self.sent_all))
 
-    cdef bint has_unsent(self) noexcept:
-        return self.channel.endpoint.has_unsent or len(self.queue) > 0
-
     cdef int64_t unsent_total(self) noexcept:
         return self.channel.endpoint.unsent
 

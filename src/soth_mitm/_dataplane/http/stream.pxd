@@ -95,8 +95,6 @@ cdef class Stream:
     cdef Py_ssize_t room(self) noexcept
     cdef int flush(self) except -1
     cdef bint is_write_paused(self) noexcept
-    cdef bint has_unsent(self) noexcept
-    cdef int64_t sent_total(self) except -1        # bytes that the peer's system has been given
     cdef int64_t unsent_total(self) noexcept       # bytes that wait in here
     # A response of ours. 1: the exchange is over, since the rest of the request is not read (RFC 9112 section 9.6, RFC 9113 section 8.1)
     # `headers` None: the body is a line for people. `is_last` as in send_response()

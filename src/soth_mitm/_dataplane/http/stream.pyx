@@ -119,12 +119,6 @@ cdef class Stream:
     cdef bint is_write_paused(self) noexcept:
         return False
 
-    cdef bint has_unsent(self) noexcept:
-        return False
-
-    cdef int64_t sent_total(self) except -1:
-        return 0
-
     cdef int64_t unsent_total(self) noexcept:
         return 0
 

@@ -139,9 +139,6 @@ cdef class Http1Stream(Stream):
     cdef bint is_write_paused(self) noexcept:
         return self.endpoint.write_paused
 
-    cdef bint has_unsent(self) noexcept:
-        return self.endpoint.has_unsent
-
     cdef int64_t unsent_total(self) noexcept:
         return self.endpoint.unsent
 
