@@ -226,7 +226,7 @@ def test_half_a_client_certificate_is_refused(given: str, missing: str) -> None:
     config.validate()
 
 
-@pytest.mark.parametrize("name", ["max_http_head_bytes", "body.max_size_bytes"])
+@pytest.mark.parametrize("name", ["max_http_head_bytes", "http2_max_header_list_size", "http2.initial_window_bytes", "body.max_size_bytes"])
 def test_a_limit_above_the_budget_is_refused(name: str) -> None:
     config = valid_config()
     config.max_in_flight_bytes = 65536
@@ -234,6 +234,15 @@ def test_a_limit_above_the_budget_is_refused(name: str) -> None:
     config.validate()
     SPECS[name].write(config, 65537)
     with pytest.raises(InvalidConfigError, match=f"^{name}: 65537 is more than `max_in_flight_bytes`, 65536; raise that as well"):
+        config.validate()
+
+
+def test_a_window_may_not_grow_to_less_than_it_begins_with() -> None:
+    config = valid_config()
+    config.http2.initial_window_bytes = config.http2.max_window_bytes = 32768
+    config.validate()
+    config.http2.max_window_bytes = 32767
+    with pytest.raises(InvalidConfigError, match="^http2.max_window_bytes: is less than `http2.initial_window_bytes`, 32768; raise it"):
         config.validate()
 
 

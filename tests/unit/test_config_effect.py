@@ -70,6 +70,7 @@ REASONS: dict[str, dict[str, Any]] = {
     "upstream.denied_addresses is empty": {"upstream.denied_addresses": []},
     "connection_pool.max_idle_per_host is 0": {"connection_pool.max_idle_per_host": 0},
     "intercept_mode is monitor": {"intercept_mode": "monitor"},
+    "http2_enabled is false": {"http2_enabled": False},
 }
 # ... and what makes it not hold
 OTHERWISE: dict[str, Any] = {
@@ -82,6 +83,7 @@ OTHERWISE: dict[str, Any] = {
     "upstream.denied_addresses": ["private"],
     "connection_pool.max_idle_per_host": 8,
     "intercept_mode": "enforce",
+    "http2_enabled": True,
 }
 
 

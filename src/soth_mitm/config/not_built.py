@@ -8,16 +8,13 @@ LATER_KEYS: frozenset[str] = frozenset(
     (
         "workers",
         "http2_enabled",
-        "http2_max_header_list_size",
-        "http2_max_concurrent_streams",
+        "http2.for_http1_clients",
+        "http2.misdirected",
         "http3_passthrough",
         "via_header",
         "max_flow_event_backlog",
         "accept_retry_backoff_ms",
         "prometheus_bind",
-        "upstream.h2_header_stage_timeout_ms",
-        "upstream.h2_body_idle_timeout_ms",
-        "upstream.h2_response_overflow_mode",
         "flow_runtime.closed_flow_lru_capacity",
         "flow_runtime.stale_flow_ttl_ms",
         "flow_runtime.stale_reap_max_batch",
@@ -26,7 +23,7 @@ LATER_KEYS: frozenset[str] = frozenset(
 )
 
 # Of these, keys that a user would rely on: an endpoint to be watched, a rule that ends streams. It is an error to set them.
-REFUSED_LATER: frozenset[str] = frozenset(("prometheus_bind", "upstream.h2_response_overflow_mode"))
+REFUSED_LATER: frozenset[str] = frozenset(("prometheus_bind",))
 
 # Values other than the default that say what this build does anyway: there is nothing to warn of.
 SATISFIED_LATER: dict[str, object] = {"http2_enabled": False, "http3_passthrough": False}

@@ -256,6 +256,59 @@ class UpstreamConfig(Struct, kw_only=True):
     ] = "truncate_continue"
 
 
+class Http2Config(Struct, kw_only=True):
+    """HTTP/2: what a connection carries and what a peer may do before it is closed. Not in effect yet."""
+
+    max_streams_per_upstream: Annotated[
+        int,
+        count("Requests at once on one upstream connection, or fewer if the upstream says so; further ones take another connection."),
+    ] = 100
+    for_http1_clients: Annotated[
+        bool, Key("Speak HTTP/2 to upstreams that offer it for clients that speak only HTTP/1 as well, which saves connections.")
+    ] = False
+    misdirected: Annotated[
+        Literal["refuse", "allow"],
+        Key(
+            "A request whose `:authority` is not the name of its connection. Browsers send one where a certificate is good for several "
+            "names. `refuse` answers 421, upon which they open a connection of its own; `allow` lets it pass where "
+            "`interception.check_names` does."
+        ),
+    ] = "refuse"
+    initial_window_bytes: Annotated[
+        int, Key("How much of a body a peer may send on a stream before any of it went on.", 16 * KIB, 16 * MIB)
+    ] = 65_535
+    max_window_bytes: Annotated[int, Key("What that grows to on a stream whose body goes on as fast as it comes.", 16 * KIB, MAX_COUNT)] = (
+        8 * MIB
+    )
+    reset_burst: Annotated[int, count("Streams that a peer may end early, or make us end, one after another.")] = 1000
+    resets_per_second: Annotated[int, count("How many of those are forgiven each second.")] = 100
+    glitch_burst: Annotated[
+        int,
+        count(
+            "Other odd things that a peer may do: empty frames, unknown frames, needless updates, broken messages. From three quarters on "
+            "no new stream is taken."
+        ),
+    ] = 10_000
+    glitches_per_second: Annotated[int, count("How many of those are forgiven each second.")] = 330
+    max_queued_replies: Annotated[int, count("Answers to PING and SETTINGS that may wait for a peer which does not read.")] = 1000
+    stall_timeout_ms: Annotated[
+        int,
+        milliseconds(
+            "How long a stream may wait for its peer's window while less than 4 KiB of it leave; then the stream is reset (CANCEL). If "
+            "the window of the whole connection is shut, the connection ends."
+        ),
+    ] = 60_000
+    settings_timeout_ms: Annotated[int, milliseconds("For a peer's first SETTINGS, and for the acknowledgement of ours.")] = 10_000
+    ping_timeout_ms: Annotated[int, milliseconds("For the answer to a PING of ours; without one the connection is lost.")] = 10_000
+    keepalive_ms: Annotated[
+        int,
+        milliseconds(
+            "How often a connection that is silent is sent a PING; 0 is never. Servers may punish it: gRPC allows one every five minutes.",
+            minimum=0,
+        ),
+    ] = 0
+
+
 class ConnectionPoolConfig(Struct, kw_only=True):
     """Upstream connections that are kept for the next request."""
 

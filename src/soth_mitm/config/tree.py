@@ -27,6 +27,7 @@ from soth_mitm.config.sections import (
     ConnectionPoolConfig,
     FlowRuntimeConfig,
     HandlerConfig,
+    Http2Config,
     InterceptionConfig,
     ProcessAttributionConfig,
     StreamsConfig,
@@ -130,6 +131,7 @@ class MitmConfig(Struct, kw_only=True):
     process_attribution: ProcessAttributionConfig = field(default_factory=ProcessAttributionConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
+    http2: Http2Config = field(default_factory=Http2Config)
     connection_pool: ConnectionPoolConfig = field(default_factory=ConnectionPoolConfig)
     body: BodyConfig = field(default_factory=BodyConfig)
     streams: StreamsConfig = field(default_factory=StreamsConfig)
@@ -246,6 +248,11 @@ class MitmConfig(Struct, kw_only=True):
         for text in self.upstream.allowed_addresses:
             if text in self.upstream.denied_addresses:
                 raise InvalidConfigError("upstream.allowed_addresses", f"`{text}` is in `upstream.denied_addresses` as well; remove one")
-        for name, size in (("max_http_head_bytes", self.max_http_head_bytes), ("body.max_size_bytes", self.body.max_size_bytes)):
+        if self.http2.initial_window_bytes > self.http2.max_window_bytes:
+            raise InvalidConfigError(
+                "http2.max_window_bytes", f"is less than `http2.initial_window_bytes`, {self.http2.initial_window_bytes}; raise it"
+            )
+        for name in ("max_http_head_bytes", "http2_max_header_list_size", "http2.initial_window_bytes", "body.max_size_bytes"):
+            size = specs(type(self))[name].read(self)
             if size > self.max_in_flight_bytes:
                 raise InvalidConfigError(name, f"{size} is more than `max_in_flight_bytes`, {self.max_in_flight_bytes}; raise that as well")

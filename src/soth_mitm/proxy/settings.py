@@ -7,6 +7,8 @@ from concurrent.futures import Executor
 from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import Hooks
 from soth_mitm._dataplane.http.settings import Settings
+from soth_mitm._dataplane.http2.limits import Http2Limits
+from soth_mitm._dataplane.http2.session import HeadMemory
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.wire.decode import decode_body
 from soth_mitm._dataplane.wire.streams import STREAMS
@@ -23,6 +25,8 @@ LINGER_SECONDS = 5.0
 QUIET_SECONDS = 1.0
 # How often it is looked whether the system has sent what a connection had to be sent before it is reset.
 SETTLING_MILLISECONDS = 20
+# How often HTTP/2 streams that do not move are looked for, as a part of the time that they have.
+STALL_LOOKS = 4
 
 
 def stream_types(entries: list[str]) -> dict[bytes, int] | None:
@@ -49,6 +53,24 @@ def client_end_ms() -> int:
     return int(2 * LINGER_SECONDS * 1000)
 
 
+def http2_limits(config: MitmConfig, max_streams: int, head_ms: int) -> Http2Limits:
+    """Return what an HTTP/2 peer may cost that may have `max_streams`, and `head_ms` for one header block."""
+    http2 = config.http2
+    return Http2Limits(
+        max_streams=max_streams,
+        list_size=config.http2_max_header_list_size,
+        initial_window=http2.initial_window_bytes,
+        max_window=http2.max_window_bytes,
+        reset_burst=http2.reset_burst,
+        resets_per_second=http2.resets_per_second,
+        glitch_burst=http2.glitch_burst,
+        glitches_per_second=http2.glitches_per_second,
+        max_queued_replies=http2.max_queued_replies,
+        head_seconds=head_ms / 1000,
+        stall_seconds=http2.stall_timeout_ms / 1000,
+    )
+
+
 def make_settings(
     config: MitmConfig,
     arena: Arena,
@@ -63,7 +85,7 @@ def make_settings(
 
     `decoding` is where long request bodies are decoded; without it that holds the loop.
     """
-    timeouts = config.timeouts
+    timeouts, http2 = config.timeouts, config.http2
     arena.allow_buffer(config.max_http_head_bytes)
     return Settings(
         arena,
@@ -103,6 +125,16 @@ def make_settings(
         linger=deadlines.after(int(LINGER_SECONDS * 1000)),
         settling=deadlines.after(SETTLING_MILLISECONDS),
         pace=deadlines.after(queue_wait_ms(config)),
+        http2_memory=HeadMemory(),
+        client_http2=http2_limits(config, config.http2_max_concurrent_streams, timeouts.client_head_ms),
+        upstream_http2=http2_limits(config, http2.max_streams_per_upstream, config.upstream.h2_header_stage_timeout_ms),
+        http2_strict_overflow=config.upstream.h2_response_overflow_mode == "strict_fail",
+        http2_settings=deadlines.after(http2.settings_timeout_ms),
+        http2_ping=deadlines.after(http2.ping_timeout_ms),
+        http2_stall=deadlines.after(max(1, http2.stall_timeout_ms // STALL_LOOKS)),
+        http2_keepalive=deadlines.after(http2.keepalive_ms) if http2.keepalive_ms else None,
+        http2_response_head=deadlines.after(config.upstream.h2_header_stage_timeout_ms),
+        http2_body_idle=deadlines.after(config.upstream.h2_body_idle_timeout_ms),
     )
 
 

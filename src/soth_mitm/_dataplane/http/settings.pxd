@@ -4,6 +4,8 @@ from soth_mitm._dataplane.memory.buffer cimport Arena
 from soth_mitm._dataplane.memory.deadline cimport DeadlineQueue
 from soth_mitm._dataplane.http.counters cimport Counters
 from soth_mitm._dataplane.http.hooks cimport Hooks
+from soth_mitm._dataplane.http2.limits cimport Http2Limits
+from soth_mitm._dataplane.http2.session cimport HeadMemory
 
 
 cdef class Settings:
@@ -49,3 +51,15 @@ cdef class Settings:
     cdef public DeadlineQueue linger           # reading on after our last byte, so that it arrives
     cdef public DeadlineQueue settling         # before looking again whether the system has sent our last bytes
     cdef public DeadlineQueue pace             # flow_runtime.dispatch_queue_send_timeout_ms: how long a full queue paces its flow
+
+    # HTTP/2
+    cdef public HeadMemory http2_memory        # of all sessions of the loop
+    cdef public Http2Limits client_http2       # what a client may cost
+    cdef public Http2Limits upstream_http2     # what an upstream may cost
+    cdef public bint http2_strict_overflow     # upstream.h2_response_overflow_mode is strict_fail
+    cdef public DeadlineQueue http2_settings   # http2.settings_timeout_ms
+    cdef public DeadlineQueue http2_ping       # http2.ping_timeout_ms
+    cdef public DeadlineQueue http2_stall      # http2.stall_timeout_ms: how often streams that do not move are looked for
+    cdef public DeadlineQueue http2_keepalive  # http2.keepalive_ms; None: no PING without a reason
+    cdef public DeadlineQueue http2_response_head  # upstream.h2_header_stage_timeout_ms
+    cdef public DeadlineQueue http2_body_idle  # upstream.h2_body_idle_timeout_ms

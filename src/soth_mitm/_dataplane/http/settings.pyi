@@ -2,6 +2,8 @@ from typing import Any, final
 
 from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import Hooks
+from soth_mitm._dataplane.http2.limits import Http2Limits
+from soth_mitm._dataplane.http2.session import HeadMemory
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 
@@ -39,6 +41,16 @@ class Settings:
     linger: DeadlineQueue
     settling: DeadlineQueue
     pace: DeadlineQueue
+    http2_memory: HeadMemory
+    client_http2: Http2Limits
+    upstream_http2: Http2Limits
+    http2_strict_overflow: bool
+    http2_settings: DeadlineQueue
+    http2_ping: DeadlineQueue
+    http2_stall: DeadlineQueue
+    http2_keepalive: DeadlineQueue | None
+    http2_response_head: DeadlineQueue
+    http2_body_idle: DeadlineQueue
     def __new__(
         cls,
         arena: Arena,
@@ -76,6 +88,16 @@ class Settings:
         linger: DeadlineQueue,
         settling: DeadlineQueue,
         pace: DeadlineQueue,
+        http2_memory: HeadMemory,
+        client_http2: Http2Limits,
+        upstream_http2: Http2Limits,
+        http2_strict_overflow: bool,
+        http2_settings: DeadlineQueue,
+        http2_ping: DeadlineQueue,
+        http2_stall: DeadlineQueue,
+        http2_keepalive: DeadlineQueue | None,
+        http2_response_head: DeadlineQueue,
+        http2_body_idle: DeadlineQueue,
     ) -> Settings: ...
     @property
     def arena(self) -> Arena: ...

@@ -4,6 +4,8 @@ cimport cython
 
 from soth_mitm._dataplane.http.counters cimport Counters
 from soth_mitm._dataplane.http.hooks cimport Hooks
+from soth_mitm._dataplane.http2.limits cimport Http2Limits
+from soth_mitm._dataplane.http2.session cimport HeadMemory
 from soth_mitm._dataplane.memory.buffer cimport Arena
 from soth_mitm._dataplane.memory.deadline cimport DeadlineQueue
 
@@ -49,6 +51,16 @@ cdef class Settings:
         DeadlineQueue linger not None,
         DeadlineQueue settling not None,
         DeadlineQueue pace not None,
+        HeadMemory http2_memory not None,
+        Http2Limits client_http2 not None,
+        Http2Limits upstream_http2 not None,
+        bint http2_strict_overflow,
+        DeadlineQueue http2_settings not None,
+        DeadlineQueue http2_ping not None,
+        DeadlineQueue http2_stall not None,
+        DeadlineQueue http2_keepalive,
+        DeadlineQueue http2_response_head not None,
+        DeadlineQueue http2_body_idle not None,
     ):
         self.arena = arena
         self.hooks = hooks
@@ -84,3 +96,13 @@ cdef class Settings:
         self.linger = linger
         self.settling = settling
         self.pace = pace
+        self.http2_memory = http2_memory
+        self.client_http2 = client_http2
+        self.upstream_http2 = upstream_http2
+        self.http2_strict_overflow = http2_strict_overflow
+        self.http2_settings = http2_settings
+        self.http2_ping = http2_ping
+        self.http2_stall = http2_stall
+        self.http2_keepalive = http2_keepalive
+        self.http2_response_head = http2_response_head
+        self.http2_body_idle = http2_body_idle
