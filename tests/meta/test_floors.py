@@ -46,7 +46,7 @@ FLOORS = """
 3  observe: observation
 4  proxy: detached deadlines counters descriptors forks tasks threads loops protocols process_lookup learning calls settings resolver
 4  proxy.outbound: origin direct
-4  proxy: tls_info tls_handshake dialler upstream_pools leaves resources metrics_collection start_warnings
+4  proxy: tls_info alpn tls_handshake dialler upstream_pools leaves resources metrics_collection start_warnings
 4  proxy: generation listener client_reader client
 4  proxy.inbound: target http_proxy
 4  proxy: session client_tls decisions routing first_bytes connection_setup service handle threaded signals proxy

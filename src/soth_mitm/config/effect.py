@@ -50,7 +50,7 @@ IDLE = (
             *("http2_max_header_list_size", "http2_max_concurrent_streams", "http2.max_streams_per_upstream"),
             *("http2.initial_window_bytes", "http2.max_window_bytes", "http2.reset_burst", "http2.resets_per_second"),
             *("http2.glitch_burst", "http2.glitches_per_second", "http2.max_queued_replies", "http2.stall_timeout_ms"),
-            *("http2.settings_timeout_ms", "http2.ping_timeout_ms", "http2.keepalive_ms"),
+            *("http2.settings_timeout_ms", "http2.ping_timeout_ms", "http2.keepalive_ms", "http2.for_http1_clients", "http2.misdirected"),
             *("upstream.h2_header_stage_timeout_ms", "upstream.h2_body_idle_timeout_ms", "upstream.h2_response_overflow_mode"),
         ),
         lambda config: not config.http2_enabled,

@@ -7,9 +7,6 @@ configuration itself, each other key has one. It shrinks to nothing.
 LATER_KEYS: frozenset[str] = frozenset(
     (
         "workers",
-        "http2_enabled",
-        "http2.for_http1_clients",
-        "http2.misdirected",
         "http3_passthrough",
         "via_header",
         "max_flow_event_backlog",
@@ -26,7 +23,7 @@ LATER_KEYS: frozenset[str] = frozenset(
 REFUSED_LATER: frozenset[str] = frozenset(("prometheus_bind",))
 
 # Values other than the default that say what this build does anyway: there is nothing to warn of.
-SATISFIED_LATER: dict[str, object] = {"http2_enabled": False, "http3_passthrough": False}
+SATISFIED_LATER: dict[str, object] = {"http3_passthrough": False}
 
 # Keys that a build can do nothing about, and why.
 NEVER: dict[str, str] = {

@@ -18,8 +18,6 @@ from soth_mitm.tls.failures import FailureClass, classify, refuses_certificate
 
 log = get_logger("soth_mitm.proxy")
 
-ALPN = ("http/1.1",)
-
 
 class ClientTls:
     """TLS with one client, which asked for `host`. Failures are counted and told to the handler before anything is raised."""
@@ -45,20 +43,22 @@ class ClientTls:
         except ValueError as error:
             await self.refuse_hello(ValueError(f"the server name `{hello.sni}` {error}"), ALERT_UNRECOGNIZED_NAME)
 
-    async def secure(self, name: str, hello: ClientHello, upstream: UpstreamTlsInfo | None, trial: Trial | None = None) -> TlsInfo:
+    async def secure(
+        self, name: str, hello: ClientHello, protocol: str, upstream: UpstreamTlsInfo | None = None, trial: Trial | None = None
+    ) -> TlsInfo:
         """Complete the handshake that began with `hello`, as `name` and what else the upstream's certificate names.
 
-        Returns what it showed, with what is known of the upstream's. What the client makes of our certificate goes to `trial`. Raises
-        `ClientRefused` or `ClientGone` when the handshake fails.
+        `protocol` is the one that the client is offered (ALPN). Returns what the handshake showed, with what is known of the upstream's.
+        What the client makes of our certificate goes to `trial`. Raises `ClientRefused` or `ClientGone` when the handshake fails.
         """
         generation = self._generation
         self._trial = trial
         # such a client leaves whatever our certificate is
-        self._lacks_protocol = bool(hello.alpn) and not set(hello.alpn).intersection(ALPN)
+        self._lacks_protocol = bool(hello.alpn) and protocol not in hello.alpn
         try:
-            context = self._generation.ready_context(name, ALPN)
+            context = self._generation.ready_context(name, protocol)
             if context is None:
-                context = await self._reader.in_task(self._generation.leaf_context(name, ALPN, upstream.names if upstream else ()))
+                context = await self._reader.in_task(self._generation.leaf_context(name, protocol, upstream.names if upstream else ()))
         except (OSError, ValueError) as error:
             log.error("no certificate for %s: %s", name, error)
             await self.refuse_hello(error, ALERT_INTERNAL_ERROR)
@@ -122,7 +122,10 @@ class ClientTls:
             # it left, and was not left by us for its silence
             self._counters.client_abandoned += 1
             if self._lacks_protocol:
-                log.info("the client for %s left after the TLS handshake: none of the protocols that it offers (ALPN) is ours", self._host)
+                log.info(
+                    "the client for %s left after the TLS handshake: none of the protocols that it offers (ALPN) is offered to it",
+                    self._host,
+                )
                 return
             if self._trial is not None:
                 self._trial.left(self._endpoint)

@@ -16,6 +16,7 @@ from soth_mitm.errors import WireError
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind
 from soth_mitm.policy import Action
+from soth_mitm.proxy.alpn import HTTP1, HTTP2, client_protocol
 from soth_mitm.proxy.calls import HandlerFailed
 from soth_mitm.proxy.client import Client
 from soth_mitm.proxy.client_reader import ClientGone, ClientRefused
@@ -163,14 +164,18 @@ class ConnectionSetup:
         tls = self._tls = ClientTls(client, target.host)
         beginning = await self._first_bytes(tls, None)
         hello = beginning.hello
+        is_http2 = beginning.kind == "http2"
         if hello is not None:
             name = await tls.asked_name(hello)
-            client.learn(tls_info=await tls.secure(leaf_name(name, hello.sni or target.spelling), hello, None))
-        elif beginning.kind != "http":
+            protocol = self.generation.offer(hello.alpn)[0]
+            info = await tls.secure(leaf_name(name, hello.sni or target.spelling), hello, protocol)
+            client.learn(tls_info=info)
+            is_http2 = info.negotiated_proto == HTTP2
+        elif beginning.kind not in ("http", "http2"):
             raise ClientGone
         scheme = "http" if hello is None else "https"
         route = refusal(client.meta, scheme, format_authority(target.host, target.port, scheme), block.status, block.reason)
-        self._session.exchange(lambda *_: route)
+        self._session.exchange(lambda *_: route, is_http2)
 
     async def _first_bytes(self, tls: ClientTls, tunnel: Tunnel | None) -> Beginning:
         """Return what the client begins with, while `tunnel` listens if there is one; refuse what becomes nothing."""
@@ -258,16 +263,17 @@ class ConnectionSetup:
         if beginning.hello is not None:
             await self._intercept_tls(target, tls, beginning.hello)
             return
-        pool = self.generation.pools.pool(self.generation.origin(target.host, target.port, None))
-        route = Route(pool, client.meta, "http", format_authority(target.host, target.port, "http"))
-        session.exchange(InsideRouter(client, route, target.host, target.port, target.host))
+        is_http2 = beginning.kind == "http2"
+        origin = self.generation.origin(target.host, target.port, None, (HTTP2,) if is_http2 else (HTTP1,))
+        route = Route(self.generation.pools.pool(origin), client.meta, "http", format_authority(target.host, target.port, "http"))
+        session.exchange(InsideRouter(client, route, target.host, target.port, target.host, is_http2), is_http2)
 
     async def _refuse_to_answer_for(self, tls: ClientTls, beginning: Beginning) -> None:
         """Refuse TLS and HTTP where the upstream has spoken first, and so speaks something else."""
         if beginning.hello is not None:
             error = MalformedHello("TLS where the upstream had spoken first", ALERT_UNEXPECTED_MESSAGE)
             await tls.refuse_hello(error, error.alert)
-        if beginning.kind == "http":
+        if beginning.kind in ("http", "http2"):
             raise WireError("the upstream had spoken before this request, so it does not speak HTTP", side="client", status=400)
 
     async def _relay_unknown(self, target: Target, tunnel: Tunnel | None) -> None:
@@ -290,7 +296,10 @@ class ConnectionSetup:
         client, generation, decisions = self._client, self.generation, self._decisions
         name = await tls.asked_name(hello)
         authority = format_authority(target.host, target.port, "https")
-        origin = generation.origin(target.host, target.port, name)
+        offer = generation.offer(hello.alpn)
+        origin = generation.origin(target.host, target.port, name, offer)
+        # what the client would rather speak, unless it is known what its upstream speaks
+        protocol = offer[0]
         info: UpstreamTlsInfo | None = None
         failure: WireError | None = None
         trial = None
@@ -304,13 +313,16 @@ class ConnectionSetup:
                     return
             if generation.pools.is_known(origin):
                 info = generation.pools.known_info(origin)
+                protocol = client_protocol(offer, origin, info)
             elif decisions.may_dial_ahead():
                 try:
                     info = await self._reach(origin)
+                    protocol = client_protocol(offer, origin, info)
                 except WireError as error:
                     # answered inside the client's TLS, where it can be read
                     failure = detached(error)
-        client.learn(tls_info=await tls.secure(leaf_name(name, hello.sni or target.spelling), hello, info, trial))
+        tls_info = await tls.secure(leaf_name(name, hello.sni or target.spelling), hello, protocol, info, trial)
+        client.learn(tls_info=tls_info)
         if refused is not None:
             generation.settings.counters.names_refused += 1
             route = refusal(client.meta, "https", authority, refused.status, refused.reason)
@@ -320,7 +332,8 @@ class ConnectionSetup:
         else:
             # what is remembered of the origin holds until a request has a connection
             route = Route(generation.pools.pool(origin), client.meta, "https", authority, facts=info, on_facts=with_upstream_info)
-        self._session.exchange(InsideRouter(client, route, target.host, target.port, name))
+        is_http2 = tls_info.negotiated_proto == HTTP2
+        self._session.exchange(InsideRouter(client, route, target.host, target.port, name, is_http2), is_http2)
 
     async def _reach(self, origin: Origin) -> UpstreamTlsInfo | None:
         """Reach `origin` for as long as the client is there to wait; the dial itself goes on, for the pool."""

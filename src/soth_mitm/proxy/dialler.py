@@ -1,6 +1,8 @@
 """Reaching an upstream: by the way that its origin names, a second time where that makes sense, then TLS when wanted."""
 
 import asyncio
+import time
+from collections import OrderedDict
 from collections.abc import Mapping
 
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
@@ -10,17 +12,21 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.destinations import DestinationMap, DestinationPattern
 from soth_mitm.errors import AddressDeniedError, ConnectFailedError, TlsFailedError, WireError
 from soth_mitm.escaping import get_logger
+from soth_mitm.proxy.alpn import HTTP1, speaks_http2
 from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.detached import detached
 from soth_mitm.proxy.outbound.origin import Origin, Outbound
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.tls_handshake import shake_hands, tls_failure
 from soth_mitm.proxy.tls_info import upstream_tls_info
+from soth_mitm.tls.ciphers import permits_http2
 from soth_mitm.tls.contexts import UpstreamContexts
 
 log = get_logger("soth_mitm.proxy")
 
-ALPN = ("http/1.1",)
+# How many origins are remembered that speak HTTP/2 only over what it forbids, and for how long.
+MAX_WITHOUT_HTTP2 = 1024
+WITHOUT_HTTP2_SECONDS = 300.0
 
 
 class Dialler:
@@ -41,6 +47,7 @@ class Dialler:
         self._ways = ways
         self._handshake = handshake
         self._counters = counters
+        self._without_http2: OrderedDict[Origin, float] = OrderedDict()
 
     async def dial(self, origin: Origin) -> UpstreamEndpoint:
         """Return a connection that is ready for its first byte; its `facts` are set when it speaks TLS.
@@ -49,15 +56,18 @@ class Dialler:
         it ends in, cancellation included, no connection of it stays open.
         """
         try:
-            endpoint = await self._connect_or_retry(origin)
-            if origin.server_name is not None:
-                await self._secure_or_abort(endpoint, origin)
+            endpoint = await self._connect_and_secure(self._permitted(origin))
+            info = endpoint.facts
+            if info is not None and speaks_http2(origin, info) and not permits_http2(info.version, info.cipher):
+                # RFC 9113 section 9.2.2
+                endpoint.close()
+                self._remember_without_http2(origin)
+                endpoint = await self._connect_and_secure(_without_http2(origin))
         except AddressDeniedError:
             self._counters.denied_addresses += 1
             raise
         except WireError as error:
-            self._counters.dial_errors += 1
-            self._counters.dial_timeouts += error.status == 504
+            self.count(error)
             raise
         except Exception as error:
             # none of the ways in which an upstream can fail: a fault of ours. The requests that wait for the connection must hear of it too
@@ -66,6 +76,31 @@ class Dialler:
             raise ConnectFailedError(
                 f"connecting to {origin} failed in an unexpected way ({type(error).__name__}; the log has more)", side="upstream"
             ) from detached(error)
+        return endpoint
+
+    def count(self, error: WireError) -> None:
+        """Count a connection that did not come to be."""
+        self._counters.dial_errors += 1
+        self._counters.dial_timeouts += error.status == 504
+
+    def _permitted(self, origin: Origin) -> Origin:
+        """Return what to dial: without HTTP/2 where its rules forbid what was negotiated lately."""
+        since = self._without_http2.get(origin)
+        if since is None or time.monotonic() - since > WITHOUT_HTTP2_SECONDS:
+            return origin
+        return _without_http2(origin)
+
+    def _remember_without_http2(self, origin: Origin) -> None:
+        log.info("%s has chosen HTTP/2 and a cipher suite that HTTP/2 forbids; it is spoken to in HTTP/1.1", origin)
+        self._without_http2[origin] = time.monotonic()
+        self._without_http2.move_to_end(origin)
+        if len(self._without_http2) > MAX_WITHOUT_HTTP2:
+            self._without_http2.popitem(last=False)
+
+    async def _connect_and_secure(self, origin: Origin) -> UpstreamEndpoint:
+        endpoint = await self._connect_or_retry(origin)
+        if origin.server_name is not None:
+            await self._secure_or_abort(endpoint, origin)
         return endpoint
 
     async def _connect_or_retry(self, origin: Origin) -> UpstreamEndpoint:
@@ -92,7 +127,7 @@ class Dialler:
         session = None
         try:
             verify = self._unverified.get(origin.host, origin.port) is None
-            context = self._contexts.context(ALPN, origin.client_cert, verify=verify)
+            context = self._contexts.context(origin.alpn, origin.client_cert, verify=verify)
             session = self._contexts.sessions.get(origin.server_name, origin.port, context)
             if session is not None:
                 endpoint.offered = session
@@ -126,3 +161,7 @@ class Dialler:
             return
         engine = endpoint.tls.ssl_object
         self._contexts.sessions.keep(origin.server_name, origin.port, engine.context, engine, endpoint.offered)
+
+
+def _without_http2(origin: Origin) -> Origin:
+    return origin._replace(alpn=(HTTP1,))

@@ -4,6 +4,7 @@ from typing import NamedTuple, NoReturn
 
 from soth_mitm._dataplane.exchange.relay import Tunnel
 from soth_mitm.errors import WireError
+from soth_mitm.proxy.alpn import HTTP2
 from soth_mitm.proxy.client import Client
 from soth_mitm.proxy.client_reader import ClientGone
 from soth_mitm.proxy.client_tls import ClientTls
@@ -49,6 +50,9 @@ async def first_bytes(client: Client) -> Beginning:
                     hello = parse_client_hello(data)
                     if hello is not NEED_MORE:
                         return Beginning(kind, hello)
+                elif kind == "http2" and HTTP2 not in generation.spoken:
+                    # it is refused as no good request
+                    return Beginning("http")
                 elif kind is not NEED_MORE:
                     return Beginning(kind)
                 data = await reader.read_more(len(data))

@@ -9,6 +9,7 @@ from soth_mitm.config.sections import UpstreamConfig
 from soth_mitm.destinations import DestinationMap, DestinationPattern, parse_redirect
 from soth_mitm.errors import InvalidConfigError
 from soth_mitm.policy import Policy
+from soth_mitm.proxy import alpn
 from soth_mitm.proxy.calls import HandlerCalls
 from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.dialler import Dialler
@@ -42,6 +43,7 @@ class ConfigGeneration:
         _check_key_log()
         self.config = config
         self.policy = policy
+        self.spoken = alpn.spoken(config.http2_enabled)
         self.resources = resources
         self._leaves = leaves
         self._client_certificates = DestinationMap((DestinationPattern.parse(text), each) for text, each in certificates.items())
@@ -77,8 +79,15 @@ class ConfigGeneration:
         """Take the leaves of handshakes that are still to come from `leaves`."""
         self._leaves = leaves
 
-    def origin(self, host: str, port: int, server_name: str | None) -> Origin:
-        """Return the pool key for a target; TLS when `server_name` is given, unless `upstream.connect_to` has a scheme for it."""
+    def offer(self, client_offer: Sequence[str]) -> tuple[str, ...]:
+        """Return what the upstream of a client is offered that offers `client_offer` (ALPN)."""
+        return alpn.upstream_offer(client_offer, self.spoken)
+
+    def origin(self, host: str, port: int, server_name: str | None, offer: tuple[str, ...] = (alpn.HTTP1,)) -> Origin:
+        """Return the pool key for a target that is offered `offer`.
+
+        TLS when `server_name` is given, unless `upstream.connect_to` has a scheme for it.
+        """
         there = self._connect_to.get(host, port)
         speaks_tls = server_name is not None if there is None or there.secure is None else there.secure
         if not speaks_tls:
@@ -86,19 +95,24 @@ class ConfigGeneration:
         elif server_name is None:
             # a zone is about this machine and in no certificate
             server_name = host.partition("%")[0]
-        certificate = self._client_certificates.get(host, port) if server_name is not None else None
-        return Origin(host, port, server_name, certificate)
+        if server_name is None:
+            # nothing is negotiated: HTTP/2 only for a client that speaks nothing else
+            return Origin(host, port, alpn=(alpn.HTTP2,) if offer == (alpn.HTTP2,) else ())
+        if alpn.HTTP2 not in offer and self.config.http2.for_http1_clients:
+            offer = self.spoken
+        certificate = self._client_certificates.get(host, port)
+        return Origin(host, port, server_name, certificate, alpn=offer)
 
-    def ready_context(self, name: str, alpn: tuple[str, ...]) -> ssl.SSLContext | None:
-        """Return the server-side context for `name` if its leaf is there; None to have it minted by `leaf_context`."""
-        return self._leaves.ready_context(name, alpn=alpn, min_version=self.config.tls.min_version)
+    def ready_context(self, name: str, protocol: str) -> ssl.SSLContext | None:
+        """Return the server-side context for `name` and one protocol if its leaf is there; None to have it minted by `leaf_context`."""
+        return self._leaves.ready_context(name, alpn=(protocol,), min_version=self.config.tls.min_version)
 
-    async def leaf_context(self, name: str, alpn: tuple[str, ...], mirror: Sequence[str]) -> ssl.SSLContext:
-        """Return the server-side context for `name`; a new leaf is minted in a thread: it takes a millisecond.
+    async def leaf_context(self, name: str, protocol: str, mirror: Sequence[str]) -> ssl.SSLContext:
+        """Return the server-side context for `name` and one protocol; a new leaf is minted in a thread: it takes a millisecond.
 
         Raises what `LeafStore.context_for` raises.
         """
-        mint = functools.partial(self._leaves.context_for, name, alpn=alpn, min_version=self.config.tls.min_version, mirror=mirror)
+        mint = functools.partial(self._leaves.context_for, name, alpn=(protocol,), min_version=self.config.tls.min_version, mirror=mirror)
         return await self.resources.loop.run_in_executor(self.resources.minting, mint)
 
     def is_ours_by_name(self, host: str, port: int) -> bool:

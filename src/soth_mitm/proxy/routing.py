@@ -14,6 +14,7 @@ from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_por
 from soth_mitm.connect_decision import ConnectDecision
 from soth_mitm.connection import ConnectionMeta, UnixDomain
 from soth_mitm.policy import Action, Decision
+from soth_mitm.proxy.alpn import HTTP1
 from soth_mitm.proxy.calls import HandlerFailed
 from soth_mitm.proxy.client import Client
 from soth_mitm.proxy.decisions import connect_target, forbidden_tunnel
@@ -114,17 +115,24 @@ class ForwardRouter:
             block = verdict or ConnectDecision.block(decision.text(host, port))
             return refusal(client.meta, scheme, authority, block.status, block.reason)
         meta = client.meta.replace(target=(host, port))
-        pool = client.generation.pools.pool(client.generation.origin(host, port, host if scheme == "https" else None))
+        generation = client.generation
+        # no client's handshake says what it speaks: the request is translated
+        offer = generation.spoken if scheme == "https" else (HTTP1,)
+        pool = generation.pools.pool(generation.origin(host, port, host if scheme == "https" else None, offer))
         return Route(pool, meta, scheme, authority, observed=action is Action.INTERCEPT, on_facts=with_upstream_info)
 
 
 class InsideRouter:
     """The router of an `Http1ServerConnection` whose requests all go one way, that of `route`: those inside an intercepted connection."""
 
-    __slots__ = ("_answers", "_client", "_names", "_policy", "_port", "_route", "_target")
+    __slots__ = ("_answers", "_client", "_is_strict", "_names", "_policy", "_port", "_route", "_target")
 
-    def __init__(self, client: Client, route: Route, host: str, port: int, name: str) -> None:
-        """`name` is what the client's TLS handshake asked for, or `host`. Both were judged already."""
+    def __init__(self, client: Client, route: Route, host: str, port: int, name: str, is_http2: bool = False) -> None:
+        """`name` is what the client's TLS handshake asked for, or `host`. Both were judged already.
+
+        In HTTP/2 a client may send requests for other names over a connection whose certificate covers them, and is told by 421 that it
+        may not (RFC 9110 section 15.5.20). Ours has the names of the upstream's certificate in it.
+        """
         generation = client.generation
         self._client = client
         self._policy = generation.policy
@@ -133,6 +141,7 @@ class InsideRouter:
         self._route = route
         self._target = (host, port)
         self._port = port
+        self._is_strict = is_http2 and generation.config.http2.misdirected == "refuse"
         # a zone is about this machine and in no Host
         self._names = {host, host.partition("%")[0], name}
 
@@ -184,6 +193,8 @@ class InsideRouter:
 
     def _objection(self, text: str, other: tuple[str, int] | ValueError) -> str | None:
         target = format_host_port(*self._target)
+        if self._is_strict:
+            return f"`{text}` is not what this connection is to, {target}; use another connection (http2.misdirected)"
         if isinstance(other, ValueError):
             return f"`{text}` {other}; the connection is to {target} (interception.check_names)" if self._policy.checks_names else None
         host, port = other

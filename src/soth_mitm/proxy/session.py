@@ -32,7 +32,7 @@ class Session:
 
     # --- requests
 
-    def exchange(self, router: Callable[[str | None, bytes], Route]) -> None:
+    def exchange(self, router: Callable[[str | None, bytes], Route], is_http2: bool = False) -> None:
         """Serve requests, which go where `router` says."""
         exchange = Http1ServerConnection(self._client.generation.settings, self._client.endpoint, self._ended, router=router)
         self._hold(exchange)

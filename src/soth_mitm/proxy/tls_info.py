@@ -23,6 +23,8 @@ class UpstreamTlsInfo:
     resumed: bool
     certificate_sha256: str | None
     names: tuple[str, ...]
+    extended_connect: bool = False
+    """Whether its SETTINGS allow other protocols on a stream (RFC 8441); known when an HTTP/2 connection has begun."""
 
 
 def upstream_tls_info(pump: TlsEngine) -> UpstreamTlsInfo:

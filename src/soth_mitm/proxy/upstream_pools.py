@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from soth_mitm._dataplane.http.settings import Settings
 from soth_mitm._dataplane.http1.client import Http1ClientConnection
 from soth_mitm._dataplane.upstream.connect_probe import ConnectProbe
-from soth_mitm._dataplane.upstream.pool import OriginPool
+from soth_mitm._dataplane.upstream.pool import OriginPool, PooledConnection
 from soth_mitm.config.sections import ConnectionPoolConfig
 from soth_mitm.errors import TlsFailedError, WireError
 from soth_mitm.escaping import get_logger
@@ -152,29 +152,29 @@ class UpstreamPools:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _dial(self, origin: Origin) -> UpstreamEndpoint:
+    async def _dial(self, origin: Origin) -> PooledConnection:
         """Return a new connection. Raises what its pool is to be told."""
         refusal = self._take_refusal(origin)
         if refusal is not None:
             raise refusal
         try:
-            return await self._dialler.dial(origin)
+            return Http1ClientConnection(await self._dialler.dial(origin))
         except WireError as error:
             self._tls_info.pop(origin, None)
             failure = await self._reported(origin, error)
         # outside of the clause: a handler's failure is not caused by the dial's
         raise failure
 
-    def _dial_ended(self, pool: OriginPool, dial: asyncio.Task[UpstreamEndpoint]) -> None:
+    def _dial_ended(self, pool: OriginPool, dial: asyncio.Task[PooledConnection]) -> None:
         """Tell the pool, once for each dial, however it ended."""
         if dial.cancelled():
             pool.failed(WireError("the proxy is shutting down", side="upstream", status=503))
             return
         failure = dial.exception()
         if failure is None:
-            upstream = dial.result()
-            upstream.facts = self._remember(pool.origin, upstream.facts)
-            pool.connected(Http1ClientConnection(upstream))
+            connection = dial.result()
+            connection.facts = self._remember(pool.origin, connection.facts)
+            pool.connected(connection)
             return
         pool.failed(detached(failure))
 

@@ -15,6 +15,16 @@ def cipher_string(text: str) -> str:
     return f"{text}:{_NEVER}"
 
 
+def permits_http2(version: str | None, cipher: str | None) -> bool:
+    """Tell whether HTTP/2 may be spoken over a connection: RFC 9113 section 9.2.2 forbids the weaker suites of TLS 1.2.
+
+    What its appendix A leaves has ephemeral keys and authenticated encryption.
+    """
+    if version != "TLSv1.2":
+        return True
+    return cipher is not None and cipher.startswith(("ECDHE-", "DHE-")) and any(mode in cipher for mode in ("GCM", "CHACHA20", "CCM"))
+
+
 def check_ciphers(text: str | None) -> None:
     """Raise `InvalidConfigError` if `upstream.ciphers` is a string in which OpenSSL finds no suite."""
     if text is None:

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from soth_mitm._dataplane.wire.client_hello import MAX_HELLO_BYTES, ClientHello, MalformedHello, read_client_hello
 
 __all__ = [
+    "HTTP2_PREFACE",
     "MAX_HELLO_BYTES",
     "NEED_MORE",
     "ClientHello",
@@ -36,7 +37,10 @@ _BLANKS = re.compile(rb"[\t\v\f\r ]*")
 # The second word, a comment, is not what any server takes for a target.
 _SSH = re.compile(rb"SSH-(?:2\.0|1\.\d+)-[!-~]+(?: (?![/*])(?!\S*://)[!-~]+)?\r?\n")
 
-Sniffed = Literal["tls", "http", "sslv2", "other"]
+# RFC 9113 section 3.4
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+Sniffed = Literal["tls", "http", "http2", "sslv2", "other"]
 
 
 class NeedMore(enum.Enum):
@@ -79,9 +83,10 @@ def sniff(first_bytes: bytes | bytearray | memoryview) -> Sniffed | Literal[Need
     2. The type of any TLS record, whatever its version: TLS. Some servers do not look at the version, and pass over alerts.
     3. A two-byte SSLv2 header, message type 1 and a version: an SSLv2-style hello.
     4. A whole line ``SSH-2.0-software comments``, the identification of SSH (RFC 4253 section 4.2): other, although a blank is in it.
-    5. A word, a blank, and whatever follows: HTTP, also behind blanks and empty lines. Servers differ in what they take for a method, a
+    5. The preface of HTTP/2, whole: HTTP/2 in clear text. Anything else that begins like it is HTTP, and no good request.
+    6. A word, a blank, and whatever follows: HTTP, also behind blanks and empty lines. Servers differ in what they take for a method, a
        target or a blank; strict parsing answers all that is none.
-    6. Everything else: lines of one word, and control characters.
+    7. Everything else: lines of one word, and control characters.
     """
     data = bytes(first_bytes[:_SNIFFED])
     if not data:
@@ -95,6 +100,10 @@ def sniff(first_bytes: bytes | bytearray | memoryview) -> Sniffed | Literal[Need
             return NEED_MORE
         if _SSH.match(data):
             return "other"
+    if data.startswith(HTTP2_PREFACE):
+        return "http2"
+    if HTTP2_PREFACE.startswith(data):
+        return NEED_MORE
     return _sniff_http(data)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,7 @@ from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm.connection import SocketAddress
 from soth_mitm.destinations import DestinationMap, parse_redirect
 from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError
+from soth_mitm.proxy import dialler as dialler_module
 from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.direct import STAGGER_SECONDS, Direct
@@ -23,6 +25,7 @@ from soth_mitm.proxy.outbound.origin import DIRECT, Origin
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Addresses, Resolver
 from soth_mitm.tls.contexts import UpstreamContexts
+from support.certs import TestCA
 
 pytestmark = pytest.mark.anyio
 
@@ -295,3 +298,58 @@ class TestDeniedAddresses:
         keys: dict[str, object] = {"denied_addresses": ["loopback"], "connect_to": [f"{NAME}:1=other.test:{port}"]}
         with pytest.raises(AddressDeniedError, match=r"other\.test:\d+ \(upstream\.connect_to\): the address 127\.0\.0\.1 is denied"):
             await dialler(Names(("127.0.0.1",)), **keys).dial(Origin(NAME, 1))
+
+
+class TestHttp2AndItsSuites:
+    """RFC 9113 section 9.2.2: HTTP/2 is not spoken over the weaker suites of TLS 1.2."""
+
+    BOTH = ("h2", "http/1.1")
+
+    @staticmethod
+    def context(ciphers: str, maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> ssl.SSLContext:
+        context = TestCA().server_context(NAME, alpn=["h2", "http/1.1"])
+        context.maximum_version = maximum
+        context.set_ciphers(ciphers)
+        return context
+
+    async def dials(self, context: ssl.SSLContext, alpn: tuple[str, ...], times: int = 1) -> tuple[list[tuple[str, str]], int]:
+        """Dial one after another; return what each connection agreed on, and how many were made."""
+        made = 0
+
+        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal made
+            made += 1
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=context)
+        wanted = dialler(Names(("127.0.0.1",)))
+        agreed = []
+        async with server:
+            for _ in range(times):
+                endpoint = await wanted.dial(Origin(NAME, server.sockets[0].getsockname()[1], NAME, alpn=alpn))
+                agreed.append((endpoint.facts.alpn, endpoint.facts.cipher))
+                await close(endpoint)
+        return agreed, made
+
+    async def test_it_is_dialled_again_without_http2_and_then_at_once(self) -> None:
+        weak = "ECDHE-ECDSA-AES128-SHA256"
+        agreed, made = await self.dials(self.context(weak), self.BOTH, times=3)
+        assert agreed == [("http/1.1", weak)] * 3 and made == 4
+
+    async def test_also_for_a_client_that_speaks_nothing_else(self) -> None:
+        agreed, made = await self.dials(self.context("ECDHE-ECDSA-AES128-SHA256"), ("h2",))
+        assert agreed == [("http/1.1", "ECDHE-ECDSA-AES128-SHA256")] and made == 2
+
+    async def test_one_that_http2_permits_is_kept(self) -> None:
+        good = "ECDHE-ECDSA-AES128-GCM-SHA256"
+        assert await self.dials(self.context(good), self.BOTH, times=2) == ([("h2", good)] * 2, 2)
+
+    async def test_a_weak_one_does_for_http1(self) -> None:
+        weak = "ECDHE-ECDSA-AES128-SHA256"
+        assert await self.dials(self.context(weak), ("http/1.1",)) == ([("http/1.1", weak)], 1)
+
+    async def test_it_is_tried_again_after_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dialler_module, "WITHOUT_HTTP2_SECONDS", -1.0)
+        agreed, made = await self.dials(self.context("ECDHE-ECDSA-AES128-SHA256"), self.BOTH, times=2)
+        assert [alpn for alpn, _ in agreed] == ["http/1.1"] * 2 and made == 4

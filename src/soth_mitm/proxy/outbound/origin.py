@@ -11,13 +11,17 @@ DIRECT = "direct"
 
 
 class Origin(NamedTuple):
-    """Where to connect, as which client, and by which way: the key of a pool. `server_name` is None for plain text."""
+    """Where to connect, as which client, and by which way: the key of a pool. `server_name` is None for plain text.
+
+    `alpn` is what the upstream is offered in TLS. In plain text `("h2",)` is HTTP/2 without asking, and `()` is HTTP/1.
+    """
 
     host: str
     port: int
     server_name: str | None = None
     client_cert: ClientCertificate | None = None
     via: str = DIRECT
+    alpn: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{'https' if self.server_name else 'http'}://{format_host_port(self.host, self.port)}"
