@@ -35,7 +35,8 @@ class Bench:
     tools: Path
     directory: Path
     certificates: Certificates
-    origin: native_tools.Origin
+    origins: dict[bool, native_tools.Origin]
+    """Who answers; True: in HTTP/2."""
     amount: list[str]
     """The options of load that say how long to measure."""
 
@@ -44,19 +45,21 @@ class Bench:
         directory = self.directory / f"{scenario.name}-{opponent.name}"
         directory.mkdir()
         port = free_port()
-        ground = opponents.Ground(f"127.0.0.1:{self.origin.tls_port}", self.certificates, port, directory)
+        origin = self.origins[scenario.route.origin_speaks_http2]
+        ground = opponents.Ground(f"127.0.0.1:{origin.tls_port}", self.certificates, port, directory)
         launch = opponent.plans[scenario.route](ground)
         return stack.enter_context(RunningProxy(opponent.name, launch, port, directory, prefix_command(self.cores.proxy)))
 
     def measure(self, scenario: Scenario, proxy: RunningProxy | None, round_number: int) -> Run:
         """Run the scenario once, through the proxy or directly, and return what it cost."""
-        target = f"127.0.0.1:{self.origin.tls_port}"
+        origin = self.origins[scenario.route.origin_speaks_http2]
+        target = f"127.0.0.1:{origin.tls_port}"
         arguments = [*scenario.load_arguments(), *self.amount, "--target", target, "--name", NAME]
         arguments += ["--connect", proxy.address if proxy else target]
         arguments += ["--ca", str(proxy.launch.trusted_ca if proxy else self.certificates.ca)]
         if proxy and proxy.launch.connect:
             arguments.append("--proxy")
-        origin_tree = ProcessTree(self.origin.pid)
+        origin_tree = ProcessTree(origin.pid)
         clocks: list[tuple[float, float]] = []
         resident: list[int] = []
 
@@ -69,7 +72,12 @@ class Bench:
                 resident.append(proxy.tree.resident_bytes())
 
         outcome = native_tools.run_load(
-            self.tools, arguments, prefix=prefix_command(self.cores.load), on_warm=read_clocks, on_measured=after
+            self.tools,
+            arguments,
+            prefix=prefix_command(self.cores.load),
+            on_warm=read_clocks,
+            on_measured=after,
+            http2=scenario.route.client_speaks_http2,
         )
         errors = {name: count for name, count in outcome["errors"].items() if count and name != "total"}
         if errors or outcome["error_text"] or not outcome["requests"]:
@@ -181,7 +189,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     signal.signal(signal.SIGTERM, _stop)
     wanted = [scenario for scenario in scenarios.ALL if scenario.name in options.scenarios]
-    tools = native_tools.build()
+    http2 = any(scenario.route.client_speaks_http2 for scenario in wanted)
+    missing = native_tools.missing_for_http2() if http2 else None
+    if missing:
+        wanted = [scenario for scenario in wanted if not scenario.route.client_speaks_http2]
+        console.print(f"[yellow]all HTTP/2 scenarios are left out: {missing}[/yellow]")
+    tools = native_tools.build(http2=http2 and not missing)
     contestants = available(console, options.opponents, wanted)
     versions = {one.name: one.version() for one in dict.fromkeys(one for many in contestants.values() for one in many)}
     cores = Cores(pin=not options.no_pin)
@@ -196,10 +209,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="soth-mitm-bench-") as scratch:
         directory = Path(scratch)
         certificates = make_certificates(directory / "certificates")
-        with native_tools.Origin(tools, certificates.chain, certificates.key, prefix_command(cores.origin)) as origin:
-            bench = Bench(console, cores, tools, directory, certificates, origin, amount)
+        with contextlib.ExitStack() as stack:
+            origins = {}
+            for speaks_http2 in {scenario.route.origin_speaks_http2 for scenario in wanted}:
+                origin = native_tools.Origin(tools, certificates.chain, certificates.key, prefix_command(cores.origin), http2=speaks_http2)
+                origins[speaks_http2] = stack.enter_context(origin)
+            bench = Bench(console, cores, tools, directory, certificates, origins, amount)
             for scenario in wanted:
-                direct = opponents.DIRECT in options.opponents
+                # A client that speaks HTTP/2 cannot talk to an origin of HTTP/1 without a proxy.
+                direct = opponents.DIRECT in options.opponents and scenario.route is not scenarios.Route.HTTP2_TO_HTTP1
                 own, failed = bench.run_scenario(scenario, options.rounds, contestants[scenario.route], direct=direct)
                 runs += own
                 failures += failed

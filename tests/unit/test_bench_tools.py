@@ -30,7 +30,17 @@ def why_not_here() -> str | None:
     return None
 
 
+def why_no_http2() -> str | None:
+    """Say why the ends for HTTP/2 cannot be built here, or None."""
+    probe = ["cc", "-E", "-include", "nghttp2/nghttp2.h", "-x", "c", "/dev/null"]
+    if REASON is None and subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        return "libnghttp2 is not installed (libnghttp2-dev)"
+    return REASON
+
+
 REASON = why_not_here()
+NO_HTTP2 = why_no_http2()
+needs_http2 = pytest.mark.skipif(NO_HTTP2 is not None, reason=str(NO_HTTP2))
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
@@ -49,6 +59,20 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
             return native.run_load(tools, [*where, *arguments], watchdog=30, **hooks)
 
         yield SimpleNamespace(load=load, origin=origin, certificates=certificates, error=native.NativeToolError)
+
+
+@pytest.fixture(scope="module")
+def http2_bench(tmp_path_factory: pytest.TempPathFactory, bench: SimpleNamespace) -> Iterator[SimpleNamespace]:
+    """The same with both ends for HTTP/2; ``http1_port`` is the origin that speaks HTTP/1 only."""
+    native = sys.modules[bench.error.__module__]
+    tools = native.build(tmp_path_factory.mktemp("http2-tools"), http2=True)
+    with native.Origin(tools, bench.certificates.chain, bench.certificates.key, http2=True) as origin:
+
+        def load(*arguments: str, port: int = origin.tls_port, **hooks: Any) -> Any:
+            where = ["--connect", f"127.0.0.1:{port}", "--name", "localhost", "--ca", str(bench.certificates.ca)]
+            return native.run_load(tools, [*where, *arguments], watchdog=30, http2=True, **hooks)
+
+        yield SimpleNamespace(load=load, origin=origin, http1_port=bench.origin.tls_port, error=bench.error)
 
 
 class ConnectProxy:
@@ -184,3 +208,86 @@ def test_what_is_wrong_is_counted_by_class_and_said(bench: SimpleNamespace, argu
 def test_a_load_that_cannot_start_raises(bench: SimpleNamespace) -> None:
     with pytest.raises(bench.error, match="give one of --requests and --seconds"):
         bench.load()
+
+
+@needs_http2
+@pytest.mark.parametrize(("connections", "streams"), [(10, 10), (24, 1), (1, 100)])
+def test_http2_keeps_many_streams_on_few_connections(http2_bench: SimpleNamespace, connections: int, streams: int) -> None:
+    shape = ["--connections", str(connections), "--streams", str(streams)]
+    outcome = http2_bench.load("--requests", "300", *shape, "--path", "/65536", "--expect", "65536")
+    assert_clean(outcome, requests=300)
+    assert outcome["handshakes"] == {"full": connections, "resumed": 0}
+    assert outcome["bytes"]["received"] > 300 * 65536
+
+
+@needs_http2
+def test_http2_bodies_larger_than_every_buffer_both_ways(http2_bench: SimpleNamespace) -> None:
+    size = str(10 * 1024 * 1024)
+    outcome = http2_bench.load("--requests", "4", "--streams", "2", "--connections", "1", "--path", f"/{size}", "--expect", size)
+    assert_clean(outcome, requests=4)
+    outcome = http2_bench.load("--requests", "4", "--streams", "2", "--connections", "1", "--post", size, "--path", "/7", "--expect", "7")
+    assert_clean(outcome, requests=4)
+    assert outcome["bytes"]["sent"] > 4 * int(size)
+
+
+@needs_http2
+@pytest.mark.parametrize("tls", [True, False])
+def test_http2_through_a_connect_proxy(http2_bench: SimpleNamespace, tls: bool) -> None:
+    target = f"localhost:{http2_bench.origin.tls_port if tls else http2_bench.origin.plain_port}"
+    with ConnectProxy() as proxy:
+        options = ["--proxy", "--target", target, "--requests", "50", "--connections", "5", "--streams", "4"]
+        assert_clean(http2_bench.load(*options, *([] if tls else ["--plain"]), port=proxy.port))
+        assert proxy.targets == [target] * 5
+
+
+@needs_http2
+def test_http2_measures_by_time_between_the_two_gates(http2_bench: SimpleNamespace) -> None:
+    calls: list[str] = []
+    hooks = {"on_warm": lambda: calls.append("warm"), "on_measured": lambda: calls.append("measured")}
+    outcome = http2_bench.load("--seconds", "0.2", "--warmup", "10", "--streams", "5", **hooks)
+    assert calls == ["warm", "measured"]
+    assert outcome["requests"] > 0 and outcome["errors"]["total"] == 0
+
+
+@needs_http2
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--expect", "1023"], "length"),
+        (["--name", "elsewhere.invalid"], "tls"),
+        (["--plain"], "closed"),
+        (["--path", "/unknown"], "closed"),
+        (["--proxy", "--target", "localhost:1"], "proxy"),
+    ],
+)
+def test_http2_counts_what_is_wrong_for_each_stream(http2_bench: SimpleNamespace, arguments: list[str], error: str) -> None:
+    outcome = http2_bench.load("--requests", "6", "--connections", "1", "--streams", "2", *arguments)
+    assert outcome["requests"] == 0
+    assert outcome["errors"]["total"] == outcome["errors"][error] == 6
+    assert f"load: {error} error: " in outcome["error_text"]
+
+
+@needs_http2
+def test_http2_refuses_a_peer_that_speaks_http1_only(http2_bench: SimpleNamespace) -> None:
+    outcome = http2_bench.load("--requests", "2", "--connections", "1", "--streams", "2", port=http2_bench.http1_port)
+    assert outcome["errors"]["tls"] == outcome["errors"]["total"] == 2
+    assert "did not choose" in outcome["error_text"]
+
+
+@needs_http2
+def test_http2_refuses_options_of_http1(http2_bench: SimpleNamespace, bench: SimpleNamespace) -> None:
+    with pytest.raises(bench.error, match="--per-connection is for HTTP/1"):
+        http2_bench.load("--requests", "1", "--per-connection", "1")
+    with pytest.raises(bench.error, match="--streams is for HTTP/2"):
+        bench.load("--requests", "1", "--streams", "2")
+
+
+def test_ends_for_http2_say_what_they_lack(bench: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = sys.modules[bench.error.__module__]
+    compiler = tmp_path / "cc-without-nghttp2"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *nghttp2*) exit 1 ;; esac\nexec cc "$@"\n')
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CC", str(compiler))
+    native.build(tmp_path / "tools")
+    with pytest.raises(bench.error, match="libnghttp2-dev"):
+        native.build(tmp_path / "tools", http2=True)
