@@ -11,7 +11,7 @@ from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 cdef class PooledConnection(HttpConnection):
     cdef OriginPool pool               # None: not counted by a pool (yet, or any more)
     cdef readonly int64_t served       # streams that were opened on it
-    cdef bint is_ready                 # it stands in its pool's `ready`
+    cdef list place                    # its pool's `idle` or `shared`, where it stands there
     cdef bint seen_back                # a stream ended on it in order
     cdef double idle_since             # when it last became idle
     cdef double usable_for             # seconds from then on, by what its upstream said; < 0: it said nothing
@@ -24,7 +24,7 @@ cdef class PooledConnection(HttpConnection):
     cdef Py_ssize_t free_streams(self) noexcept
     cdef bint is_idle(self) noexcept   # no stream is open
     cdef Stream open_stream(self, StreamCallbacks exchange)
-    # May it carry another stream? To be asked right before one is opened. While it is idle its socket is looked at
+    # May it carry another stream? To be asked right before one is opened. Its socket may be looked at, and what came be read
     cdef bint is_live(self) except -1
     # It can carry no more streams, whatever is going on over it
     cdef bint is_ending(self) noexcept
@@ -37,6 +37,9 @@ cdef class PooledConnection(HttpConnection):
 cdef class OriginPool:
     cdef object __weakref__
     cdef readonly object origin        # the pool's key, for the dialler and for people
+    # fallback() -> OriginPool of the same origin that speaks HTTP/1 only; None: this one may not speak anything else
+    cdef public object fallback
+    cdef double http1_until            # the upstream asked for HTTP/1.1: until then all requests go to the fallback
     cdef readonly object dial          # dial(pool): begins a connection; ends in pool.connected() or pool.failed()
     cdef readonly Py_ssize_t max_open
     cdef readonly Py_ssize_t max_idle
@@ -45,7 +48,8 @@ cdef class OriginPool:
     cdef public object on_first_return  # called with the endpoint of a connection on which a stream has ended first, or None
     cdef public object on_refusal      # on_refusal(error, idle) -> WireError: TLS failed after the handshake, before the first byte
     cdef Counters counters
-    cdef list ready                    # PooledConnections with a free stream, the most recently used last
+    cdef list idle                     # PooledConnections without a stream, the most recently used last
+    cdef list shared                   # that have streams and can carry more of them; some have no room now
     cdef object waiting                # deque of StreamCallbacks
     cdef readonly Py_ssize_t open      # connections that are being dialled, in use, or idle
     cdef readonly Py_ssize_t dialling
@@ -59,16 +63,22 @@ cdef class OriginPool:
     cdef int acquire_fresh(self, StreamCallbacks exchange, double idle_seconds) except -1
     # It waits no more
     cdef int cancel(self, StreamCallbacks exchange) except -1
-    # A stream has ended on it in order
+    # A stream has ended on it, in order if it carries one at a time
     cdef int release(self, PooledConnection connection) except -1
+    # It may have more room than before, or has begun to end
+    cdef int offer(self, PooledConnection connection) except -1
     # It is gone or of no more use
     cdef int discard(self, PooledConnection connection) except -1
     # What to tell of a connection that `error` ended: a WireError if the upstream refused it in TLS, else None
     cdef object explain_failure(self, PooledConnection connection, object error, bint idle)
     # Its TLS session is good for the next one
     cdef int store_session(self, PooledConnection connection) except -1
-    cdef PooledConnection take_ready(self, double idle_seconds)    # the one used last that is good; none that was idle for longer
-    cdef int put_ready(self, PooledConnection connection) except -1
+    # One that can carry another stream: the fullest that is at work, else the idle one used last; none that was idle for longer
+    cdef PooledConnection take_ready(self, double idle_seconds)
+    cdef PooledConnection take_shared(self)
+    cdef PooledConnection take_idle(self, double idle_seconds)
+    cdef int put_shared(self, PooledConnection connection) except -1
+    cdef int leave_place(self, PooledConnection connection) except -1
     cdef int wait(self, StreamCallbacks exchange) except -1
     cdef int dial_for_waiting(self) except -1
     cdef int grant(self, PooledConnection connection, StreamCallbacks exchange) except -1

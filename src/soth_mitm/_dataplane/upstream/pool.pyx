@@ -1,6 +1,7 @@
 """Upstream connections of one origin.
 
-A stream on an idle connection costs a list pop and a look at its socket. Dialling is the control plane's.
+A stream on an idle connection costs a list pop and a look at its socket. Connections that carry several streams are filled one
+after the other, so that those that are not needed become idle and end. Dialling is the control plane's.
 """
 
 import ssl
@@ -78,7 +79,8 @@ cdef class OriginPool:
         self.surplus_deadline = surplus_deadline
         self.max_open = max_open
         self.max_idle = max_idle
-        self.ready = []
+        self.idle = []
+        self.shared = []
         self.waiting = deque()
         self.streams_expected = 1
 
@@ -90,9 +92,9 @@ cdef class OriginPool:
         if connection is not None:
             self.counters.pool_hits += 1
             return self.grant(connection, exchange)
-        if self.ready and self.open >= self.max_open and (<PooledConnection>self.ready[0]).is_idle():
+        if self.idle and self.open >= self.max_open:
             # the one that was unused for longest makes room
-            (<PooledConnection>self.ready[0]).retire()
+            (<PooledConnection>self.idle[0]).retire()
         return self.wait(exchange)
 
     cdef int wait(self, StreamCallbacks exchange) except -1:
@@ -117,28 +119,43 @@ cdef class OriginPool:
         self.store_session(connection)
         if connection.is_ending() or self.open > self.max_open:
             return connection.retire() if connection.is_idle() else 0
+        return self.offer(connection)
+
+    cdef int offer(self, PooledConnection connection) except -1:
+        if connection.is_ending():
+            return connection.retire() if connection.is_idle() else 0
         while self.waiting and connection.free_streams():
             if connection.served and connection.is_idle() and not connection.is_live():
                 self.counters.pool_stale += 1
                 return connection.retire()
-            self.grant(connection, <StreamCallbacks>self.waiting.popleft())
-        if connection.pool is None or not connection.free_streams():
+            # looking at its socket may have changed all that
+            if self.waiting and connection.free_streams():
+                self.grant(connection, <StreamCallbacks>self.waiting.popleft())
+        if connection.pool is None or connection.place is self.idle:
             return 0
-        if connection.is_idle():
-            if self.max_idle == 0 or connection.usable_for == 0:
-                return connection.retire()
-            connection.idle_since = monotonic()
-        return self.put_ready(connection)
+        if not connection.is_idle():
+            return self.put_shared(connection) if connection.free_streams() else 0
+        if self.max_idle == 0 or connection.usable_for == 0:
+            return connection.retire()
+        self.leave_place(connection)
+        connection.idle_since = monotonic()
+        # requests come and go in waves: what is too much between two of them is closed when it stays too much
+        connection.deadline.set(self.idle_deadline if len(self.idle) < self.max_idle else self.surplus_deadline, 0)
+        connection.place = self.idle
+        self.idle.append(connection)
+        return 0
 
-    cdef int put_ready(self, PooledConnection connection) except -1:
-        if connection.is_ready:
-            # the one used last stands last
-            self.ready.remove(connection)
-        connection.is_ready = True
-        if connection.is_idle():
-            # requests come and go in waves: what is too much between two of them is closed when it stays too much
-            connection.deadline.set(self.idle_deadline if len(self.ready) < self.max_idle else self.surplus_deadline, 0)
-        self.ready.append(connection)
+    cdef int put_shared(self, PooledConnection connection) except -1:
+        if connection.place is None:
+            connection.place = self.shared
+            self.shared.append(connection)
+        return 0
+
+    cdef int leave_place(self, PooledConnection connection) except -1:
+        cdef list place = connection.place
+        if place is not None:
+            connection.place = None
+            place.remove(connection)
         return 0
 
     cdef int discard(self, PooledConnection connection) except -1:
@@ -147,9 +164,7 @@ cdef class OriginPool:
         self.store_session(connection)
         connection.pool = None
         connection.deadline.clear()
-        if connection.is_ready:
-            connection.is_ready = False
-            self.ready.remove(connection)
+        self.leave_place(connection)
         self.open -= 1
         return self.dial_for_waiting()
 
@@ -166,40 +181,62 @@ cdef class OriginPool:
         return self.on_refusal(error, idle)
 
     cdef PooledConnection take_ready(self, double idle_seconds):
+        cdef PooledConnection connection = self.take_shared() if self.shared else None
+        return self.take_idle(idle_seconds) if connection is None else connection
+
+    cdef PooledConnection take_shared(self):
+        cdef PooledConnection connection, fullest
+        cdef Py_ssize_t room, least = 0
+        while True:
+            fullest = None
+            for connection in self.shared:
+                room = connection.free_streams()
+                if room and (fullest is None or room < least):
+                    fullest = connection
+                    least = room
+            if fullest is None or fullest.is_live():
+                return fullest
+            # it is closed when its last stream ends, if that is not done yet
+            self.leave_place(fullest)
+
+    cdef PooledConnection take_idle(self, double idle_seconds):
         cdef PooledConnection connection
+        cdef Py_ssize_t at = len(self.idle)
         cdef double idle_for
-        while self.ready:
-            connection = self.ready[len(self.ready) - 1]
-            if not connection.is_idle():
-                # it is at work, and may have room for one more
-                self.ready.pop()
-                connection.is_ready = False
-                if connection.is_ending() or not connection.free_streams():
-                    continue
-                return connection
+        while at > 0:
+            at -= 1
+            connection = self.idle[at]
+            if not connection.free_streams():
+                # its upstream allows no stream now
+                continue
             idle_for = monotonic() - connection.idle_since
             if idle_for > idle_seconds:
                 # and the others for longer
                 return None
-            self.ready.pop()
-            connection.is_ready = False
+            self.idle.pop(at)
+            connection.place = None
             connection.deadline.clear()
             if 0 <= connection.usable_for < idle_for:
                 connection.retire()
-                continue
-            if connection.is_live():
+            elif connection.is_live():
                 return connection
-            self.explain_failure(connection, connection.endpoint.close_error, True)
-            self.counters.pool_stale += 1
-            connection.retire()
+            else:
+                self.explain_failure(connection, connection.endpoint.close_error, True)
+                self.counters.pool_stale += 1
+                connection.retire()
+            at = min(at, <Py_ssize_t>len(self.idle))
         return None
 
     cdef int grant(self, PooledConnection connection, StreamCallbacks exchange) except -1:
         cdef Stream stream
         connection.served += 1
+        if connection.place is self.idle:
+            # it had no room before
+            self.leave_place(connection)
+            connection.deadline.clear()
         stream = connection.open_stream(exchange)
         if connection.free_streams():
-            self.put_ready(connection)
+            self.put_shared(connection)
         return exchange.on_pool_ready(stream)
 
     cdef int dial_for_waiting(self) except -1:
@@ -220,6 +257,7 @@ cdef class OriginPool:
         """A dialled connection is ready for its first stream."""
         connection.endpoint.arena.check_thread()
         cdef object refusal = None
+        cdef Py_ssize_t room
         if not connection.begin():
             # the next one would do the same
             refusal = self.explain_failure(connection, connection.endpoint.close_error, False)
@@ -229,15 +267,24 @@ cdef class OriginPool:
             return
         self.dialling -= 1
         connection.pool = self
-        self.streams_expected = max(1, connection.free_streams())
+        room = connection.free_streams()
+        self.streams_expected = max(1, room)
         self.release(connection)
+        if room:
+            # more may wait than it can carry. One that can carry none says nothing good of the next
+            self.dial_for_waiting()
 
     def failed(self, error):
-        """A dial ended in `error`, which the first waiter is told, unless there is a connection for it that it would have done without."""
+        """A dial ended in `error`, which those who waited for it are told, unless there is a connection for them that they would have done
+        without."""
         cdef PooledConnection connection
+        cdef Py_ssize_t most
         self.dialling -= 1
         self.open -= 1
-        if self.waiting:
+        # the first ones, as many as no other dial is for
+        most = max(1, min(self.streams_expected, <Py_ssize_t>len(self.waiting) - self.dialling * self.streams_expected))
+        while most > 0 and self.waiting:
+            most -= 1
             connection = self.take_ready(INFINITY)
             if self.waiting and connection is not None:
                 self.counters.pool_hits += 1
@@ -253,21 +300,16 @@ cdef class OriginPool:
         cdef PooledConnection connection
         self.max_open = max_open
         self.max_idle = max_idle
-        for connection in list(self.ready):
-            if self.idle_count <= max_idle and self.open <= max_open:
+        for connection in list(self.idle):
+            if len(self.idle) <= max_idle and self.open <= max_open:
                 break
-            if connection.is_idle():
-                connection.retire()
+            connection.retire()
         self.dial_for_waiting()
 
     @property
     def idle_count(self):
         """How many connections have no stream."""
-        cdef PooledConnection connection
-        cdef Py_ssize_t count = 0
-        for connection in self.ready:
-            count += connection.is_idle()
-        return count
+        return len(self.idle)
 
     @property
     def waiting_count(self):
