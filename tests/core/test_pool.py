@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,15 @@ from soth_mitm._dataplane.upstream.connect_probe import ConnectProbe
 from soth_mitm._dataplane.upstream.pool import OriginPool
 from soth_mitm.errors import WireError
 from support.data_plane import make_settings
+from support.doubles import load_double
+from support.multiplex import MuxPeerStream, Scene, get, response
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="session")
+def double() -> Any:
+    return load_double("multiplex")
 
 
 class Wire:
@@ -68,3 +76,126 @@ async def test_a_connection_that_was_lost_before_the_pool_had_it(error: Exceptio
     assert (pool.open, pool.dialling, pool.idle_count) == (0, 0, 0)
     probe.close()
     idle.close()
+
+
+class Gate:
+    """Answers requests of a scene one by one, as it is told to."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.held: dict[bytes, MuxPeerStream] = {}
+        scene.answer = self.hold
+
+    async def hold(self, peer: MuxPeerStream) -> None:
+        request = await self.scene.request(peer)
+        self.held[request.start.split(b" ")[1]] = peer
+
+    async def has(self, *targets: bytes) -> None:
+        """Wait until those requests are here."""
+        await self.scene.until(lambda: set(targets) <= self.held.keys(), f"not all of {targets!r} come")
+
+    async def answer(self, target: bytes) -> None:
+        """Answer one of them."""
+        peer = self.held.pop(target)
+        await peer.say(response(target))
+
+    def place(self, target: bytes) -> int:
+        """The number of the connection that a request came over."""
+        return self.scene.accepted.index(self.held[target].peer)
+
+
+def ask(client: Any, target: bytes) -> asyncio.Task[Any]:
+    return asyncio.create_task(client.ask(get(target)))
+
+
+async def test_the_fullest_connection_is_filled_first(double: Any) -> None:
+    async with Scene(double, "mux", "mux", streams=3) as scene:
+        gate = Gate(scene)
+        client = await scene.connect()
+        tasks = [ask(client, b"/1")]
+        await gate.has(b"/1")
+        tasks += [ask(client, target) for target in (b"/2", b"/3", b"/4")]
+        await gate.has(b"/2", b"/3", b"/4")
+        assert [gate.place(target) for target in (b"/1", b"/2", b"/3", b"/4")] == [0, 0, 0, 1]
+        await gate.answer(b"/2")
+        await tasks[1]
+        # two there, one here: the one that is used less is left to become idle
+        tasks.append(ask(client, b"/5"))
+        await gate.has(b"/5")
+        assert gate.place(b"/5") == 0
+        await gate.answer(b"/4")
+        await tasks[3]
+        await scene.until(lambda: scene.pool.idle_count == 1, "no connection became idle")
+        # an idle one comes before a new one
+        tasks.append(ask(client, b"/6"))
+        await gate.has(b"/6")
+        assert gate.place(b"/6") == 1 and len(scene.dialled) == 2
+        for target in (b"/1", b"/3", b"/5", b"/6"):
+            await gate.answer(target)
+        assert [answer.status for answer in await asyncio.gather(*tasks)] == [200] * 6
+        await scene.until(lambda: scene.pool.idle_count == 2, "a connection is still at work")
+
+
+async def test_room_that_grows_is_given_to_those_that_wait(double: Any) -> None:
+    async with Scene(double, "mux", "mux", streams=1, connection_pool__max_connections_per_host=1) as scene:
+        gate = Gate(scene)
+        client = await scene.connect()
+        tasks = [ask(client, target) for target in (b"/1", b"/2", b"/3")]
+        await gate.has(b"/1")
+        await scene.until(lambda: scene.pool.waiting_count == 2, "nothing waits")
+        scene.dialled[0].limit(2)
+        await gate.has(b"/1", b"/2")
+        assert scene.pool.waiting_count == 1
+        scene.dialled[0].limit(0)
+        await gate.answer(b"/1")
+        await gate.answer(b"/2")
+        await asyncio.gather(*tasks[:2])
+        await scene.until(lambda: scene.pool.idle_count == 1, "the connection is not idle")
+        assert scene.pool.waiting_count == 1, "an idle connection that may carry nothing was given a request"
+        scene.dialled[0].limit(5)
+        await gate.has(b"/3")
+        await gate.answer(b"/3")
+        assert (await tasks[2]).content == b"/3" and len(scene.dialled) == 1
+
+
+async def known(scene: Scene, client: Any) -> None:
+    """Have the pool learn how many streams a connection carries, and lose the connection."""
+    await client.ask(get())
+    scene.dialled[0].abort()
+    await scene.until(lambda: scene.pool.open == 0, "the connection goes on")
+
+
+async def test_more_is_dialled_when_a_connection_has_less_room_than_the_last(double: Any) -> None:
+    async with Scene(double, "mux", "mux", streams=10, connection_pool__max_connections_per_host=4) as scene:
+        client = await scene.connect()
+        await known(scene, client)
+        gate = Gate(scene)
+        scene.streams = 2
+        targets = [b"/%d" % number for number in range(1, 6)]
+        tasks = [ask(client, target) for target in targets]
+        await gate.has(*targets)
+        assert len(scene.dialled) == 1 + 3
+        for target in targets:
+            await gate.answer(target)
+        await asyncio.gather(*tasks)
+
+
+async def test_a_connection_that_may_carry_nothing_is_not_dialled_again_and_again(double: Any) -> None:
+    async with Scene(double, "mux", "mux", streams=0) as scene:
+        client = await scene.connect()
+        task = ask(client, b"/")
+        await scene.until(lambda: scene.dialled, "nothing is dialled")
+        await scene.until(lambda: not scene.pool.dialling, "the dial does not end")
+        assert (scene.pool.open, scene.pool.waiting_count, len(scene.dialled)) == (1, 1, 1)
+        scene.dialled[0].limit(1)
+        assert (await task).status == 200 and len(scene.dialled) == 1
+
+
+async def test_a_dial_that_fails_is_told_to_all_that_it_was_for(double: Any) -> None:
+    async with Scene(double, "mux", "mux", streams=3) as scene:
+        client = await scene.connect()
+        await known(scene, client)
+        scene.upstream_kind = "gone"
+        answers = await asyncio.gather(*(client.ask(get()) for _ in range(8)))
+        assert [answer.status for answer in answers] == [502] * 8
+        assert scene.counters.pool_misses == 1 + 3, "the requests that wait have a connection dialled for each"

@@ -617,6 +617,12 @@ cdef class MuxClientConnection(PooledConnection):
     def open_streams(self):
         return len(self.channel.streams)
 
+    def limit(self, Py_ssize_t max_streams):
+        """It carries so many from now on, as a peer's SETTINGS may say."""
+        self.max_streams = max_streams
+        if self.pool is not None:
+            self.pool.offer(self)
+
     cdef bint begin(self) except -1:
         if not self.endpoint.gone:
             self.endpoint.callbacks = self

@@ -362,7 +362,7 @@ class Handler:
 
 
 class Scene:
-    """The data plane between real sockets. `clients` and `upstreams` are "mux" or "http1"."""
+    """The data plane between real sockets. `clients` and `upstreams` are "mux" or "http1"; an upstream may be "gone", and refuses."""
 
     def __init__(self, double: Any, clients: str, upstreams: str, handler: object = None, *, streams: int = 100, **keys: Any) -> None:
         self.loop = asyncio.get_running_loop()
@@ -467,6 +467,8 @@ class Scene:
 
     async def _connect(self, pool: OriginPool) -> None:
         try:
+            if self.upstream_kind == "gone":
+                raise ConnectionRefusedError
             port = self._upstream.sockets[0].getsockname()[1]
             intake = AwaitableEndpoint(self.loop)
             _, endpoint = await self.loop.create_connection(lambda: UpstreamEndpoint(self.arena, intake), "127.0.0.1", port)

@@ -15,6 +15,7 @@ from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.upstream.pool cimport OriginPool
 from soth_mitm._dataplane.wire.head cimport Head
 
 
@@ -49,6 +50,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef Stream client
     cdef Stream upstream               # from its grant to its end
     cdef Route route
+    cdef OriginPool pool               # that is asked for a stream: the route's, or its fallback
     cdef int64_t id
     cdef RequestState request_state
     cdef ResponseState response_state
@@ -158,6 +160,8 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int settle(self) except -1
     cdef bint can_repeat(self) noexcept
     cdef bint may_retry(self) except -1
+    cdef int retry(self) except -1
+    cdef int on_no_response(self, object error) except -1      # the upstream's stream ended without one
     cdef bint has_response(self) noexcept              # the client has the head of a final response
     cdef bint reads_ahead(self) noexcept
     cdef bint has_enough(self) noexcept                # of the request: the client is not to be read now

@@ -29,7 +29,7 @@ from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hook, Ho
 from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse, StreamChunk, new_request, new_response
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport (
-    ANY_LENGTH, LENGTH_AS_IS, NO_ROOM_LIMIT, PROCESSED_NOT, PROCESSED_UNLIKELY, HttpConnection, Piece, Stream,
+    ANY_LENGTH, LENGTH_AS_IS, NO_ROOM_LIMIT, PROCESSED_HTTP1_ONLY, PROCESSED_NOT, PROCESSED_UNLIKELY, HttpConnection, Piece, Stream,
 )
 from soth_mitm._dataplane.http1.encoder cimport forwards_left, traced_request
 from soth_mitm._dataplane.http1.upgrade cimport was_offered
@@ -360,17 +360,18 @@ cdef class Exchange(ExchangeCallbacks):
         if forwards_left(self.request) == 0:
             return self.answer_last()
         self.move_request(INPUT_ACQUIRE)
-        if self.connection.has_reserved_of(self.route.pool):
+        self.pool = self.route.pool.pool_for(self.keep_upgrade)
+        if self.connection.has_reserved_of(self.pool):
             stream = self.connection.open_reserved(self)
             if stream is not None:
                 return self.on_pool_ready(stream)
             self.is_last = True
             return self.fail_upstream(
-                502, f"{self.route.pool.origin} closed the connection that this client had authenticated on".encode())
+                502, f"{self.pool.origin} closed the connection that this client had authenticated on".encode())
         self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE)
         if self.can_repeat():
-            return self.route.pool.acquire(self)
-        return self.route.pool.acquire_fresh(self, self.settings.unsafe_idle)
+            return self.pool.acquire(self)
+        return self.pool.acquire_fresh(self, self.settings.unsafe_idle)
 
     cdef int answer_last(self) except -1:
         # RFC 9110 section 7.6.2: it ends here, and is answered as by an origin
@@ -850,7 +851,7 @@ cdef class Exchange(ExchangeCallbacks):
         if stage == STAGE_COLLECT:
             self.decide()
         elif stage == STAGE_ACQUIRE:
-            self.route.pool.cancel(self)
+            self.pool.cancel(self)
             self.expire(EXPIRY_ACQUIRE)
         elif stage == STAGE_RESPONSE:
             self.expire(EXPIRY_RESPONSE)
@@ -887,7 +888,7 @@ cdef class Exchange(ExchangeCallbacks):
             return 0
         self.is_last = True
         if self.request_state == REQUEST_ACQUIRE:
-            self.route.pool.cancel(self)
+            self.pool.cancel(self)
         self.expire(EXPIRY_HALF_CLOSED)
         return self.advance()
 
@@ -904,9 +905,42 @@ cdef class Exchange(ExchangeCallbacks):
         cdef int how = self.upstream.unprocessed()
         if self.retried or not self.settings.retry:
             return False
-        if how == PROCESSED_NOT:
+        if how == PROCESSED_HTTP1_ONLY and (self.pool.fallback is None or (
+                self.client.is_multiplexed() and self.upstream.authenticates(self.request, None))):
+            # a client that proves who it is by its connection has to make one of its own
+            return False
+        if how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY:
             return self.client.is_complete() and (not self.has_body or self.buffered is not None)
         return how == PROCESSED_UNLIKELY and self.can_repeat()
+
+    cdef int retry(self) except -1:
+        cdef bint needs_http1 = self.upstream.unprocessed() == PROCESSED_HTTP1_ONLY
+        self.settings.counters.retries += 1
+        self.retried = True
+        self.drop_upstream()
+        self.move_response(INPUT_AGAIN)
+        self.move_request(INPUT_RETRY)
+        self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE)
+        if needs_http1:
+            self.pool = self.pool.pool_for(True)
+            return self.pool.acquire(self)
+        return self.pool.acquire_new(self)
+
+    cdef int on_no_response(self, object error) except -1:
+        cdef int how = self.upstream.unprocessed()
+        if isinstance(error, WireError):
+            self.fail_upstream(error.status, str(error).encode())
+            return self.advance()
+        if how == PROCESSED_HTTP1_ONLY:
+            self.pool.require_http1()
+        if self.may_retry():
+            return self.retry()
+        if (how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY) and self.client.is_multiplexed():
+            # the client may know how to go on: it has the request, and we have not
+            self.settings.counters.upstream_errors += 1
+            return self.abort(error)
+        self.fail_upstream(502, f"{self.pool.origin} closed the connection before it answered".encode())
+        return self.advance()
 
     cdef int on_reset(self, Stream stream, object error) except -1:
         if self.is_over():
@@ -916,19 +950,7 @@ cdef class Exchange(ExchangeCallbacks):
         if stream is not self.upstream:
             return 0
         if self.response_state == RESPONSE_HEAD:
-            if isinstance(error, WireError):
-                self.fail_upstream(error.status, str(error).encode())
-                return self.advance()
-            if self.may_retry():
-                self.settings.counters.retries += 1
-                self.retried = True
-                self.drop_upstream()
-                self.move_response(INPUT_AGAIN)
-                self.move_request(INPUT_RETRY)
-                self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE)
-                return self.route.pool.acquire_new(self)
-            self.fail_upstream(502, f"{self.route.pool.origin} closed the connection before it answered".encode())
-            return self.advance()
+            return self.on_no_response(error)
         if self.response_state == RESPONSE_RELAY:
             if stream.is_complete():
                 # only in another turn of the loop is all of it relayed
@@ -1002,7 +1024,7 @@ cdef class Exchange(ExchangeCallbacks):
         self.move_request(INPUT_END)
         self.clear_deadlines()
         if is_waiting:
-            self.route.pool.cancel(self)
+            self.pool.cancel(self)
         self.drop_upstream()
         self.end_response(False)
         return self.end()

@@ -34,6 +34,7 @@ cdef enum Unprocessed:
     PROCESSED_PERHAPS = 0      # never sent again
     PROCESSED_UNLIKELY         # the connection was closing already: again, if doing it twice does no harm
     PROCESSED_NOT              # the peer said so: again, whatever it is
+    PROCESSED_HTTP1_ONLY       # the same, and that it has to come over HTTP/1.1
 
 
 # What an exchange is told. Each may end the exchange before it returns.
@@ -114,9 +115,15 @@ cdef class Stream:
     # An upstream's: its connection is used for something else from now on, and is no longer its pool's
     cdef int detach(self) except -1
 
+    # One of several on its connection: its resets carry codes of RFC 9113 section 7, and an upstream's has deadlines of its own
+    cdef bint is_multiplexed(self) noexcept
+
     # ---- of an upstream's stream
     cdef int unprocessed(self) noexcept            # Unprocessed
-    cdef bint can_say_unprocessed(self) noexcept   # that may be PROCESSED_NOT: what is sent is kept until the response begins
+    # That may be PROCESSED_NOT or PROCESSED_HTTP1_ONLY: what is sent is kept until the response begins
+    cdef bint can_say_unprocessed(self) noexcept
+    # The server takes whatever comes over this connection for one user's from now on (RFC 4559 section 6)
+    cdef bint authenticates(self, Head request, Head response) noexcept
     cdef bint is_silent(self) noexcept             # nothing came since the request began
     cdef bint is_peer_gone(self) noexcept          # the peer sends no more
     cdef HttpConnection connection(self)

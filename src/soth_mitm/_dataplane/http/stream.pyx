@@ -143,10 +143,16 @@ cdef class Stream:
     cdef int detach(self) except -1:
         return 0
 
+    cdef bint is_multiplexed(self) noexcept:
+        return False
+
     cdef int unprocessed(self) noexcept:
         return PROCESSED_PERHAPS
 
     cdef bint can_say_unprocessed(self) noexcept:
+        return False
+
+    cdef bint authenticates(self, Head request, Head response) noexcept:
         return False
 
     cdef bint is_silent(self) noexcept:

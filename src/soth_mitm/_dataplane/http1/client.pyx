@@ -308,6 +308,9 @@ cdef class Http1ClientStream(Http1Stream):
             return PROCESSED_PERHAPS
         return PROCESSED_UNLIKELY
 
+    cdef bint authenticates(self, Head request, Head response) noexcept:
+        return authenticates_connection(request, response)
+
     cdef bint is_silent(self) noexcept:
         return self.endpoint.bytes_in == self.owner.bytes_before
 

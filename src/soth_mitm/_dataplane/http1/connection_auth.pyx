@@ -39,7 +39,7 @@ cdef bint authenticates_connection(Head request, Head response) noexcept:
             if request.fields[index].name == FIELD_AUTHORIZATION and names_scheme(
                     request.base() + request.fields[index].value, request.fields[index].value_len):
                 return True
-    if response.status == 401:
+    if response is not None and response.status == 401:
         for index in range(response.count):
             if response.fields[index].name == FIELD_WWW_AUTHENTICATE and lists_scheme(
                     response.base() + response.fields[index].value, response.fields[index].value_len):

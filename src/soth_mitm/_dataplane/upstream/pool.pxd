@@ -65,6 +65,10 @@ cdef class OriginPool:
     cdef int cancel(self, StreamCallbacks exchange) except -1
     # A stream has ended on it, in order if it carries one at a time
     cdef int release(self, PooledConnection connection) except -1
+    # The pool that a request is to ask: this one, or the fallback for one that can only go over HTTP/1
+    cdef OriginPool pool_for(self, bint needs_http1)
+    # The upstream answered a request so: the next ones do not ask again for a while
+    cdef int require_http1(self) except -1
     # It may have more room than before, or has begun to end
     cdef int offer(self, PooledConnection connection) except -1
     # It is gone or of no more use

@@ -17,6 +17,7 @@ class PooledConnection(HttpConnection):
 
 @final
 class OriginPool:
+    fallback: Callable[[], OriginPool] | None
     on_first_return: Callable[[Endpoint], object] | None
     on_refusal: Callable[[Exception, bool], WireError] | None
     def __new__(

@@ -19,6 +19,9 @@ from soth_mitm.errors import WireError
 
 SSL_ERROR = ssl.SSLError
 
+cdef enum:
+    HTTP1_SECONDS = 300    # that an upstream's wish for HTTP/1.1 is remembered, as long as what TLS agreed on
+
 
 # not final: each version of HTTP has its own
 cdef class PooledConnection(HttpConnection):
@@ -83,6 +86,15 @@ cdef class OriginPool:
         self.shared = []
         self.waiting = deque()
         self.streams_expected = 1
+
+    cdef OriginPool pool_for(self, bint needs_http1):
+        if self.fallback is None or not (needs_http1 or monotonic() < self.http1_until):
+            return self
+        return self.fallback()
+
+    cdef int require_http1(self) except -1:
+        self.http1_until = monotonic() + HTTP1_SECONDS
+        return 0
 
     cdef int acquire(self, StreamCallbacks exchange) except -1:
         return self.acquire_fresh(exchange, INFINITY)
