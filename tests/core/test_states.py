@@ -94,7 +94,7 @@ def test_the_drawings_are_those_of_the_tables(machine: str) -> None:
 @pytest.mark.parametrize("name", states.EXPIRY_NAMES)
 def test_what_a_deadline_does(name: str) -> None:
     _, status, _, text = states.EXPIRY_RULES[states.EXPIRY_NAMES.index(name)]
-    assert (status == 0) == (name == "download"), "a response that has begun cannot be answered"
+    assert (status == 0) == name.endswith("download"), "a response that has begun cannot be answered"
     assert status in (0, 408, 503, 504)
     assert re.search(r"\((timeouts|upstream|connection_pool)\.\w+\)$", text), "the text names the key that sets the deadline"
 

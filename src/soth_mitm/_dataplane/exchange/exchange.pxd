@@ -40,7 +40,8 @@ cdef enum Moved:
     MOVED_SOME = 0         # no more is here that can be taken now
     MOVED_ALL              # the message is complete
     MOVED_NONSENSE         # it is malformed; the source's error_text() says how
-    MOVED_OVER             # it is longer than it may be; what made it so was taken and went nowhere
+    # it is longer than it may be (body.overflow, upstream.h2_response_overflow_mode); what made it so was taken and went nowhere
+    MOVED_OVER
     MOVED_MORE             # there is more, which would take too long: go on in another turn of the loop
 
 
@@ -171,6 +172,9 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int resume_upstream(self, int reason) except -1
     cdef int set_client_deadline(self, DeadlineQueue queue, int stage) except -1
     cdef int set_upstream_deadline(self, DeadlineQueue queue, int stage) except -1
+    # For the upstream's head, and for its content to go on
+    cdef int await_response(self) except -1
+    cdef int await_download(self) except -1
     cdef int clear_deadlines(self) except -1
     cdef int expire(self, int expiry) except -1
 

@@ -17,12 +17,12 @@ from soth_mitm._dataplane.exchange.decision cimport (
 from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.states cimport (
-    COUNT_REFUSED, COUNT_UPSTREAM_TIMEOUT, EXPIRE_ANSWER, EXPIRY_ACQUIRE, EXPIRY_DOWNLOAD, EXPIRY_HALF_CLOSED, EXPIRY_NO_CONTINUE,
-    EXPIRY_RESPONSE, EXPIRY_UPLOAD, EXPIRY_UPLOAD_NOT_TAKEN, INPUT_ACQUIRE, INPUT_AGAIN, INPUT_ANSWER, INPUT_ANSWERED, INPUT_ASK_ROUTE,
-    INPUT_BEGIN, INPUT_COLLECT, INPUT_COMPLETE, INPUT_DECIDE, INPUT_END, INPUT_EXPECT, INPUT_RETRY, INPUT_SEND, INPUT_SENT, INPUT_SWITCH,
-    REQUEST_ACQUIRE, REQUEST_COLLECT, REQUEST_DECIDE, REQUEST_RELAY, REQUEST_ROUTE, REQUEST_SENT, RESPONSE_DONE,
-    RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE, STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE, STAGE_UPLOAD,
-    RequestInput, ResponseInput, expiry_rule, next_request_state, next_response_state,
+    COUNT_REFUSED, COUNT_UPSTREAM_TIMEOUT, EXPIRE_ANSWER, EXPIRY_ACQUIRE, EXPIRY_DOWNLOAD, EXPIRY_HALF_CLOSED, EXPIRY_HTTP2_DOWNLOAD,
+    EXPIRY_HTTP2_RESPONSE, EXPIRY_NO_CONTINUE, EXPIRY_RESPONSE, EXPIRY_UPLOAD, EXPIRY_UPLOAD_NOT_TAKEN, INPUT_ACQUIRE, INPUT_AGAIN,
+    INPUT_ANSWER, INPUT_ANSWERED, INPUT_ASK_ROUTE, INPUT_BEGIN, INPUT_COLLECT, INPUT_COMPLETE, INPUT_DECIDE, INPUT_END, INPUT_EXPECT,
+    INPUT_RETRY, INPUT_SEND, INPUT_SENT, INPUT_SWITCH, REQUEST_ACQUIRE, REQUEST_COLLECT, REQUEST_DECIDE, REQUEST_RELAY, REQUEST_ROUTE,
+    REQUEST_SENT, RESPONSE_DONE, RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE, STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE,
+    STAGE_UPLOAD, RequestInput, ResponseInput, expiry_rule, next_request_state, next_response_state,
 )
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, MOST_STEPS, FrameTap, new_frame_tap
 from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hook, Hooks
@@ -597,7 +597,7 @@ cdef class Exchange(ExchangeCallbacks):
         self.response_is_wire = self.upstream.can_forward_wire(self.client)
         self.upstream.forward_wire_to(self.client if self.response_is_wire else None)
         self.move_response(INPUT_BEGIN)
-        self.set_upstream_deadline(self.settings.body_idle, STAGE_DOWNLOAD)
+        self.await_download()
         self.runs_again = True
         if self.is_streaming:
             self.client.flush()
@@ -639,7 +639,10 @@ cdef class Exchange(ExchangeCallbacks):
         if moved == MOVED_NONSENSE:
             self.settings.counters.upstream_errors += 1
             return self.truncate(ValueError(f"the upstream's response body is malformed: {self.upstream.error_text()}"))
-        self.set_upstream_deadline(self.settings.body_idle, STAGE_DOWNLOAD)
+        if moved == MOVED_OVER:
+            self.settings.counters.upstream_errors += 1
+            return self.truncate(ValueError("the response is longer than body.max_size_bytes (upstream.h2_response_overflow_mode)"))
+        self.await_download()
         if self.client.is_write_paused() and self.client.room() > 0 and not self.reads_ahead():
             self.upstream.pause(PAUSE_PEER_SLOW)
         return 0
@@ -672,6 +675,8 @@ cdef class Exchange(ExchangeCallbacks):
         cdef int pieces = 0, moved
         cdef bint is_wire = self.request_is_wire if is_request else self.response_is_wire
         cdef bint is_full = False, is_over = False
+        cdef bint is_strict = (
+            self.settings.http2_strict_overflow and not is_request and copy is not None and source.is_multiplexed())
         if tap is not None:
             tap.frame_decoded()
         if is_request:
@@ -698,6 +703,9 @@ cdef class Exchange(ExchangeCallbacks):
                         break
                 else:
                     self.response_total += piece.content.len
+                    if is_strict and self.response_total > self.settings.body_limit:
+                        is_over = True
+                        break
                 if not is_wire:
                     sink.send_content(piece.content.ptr, piece.content.len)
                 if copy is not None:
@@ -761,7 +769,7 @@ cdef class Exchange(ExchangeCallbacks):
         elif self.request_state == REQUEST_SENT and self.response_state == RESPONSE_HEAD:
             # the response's time begins when the last of the request has left
             if now:
-                return self.set_upstream_deadline(self.settings.response_head, STAGE_RESPONSE)
+                return self.await_response()
             return self.set_upstream_deadline(self.settings.body_idle, STAGE_UPLOAD)
         return 0
 
@@ -797,7 +805,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int resume_upstream(self, int reason) except -1:
         if self.response_state == RESPONSE_RELAY and self.upstream.paused() & ~reason == 0 and self.upstream.paused():
             # the time in which we paused it is not its own
-            self.set_upstream_deadline(self.settings.body_idle, STAGE_DOWNLOAD)
+            self.await_download()
         self.upstream.resume(reason)
         return 0
 
@@ -828,6 +836,16 @@ cdef class Exchange(ExchangeCallbacks):
             self.upstream_deadline = Deadline(self)
         return self.upstream_deadline.set(queue, stage)
 
+    cdef int await_response(self) except -1:
+        cdef bint is_multiplexed = self.upstream.is_multiplexed()
+        return self.set_upstream_deadline(
+            self.settings.http2_response_head if is_multiplexed else self.settings.response_head, STAGE_RESPONSE)
+
+    cdef int await_download(self) except -1:
+        cdef bint is_multiplexed = self.upstream.is_multiplexed()
+        return self.set_upstream_deadline(
+            self.settings.http2_body_idle if is_multiplexed else self.settings.body_idle, STAGE_DOWNLOAD)
+
     cdef int clear_deadlines(self) except -1:
         if self.client_deadline is not None:
             self.client_deadline.clear()
@@ -854,12 +872,12 @@ cdef class Exchange(ExchangeCallbacks):
             self.pool.cancel(self)
             self.expire(EXPIRY_ACQUIRE)
         elif stage == STAGE_RESPONSE:
-            self.expire(EXPIRY_RESPONSE)
+            self.expire(EXPIRY_HTTP2_RESPONSE if self.upstream.is_multiplexed() else EXPIRY_RESPONSE)
         elif stage == STAGE_DOWNLOAD:
             if self.upstream is not None and self.upstream.paused():
                 # what holds it back, a client that does not read or a handler that is behind, has a deadline of its own
                 return 0
-            self.expire(EXPIRY_DOWNLOAD)
+            self.expire(EXPIRY_HTTP2_DOWNLOAD if self.upstream is not None and self.upstream.is_multiplexed() else EXPIRY_DOWNLOAD)
         elif self.response_state == RESPONSE_DONE and self.client.is_complete():
             # the upstream has answered, and takes no more of what was collected
             self.stop_upload()

@@ -71,6 +71,8 @@ cdef enum Expiry:
     EXPIRY_RESPONSE
     EXPIRY_DOWNLOAD
     EXPIRY_HALF_CLOSED
+    EXPIRY_HTTP2_RESPONSE      # the same as EXPIRY_RESPONSE and EXPIRY_DOWNLOAD, of an upstream's stream that is one of several
+    EXPIRY_HTTP2_DOWNLOAD
     EXPIRIES
 
 

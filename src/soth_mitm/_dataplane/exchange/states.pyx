@@ -8,7 +8,9 @@ REQUEST_STATE_NAMES = ("new", "route", "collect", "decide", "acquire", "relay", 
 REQUEST_INPUT_NAMES = ("ask_route", "collect", "decide", "acquire", "send", "sent", "answer", "retry", "end")
 RESPONSE_STATE_NAMES = ("none", "head", "relay", "done", "switched")
 RESPONSE_INPUT_NAMES = ("expect", "begin", "complete", "answered", "again", "switch")
-EXPIRY_NAMES = ("upload", "upload_not_taken", "no_continue", "acquire", "response", "download", "half_closed")
+EXPIRY_NAMES = (
+    "upload", "upload_not_taken", "no_continue", "acquire", "response", "download", "half_closed", "http2_response", "http2_download",
+)
 
 # A row for each state, a column for each input, in the order of the enums. A digit is the state that follows; x: a mistake
 cdef const char* REQUEST_TABLE = (
@@ -41,6 +43,8 @@ EXPIRY_RULES = (
     (EXPIRE_TRUNCATE, 0, COUNT_UPSTREAM_TIMEOUT, "the body stopped moving (timeouts.body_idle_ms)"),
     (EXPIRE_ANSWER, 504, COUNT_NOTHING,
      "the client ended its direction, and nothing came for it in time (timeouts.half_closed_client_ms)"),
+    (EXPIRE_ANSWER, 504, COUNT_UPSTREAM_TIMEOUT, "the upstream did not answer in time (upstream.h2_header_stage_timeout_ms)"),
+    (EXPIRE_TRUNCATE, 0, COUNT_UPSTREAM_TIMEOUT, "the body stopped moving (upstream.h2_body_idle_timeout_ms)"),
 )
 
 

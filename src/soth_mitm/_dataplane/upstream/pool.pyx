@@ -140,9 +140,10 @@ cdef class OriginPool:
             if connection.served and connection.is_idle() and not connection.is_live():
                 self.counters.pool_stale += 1
                 return connection.retire()
-            # looking at its socket may have changed all that
-            if self.waiting and connection.free_streams():
-                self.grant(connection, <StreamCallbacks>self.waiting.popleft())
+            if not self.waiting:
+                # what its socket had to say has ended them
+                break
+            self.grant(connection, <StreamCallbacks>self.waiting.popleft())
         if connection.pool is None or connection.place is self.idle:
             return 0
         if not connection.is_idle():
