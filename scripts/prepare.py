@@ -24,6 +24,9 @@ COMPILER_VARIABLES = ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "ARCHFLAGS")
 
 def step(title: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> bool:
     """Run `command` in the repository; print one line with its time, and its output only if it fails."""
+    if sys.stderr.isatty():
+        # the finished line is written over this one, so that steps may also run side by side
+        print(f"{title} ...", end="\r", file=sys.stderr, flush=True)
     started = time.monotonic()
     result = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     verdict = "ok" if result.returncode == 0 else f"failed, exit code {result.returncode}"

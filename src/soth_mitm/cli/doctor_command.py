@@ -25,7 +25,12 @@ STYLES = {"green": "bold green", "red": "bold red", "absent": "dim"}
 @click.option("--only", multiple=True, type=click.Choice([program.slug for program in PROGRAMS]), help="Try only this program. Repeatable.")
 @click.option("--python", metavar="PATH", help="Try this Python instead of the first one on the path.")
 @click.option(
-    "--timeout", "seconds", default=30.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds that a program may take."
+    "--timeout",
+    "seconds",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds that a program may take, once it is built.",
 )
 @as_json
 @config_file
@@ -58,7 +63,7 @@ def doctor(only: tuple[str, ...], python: str | None, seconds: float, as_json: b
 
 
 def _begin(status: Status, program: Program) -> None:
-    status.update(f"{program.name}: building a test program, which may take a minute" if program.build else program.name)
+    status.update(f"{program.name}: building a test program, which may take minutes" if program.build else program.name)
 
 
 def _tell(console: Console, verdict: Verdict) -> None:
