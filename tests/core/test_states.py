@@ -9,6 +9,8 @@ import pytest
 
 from soth_mitm._dataplane.exchange import states
 from soth_mitm._dataplane.http1 import connection_state
+from soth_mitm._dataplane.memory.transitions import drawing
+from soth_mitm._dataplane.transport import states as transport_states
 from support.source import ROOT
 
 Transitions = dict[str, dict[str, str]]
@@ -45,12 +47,47 @@ WANTED: dict[str, Transitions] = {
         "content": {"release": "idle", "close": "closed"},
         "closed": {},
     },
+    "endpoint": {
+        "new": {"made": "open"},
+        "open": {"end_later": "ending", "end": "ended", "close": "closing", "lost": "gone"},
+        "ending": {"end": "ended", "close": "closing", "lost": "gone"},
+        "ended": {"close": "closing", "lost": "gone"},
+        "closing": {"lost": "gone"},
+        "gone": {},
+    },
+    "reading": {
+        "open": {"get_fin": "fin", "tell": "ended"},
+        "fin": {"tell": "finished"},
+        "ended": {"get_fin": "finished"},
+        "finished": {},
+    },
+    "backlog": {
+        "none": {"hold": "some"},
+        "some": {"fill": "full", "drain": "none"},
+        "full": {"drain": "none"},
+    },
+    "tls": {
+        "handshake": {"secure": "open", "fail": "failed"},
+        "failed": {},
+        "open": {"end": "ended", "shut_ours": "shut", "fail": "failed"},
+        "ended": {"shut_ours": "closed"},
+        "shut": {"end": "closed", "fail": "failed"},
+        "closed": {},
+    },
 }
 TABLES = {
     "request": (states.request_transitions, states.REQUEST_STATE_NAMES, states.REQUEST_INPUT_NAMES),
     "response": (states.response_transitions, states.RESPONSE_STATE_NAMES, states.RESPONSE_INPUT_NAMES),
     "server": (connection_state.server_transitions, connection_state.SERVER_STATE_NAMES, connection_state.SERVER_INPUT_NAMES),
     "client": (connection_state.client_transitions, connection_state.CLIENT_STATE_NAMES, connection_state.CLIENT_INPUT_NAMES),
+    **{
+        name: (
+            getattr(transport_states, f"{name}_transitions"),
+            getattr(transport_states, f"{name.upper()}_STATE_NAMES"),
+            getattr(transport_states, f"{name.upper()}_INPUT_NAMES"),
+        )
+        for name in ("endpoint", "reading", "backlog", "tls")
+    },
 }
 PAIRS = [
     (machine, state, event)
@@ -88,7 +125,7 @@ def test_the_drawings_are_those_of_the_tables(machine: str) -> None:
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     drawn = re.search(rf"<!-- states: {machine} -->\n```text\n(.*?)```", text, re.DOTALL)
     assert drawn is not None, f"docs/architecture.md has no drawing of the states of a {machine}"
-    assert drawn[1] == states.drawing(TABLES[machine][0]()), "docs/architecture.md: paste what states.drawing() returns"
+    assert drawn[1] == drawing(TABLES[machine][0]()), "docs/architecture.md: paste what transitions.drawing() returns"
 
 
 @pytest.mark.parametrize("name", states.EXPIRY_NAMES)

@@ -1,5 +1,6 @@
 """What our TLS engine sends when; that it loses and invents nothing is what the fuzzing target `pumps` is about."""
 
+import ssl
 from collections.abc import Iterator
 
 import pytest
@@ -53,3 +54,32 @@ class TestTicketOfTls13:
 @pytest.mark.parametrize("scene", [OLD_VERSION], indirect=True)
 def test_the_ticket_of_tls_12_is_part_of_the_handshake(scene: PumpScene) -> None:
     assert scene.peer.secured and has_ticket(scene)
+
+
+def test_a_failed_handshake_is_reported_once() -> None:
+    """What the peer sends behind it is thrown away: the engine would only fail again."""
+    scene = PumpScene(0)
+    with scene.scene.loop:
+        scene.transport.peer_sends(b"not TLS at all, nor a record of it")
+        scene.transport.pump()
+        first = scene.intake.tls_error
+        assert isinstance(first, ssl.SSLError)
+        scene.transport.peer_sends(b"and more of it")
+        scene.transport.pump()
+        assert scene.intake.tls_error is first
+        scene.settle()
+        scene.end()
+
+
+@pytest.mark.parametrize("scene", [0, OLD_VERSION], indirect=True)
+def test_one_close_notify_is_written(scene: PumpScene) -> None:
+    """The end of our direction writes it, and the close that follows does not write another."""
+    writes: list[bytes] = []
+    scene.transport._on_write = lambda data: (writes.append(data), scene.peer.incoming.write(data))
+    act(scene, "client 0 GET\nupstream 0 answer")
+    writes.clear()
+    act(scene, "upstream_ends 0")
+    assert scene.peer.ended and len(writes) == 1
+    act(scene, "late 0")
+    scene.endpoint.close()
+    assert len(writes) == 1

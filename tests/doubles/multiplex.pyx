@@ -335,7 +335,7 @@ cdef class MuxStream(Stream):
         return self.channel.endpoint.flush()
 
     cdef bint is_write_paused(self) noexcept:
-        return not self.is_reset and (self.channel.endpoint.write_paused or (self.room() <= 0 and not self.sent_all))
+        return not self.is_reset and (self.channel.endpoint.is_write_paused() or (self.room() <= 0 and not self.sent_all))
 
     cdef int64_t unsent_total(self) noexcept:
         return self.channel.endpoint.unsent
@@ -414,7 +414,7 @@ cdef class MuxServerConnection(HttpConnection):
 
     def start(self):
         self.endpoint.callbacks = self
-        if self.endpoint.gone:
+        if self.endpoint.is_gone():
             self.on_closed(self.endpoint, None)
             return
         self.on_data(self.endpoint)
@@ -435,7 +435,7 @@ cdef class MuxServerConnection(HttpConnection):
     cdef int on_data(self, object endpoint) except -1:
         cdef MuxServerStream stream
         cdef tuple frame
-        while not self.endpoint.gone and (frame := self.channel.read()) is not None:
+        while not self.endpoint.is_gone() and (frame := self.channel.read()) is not None:
             kind, number, payload = frame
             stream = self.channel.streams.get(number)
             if stream is not None:
@@ -443,7 +443,7 @@ cdef class MuxServerConnection(HttpConnection):
             elif number > self.last and kind in (c"H", c"h"):
                 self.last = number
                 self.open_request(number, payload, kind == c"h")
-        if not self.endpoint.gone:
+        if not self.endpoint.is_gone():
             self.endpoint.flush()
         return 0
 
@@ -540,7 +540,7 @@ cdef class MuxServerConnection(HttpConnection):
         return 0
 
     cdef int check_end(self) except -1:
-        if self.endpoint.gone and self.unsettled == 0 and not self.end_reported:
+        if self.endpoint.is_gone() and self.unsettled == 0 and not self.end_reported:
             self.end_reported = True
             self.on_end()
         return 0
@@ -624,7 +624,7 @@ cdef class MuxClientConnection(PooledConnection):
             self.pool.offer(self)
 
     cdef bint begin(self) except -1:
-        if not self.endpoint.gone:
+        if not self.endpoint.is_gone():
             self.endpoint.callbacks = self
         self.endpoint.resume_reading(PAUSE_SETUP)
         return not self.is_ending()
@@ -651,7 +651,7 @@ cdef class MuxClientConnection(PooledConnection):
     cdef int on_data(self, object endpoint) except -1:
         cdef MuxClientStream stream
         cdef tuple frame
-        while not self.endpoint.gone and (frame := self.channel.read()) is not None:
+        while not self.endpoint.is_gone() and (frame := self.channel.read()) is not None:
             kind, number, payload = frame
             stream = self.channel.streams.get(number)
             if stream is None:
@@ -661,7 +661,7 @@ cdef class MuxClientConnection(PooledConnection):
                 stream.on_response_head(payload, kind == c"h")
             else:
                 stream.on_frame(kind, payload)
-        if not self.endpoint.gone:
+        if not self.endpoint.is_gone():
             self.endpoint.flush()
         return 0
 
@@ -690,7 +690,7 @@ cdef class MuxClientConnection(PooledConnection):
     cdef int stream_left(self) except -1:
         if self.pool is not None:
             return self.pool.release(self)
-        return self.endpoint.close() if not self.channel.streams and not self.endpoint.gone else 0
+        return self.endpoint.close() if not self.channel.streams and not self.endpoint.is_gone() else 0
 
 
 @cython.final

@@ -97,7 +97,7 @@ class PumpScene:
 
     def _take_over(self) -> bool:
         """What the control plane does when the handshake has ended, one way or the other."""
-        if self.tunnel is not None or self.endpoint.closing:
+        if self.tunnel is not None or self.transport.closing:
             return False
         if self.intake.is_secured:
             self.tunnel = Tunnel(self.scene.settings, self.endpoint, self.other, self._on_end)

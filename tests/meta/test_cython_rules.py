@@ -120,6 +120,11 @@ def is_final_or_says_why(original: list[str], number: int) -> bool:
     return bool(reason or re.search(r"^\s*@(cython\.)?final\b", head, re.MULTILINE))
 
 
+# What an endpoint shows to Python: Cython compiles a read of it, as a look-up by name
+PYTHON_ONLY = {"gone": "is_gone()", "eof_delivered": "has_told_eof()", "closing": "is_closing()", "write_paused": "is_write_paused()"}
+SLOW_READ = re.compile(rf"\w\.({'|'.join(PYTHON_ONLY)})\b(?!\()")
+
+
 def broken_rules(code: str, classes: set[str], *, suffix: str = ".pyx", state: str = "") -> list[str]:
     """Return what is wrong with a Cython file, each beginning with its line."""
     original, bare = code.splitlines(), without_text(code)
@@ -142,6 +147,8 @@ def broken_rules(code: str, classes: set[str], *, suffix: str = ".pyx", state: s
             wrong.append((line.number, error))
         if suffix == ".pyx" and CLASS.match(line.text) and not is_final_or_says_why(original, line.number):
             wrong.append((line.number, "class is not @cython.final; make it so, or say why above it or in its docstring: `not final: ...`"))
+    for match in SLOW_READ.finditer(bare):
+        wrong.append((bare.count("\n", 0, match.start()) + 1, f".{match[1]} is for Python; write {PYTHON_ONLY[match[1]]}"))
     wrong.extend(mutations(bare))
     return [f"{number}: {text}" for number, text in sorted(wrong)]
 
@@ -197,6 +204,7 @@ CONTRACT = "no exception contract"
         ("@cython.wraparound(False)\ndef f(): pass\n", "1: directive in a file"),
         ("def f():\n    with cython.boundscheck(False):\n        pass\n", "2: directive in a file"),
         ("cdef:\n    int x\n", "1: `cdef:` block"),
+        ("def f(self):\n    if self.endpoint.gone:\n        pass\n", "2: .gone is for Python"),
     ],
 )
 def test_cython_rules_can_fail(code: str, part: str) -> None:

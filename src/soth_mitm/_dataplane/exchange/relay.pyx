@@ -32,13 +32,13 @@ cdef class Tunnel(EndpointCallbacks):
         self.client.callbacks = self
         self.upstream.callbacks = self
         self.wait()
-        if self.client.gone or self.upstream.gone:
+        if self.client.is_gone() or self.upstream.is_gone():
             self.stop(None)
             return
         self.forward(self.upstream)
-        if self.upstream.eof_delivered:
+        if self.upstream.has_told_eof():
             self.on_eof(self.upstream, True)
-        if not self.client.write_paused:
+        if not self.client.is_write_paused():
             self.upstream.resume_all()
 
     @property
@@ -71,14 +71,14 @@ cdef class Tunnel(EndpointCallbacks):
         self.upstream.callbacks = self
         self.wait()
         for endpoint in unheard:
-            if endpoint.gone:
+            if endpoint.is_gone():
                 self.stop(None)
                 return
             self.forward(endpoint)
-            if endpoint.eof_delivered:
+            if endpoint.has_told_eof():
                 self.on_eof(endpoint, True)
         for endpoint in (self.client, self.upstream):
-            if self.across(endpoint).write_paused:
+            if self.across(endpoint).is_write_paused():
                 endpoint.pause_reading(PAUSE_PEER_SLOW)
                 endpoint.resume_reading(~PAUSE_PEER_SLOW)
             else:
@@ -110,7 +110,7 @@ cdef class Tunnel(EndpointCallbacks):
         target.send(source.read_buffer.data(), size)
         source.read_buffer.consume(size)
         target.flush()
-        if target.write_paused:
+        if target.is_write_paused():
             source.pause_reading(PAUSE_PEER_SLOW)
         return 0
 
@@ -136,7 +136,7 @@ cdef class Tunnel(EndpointCallbacks):
         # protocols that are switched to say themselves when they end, and what came before a cut is theirs all the same
         if self.ends == 2 or not clean:
             return self.stop(None)
-        if not other.gone:
+        if not other.is_gone():
             other.end_writing()
         return 0
 
@@ -144,7 +144,7 @@ cdef class Tunnel(EndpointCallbacks):
         return self.stop(error)
 
     cdef int on_deadline(self, int stage) except -1:
-        if self.settings.draining and (self.client.write_paused or self.upstream.write_paused):
+        if self.settings.draining and (self.client.is_write_paused() or self.upstream.is_write_paused()):
             # it is not quiet: a slow reader has yet to take what came, and the drain has a deadline of its own
             return self.wait()
         return self.stop(None)

@@ -49,9 +49,6 @@ cdef enum ResponseInput:
 # The state that follows, or -1: the input is a mistake in that state
 cdef int next_request_state(int state, int event) noexcept nogil
 cdef int next_response_state(int state, int event) noexcept nogil
-# The same for any table of `inputs` columns; {state: {input: state that follows}}
-cdef int next_state(const char* table, int inputs, int state, int event) noexcept nogil
-cdef dict transitions_of(const char* table, tuple states, tuple events)
 
 
 cdef enum Stage:

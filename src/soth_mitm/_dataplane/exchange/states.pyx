@@ -4,6 +4,8 @@ A state changes in one place (`Exchange.move_request`, `Exchange.move_response`)
 that the state does not have.
 """
 
+from soth_mitm._dataplane.memory.transitions cimport next_state, transitions_of
+
 REQUEST_STATE_NAMES = ("new", "route", "collect", "decide", "acquire", "relay", "sent", "ended")
 REQUEST_INPUT_NAMES = ("ask_route", "collect", "decide", "acquire", "send", "sent", "answer", "retry", "end")
 RESPONSE_STATE_NAMES = ("none", "head", "relay", "done", "switched")
@@ -48,11 +50,6 @@ EXPIRY_RULES = (
 )
 
 
-cdef int next_state(const char* table, int inputs, int state, int event) noexcept nogil:
-    cdef char cell = table[state * inputs + event]
-    return -1 if cell == c"x" else cell - c"0"
-
-
 cdef int next_request_state(int state, int event) noexcept nogil:
     return next_state(REQUEST_TABLE, REQUEST_INPUTS, state, event)
 
@@ -65,19 +62,6 @@ cdef tuple expiry_rule(int expiry):
     return EXPIRY_RULES[expiry]
 
 
-cdef dict transitions_of(const char* table, tuple states, tuple events):
-    """Return {state: {input: state that follows}}."""
-    cdef int state, event, following
-    cdef dict found = {}
-    for state in range(len(states)):
-        found[states[state]] = {}
-        for event in range(len(events)):
-            following = next_state(table, <int>len(events), state, event)
-            if following >= 0:
-                found[states[state]][events[event]] = states[following]
-    return found
-
-
 def request_transitions():
     """Return the table of a request: {state: {input: state that follows}}."""
     return transitions_of(REQUEST_TABLE, REQUEST_STATE_NAMES, REQUEST_INPUT_NAMES)
@@ -86,18 +70,3 @@ def request_transitions():
 def response_transitions():
     """Return the table of a response: {state: {input: state that follows}}."""
     return transitions_of(RESPONSE_TABLE, RESPONSE_STATE_NAMES, RESPONSE_INPUT_NAMES)
-
-
-def drawing(transitions not None):
-    """Draw a table of transitions, a line for each state: what moves it, and where to. docs/architecture.md shows this."""
-    width = max(map(len, transitions))
-    lines = []
-    for state, inputs in transitions.items():
-        steps = {}
-        for event, following in inputs.items():
-            steps.setdefault(following, []).append(event)
-        line = state.ljust(width)
-        for following, events in steps.items():
-            line += f"   ─{'|'.join(events)}─► {following}"
-        lines.append(line.rstrip())
-    return "\n".join(lines) + "\n"

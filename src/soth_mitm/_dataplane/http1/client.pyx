@@ -83,7 +83,7 @@ cdef class Http1ClientConnection(PooledConnection):
     # ---- for the pool
 
     cdef bint begin(self) except -1:
-        if not self.endpoint.gone:
+        if not self.endpoint.is_gone():
             self.endpoint.callbacks = self
         # paused since its handshake
         self.endpoint.resume_reading(PAUSE_SETUP)
@@ -213,7 +213,7 @@ cdef class Http1ClientConnection(PooledConnection):
         self.stream.sink = None
         self.stream.offset = 0
         self.stream.forwarded = 0
-        if self.endpoint.gone:
+        if self.endpoint.is_gone():
             # it refers to us
             self.stream.owner = None
         return 0
@@ -235,7 +235,7 @@ cdef class Http1ClientConnection(PooledConnection):
             return 0
         if response is not None:
             # unsent: with an early response the last of the request may still be here. Another client's request is not to wait behind it
-            if (self.pool is None or not response.keeps_alive() or self.endpoint.read_buffer.size() or self.endpoint.has_unsent
+            if (self.pool is None or not response.keeps_alive() or self.endpoint.read_buffer.size() or self.endpoint.has_unsent()
                     or self.stream.body.kind == BODY_UNTIL_CLOSE or announces_nothing(response)):
                 if is_reserved:
                     # the server knew the client by it

@@ -1,6 +1,6 @@
 """The states of HTTP/1 connections and what moves them, as tables."""
 
-from soth_mitm._dataplane.exchange.states cimport next_state, transitions_of
+from soth_mitm._dataplane.memory.transitions cimport next_state, transitions_of
 
 SERVER_STATE_NAMES = ("head", "exchange", "tunnel", "closed")
 SERVER_INPUT_NAMES = ("open", "done", "switch", "close")

@@ -77,7 +77,7 @@ cdef class Http1ServerConnection(HttpConnection):
         """Take over the client's endpoint, with what lies in its read buffer."""
         self.settings.arena.check_thread()
         self.endpoint.callbacks = self
-        if self.endpoint.gone:
+        if self.endpoint.is_gone():
             self.on_closed(self.endpoint, None)
             return
         if self.state == SERVER_CLOSED:  # drained or aborted before it began
@@ -85,7 +85,7 @@ cdef class Http1ServerConnection(HttpConnection):
         self.keep_alive = True
         self.await_request()
         self.advance()
-        if self.endpoint.eof_delivered and self.state != SERVER_CLOSED:
+        if self.endpoint.has_told_eof() and self.state != SERVER_CLOSED:
             self.on_eof(self.endpoint, True)
         self.endpoint.resume_reading(PAUSE_SETUP)
 
@@ -120,7 +120,7 @@ cdef class Http1ServerConnection(HttpConnection):
                 self.read_head()
         finally:
             self.is_running = False
-        if not self.endpoint.gone:
+        if not self.endpoint.is_gone():
             self.endpoint.flush()
         return 0
 
@@ -140,8 +140,8 @@ cdef class Http1ServerConnection(HttpConnection):
         cdef Py_ssize_t size = self.endpoint.read_buffer.size(), used
         cdef Head head
         if size == 0:
-            return self.leave() if self.endpoint.eof_delivered else 0
-        if self.endpoint.write_paused:
+            return self.leave() if self.endpoint.has_told_eof() else 0
+        if self.endpoint.is_write_paused():
             # no more requests are parsed while the client does not read its responses
             return self.endpoint.pause_reading(PAUSE_PEER_SLOW)
         if self.unsettled >= self.settings.queue_limit:
@@ -153,7 +153,7 @@ cdef class Http1ServerConnection(HttpConnection):
         used = parse_request_head(
             head, self.endpoint.read_buffer.data(), size, self.settings.head_limit, self.settings.most_fields, &self.scanned)
         if used == HEAD_MORE:
-            if self.endpoint.eof_delivered:
+            if self.endpoint.has_told_eof():
                 return self.leave()
             self.endpoint.read_buffer.shrink()
             if self.client_deadline.stage != STAGE_HEAD or self.client_deadline.queue is None:
@@ -264,7 +264,7 @@ cdef class Http1ServerConnection(HttpConnection):
     cdef int on_eof(self, object endpoint, bint clean) except -1:
         if self.state == SERVER_CLOSED:
             return 0
-        if self.endpoint.eof:
+        if self.endpoint.has_fin():
             self.serve_half_closed()
         if self.state == SERVER_HEAD:
             # a head that came before its end is answered
@@ -327,7 +327,7 @@ cdef class Http1ServerConnection(HttpConnection):
                 # slowly, but it reads
                 return self.await_reader()
             return self.cut(TimeoutError("the client stopped reading (timeouts.body_idle_ms)"))
-        if self.endpoint.write_paused or self.endpoint.bytes_out != self.half_closed_at:
+        if self.endpoint.is_write_paused() or self.endpoint.bytes_out != self.half_closed_at:
             return self.serve_half_closed()
         self.keep_alive = False
         return self.leave() if exchange is None else exchange.on_half_closed()
@@ -350,7 +350,7 @@ cdef class Http1ServerConnection(HttpConnection):
         self.stop()
         if exchange is not None:
             exchange.terminate()
-        if self.endpoint.gone:
+        if self.endpoint.is_gone():
             self.check_end()
         else:
             self.endpoint.callbacks = self
@@ -421,7 +421,7 @@ cdef class Http1ServerConnection(HttpConnection):
         return 0 if reserved is None else (<PooledConnection>reserved).retire()
 
     cdef int check_end(self) except -1:
-        if self.state == SERVER_CLOSED and self.endpoint.gone and self.unsettled == 0 and not self.end_reported:
+        if self.state == SERVER_CLOSED and self.endpoint.is_gone() and self.unsettled == 0 and not self.end_reported:
             self.end_reported = True
             # which refer to us
             self.stream.owner = None

@@ -137,13 +137,13 @@ cdef class Http1Stream(Stream):
         return self.endpoint.flush()
 
     cdef bint is_write_paused(self) noexcept:
-        return self.endpoint.write_paused
+        return self.endpoint.is_write_paused()
 
     cdef int64_t unsent_total(self) noexcept:
         return self.endpoint.unsent
 
     cdef bint is_peer_gone(self) noexcept:
-        return self.endpoint.eof_delivered or self.endpoint.gone
+        return self.endpoint.has_told_eof() or self.endpoint.is_gone()
 
     cdef int count_in(self, Py_ssize_t count) except -1:
         return 0

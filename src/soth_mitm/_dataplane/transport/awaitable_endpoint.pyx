@@ -20,7 +20,7 @@ cdef class AwaitableEndpoint(EndpointCallbacks):
         endpoint.arena.check_thread()
         self.endpoint = endpoint
         endpoint.callbacks = self
-        if endpoint.eof_delivered or endpoint.gone:
+        if endpoint.has_told_eof() or endpoint.is_gone():
             # the callbacks before these got the event
             self.over = True
 

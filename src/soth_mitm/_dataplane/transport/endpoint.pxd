@@ -1,9 +1,26 @@
 # One socket: the buffered protocol of the loop on one side, an EndpointCallbacks on the other.
 
+cimport cython
+
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.memory.buffer cimport Arena, Buffer
 from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
+from soth_mitm._dataplane.transport.states cimport (
+    BACKLOG_FULL,
+    BACKLOG_NONE,
+    ENDPOINT_CLOSING,
+    ENDPOINT_GONE,
+    READING_ENDED,
+    READING_FIN,
+    READING_FINISHED,
+    BacklogInput,
+    BacklogState,
+    EndpointInput,
+    EndpointState,
+    ReadingInput,
+    ReadingState,
+)
 from soth_mitm._dataplane.transport.tls_engine cimport TlsEngine
 
 
@@ -21,26 +38,60 @@ cdef class Endpoint:
     cdef object write_out             # transport.write
     cdef object write_all             # transport.writelines, or None
 
+    cdef EndpointState state
+    cdef ReadingState reading
+    cdef BacklogState backlog
     cdef readonly int paused           # PauseReason bits: why we do not read; 0: we do
-    # asyncio's transport: its write_eof() raises when the peer has gone
-    cdef bint shuts_socket
-    cdef bint shuts_late               # once all is written
-    cdef bint has_unsent               # the transport could not write all of what it was given
-    cdef Py_ssize_t unsent             # bytes of what it was given since: counted by the budget
-    cdef readonly bint write_paused    # they are too many: send no more
+    cdef Py_ssize_t unsent             # bytes in the transport: counted by the budget
     cdef Py_ssize_t undecrypted        # ciphertext in the TLS engine: counted by the budget
-    cdef readonly bint closing
-    cdef readonly bint gone            # connection_lost came
-    cdef bint eof                      # the peer's FIN came
-    cdef readonly bint eof_delivered   # callbacks.on_eof() was called
+
+    # No states: each of these may hold in several states
+    # asyncio's transport: its write_eof() raises when the peer has gone. A fact about the loop
+    cdef bint shuts_socket
+    # deliver() is under way: a callback that reads on must not start another
     cdef bint delivering
-    # ciphertext waits for the next turn of the loop, reading is paused
+    # A callback of the loop is under way, with the ciphertext that one turn may not process. No
+    # PauseReason, because who takes over an endpoint clears those
     cdef readonly bint waits_turn
-    cdef bint discarding               # what arrives is thrown away; only the peer's FIN counts
+    # What arrives is thrown away; only the peer's FIN counts. How we close, whatever the peer does
+    cdef bint discarding
     cdef bint has_unreported           # plain text in the read buffer before on_data() was called
+
     cdef readonly object close_error   # why it ended early, for callbacks.on_closed()
     cdef readonly int64_t bytes_in     # plaintext
     cdef readonly int64_t bytes_out
+
+    @cython.final
+    cdef inline bint is_gone(self) noexcept nogil:
+        return self.state == ENDPOINT_GONE
+
+    # nothing more is sent
+    @cython.final
+    cdef inline bint is_closing(self) noexcept nogil:
+        return self.state >= ENDPOINT_CLOSING
+
+    @cython.final
+    cdef inline bint has_fin(self) noexcept nogil:
+        return self.reading == READING_FIN or self.reading == READING_FINISHED
+
+    # callbacks.on_eof() was called
+    @cython.final
+    cdef inline bint has_told_eof(self) noexcept nogil:
+        return self.reading >= READING_ENDED
+
+    # the transport could not write all of what it was given
+    @cython.final
+    cdef inline bint has_unsent(self) noexcept nogil:
+        return self.backlog != BACKLOG_NONE
+
+    # the transport holds too much: send no more
+    @cython.final
+    cdef inline bint is_write_paused(self) noexcept nogil:
+        return self.backlog == BACKLOG_FULL
+
+    cdef int move(self, EndpointInput event) except -1
+    cdef int move_reading(self, ReadingInput event) except -1
+    cdef int move_backlog(self, BacklogInput event) except -1
 
     # Reading
     # `data` is the caller's
@@ -73,6 +124,7 @@ cdef class Endpoint:
     cdef int close_truncated(self) except -1
     # now: what is queued is lost; with an error, a reset
     cpdef int abort(self, object error=*) except -1
+    cdef int stop_sending(self) except -1
     cdef int reset_on_close(self) except -1
 
     # TLS

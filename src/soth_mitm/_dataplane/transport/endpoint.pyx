@@ -12,6 +12,29 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE, SCRATCH_SIZE, Arena, Buffer
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_ENDPOINT, note
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL, EndpointCallbacks
+from soth_mitm._dataplane.transport.states cimport (
+    BACKLOG_DRAIN,
+    BACKLOG_FILL,
+    BACKLOG_HOLD,
+    ENDPOINT_CLOSE,
+    ENDPOINT_END,
+    ENDPOINT_END_LATER,
+    ENDPOINT_ENDING,
+    ENDPOINT_LOST,
+    ENDPOINT_MADE,
+    ENDPOINT_OPEN,
+    READING_GET_FIN,
+    READING_TELL,
+    BacklogInput,
+    BacklogState,
+    EndpointInput,
+    EndpointState,
+    ReadingInput,
+    ReadingState,
+    next_backlog_state,
+    next_endpoint_state,
+    next_reading_state,
+)
 from soth_mitm._dataplane.transport.tls_engine cimport TlsEngine
 
 SSL_ERROR = ssl.SSLError
@@ -31,9 +54,43 @@ cdef class Endpoint:
         self.read_buffer = Buffer(arena)
         self.write_buffer = Buffer(arena)
 
+    cdef int move(self, EndpointInput event) except -1:
+        cdef int state = next_endpoint_state(self.state, event)
+        if state < 0:
+            raise AssertionError(f"an endpoint in state {self.state} has no input {event}")
+        self.state = <EndpointState>state
+        return 0
+
+    cdef int move_reading(self, ReadingInput event) except -1:
+        cdef int state = next_reading_state(self.reading, event)
+        if state < 0:
+            raise AssertionError(f"reading in state {self.reading} has no input {event}")
+        self.reading = <ReadingState>state
+        return 0
+
+    cdef int move_backlog(self, BacklogInput event) except -1:
+        cdef int state = next_backlog_state(self.backlog, event)
+        if state < 0:
+            raise AssertionError(f"a backlog in state {self.backlog} has no input {event}")
+        self.backlog = <BacklogState>state
+        return 0
+
+    # for Python only: Cython asks is_gone() and has_told_eof(), which cost nothing
+
+    @property
+    def gone(self):
+        """Whether the connection is gone, and `callbacks.on_closed` was called."""
+        return self.is_gone()
+
+    @property
+    def eof_delivered(self):
+        """Whether `callbacks.on_eof` was called."""
+        return self.has_told_eof()
+
     # --- what the loop calls
 
     def connection_made(self, transport):
+        self.move(ENDPOINT_MADE)
         self.transport = transport
         self.write_out = transport.write
         if type(transport).__module__.startswith(_GATHERING_LOOPS):
@@ -54,7 +111,7 @@ cdef class Endpoint:
             self.read_buffer.tail(), arena.budget.window(self.read_buffer.room()))
 
     def buffer_updated(self, Py_ssize_t count):
-        if self.gone or self.discarding:
+        if self.is_gone() or self.discarding:
             return
         if self.tls is None:
             if self.read_buffer.base == NULL:
@@ -71,37 +128,35 @@ cdef class Endpoint:
         try:
             self.deliver()
         finally:
-            if self.gone or self.discarding:
+            if self.is_gone() or self.discarding or self.tls.has_failed():
                 self.tls.forget()
             else:
                 self.tls.retain_input()
         return 0
 
     def eof_received(self):
-        self.eof = True
-        if self.eof_delivered and not self.gone:
+        self.move_reading(READING_GET_FIN)
+        if self.has_told_eof() and not self.is_gone():
             self.callbacks.on_fin(self)
         self.deliver()
         return True
 
     def pause_writing(self):
         # put() and flush() see how much it is
-        self.has_unsent = True
+        self.move_backlog(BACKLOG_HOLD)
 
     def resume_writing(self):
-        self.has_unsent = False
+        cdef bint was_paused = self.is_write_paused()
+        self.move_backlog(BACKLOG_DRAIN)
         self.arena.budget.give(self.unsent)
         self.unsent = 0
-        if self.shuts_late:
-            self.shuts_late = False
+        if self.state == ENDPOINT_ENDING:
             self.shut_writing()
-        if self.write_paused:
-            self.write_paused = False
+        if was_paused:
             self.callbacks.on_writable(self, True)
 
     def connection_lost(self, error):
-        self.gone = True
-        self.closing = True
+        self.move(ENDPOINT_LOST)
         note(LEDGER_ENDPOINT, -1)
         self.read_buffer.drop()
         self.write_buffer.drop()
@@ -137,7 +192,7 @@ cdef class Endpoint:
                 # on_data() may have started TLS on the rest of the read buffer
                 if self.tls is not None:
                     self.deliver_tls()
-            if not (self.gone or self.paused or self.waits_turn or self.eof_delivered):
+            if not (self.is_gone() or self.paused or self.waits_turn or self.has_told_eof()):
                 self.deliver_eof()
         finally:
             self.delivering = False
@@ -152,8 +207,8 @@ cdef class Endpoint:
         cdef Py_ssize_t count
         cdef bint over_limit
         try:
-            while not self.gone and not self.paused and not self.discarding:
-                if not self.tls.secured:
+            while not self.is_gone() and not self.paused and not self.discarding:
+                if not self.tls.is_secured():
                     if not self.step_handshake():
                         return 0
                     continue
@@ -173,7 +228,7 @@ cdef class Endpoint:
             return 0
         if self.read_buffer.size() == 0:
             self.read_buffer.drop()
-        if not self.gone:
+        if not self.is_gone():
             # between reads the engine holds at most a part of a record, unless reading was stopped
             # early
             if self.paused or self.waits_turn:
@@ -186,10 +241,10 @@ cdef class Endpoint:
 
     cdef int wait_turn(self) except -1:
         self.tls.unproductive = 0
-        if self.arena.budget.call_soon is None or self.closing:
+        if self.arena.budget.call_soon is None or self.is_closing():
             return 0
         self.waits_turn = True
-        if not self.paused and not self.eof:
+        if not self.paused and not self.has_fin():
             # some loops read many times in a turn
             self.transport.pause_reading()
         self.arena.budget.call_soon(self.take_turn)
@@ -199,38 +254,38 @@ cdef class Endpoint:
         """Go on with the ciphertext that one turn of the loop did not finish. Called by the loop.
         """
         self.waits_turn = False
-        if self.gone:
+        if self.is_gone():
             return
-        if not self.paused and not self.eof and not self.closing:
+        if not self.paused and not self.has_fin() and not self.is_closing():
             self.transport.resume_reading()
         self.deliver()
 
     cdef int deliver_eof(self) except -1:
-        if self.tls is not None and self.tls.ended:
-            self.eof_delivered = True
+        if self.tls is not None and self.tls.has_ended():
+            self.move_reading(READING_TELL)
             self.callbacks.on_eof(self, True)
-        elif self.eof:
-            self.eof_delivered = True
+        elif self.has_fin():
+            self.move_reading(READING_TELL)
             self.callbacks.on_eof(self, self.tls is None)
         return 0
 
     cdef int pause_reading(self, int reason) except -1:
         cdef int before = self.paused
-        if self.gone:
+        if self.is_gone():
             return 0
         self.paused |= reason
-        if before == 0 and not self.eof and not self.closing:
+        if before == 0 and not self.has_fin() and not self.is_closing():
             self.transport.pause_reading()
         return 0
 
     cdef int resume_reading(self, int reasons) except -1:
         cdef int before = self.paused
-        if self.gone or before & reasons == 0:
+        if self.is_gone() or before & reasons == 0:
             return 0
         self.paused &= ~reasons
         if self.paused:
             return 0
-        if not self.eof and not self.closing and not self.waits_turn:
+        if not self.has_fin() and not self.is_closing() and not self.waits_turn:
             self.transport.resume_reading()
         return self.deliver()
 
@@ -240,7 +295,7 @@ cdef class Endpoint:
     # --- writing
 
     cdef int send(self, const char* data, Py_ssize_t length) except -1:
-        if self.closing or length == 0:
+        if self.is_closing() or length == 0:
             return 0
         self.bytes_out += length
         if self.write_buffer.size() + length <= GATHER_SIZE:
@@ -258,7 +313,7 @@ cdef class Endpoint:
     cdef int write_through(self, const char* data, Py_ssize_t length) except -1:
         if self.tls is None:
             self.write_out(PyBytes_FromStringAndSize(data, length))
-            if self.has_unsent:
+            if self.has_unsent():
                 self.count_unsent(length)
         else:
             self.tls.write(data, length)
@@ -269,10 +324,10 @@ cdef class Endpoint:
         self.arena.budget.take(length)
         # a short response releases its upstream before a slow client has read it, unless memory is
         # short
-        if self.write_paused:
+        if self.is_write_paused():
             return 0
         if self.unsent > BLOCK_SIZE or self.arena.budget.above_read_mark():
-            self.write_paused = True
+            self.move_backlog(BACKLOG_FILL)
             return self.callbacks.on_writable(self, False)
         return 0
 
@@ -285,7 +340,7 @@ cdef class Endpoint:
 
     cdef int flush(self) except -1:
         cdef object ciphertext
-        if self.closing:
+        if self.is_closing():
             return 0
         if self.write_buffer.size():
             self.write_through(self.write_buffer.data(), self.write_buffer.size())
@@ -296,33 +351,37 @@ cdef class Endpoint:
                 return 0
             if type(ciphertext) is bytes:
                 self.write_out(ciphertext)
-                if self.has_unsent:
+                if self.has_unsent():
                     self.count_unsent(PyBytes_GET_SIZE(ciphertext))
             else:
                 if self.write_all is None:
                     self.write_out(b"".join(ciphertext))
                 else:
                     self.write_all(ciphertext)
-                if self.has_unsent:
+                if self.has_unsent():
                     self.count_unsent(sum(map(len, ciphertext)))
         return 0
 
     cdef int flush_last(self) except -1:
         self.flush()
-        if self.tls is not None and self.tls.secured:
+        if self.tls is not None and self.tls.may_shut():
             self.tls.shut()
             self.flush()
         return 0
 
     cdef int end_writing(self) except -1:
-        if self.closing:
+        if self.state != ENDPOINT_OPEN:
             return 0
         self.flush_last()
+        if self.state != ENDPOINT_OPEN:
+            # on_writable() has closed it
+            return 0
         if not self.shuts_socket:
+            self.move(ENDPOINT_END)
             if self.transport.can_write_eof():
                 self.transport.write_eof()
-        elif self.has_unsent:
-            self.shuts_late = True
+        elif self.has_unsent():
+            self.move(ENDPOINT_END_LATER)
         else:
             self.shut_writing()
         return 0
@@ -330,8 +389,7 @@ cdef class Endpoint:
     cdef int shut_writing(self) except -1:
         # like asyncio's write_eof(), which raises the OSError for a peer that has gone, or only
         # logs it
-        if self.closing:
-            return 0
+        self.move(ENDPOINT_END)
         try:
             self.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
         except OSError:
@@ -344,35 +402,41 @@ cdef class Endpoint:
     cpdef int close(self) except -1:
         """Close in order: close_notify, what is queued, FIN. `callbacks.on_closed` follows."""
         self.arena.check_thread()
-        if self.closing or self.transport is None:
+        if self.is_closing() or self.transport is None:
             return 0
         self.flush_last()
-        self.closing = True
+        self.stop_sending()
         self.transport.close()
         return 0
 
+    cdef int stop_sending(self) except -1:
+        # what was called back meanwhile may have closed it
+        if not self.is_closing():
+            self.move(ENDPOINT_CLOSE)
+        return 0
+
     cdef int close_truncated(self) except -1:
-        if self.closing:
+        if self.is_closing():
             return 0
         self.flush()
-        self.closing = True
+        self.stop_sending()
         self.transport.close()
         return 0
 
     cpdef int abort(self, object error=None) except -1:
         """Close now. `callbacks.on_closed` follows and gets `error`."""
         self.arena.check_thread()
-        if self.gone or self.transport is None:
+        if self.is_gone() or self.transport is None:
             return 0
         self.close_error = error
         if self.tls is None:
             if error is not None:
                 self.reset_on_close()
-        elif not self.closing:
+        elif not self.is_closing():
             # the alert that tells the peer why, if the engine made one
             self.tls.defer_output = False
             self.flush()
-        self.closing = True
+        self.stop_sending()
         self.transport.abort()
         return 0
 
@@ -416,6 +480,9 @@ cdef class Endpoint:
             self.deliver()
 
     cdef int step_handshake(self) except -1:
+        if self.tls.has_failed():
+            # on_tls_done got the error
+            return 0
         try:
             self.tls.handshake()
         except (SSL_ERROR, ValueError) as error:
@@ -423,7 +490,7 @@ cdef class Endpoint:
             self.callbacks.on_tls_done(self, error)
             return 0
         self.flush()
-        if self.tls.secured:
+        if self.tls.is_secured():
             self.callbacks.on_tls_done(self, None)
             return 1
         return 0

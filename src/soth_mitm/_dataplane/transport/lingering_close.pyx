@@ -33,19 +33,19 @@ else:
 
 
 cdef int close_gracefully(Endpoint endpoint, Settings settings) except -1:
-    if endpoint.gone or endpoint.closing:
+    if endpoint.is_closing():
         return 0
     endpoint.close()
-    if not endpoint.gone and endpoint.transport.get_write_buffer_size():
+    if not endpoint.is_gone() and endpoint.transport.get_write_buffer_size():
         return LingeringClose(endpoint, settings).wait()
     return 0
 
 
 cdef int close_lingering(Endpoint endpoint, Settings settings) except -1:
     cdef LingeringClose lingering
-    if endpoint.gone or endpoint.closing:
+    if endpoint.is_closing():
         return 0
-    if endpoint.eof_delivered:
+    if endpoint.has_told_eof():
         return close_gracefully(endpoint, settings)
     lingering = LingeringClose(endpoint, settings)
     # the TLS engine refuses to read after its close_notify, which is no reason to abort
@@ -60,7 +60,7 @@ cdef int close_lingering(Endpoint endpoint, Settings settings) except -1:
 
 cdef int close_truncated(Endpoint endpoint, Settings settings, bint shown, object error) except -1:
     cdef LingeringClose lingering
-    if endpoint.gone or endpoint.closing:
+    if endpoint.is_closing():
         return 0
     endpoint.close_error = error
     lingering = LingeringClose(endpoint, settings)
@@ -74,9 +74,9 @@ cdef int close_truncated(Endpoint endpoint, Settings settings, bint shown, objec
     if not shown and endpoint.tls is None:
         lingering.resets = True
         lingering.reset_when_sent()
-    elif endpoint.eof_delivered:
+    elif endpoint.has_told_eof():
         endpoint.close_truncated()
-        if not endpoint.gone:
+        if not endpoint.is_gone():
             lingering.wait()
     else:
         endpoint.transport.write_eof()

@@ -40,7 +40,7 @@ cdef class OutboundEndpoint(Endpoint):
         # twice: a FIN may stand behind a ticket. A peer that still sends then has not finished
         while reads < 2:
             reads += 1
-            if self.gone or self.closing or self.eof_delivered or self.read_buffer.size():
+            if self.is_closing() or self.has_told_eof() or self.read_buffer.size():
                 return False
             if self.tls is not None and (self.tls.partial or self.tls.has_unread()):
                 return False
@@ -69,11 +69,11 @@ cdef class OutboundEndpoint(Endpoint):
         return 0
 
     def connection_lost(self, error):
-        cdef bint secured = self.tls is None or self.tls.secured
-        if isinstance(error, OSError) and not self.closing and secured:
+        cdef bint secured = self.tls is None or self.tls.is_secured()
+        if isinstance(error, OSError) and not self.is_closing() and secured:
             # A peer that refuses us (an upload by its response, our TLS by an alert) and closes
             # with our data unread sends a reset. What we write next fails before its reason was
             # read
-            self.closing = True
+            self.stop_sending()
             self.read_last_words()
         Endpoint.connection_lost(self, error)

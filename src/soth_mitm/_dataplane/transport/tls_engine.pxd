@@ -7,11 +7,21 @@
 # A memory BIO never shrinks. So ciphertext goes in and out in slices: the memory of an idle
 # connection does not depend on how much went through it at once.
 
+cimport cython
 from cpython.ref cimport PyObject
 
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.memory.buffer cimport Arena, Buffer
+from soth_mitm._dataplane.transport.states cimport (
+    TLS_CLOSED,
+    TLS_ENDED,
+    TLS_FAILED,
+    TLS_OPEN,
+    TLS_SHUT,
+    TlsInput,
+    TlsState,
+)
 
 
 cdef extern from "Python.h":
@@ -41,9 +51,10 @@ cdef class TlsEngine:
     cdef object ssl_pending
     cdef object do_handshake
     cdef bint server_side
-    cdef readonly bint secured       # the handshake is complete
+    cdef TlsState state
+
+    # No states: facts about bytes, which may hold in several states
     cdef readonly bint has_shown     # our certificate was in what the peer was sent
-    cdef readonly bint ended         # close_notify came: no more plaintext
     cdef bint maybe_pending          # the last read filled the space it was given
 
     # ciphertext that the engine has not got yet
@@ -62,6 +73,27 @@ cdef class TlsEngine:
     cdef int header_len          # bytes of the current record's header
     cdef Py_ssize_t record_left  # bytes of the current record's body that are still to come
     cdef Py_ssize_t partial      # bytes of the current, incomplete record that came
+
+    cdef int move(self, TlsInput event) except -1
+
+    # the handshake is complete
+    cdef inline bint is_secured(self) noexcept nogil:
+        return self.state >= TLS_OPEN
+
+    cdef inline bint has_failed(self) noexcept nogil:
+        return self.state == TLS_FAILED
+
+    # plaintext may still come
+    cdef inline bint may_read(self) noexcept nogil:
+        return self.state == TLS_OPEN or self.state == TLS_SHUT
+
+    # the peer's close_notify came
+    cdef inline bint has_ended(self) noexcept nogil:
+        return self.state == TLS_ENDED or self.state == TLS_CLOSED
+
+    # our close_notify is not written yet
+    cdef inline bint may_shut(self) noexcept nogil:
+        return self.state == TLS_OPEN or self.state == TLS_ENDED
 
     # Ciphertext in; borrowed until retain_input(), which copies what is not consumed
     cdef int feed(self, const char* data, Py_ssize_t length) except -1

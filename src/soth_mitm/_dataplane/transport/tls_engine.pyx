@@ -8,6 +8,15 @@ from cpython.exc cimport PyErr_Clear, PyErr_ExceptionMatches
 from cpython.ref cimport Py_DECREF, PyObject
 
 from soth_mitm._dataplane.memory.buffer cimport Arena, Buffer
+from soth_mitm._dataplane.transport.states cimport (
+    TLS_END,
+    TLS_FAIL,
+    TLS_SECURE,
+    TLS_SHUT_OURS,
+    TlsInput,
+    TlsState,
+    next_tls_state,
+)
 
 WANT_READ = ssl.SSLWantReadError
 SSL_ERROR = ssl.SSLError
@@ -38,6 +47,13 @@ cdef class TlsEngine:
         self.server_side = server_side
         self.pending_input = Buffer(arena)
 
+    cdef int move(self, TlsInput event) except -1:
+        cdef int state = next_tls_state(self.state, event)
+        if state < 0:
+            raise AssertionError(f"a TLS engine in state {self.state} has no input {event}")
+        self.state = <TlsState>state
+        return 0
+
     def agreed(self):
         """Return what the handshake agreed on: version, cipher suite, ALPN protocol, was a session
         resumed.
@@ -64,7 +80,7 @@ cdef class TlsEngine:
         return 0
 
     cdef bint has_unread(self) except -1:
-        if not self.secured or self.ended:
+        if not self.may_read():
             return False
         if self.borrowed_len or self.pending_input.size():
             return True
@@ -139,12 +155,13 @@ cdef class TlsEngine:
 
     cdef int handshake(self) except -1:
         cdef PyObject* done
-        while not self.secured:
+        while not self.is_secured():
             self.top_up()
             done = PyObject_CallNoArgs(self.do_handshake)
             if done == NULL:
                 # every handshake waits for the peer; an `except` would build a traceback each time
                 if not PyErr_ExceptionMatches(WANT_READ):
+                    self.move(TLS_FAIL)
                     return -1
                 PyErr_Clear()
                 if self.outgoing.pending > CERTIFICATE_FLIGHT:
@@ -153,7 +170,7 @@ cdef class TlsEngine:
                     return 0
                 continue
             Py_DECREF(<object>done)
-            self.secured = True
+            self.move(TLS_SECURE)
             self.unproductive = 0
             self.version = self.engine.version()
             # the last flight of a TLS 1.3 server is a session ticket, which the client does not
@@ -163,7 +180,7 @@ cdef class TlsEngine:
 
     cdef Py_ssize_t read_into(self, Buffer target) except -1:
         cdef Py_ssize_t total = 0, room, count
-        while not self.ended and not self.work_limit_reached():
+        while self.may_read() and not self.work_limit_reached():
             if total and target.room() == 0:
                 break
             if self.maybe_pending:
@@ -182,8 +199,11 @@ cdef class TlsEngine:
                 continue
             except ssl.SSLZeroReturnError:
                 count = 0
+            except SSL_ERROR:
+                self.move(TLS_FAIL)
+                raise
             if count == 0:
-                self.ended = True
+                self.move(TLS_END)
                 break
             target.commit(count)
             total += count
@@ -222,6 +242,7 @@ cdef class TlsEngine:
     cdef int shut(self) except -1:
         # unwrap() also looks for the peer's close_notify, and fails for good when it finds
         # application data: so the unread ciphertext is taken out of the BIO meanwhile
+        self.move(TLS_SHUT_OURS)
         self.defer_output = False
         unread = self.incoming.read()
         try:

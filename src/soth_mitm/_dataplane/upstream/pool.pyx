@@ -43,7 +43,7 @@ cdef class PooledConnection(HttpConnection):
         return False
 
     cdef bint is_ending(self) noexcept:
-        return self.endpoint.gone or self.endpoint.closing or self.endpoint.eof_delivered
+        return self.endpoint.is_closing() or self.endpoint.has_told_eof()
 
     cdef Stream open_reserved_stream(self, StreamCallbacks exchange):
         return None

@@ -1,0 +1,13 @@
+ENDPOINT_STATE_NAMES: tuple[str, ...]
+ENDPOINT_INPUT_NAMES: tuple[str, ...]
+READING_STATE_NAMES: tuple[str, ...]
+READING_INPUT_NAMES: tuple[str, ...]
+BACKLOG_STATE_NAMES: tuple[str, ...]
+BACKLOG_INPUT_NAMES: tuple[str, ...]
+TLS_STATE_NAMES: tuple[str, ...]
+TLS_INPUT_NAMES: tuple[str, ...]
+
+def endpoint_transitions() -> dict[str, dict[str, str]]: ...
+def reading_transitions() -> dict[str, dict[str, str]]: ...
+def backlog_transitions() -> dict[str, dict[str, str]]: ...
+def tls_transitions() -> dict[str, dict[str, str]]: ...
