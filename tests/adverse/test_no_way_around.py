@@ -448,10 +448,10 @@ class Refusals:
             client.send(self.world.hello())
             client.read_exactly(700)
 
-    def offer_h2(self) -> None:
-        """Offer a protocol that we do not speak, and go, as grpcio does."""
+    def offer_imap(self) -> None:
+        """Offer a protocol that we do not speak, and go."""
         context = self.world.running.client_context()
-        context.set_alpn_protocols(["h2"])
+        context.set_alpn_protocols(["imap"])
         with self.world.running.tunnel(self.world.secure.port) as client:
             client.start_tls(context)
 
@@ -464,7 +464,7 @@ class Refusals:
             client.start_tls(context)
 
 
-NO_ACCUSATIONS = ("offer_h2", "disagree")
+NO_ACCUSATIONS = ("offer_imap", "disagree")
 
 
 @pytest.mark.parametrize(

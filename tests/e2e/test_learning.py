@@ -330,24 +330,24 @@ class TestNoRefusal:
 
     @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
     def test_a_client_that_speaks_none_of_our_protocols(self, proxy: ProxyFactory, origin: Origin, version: str) -> None:
-        """As grpcio does, which offers h2 alone and leaves when it is not chosen, whatever the certificate is."""
+        """It leaves when no protocol is chosen, whatever the certificate is."""
 
-        def h2_only(running: Running) -> None:
+        def imap_only(running: Running) -> None:
             context = running.client_context()
             context.maximum_version = ssl.TLSVersion[version]
-            context.set_alpn_protocols(["h2"])
+            context.set_alpn_protocols(["imap"])
             with running.tunnel(origin.port) as client:
                 client.start_tls(context)
                 assert client.tls.selected_alpn_protocol() is None
 
         running = proxy(**LEARNS)
-        self.not_refused(running, h2_only)
+        self.not_refused(running, imap_only)
         assert running.metrics().tls_client_abandoned_count == 3
 
     def test_a_client_that_leaves_its_handshake_because_of_our_protocols(self, proxy: ProxyFactory, origin: Origin) -> None:
         def leave(running: Running) -> None:
             context = running.client_context()
-            context.set_alpn_protocols(["h2"])
+            context.set_alpn_protocols(["imap"])
             with running.tunnel(origin.port) as client:
                 client.send(client_hello_bytes(context, HOST))
                 client.read_exactly(700)

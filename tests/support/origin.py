@@ -1,4 +1,6 @@
-"""An HTTP/1 origin for tests: it records what reaches it, to the byte, and answers by path or as a script says.
+"""An origin for tests: it records what reaches it, to the byte, and answers by path or as a script says.
+
+It speaks HTTP/1, and HTTP/2 on connections on which ALPN chooses h2.
 
     with Origin(ssl_context) as origin:
         ...                                   # a client talks to origin.port
@@ -22,6 +24,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from h2.exceptions import ProtocolError
+
+from support.http2_origin import Http2Session
 from support.origin_answers import answer
 from support.origin_messages import HEAD_LIMIT, PIECE, BadRequestError, BodyReader, Recorder, Request, parse_head
 
@@ -58,6 +63,8 @@ class Connection:
         self.peer = peer
         self.requests: list[Request] = []
         self.tls: ssl.SSLObject | None = None
+        self.http2: Http2Session | None = None
+        """Where ALPN chose h2, or the origin speaks it without asking."""
         self.error: Exception | None = None
         """Why the connection ended, None if both sides were content."""
         self.closed = threading.Event()
@@ -95,9 +102,12 @@ class Connection:
             script = self.origin.connection_script
             if script is not None:
                 await self.origin.run_script(partial(script, ScriptedConnection(self)))
+            elif self.tls is not None and self.tls.selected_alpn_protocol() == "h2" or self.origin.prior_knowledge:
+                self.http2 = Http2Session(self)
+                await self.http2.serve()
             else:
                 await self._serve_requests()
-        except (OSError, EOFError, BadRequestError, ScriptFailedError) as error:
+        except (OSError, EOFError, BadRequestError, ScriptFailedError, ProtocolError) as error:
             self.error = error
         finally:
             await self._leave()
@@ -258,6 +268,10 @@ class Origin:
         self.requests: list[Request] = []
         """All requests whose head was read, in order."""
         self.connection_script: ConnectionScript | None = None
+        self.prior_knowledge = False
+        """Whether connections without TLS speak HTTP/2."""
+        self.settings: dict[int, int] = {}
+        """What HTTP/2 connections announce besides."""
         self.script_failures: list[ScriptFailedError] = []
         self._context = ssl_context
         self._scripts: dict[str | None, RequestScript] = {}
