@@ -111,7 +111,8 @@ def test_the_matrix_for_curl(proxy: ProxyFactory, named: Origin, sni: str, host:
     running = start(proxy, Case("tunnel", "strict", sni, host, 0))
     url = f"https://{NAMES[sni]}:{named.port}/bytes/3"
     done: subprocess.CompletedProcess[bytes] = run(
-        "curl", "-q", "-sS", "--http1.1", "--max-time", "25", "--proxy", running.url, "--cacert", running.ca_path, "-o", "-", "-w", "%{http_code}",
+        "curl", "-q", "-sS", "--http1.1", "--max-time", "25", "--proxy", running.url, "--cacert", running.ca_path,
+        "-o", "-", "-w", "%{http_code}",
         "--connect-to", f"::{HOST}:{named.port}", "-H", f"Host: {NAMES[host]}", url,
     )  # fmt: skip
     expected = 403 if sni == "blocked" else 421 if host == "blocked" else 200

@@ -34,6 +34,14 @@ def speaks_http2(origin: Origin, info: UpstreamTlsInfo | None) -> bool:
     return info is not None and info.alpn == HTTP2
 
 
+def preferred(offer: Sequence[str]) -> str:
+    """Return the protocol that a client is offered, which offers `offer` itself, when its upstream is not known.
+
+    Servers choose by their own order, and nearly all put HTTP/2 first.
+    """
+    return HTTP2 if HTTP2 in offer else HTTP1
+
+
 def client_protocol(offer: Sequence[str], origin: Origin, info: UpstreamTlsInfo | None) -> str:
     """Return the protocol that a client is offered, which offers `offer` itself, when its upstream is known."""
     return HTTP2 if HTTP2 in offer and speaks_http2(origin, info) else HTTP1

@@ -16,7 +16,7 @@ from soth_mitm.errors import WireError
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind
 from soth_mitm.policy import Action
-from soth_mitm.proxy.alpn import HTTP1, HTTP2, client_protocol
+from soth_mitm.proxy.alpn import HTTP1, HTTP2, client_protocol, preferred
 from soth_mitm.proxy.calls import HandlerFailed
 from soth_mitm.proxy.client import Client
 from soth_mitm.proxy.client_reader import ClientGone, ClientRefused
@@ -167,7 +167,7 @@ class ConnectionSetup:
         is_http2 = beginning.kind == "http2"
         if hello is not None:
             name = await tls.asked_name(hello)
-            protocol = self.generation.offer(hello.alpn)[0]
+            protocol = preferred(self.generation.offer(hello.alpn))
             info = await tls.secure(leaf_name(name, hello.sni or target.spelling), hello, protocol)
             client.learn(tls_info=info)
             is_http2 = info.negotiated_proto == HTTP2
@@ -298,8 +298,8 @@ class ConnectionSetup:
         authority = format_authority(target.host, target.port, "https")
         offer = generation.offer(hello.alpn)
         origin = generation.origin(target.host, target.port, name, offer)
-        # what the client would rather speak, unless it is known what its upstream speaks
-        protocol = offer[0]
+        # unless it is known what its upstream speaks
+        protocol = preferred(offer)
         info: UpstreamTlsInfo | None = None
         failure: WireError | None = None
         trial = None

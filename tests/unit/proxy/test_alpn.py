@@ -56,6 +56,10 @@ def test_a_client_is_offered_what_its_upstream_chose(offer: tuple[str, ...], cho
     assert alpn.client_protocol(offer, SECURE, chose(chosen)) == protocol
 
 
+def test_where_nothing_is_known_http2_comes_first_as_with_servers() -> None:
+    assert [alpn.preferred(offer) for offer in (BOTH, BOTH[::-1], ("h2",), ("http/1.1",))] == ["h2", "h2", "h2", "http/1.1"]
+
+
 def test_in_plain_text_nothing_is_negotiated() -> None:
     assert not alpn.speaks_http2(PLAIN, None)
     assert alpn.speaks_http2(PLAIN._replace(alpn=("h2",)), None)
