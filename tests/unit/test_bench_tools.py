@@ -291,3 +291,19 @@ def test_ends_for_http2_say_what_they_lack(bench: SimpleNamespace, tmp_path: Pat
     native.build(tmp_path / "tools")
     with pytest.raises(bench.error, match="libnghttp2-dev"):
         native.build(tmp_path / "tools", http2=True)
+
+
+def test_a_relay_that_delays_changes_no_byte(bench: SimpleNamespace) -> None:
+    relays = importlib.import_module("bench.relay")
+    size = str(3 * 1024 * 1024)
+    arguments = ["--requests", "4", "--connections", "2", "--post", size, "--path", f"/{size}", "--expect", size]
+    with relays.DelayingRelay(bench.origin.tls_port, round_trip=0.02, rate=1e9) as relay:
+        assert_clean(bench.load(*arguments, port=relay.port), requests=4)
+
+
+def test_a_relay_that_delays_takes_its_time(bench: SimpleNamespace) -> None:
+    relays = importlib.import_module("bench.relay")
+    with relays.DelayingRelay(bench.origin.plain_port, round_trip=0.1, rate=1e6) as relay:
+        outcome = bench.load("--plain", "--requests", "1", "--connections", "1", "--path", "/100000", "--expect", "100000", port=relay.port)
+    assert_clean(outcome, requests=1)
+    assert outcome["seconds"] >= 0.1 + 100_000 / 1e6, "a round trip, and the time that the link takes for the body"
