@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from soth_mitm import HandlerDecision, RawRequest
+from soth_mitm import ConnectTarget, HandlerDecision, InterceptHandler, RawRequest, RawResponse
 from support.origin import Origin, Request, ScriptedConnection
 from support.recording import Recording
 from support.running import HOST, ProxyFactory, Running
@@ -212,3 +212,83 @@ class TestWhileWaiting:
                 end_direction(client)
                 answer = client.read_answer()
                 assert answer.status == 504 and KEY in answer.text
+
+
+class Unasked(InterceptHandler):
+    """Sees what passes and decides nothing, so no request body is collected."""
+
+    def on_response(self, response: RawResponse) -> None: ...
+
+
+class Late(Recording):
+    """Answers `on_connect` when the client has ended its direction for long."""
+
+    async def on_connect(self, target: ConnectTarget) -> None:
+        self._note("on_connect", target)
+        self.loop, self.going_on = asyncio.get_running_loop(), asyncio.Event()
+        self._note("asked", target)
+        await self.going_on.wait()
+
+
+class TestWhatCameBeforeTheEnd:
+    """A request is served though its client has ended its direction before the body was taken from the read buffer."""
+
+    CHUNKS = 3000
+
+    @pytest.mark.parametrize("cut", [0, 1, 7], ids=["whole", "last byte", "last chunk"])
+    def test_a_body_that_one_turn_of_the_loop_does_not_move(self, proxy: ProxyFactory, plain_origin: Origin, cut: int) -> None:
+        """More pieces than are moved in a turn, and their end in the same read of the socket."""
+        running = proxy(Unasked())
+        body = b"1\r\na\r\n" * self.CHUNKS + b"0\r\n\r\n"
+        with running.tunnel(plain_origin.port) as client:
+            head = f"POST /bytes/3 HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            client.send(head + body[: len(body) - cut])
+            end_direction(client)
+            if cut:
+                with pytest.raises(ConnectionResetError):
+                    client.read_to_end()
+            else:
+                answer = client.read_answer()
+                assert (answer.status, answer.get("connection")) == (200, "close")
+                assert client.read_to_end() == b""
+        running.wait_idle()
+        if not cut:
+            assert plain_origin.requests[0].body == b"a" * self.CHUNKS
+
+    @pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "cut"])
+    def test_for_a_pool_slot(self, proxy: ProxyFactory, silent: Silent, is_whole: bool) -> None:
+        running = proxy(Unasked(), **{"connection_pool.max_connections_per_host": 1})
+        with connect(running, silent) as first, connect(running, silent) as second:
+            first.send(REQUEST)
+            silent.origin.wait_heads(1)
+            second.send(f"POST /bytes/3 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\n{'hello' if is_whole else 'hell'}".encode())
+            end_direction(second)
+            silent.go_on.set()
+            assert first.read_answer().text == "late"
+            if is_whole:
+                assert second.read_answer().status == 200
+                assert silent.origin.requests[-1].body == b"hello"
+            else:
+                with pytest.raises((ConnectionResetError, ssl.SSLError)):
+                    second.read_to_end()
+        running.wait_idle()
+
+    @pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "cut"])
+    def test_for_on_connect(self, proxy: ProxyFactory, plain_origin: Origin, is_whole: bool) -> None:
+        handler = Late()
+        running = proxy(handler)
+        with running.client() as client:
+            authority = f"{HOST}:{plain_origin.port}"
+            head = f"POST http://{authority}/bytes/3 HTTP/1.1\r\nHost: {authority}\r\nContent-Length: 5\r\n\r\n"
+            client.send(head.encode() + (b"hello" if is_whole else b"hell"))
+            end_direction(client)
+            handler.wait("asked")
+            handler.loop.call_soon_threadsafe(handler.going_on.set)
+            if is_whole:
+                assert client.read_answer().status == 200
+                assert [request.body for request in handler.requests] == [b"hello"]
+            else:
+                with pytest.raises(ConnectionResetError):
+                    client.read_to_end()
+                assert handler.requests == [] and plain_origin.requests == []
+        running.wait_idle()

@@ -127,6 +127,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int move_request(self, RequestInput event) except -1
     cdef int move_response(self, ResponseInput event) except -1
     cdef int advance(self) except -1
+    cdef int abort_if_cut(self) except -1              # its end came before the rest of the request
     cdef int take_later(self) except -1
     cdef int begin(self) except -1                     # its route is settled
     cdef int ask_route(self) except -1

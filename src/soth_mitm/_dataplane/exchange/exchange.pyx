@@ -208,7 +208,7 @@ cdef class Exchange(ExchangeCallbacks):
             self.reserve(True)
             # a body of unknown length that has just reached the limit may be complete: its end tells
             if self.client.content_total() <= limit - (self.request.content_length > limit):
-                return 0
+                return self.abort_if_cut()
         return self.decide() if not self.is_over() and self.request_state == REQUEST_COLLECT else 0
 
     cdef int decide(self) except -1:
@@ -459,6 +459,8 @@ cdef class Exchange(ExchangeCallbacks):
         moved = self.relay(self.client, self.upstream, self.up, self.request_copy, True)
         if moved == MOVED_ALL:
             self.end_upload()
+        elif moved == MOVED_SOME and not self.client.has_content():
+            self.abort_if_cut()
         return moved
 
     cdef bint send_buffered(self) except -1:
@@ -994,6 +996,10 @@ cdef class Exchange(ExchangeCallbacks):
         self.note_cut(error)
         self.client.reset(error)
         return self.terminate()
+
+    cdef int abort_if_cut(self) except -1:
+        # everything that is here of the request was taken, and it is not complete
+        return self.abort(ConnectionResetError("the client closed the connection")) if self.client.is_peer_gone() else 0
 
     cdef int truncate(self, object error) except -1:
         if self.is_over():

@@ -62,3 +62,4 @@ cdef class Http1ServerStream(Http1Stream):
     cdef Http1ServerConnection owner
     cdef bint is_1_0                   # the request is HTTP/1.0
     cdef bint is_head_request          # HEAD: its response has no content
+    cdef bint has_no_more(self) noexcept

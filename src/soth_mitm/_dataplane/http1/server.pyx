@@ -262,6 +262,7 @@ cdef class Http1ServerConnection(HttpConnection):
         return self.advance() if exchange is None else exchange.on_content(self.stream)
 
     cdef int on_eof(self, object endpoint, bint clean) except -1:
+        cdef Exchange exchange = self.exchange
         if self.state == SERVER_CLOSED:
             return 0
         if self.endpoint.has_fin():
@@ -269,11 +270,10 @@ cdef class Http1ServerConnection(HttpConnection):
         if self.state == SERVER_HEAD:
             # a head that came before its end is answered
             return self.advance()
-        if self.endpoint.read_buffer.size() == 0:
-            self.keep_alive = False
-        if not clean or self.stream.body.state != BODY_DONE:
+        if not clean or (self.stream.body.state != BODY_DONE and self.endpoint.read_buffer.size() == 0):
             return self.cut(ConnectionResetError("the client closed the connection"))
-        return 0
+        # what came before its end is taken first; the exchange sees whether that is the whole request
+        return 0 if self.stream.body.state == BODY_DONE else exchange.on_content(self.stream)
 
     cdef int on_fin(self, object endpoint) except -1:
         return self.serve_half_closed() if self.state != SERVER_CLOSED else 0
@@ -446,6 +446,10 @@ cdef class Http1ServerStream(Http1Stream):
         # once for all requests of a turn
         return 0 if self.owner.is_running else self.endpoint.flush()
 
+    cdef bint has_no_more(self) noexcept:
+        # the client has ended its direction, and no other request lies here
+        return self.endpoint.has_told_eof() and self.endpoint.read_buffer.size() == 0
+
     cdef int send_interim(self, Head head) except -1:
         if head.status == 101:
             return self.endpoint.send_bytes(response_head_bytes(head, False, False, True, False))
@@ -478,7 +482,7 @@ cdef class Http1ServerStream(Http1Stream):
                 edits.frame_without_content()
             else:
                 edits.frame_with_chunks()
-        if is_last or self.out_framing == OUT_UNTIL_CLOSE or self.settings.draining:
+        if is_last or self.out_framing == OUT_UNTIL_CLOSE or self.settings.draining or self.has_no_more():
             # the last: what is left of the request will have nowhere to go
             owner.keep_alive = False
         return self.send_head_bytes(response_head_bytes(
@@ -488,7 +492,7 @@ cdef class Http1ServerStream(Http1Stream):
         cdef Http1ServerConnection owner = self.owner
         # an unread rest of the request would be taken for the next one
         cdef bint is_unread = self.body.state != BODY_DONE
-        if is_unread or self.settings.draining or self.is_1_0 or is_last:
+        if is_unread or self.settings.draining or self.is_1_0 or is_last or self.has_no_more():
             owner.keep_alive = False
         if headers is None:
             body = text_line(body)
