@@ -23,7 +23,7 @@ from support.feeding import facts, frames_of
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 OWN_TYPE = (b"Content-Type", b"text/plain; charset=utf-8")
-OWN_STATUSES = {400, 403, 408, 413, 415, 431, 501, 502, 503, 504}
+OWN_STATUSES = {400, 403, 408, 413, 415, 421, 431, 501, 502, 503, 504}
 # No input is decoded to as much
 FAR_BEYOND = 1 << 30
 # What IANA's registry of HTTP methods calls idempotent
