@@ -61,6 +61,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that switched protocols (101)."""
     tunnel_count: int = 0
     """Tunnels begun, those after a 101 included."""
+    dropped_trailers_count: int = 0
+    """Messages that lost their trailers: HTTP/1 has no room for them after content with a length."""
     stream_chunk_count: int = 0
     """Frames of streams, in both directions."""
     stream_framing_error_count: int = 0

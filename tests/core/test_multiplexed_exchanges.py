@@ -393,6 +393,34 @@ async def test_a_body_of_unknown_length_is_relayed_as_it_comes(double: Any, pair
         assert scene.seen[0].trailers == b"X-Sum: 1\r\n"
 
 
+@pytest.mark.parametrize("clients", ["mux", "http1"])
+@pytest.mark.parametrize(("method", "length"), [(b"POST", b"0"), (b"PUT", b"0"), (b"PATCH", b"0"), (b"DELETE", None), (b"GET", None)])
+@handlers
+async def test_no_content_is_said_where_content_is_expected(
+    double: Any, clients: str, method: bytes, length: bytes | None, handler: Any
+) -> None:
+    """A head of HTTP/1 leaves as it came; one that says it by its end of stream needs a length (RFC 9110 section 8.6)."""
+    async with Scene(double, clients, "http1", handler and handler()) as scene:
+        client = await scene.connect()
+        await client.ask(get(method=method))
+        assert scene.seen[0].get(b"content-length") == (length if clients == "mux" else None)
+        assert scene.seen[0].get(b"transfer-encoding") is None
+
+
+async def test_trailers_of_a_request_with_a_length_are_dropped_and_counted(double: Any) -> None:
+    async with Scene(double, "mux", "http1") as scene:
+        client = await scene.connect()
+        # not all of it is there when its head is sent on
+        content = b"y" * 200_000
+        request = post(content)
+        request.trailers = b"X-Sum: 1\r\n"
+        await client.ask(request)
+        assert (scene.seen[0].content, scene.seen[0].trailers) == (content, b"")
+        assert scene.counters.trailers_dropped == 1
+        await client.ask(post(content))
+        assert scene.counters.trailers_dropped == 1
+
+
 # ---- responses
 
 
@@ -418,6 +446,21 @@ async def test_a_response_of_unknown_length(double: Any, pairing: tuple[str, str
             reply = await client.ask(get())
             assert (reply.content, reply.trailers, reply.complete) == (b"y" * size, b"X-Sum: 1\r\n", True)
             assert (reply.get(b"transfer-encoding") == b"chunked") == (pairing[0] == "http1")
+
+
+@pytest.mark.parametrize("clients", ["mux", "http1"])
+async def test_trailers_of_a_response_with_a_length(double: Any, clients: str) -> None:
+    async def answer(peer: MuxPeerStream) -> None:
+        await scene.request(peer)
+        peer.head(Message(b"HTTP/1.1 200 OK", [(b"Content-Length", b"2")]))
+        await peer.send(b"ok")
+        peer.end(b"X-Sum: 1\r\n")
+
+    async with Scene(double, clients, "mux") as scene:
+        scene.answer = answer
+        reply = await (await scene.connect()).ask(get())
+        assert (reply.content, reply.trailers) == (b"ok", b"X-Sum: 1\r\n" if clients == "mux" else b"")
+        assert scene.counters.trailers_dropped == (clients == "http1")
 
 
 async def test_a_response_of_unknown_length_for_a_client_of_http_1_0(double: Any) -> None:

@@ -17,9 +17,9 @@ from support.source import ROOT, line_of, module_name, named, package_files, wit
 FLOORS = """
 1  errors
 1  _dataplane.memory: ledger waiter budget view buffer deadline transitions
-1  _dataplane.wire: scan fields target head headers head_edits decode
-1  _dataplane.http1: head_parser framing encoder upgrade
-1  _dataplane.http: messages
+1  _dataplane.wire: scan fields target head forwards headers head_edits decode
+1  _dataplane.http1: head_parser framing encoder
+1  _dataplane.http: upgrade messages
 1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint
 1  _dataplane.http2: octets frame hpack_table hpack_decoder hpack_encoder settings flow_control limits stream_state message
 1  _dataplane.http2: session_stream session session_probe

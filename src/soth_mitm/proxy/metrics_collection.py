@@ -41,6 +41,7 @@ def collect_metrics(
         retry_count=counters.retries,
         upgrade_count=counters.upgrades,
         tunnel_count=counters.tunnels,
+        dropped_trailers_count=counters.trailers_dropped,
         stream_chunk_count=counters.stream_chunks,
         stream_framing_error_count=counters.framing_errors,
         rejected_connection_count=connections.rejected,

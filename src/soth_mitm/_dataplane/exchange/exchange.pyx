@@ -31,8 +31,8 @@ from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport (
     ANY_LENGTH, LENGTH_AS_IS, NO_ROOM_LIMIT, PROCESSED_HTTP1_ONLY, PROCESSED_NOT, PROCESSED_UNLIKELY, HttpConnection, Piece, Stream,
 )
-from soth_mitm._dataplane.http1.encoder cimport forwards_left, traced_request
-from soth_mitm._dataplane.http1.upgrade cimport was_offered
+from soth_mitm._dataplane.http.upgrade cimport was_offered
+from soth_mitm._dataplane.wire.forwards cimport forwards_left, traced_request
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_FLOW, note

@@ -25,6 +25,7 @@ class Counters:
     shortened_copies: int
     stream_chunks: int
     framing_errors: int
+    trailers_dropped: int
     bytes_from_clients: int
     bytes_to_clients: int
     bytes_from_upstreams: int

@@ -28,7 +28,7 @@ from soth_mitm._dataplane.transport.callbacks cimport PAUSE_SETUP
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully
 from soth_mitm._dataplane.transport.outbound_endpoint cimport OutboundEndpoint
 from soth_mitm._dataplane.upstream.pool cimport OriginPool, PooledConnection
-from soth_mitm._dataplane.wire.head cimport FIELD_KEEP_ALIVE, Head
+from soth_mitm._dataplane.wire.head cimport FIELD_KEEP_ALIVE, METHOD_PATCH, METHOD_POST, METHOD_PUT, Head
 from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 from soth_mitm._dataplane.wire.scan cimport soth_equals_lower
 
@@ -273,6 +273,12 @@ cdef class Http1ClientConnection(PooledConnection):
         return self.endpoint.close()
 
 
+cdef inline bint says_no_content(int method) noexcept nogil:
+    # RFC 9110 section 8.6: where content has a meaning, its absence is said. Some origins wait for
+    # content, or answer 411, when no length is given.
+    return method == METHOD_POST or method == METHOD_PUT or method == METHOD_PATCH
+
+
 @cython.final
 cdef class Http1ClientStream(Http1Stream):
     """A request that goes out and its response that comes in."""
@@ -295,7 +301,7 @@ cdef class Http1ClientStream(Http1Stream):
             if length == ANY_LENGTH:
                 self.out_framing = OUT_CHUNKED
                 edits.frame_with_chunks()
-            elif length or head.chunked:
+            elif length or head.chunked or says_no_content(head.method):
                 edits.frame_with_length(length)
         owner.bytes_before = self.endpoint.bytes_in
         owner.scanned = 0

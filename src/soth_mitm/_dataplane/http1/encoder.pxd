@@ -1,7 +1,5 @@
 # Messages as they leave. What RFC 9110 section 7.6 orders to remove is removed; every other byte leaves as it came.
 
-from libc.stdint cimport int64_t
-
 from soth_mitm._dataplane.wire.head cimport Head
 from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 
@@ -15,12 +13,6 @@ cdef enum:
 # relayed; `edits` change header fields, and replace what the head says of its framing when they
 # frame it. Returns `head.raw` itself when nothing changes.
 cdef bytes request_head_bytes(Head head, bint keep_upgrade, str authority, HeadEdits edits=*)
-
-# How many times a TRACE or OPTIONS request may still be forwarded (RFC 9110 section 7.6.2); -1: it does not say, or it is another method
-cdef int64_t forwards_left(Head head) noexcept
-
-# The content of our answer to a TRACE that ends here: the request without what is secret (RFC 9110 section 9.3.8)
-cdef bytes traced_request(Head head)
 
 # The response head for the client: version HTTP/1.1, hop fields left out, `Connection: close` added when `close`,
 # `Connection: keep-alive` when `keep_alive_10` (the client speaks HTTP/1.0 and the connection goes on). Interim heads likewise.

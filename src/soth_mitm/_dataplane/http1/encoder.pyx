@@ -14,12 +14,11 @@ from libc.string cimport memcpy
 
 from http import HTTPStatus
 
+from soth_mitm._dataplane.wire.forwards cimport forwards_left, is_forwards
 from soth_mitm._dataplane.wire.head cimport (
-    FIELD_AUTHORIZATION, FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_PROXY_AUTHORIZATION, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE,
-    HTTP_1_0, METHOD_OPTIONS, METHOD_TRACE, TARGET_ABSOLUTE, Field, Head,
+    FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HTTP_1_0, TARGET_ABSOLUTE, Field, Head,
 )
 from soth_mitm._dataplane.wire.head_edits cimport FieldEdit, HeadEdits
-from soth_mitm._dataplane.wire.scan cimport soth_equals_lower, soth_parse_decimal
 
 
 cdef bytes LAST_CHUNK = b"0\r\n\r\n"
@@ -42,11 +41,7 @@ cdef inline bint _leaves(Head head, Field* field, bint keep_upgrade, int left) n
         return not left & LEFT_LENGTH
     if field.name == FIELD_TRANSFER_ENCODING:
         return not left & LEFT_CODING
-    return not (left & LEFT_FORWARDS and _is_forwards(head, field))
-
-
-cdef inline bint _is_forwards(Head head, Field* field) noexcept:
-    return field.name_len == 12 and soth_equals_lower(PyBytes_AS_STRING(head.raw) + field.line, b"max-forwards", 12)
+    return not (left & LEFT_FORWARDS and is_forwards(head, field))
 
 
 cdef bytes _assemble(Head head, bytes start, bytes added, bint keep_upgrade, int left,
@@ -125,34 +120,6 @@ cdef bytes request_head_bytes(Head head, bint keep_upgrade, str authority, HeadE
     if forwards > 0:
         added = b"Max-Forwards: %d\r\n" % (forwards - 1)
     return _assemble(head, start, added, keep_upgrade, LEFT_FORWARDS if forwards > 0 else 0, edits)
-
-
-cdef int64_t forwards_left(Head head) noexcept:
-    cdef int64_t number = -1
-    cdef int i
-    if head.method != METHOD_TRACE and head.method != METHOD_OPTIONS:
-        return -1
-    for i in range(head.count):
-        if _is_forwards(head, &head.fields[i]):
-            if number >= 0:
-                # two numbers are none
-                return -1
-            number = soth_parse_decimal(head.base() + head.fields[i].value, head.fields[i].value_len)
-            if number < 0:
-                return -1
-    return number
-
-
-cdef bytes traced_request(Head head):
-    cdef list lines = [head.raw[:head.fields[0].line]] if head.count else [head.raw[:len(head.raw) - 2]]
-    cdef Field* field
-    cdef int i
-    for i in range(head.count):
-        field = &head.fields[i]
-        if (field.name != FIELD_AUTHORIZATION and field.name != FIELD_PROXY_AUTHORIZATION
-                and not (field.name_len == 6 and soth_equals_lower(head.base() + field.line, b"cookie", 6))):
-            lines.append(head.raw[field.line:field.line + field.line_len])
-    return b"".join(lines) + b"\r\n"
 
 
 cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint keep_upgrade, bint to_10,

@@ -19,7 +19,7 @@ from soth_mitm._dataplane.http1.encoder cimport own_response_bytes, response_hea
 from soth_mitm._dataplane.http1.framing cimport BODY_CHUNKED, BODY_DONE, body_error_text, body_of_request
 from soth_mitm._dataplane.http1.head_parser cimport HEAD_MORE, HEAD_TOO_LARGE, head_error_text, parse_request_head, too_large_text
 from soth_mitm._dataplane.http1.stream cimport OUT_CHUNKED, OUT_PLAIN, OUT_UNTIL_CLOSE, Http1Stream
-from soth_mitm._dataplane.http1.upgrade cimport may_switch
+from soth_mitm._dataplane.http.upgrade cimport may_switch
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.memory.view cimport View, is_view_of, view_bytes, view_of
 from soth_mitm._dataplane.transport.callbacks cimport (

@@ -130,6 +130,9 @@ cdef class Http1Stream(Stream):
 
     cdef int send_end(self, bytes trailers) except -1:
         if self.out_framing != OUT_CHUNKED:
+            if trailers:
+                # only chunks have a trailer section
+                self.settings.counters.trailers_dropped += 1
             return 0
         return self.send_head_bytes(last_chunk(trailers))
 

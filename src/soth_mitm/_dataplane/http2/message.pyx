@@ -12,7 +12,7 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from http import HTTPStatus
 
-from soth_mitm._dataplane.http1.encoder cimport forwards_left
+from soth_mitm._dataplane.wire.forwards cimport forwards_left
 from soth_mitm._dataplane.http2.hpack_decoder cimport FieldList, HpackDecoder
 from soth_mitm._dataplane.http2.hpack_encoder cimport HpackEncoder
 from soth_mitm._dataplane.http2.octets cimport Octets
