@@ -2,11 +2,16 @@
 
 import ssl
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 
+from fuzz.exchanges import FAMILY
 from fuzz.operations import from_text, parse
 from fuzz.pumps import HANDSHAKE_FIRST, OLD_VERSION, PumpScene
+from soth_mitm._dataplane.exchange.route import Route
+from soth_mitm._dataplane.http1.server import Http1ServerConnection
+from soth_mitm.connection import ConnectionMeta
 
 
 @pytest.fixture
@@ -83,3 +88,88 @@ def test_one_close_notify_is_written(scene: PumpScene) -> None:
     act(scene, "late 0")
     scene.endpoint.close()
     assert len(writes) == 1
+
+
+class RefusingScene(PumpScene):
+    """Our side serves HTTP/1 instead of a tunnel, and answers each request itself with 403."""
+
+    def _take_over(self) -> bool:
+        if self.tunnel is not None or not self.intake.is_secured:
+            return False
+        meta = ConnectionMeta(UUID(int=1), FAMILY)
+        route = Route(None, meta, "https", "no.example", observed=False, status=403, reason=b"not there")
+        self.tunnel = Http1ServerConnection(  # type: ignore[assignment]
+            self.scene.settings, self.endpoint, self._on_end, router=lambda *_: route
+        )
+        self.tunnel.start()
+        return True
+
+
+GET = b"GET / HTTP/1.1\r\nHost: no.example\r\n\r\n"
+# Together more than a read buffer holds, and no more than one read takes
+GETS = 6500
+
+
+@pytest.fixture
+def refusing() -> Iterator[RefusingScene]:
+    scene = RefusingScene(HANDSHAKE_FIRST)
+    with scene.scene.loop:
+        yield scene
+        scene.end()
+
+
+def test_a_client_whose_tls_fails_while_responses_are_gathered_for_it(
+    refusing: RefusingScene,
+) -> None:
+    """They cannot be encrypted any more. The connection is cut, and no error goes to who served it.
+
+    Requests fill the read buffer. A turn of the loop serves some of them, which makes room. So it
+    reads on, and comes to a damaged record.
+    """
+    refusing.peer.write(GET * GETS)
+    wire = refusing.peer.outgoing.read()
+    refusing.transport.peer_sends(wire[:-1] + bytes((wire[-1] ^ 1,)))
+    refusing.settle()
+    assert refusing.transport.aborted
+    assert isinstance(refusing.endpoint.close_error, ssl.SSLError)
+    # the alert
+    refusing.peer.advance()
+    assert refusing.peer.failed
+
+
+def test_a_full_read_buffer_takes_no_more(refusing: RefusingScene) -> None:
+    """Each request makes room for as much as it was long, not for another record."""
+    held: list[int] = []
+    refusing.transport._on_write = lambda data: (
+        held.append(refusing.scene.arena.budget.held),
+        refusing.peer.incoming.write(data),
+    )
+    for count in (60_000 // len(GET), GETS):
+        refusing.peer.write(GET * count)
+        refusing.transport.peer_sends(refusing.peer.outgoing.read())
+        assert refusing.transport.pump()
+    refusing.settle()
+    # what one read took, decrypted or not, and the read buffer
+    assert len(held) > GETS // 16 and max(held) <= 262144 + 2 * 65536
+
+
+def test_an_end_waits_behind_what_a_full_read_buffer_has_no_room_for(
+    refusing: RefusingScene,
+) -> None:
+    refusing.peer.write(GET * GETS)
+    refusing.peer.notify()
+    refusing.transport.peer_sends(refusing.peer.outgoing.read())
+    assert refusing.transport.pump() and refusing.endpoint.paused
+    # some loops tell it although they are not to read
+    refusing.transport.ended = True
+    refusing.endpoint.eof_received()
+    told: list[bool] = []
+    refusing.transport._on_write = lambda data: (
+        told.append(refusing.endpoint.eof_delivered),
+        refusing.peer.incoming.write(data),
+    )
+    refusing.settle()
+    assert not any(told[: len(told) // 4]) and refusing.endpoint.eof_delivered
+    refusing.peer.advance()
+    assert refusing.peer.received.count(b"HTTP/1.1 403 ") == GETS
+    assert refusing.peer.ended

@@ -205,27 +205,31 @@ cdef class Endpoint:
 
     cdef int deliver_tls(self) except -1:
         cdef Py_ssize_t count
-        cdef bint over_limit
-        try:
-            while not self.is_gone() and not self.paused and not self.discarding:
-                if not self.tls.is_secured():
-                    if not self.step_handshake():
-                        return 0
-                    continue
+        cdef bint over_limit, is_full
+        while not self.is_gone() and not self.paused and not self.discarding:
+            if not self.tls.is_secured():
+                if not self.step_handshake():
+                    return 0
+                continue
+            is_full = self.read_buffer.size() >= self.arena.max_buffer
+            if is_full:
+                if self.tls.has_unread():
+                    # the end of the connection waits behind it
+                    self.pause_reading(PAUSE_BUFFER_FULL)
+                break
+            try:
                 count = self.tls.read_into(self.read_buffer)
-                over_limit = self.tls.work_limit_reached()
-                if over_limit:
-                    self.wait_turn()
-                if count:
-                    self.bytes_in += count
-                    self.callbacks.on_data(self)
-                if self.waits_turn or (count == 0 and not over_limit):
-                    break
-                if self.read_buffer.size() >= self.arena.max_buffer:
-                    break
-        except SSL_ERROR as error:
-            self.abort(error)
-            return 0
+            except SSL_ERROR as error:
+                self.abort(error)
+                return 0
+            over_limit = self.tls.work_limit_reached()
+            if over_limit:
+                self.wait_turn()
+            if count:
+                self.bytes_in += count
+                self.callbacks.on_data(self)
+            if self.waits_turn or (count == 0 and not over_limit):
+                break
         if self.read_buffer.size() == 0:
             self.read_buffer.drop()
         if not self.is_gone():
@@ -315,7 +319,8 @@ cdef class Endpoint:
             self.write_out(PyBytes_FromStringAndSize(data, length))
             if self.has_unsent():
                 self.count_unsent(length)
-        else:
+        elif not self.tls.has_failed():
+            # else: what was gathered before the engine failed cannot be encrypted
             self.tls.write(data, length)
         return 0
 
