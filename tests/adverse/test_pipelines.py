@@ -119,6 +119,25 @@ class TestHandlersThatFallBehind:
         assert len(running.handler.wait("on_response", 50)) == 50
         assert most == capacity
 
+    def test_and_have_half_a_head_behind_them(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        """The rest of it is read once the handler is done, though no other request is served meanwhile."""
+        release = threading.Event()
+
+        class Slow(Recording):
+            async def on_response(self, response: RawResponse) -> None:
+                await asyncio.to_thread(release.wait, 10)
+                await super().on_response(response)
+
+        running = proxy(Slow(), **{"flow_runtime.dispatch_queue_capacity": 1})
+        request = GET.replace(b"/x", b"/bytes/3")
+        with running.tunnel(plain_origin.port) as client:
+            client.send(request + request[:10])
+            assert len(client.read_answer().body) == 3
+            release.set()
+            running.handler.wait("on_response", 1)
+            client.send(request[10:])
+            assert len(client.read_answer().body) == 3
+
     def test_and_time_out(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
         """Their own deadline is the longest that a request waits for them."""
 
