@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from soth_mitm.proxy import threaded
+from support.doubles import load_double
 from support.leaks import DescriptorWatch, outstanding, what_remains
 
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True, database=None)
@@ -41,6 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Run coroutine tests on the loop that --loop names."""
     return "asyncio", {"use_uvloop": request.config.getoption("--loop") == "uvloop"}
+
+
+@pytest.fixture(scope="session")
+def made_bytes() -> Any:
+    """What the product makes and reads in C only."""
+    return load_double("made_bytes")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.http1.encoder import own_response, rewrite_request, rewrite_response
+from soth_mitm._dataplane.http1.encoder import rewrite_request, rewrite_response
 from soth_mitm._dataplane.wire.head import Head
 from support.heads import parse_request, parse_response
 
@@ -78,39 +80,39 @@ def test_a_response_without_fields() -> None:
     assert rewrite_response(response(b"HTTP/1.0 200 OK\r\n\r\n"), close=True) == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
 
-def test_an_answer_of_our_own() -> None:
-    assert own_response(403, b"not allowed\n") == (
+def test_an_answer_of_our_own(made_bytes: Any) -> None:
+    assert made_bytes.own_response(403, b"not allowed\n") == (
         b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 12\r\n\r\nnot allowed\n"
     )
 
 
-def test_an_answer_with_fields_of_its_own() -> None:
-    answer = own_response(451, b"{}", [(b"content-TYPE", b"application/json"), (b"X", b"")], close=True)
+def test_an_answer_with_fields_of_its_own(made_bytes: Any) -> None:
+    answer = made_bytes.own_response(451, b"{}", [(b"content-TYPE", b"application/json"), (b"X", b"")], close=True)
     assert answer == (
         b"HTTP/1.1 451 Unavailable For Legal Reasons\r\ncontent-TYPE: application/json\r\nX: \r\n"
         b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
     )
 
 
-def test_an_answer_to_head_counts_what_it_leaves_out() -> None:
-    assert own_response(403, b"no", head_only=True).endswith(b"Content-Length: 2\r\n\r\n")
+def test_an_answer_to_head_counts_what_it_leaves_out(made_bytes: Any) -> None:
+    assert made_bytes.own_response(403, b"no", head_only=True).endswith(b"Content-Length: 2\r\n\r\n")
 
 
 @pytest.mark.parametrize("status", [100, 204, 304])
-def test_statuses_that_have_no_content(status: int) -> None:
-    assert own_response(status, b"dropped").partition(b"\r\n")[2] == b"\r\n"
+def test_statuses_that_have_no_content(made_bytes: Any, status: int) -> None:
+    assert made_bytes.own_response(status, b"dropped").partition(b"\r\n")[2] == b"\r\n"
 
 
-def test_a_status_without_a_known_reason() -> None:
-    assert own_response(299, b"", None).startswith(b"HTTP/1.1 299 \r\n")
+def test_a_status_without_a_known_reason(made_bytes: Any) -> None:
+    assert made_bytes.own_response(299, b"", None).startswith(b"HTTP/1.1 299 \r\n")
 
 
 @given(st.integers(200, 599), st.binary(max_size=100), st.booleans())
-def test_others_can_read_our_answers(status: int, body: bytes, close: bool) -> None:
+def test_others_can_read_our_answers(made_bytes: Any, status: int, body: bytes, close: bool) -> None:
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
     client.send(h11.EndOfMessage())
-    client.receive_data(own_response(status, body, close=close))
+    client.receive_data(made_bytes.own_response(status, body, close=close))
     answer = client.next_event()
     assert isinstance(answer, h11.Response) and answer.status_code == status
     content = b""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from soth_mitm.connection import ProcessInfo, SocketAddress
-from soth_mitm.process._linux.sock_diag import SockDiag, diag_answer, diag_request
+from soth_mitm.process._linux.sock_diag import SockDiag
 from soth_mitm.process.address import pack_host
 from soth_mitm.process.linux import LinuxProcesses, SocketEntry, find_in_table, parse_stat
 
@@ -57,16 +57,16 @@ def ends(client: SocketAddress, peer: SocketAddress) -> tuple[bytes, int, bytes,
     return pack_host(client[0]), client[1], pack_host(peer[0]), peer[1]
 
 
-def test_diag_request_names_one_connection():
-    request = diag_request(*ends(("::ffff:127.9.9.9", 50001), ("127.0.0.1", 8080)), sequence=9)
+def test_diag_request_names_one_connection(made_bytes):
+    request = made_bytes.diag_request(*ends(("::ffff:127.9.9.9", 50001), ("127.0.0.1", 8080)), sequence=9)
     assert len(request) == 72
     assert struct.unpack_from("=IHHI", request) == (72, 20, 1, 9)
     assert request[16] == socket.AF_INET
     assert request[24:28] == struct.pack("!HH", 50001, 8080)
     assert request[28:32] == b"\x7f\x09\x09\x09" and request[44:48] == b"\x7f\x00\x00\x01"
-    assert diag_request(*ends(("::1", 1), ("::1", 2)))[16] == socket.AF_INET6
+    assert made_bytes.diag_request(*ends(("::1", 1), ("::1", 2)))[16] == socket.AF_INET6
     with pytest.raises(ValueError, match="one family"):
-        diag_request(*ends(("::1", 1), ("127.0.0.1", 2)))
+        made_bytes.diag_request(*ends(("::1", 1), ("127.0.0.1", 2)))
 
 
 def answer_of(state: int, sequence: int = 0) -> bytes:
@@ -78,15 +78,15 @@ def refusal(code: int) -> bytes:
     return struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -code) + bytes(16)
 
 
-def test_diag_answers():
-    assert diag_answer(answer_of(1)) == (333, 1000)
-    assert diag_answer(answer_of(10)) is None, "a listener is not the client"
-    assert diag_answer(refusal(errno.ENOENT)) is None
+def test_diag_answers(made_bytes):
+    assert made_bytes.diag_answer(answer_of(1)) == (333, 1000)
+    assert made_bytes.diag_answer(answer_of(10)) is None, "a listener is not the client"
+    assert made_bytes.diag_answer(refusal(errno.ENOENT)) is None
     with pytest.raises(OSError, match="sock_diag does not answer") as caught:
-        diag_answer(refusal(errno.EPERM))
+        made_bytes.diag_answer(refusal(errno.EPERM))
     assert caught.value.errno == errno.EPERM
     with pytest.raises(OSError, match="sock_diag does not answer"):
-        diag_answer(answer_of(1, sequence=4), sequence=5)
+        made_bytes.diag_answer(answer_of(1, sequence=4), sequence=5)
 
 
 @linux_only

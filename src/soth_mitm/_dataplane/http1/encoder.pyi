@@ -1,5 +1,3 @@
-from collections.abc import Iterable
-
 from soth_mitm._dataplane.wire.head import Head
 from soth_mitm._dataplane.wire.head_edits import HeadEdits
 
@@ -11,15 +9,6 @@ def rewrite_response(
     keep_upgrade: bool = False,
     to_10: bool = False,
     edits: HeadEdits | None = None,
-) -> bytes: ...
-def encode_chunk(data: bytes) -> bytes: ...
-def encode_last_chunk(trailers: bytes = b"") -> bytes: ...
-def own_response(
-    status: int,
-    body: bytes = b"",
-    headers: Iterable[tuple[bytes, bytes]] | None = (),
-    close: bool = False,
-    head_only: bool = False,
 ) -> bytes: ...
 def own_explanation(status: int, text: str) -> bytes:
     """Return a whole answer that says `text` in one line and closes the connection."""

@@ -197,23 +197,6 @@ def rewrite_response(Head head not None, bint close=False, bint keep_alive_10=Fa
     return response_head_bytes(head, close, keep_alive_10, keep_upgrade, to_10, edits)
 
 
-def encode_chunk(bytes data not None):
-    """Return `data` as one chunk. Empty data has none: an empty chunk is the last one."""
-    cdef char line[CHUNK_LINE_ROOM]
-    cdef int size = chunk_line(line, len(data))
-    return PyBytes_FromStringAndSize(line, size) + data + b"\r\n" if data else b""
-
-
-def encode_last_chunk(bytes trailers not None=b""):
-    """Return what ends a chunked body; `trailers` are field lines, each with its CRLF."""
-    return last_chunk(trailers)
-
-
-def own_response(int status, bytes body not None=b"", headers=(), bint close=False, bint head_only=False):
-    """Return a whole answer of the proxy's own; `headers` are (name, value) pairs of bytes that were validated before."""
-    return own_response_bytes(status, body, headers, close, head_only)
-
-
 def own_explanation(int status, str text not None):
     """Return a whole answer that says `text` in one line and closes the connection."""
     return own_response_bytes(status, text_line(text.encode("utf-8", "backslashreplace")), (), True, False)

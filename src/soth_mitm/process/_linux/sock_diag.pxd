@@ -43,3 +43,7 @@ cdef class SockDiag:
 # Fill `end`; ValueError when the addresses are not both of 4 or both of 16 bytes
 cdef int fill_end(SothEnd* end, bytes source, int source_port, bytes destination,
                   int destination_port, uint32_t scope_id) except -1
+
+# Fill `end`; addresses are packed. Raises ValueError when they are not of one family
+cdef int fill_end(SothEnd* end, bytes source, int source_port, bytes destination,
+                  int destination_port, uint32_t scope_id) except -1

@@ -72,28 +72,6 @@ cdef class SockDiag:
             soth_diag_close(self.file)
 
 
-def diag_request(bytes source not None, int source_port, bytes destination not None,
-                 int destination_port, uint32_t sequence=0):
-    """Return the question that `SockDiag.ask` puts, as bytes."""
-    cdef SothEnd end
-    cdef uint8_t[SOTH_DIAG_REQUEST] request
-    fill_end(&end, source, source_port, destination, destination_port, 0)
-    soth_diag_request(&end, sequence, request)
-    return request[:SOTH_DIAG_REQUEST]
-
-
-def diag_answer(bytes answer not None, uint32_t sequence=0):
-    """Read an answer of the kernel: inode and user, None if there is no such connection. Raises
-    OSError for any other refusal.
-    """
-    cdef SothSocket found
-    cdef int code = soth_diag_answer(
-        <const uint8_t*>PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer), sequence, &found)
-    if code < 0:
-        raise OSError(-code, f"sock_diag does not answer: {os.strerror(-code)}")
-    return None if code == SOTH_DIAG_NONE else (found.inode, found.uid)
-
-
 cdef int fill_end(SothEnd* end, bytes source, int source_port, bytes destination,
                   int destination_port, uint32_t scope_id) except -1:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(source)
