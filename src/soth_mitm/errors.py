@@ -94,6 +94,15 @@ class WireError(MitmError):
         self.retryable = retryable
 
 
+class Http2StreamReset(MitmError, ConnectionResetError):
+    """A peer ended a stream of HTTP/2 before its message was complete. `code` is the error code that it gave (RFC 9113 section 7)."""
+
+    def __init__(self, code: int, side: Side) -> None:
+        super().__init__(f"the {side} reset the stream with error code {code} of HTTP/2")
+        self.code = code
+        self.side: Side = side
+
+
 class ConnectFailedError(WireError):
     """The upstream could not be reached: name resolution, refused, unreachable."""
 

@@ -483,7 +483,7 @@ cdef class MuxServerConnection(HttpConnection):
             return exchange.advance()
         return exchange.start()
 
-    cdef int on_exchange_settled(self) except -1:
+    cdef int on_exchange_settled(self, Stream stream) except -1:
         self.unsettled -= 1
         return self.check_end()
 

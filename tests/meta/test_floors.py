@@ -23,7 +23,7 @@ FLOORS = """
 1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint
 1  _dataplane.http2: octets frame hpack_table hpack_decoder hpack_encoder settings flow_control limits stream_state message
 1  _dataplane.http2: session_stream session session_probe
-1  _dataplane.transport: callbacks states tls_engine endpoint outbound_endpoint
+1  _dataplane.transport: callbacks states tls_engine endpoint outbound_endpoint gathered_writes
 1  _dataplane.http: hooks counters settings
 1  _dataplane.transport: lingering_close awaitable_endpoint
 1  _dataplane.exchange: body_buffer
@@ -31,6 +31,7 @@ FLOORS = """
 1  _dataplane.upstream: pool connect_probe
 1  _dataplane.exchange: relay route callbacks budget_share hook_queue taps states decision exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
+1  _dataplane.http2: outlet stream server
 1  _dataplane:
 2  escaping addresses globs destinations connection decision address_ranges
 2  config: schema sections loading strict not_built tree

@@ -517,7 +517,8 @@ class Scene:
         """Connect a client."""
         port = self._proxy.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-        peer = MuxPeer(reader, writer) if self.client_kind == "mux" else Http1Peer(reader, writer)
+        make = getattr(self.double, "client_peer", MuxPeer) if self.client_kind == "mux" else Http1Peer
+        peer = make(reader, writer)
         self._peers.append(peer)
         return peer
 

@@ -479,6 +479,7 @@ cdef class Exchange(ExchangeCallbacks):
                 buffered.next_content(min(room, <Py_ssize_t>BLOCK_SIZE), &piece, &trailers)
                 if room == 0 and framing_sent == buffered.framing_sent:
                     # an end needs no room, and this is content
+                    sink.await_room()
                     return False
                 sink.send_content(piece.ptr, piece.len)
             return True
@@ -695,6 +696,7 @@ cdef class Exchange(ExchangeCallbacks):
                 if most == 0 and source.has_content():
                     # what comes behind it waits, the end of the connection included
                     source.pause(PAUSE_PEER_SLOW)
+                    sink.await_room()
                 break
             pieces += 1
             if piece.content.len:
@@ -753,8 +755,11 @@ cdef class Exchange(ExchangeCallbacks):
                 if self.response_state == RESPONSE_RELAY and not self.response_is_wire:
                     # what lies here goes first, and the upstream's end behind it
                     self.advance()
-                    if self.is_over() or self.upstream is None or self.client.room() <= 0:
+                    if self.is_over() or self.upstream is None:
                         return 0
+                    if self.client.room() <= 0:
+                        # once more, before more is read
+                        return self.client.await_room()
                 return self.resume_upstream(PAUSE_PEER_SLOW)
             return 0 if self.reads_ahead() else self.upstream.pause(PAUSE_PEER_SLOW)
         if stream is not self.upstream:
@@ -766,8 +771,11 @@ cdef class Exchange(ExchangeCallbacks):
             if self.buffered is not None or not self.request_is_wire:
                 # what was collected goes first
                 self.advance()
-            if not self.is_over() and self.request_state == REQUEST_RELAY and not stream.is_write_paused():
-                self.client.resume(PAUSE_PEER_SLOW)
+            if self.is_over() or self.request_state != REQUEST_RELAY:
+                return 0
+            if stream.is_write_paused():
+                return stream.await_room()
+            self.client.resume(PAUSE_PEER_SLOW)
         elif self.request_state == REQUEST_SENT and self.response_state == RESPONSE_HEAD:
             # the response's time begins when the last of the request has left
             if now:
@@ -1080,6 +1088,7 @@ cdef class Exchange(ExchangeCallbacks):
 
     cdef int settle(self) except -1:
         cdef HttpConnection connection = self.connection
+        cdef Stream client
         if not self.has_ended or self.is_settled or self.pending_calls or (self.queue is not None and not self.queue.is_idle()):
             return 0
         self.is_settled = True
@@ -1090,8 +1099,8 @@ cdef class Exchange(ExchangeCallbacks):
             self.share.owner = None
         if self.queue is not None:
             self.queue.owner = None
-        self.client = None
-        return connection.on_exchange_settled()
+        client, self.client = self.client, None
+        return connection.on_exchange_settled(client)
 
     # ---- what the handler is shown
 

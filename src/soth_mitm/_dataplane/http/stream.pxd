@@ -94,6 +94,8 @@ cdef class Stream:
     cdef int send_end(self, bytes trailers) except -1              # after send_content; not after the wire form
     cdef int send_wire(self, const char* data, Py_ssize_t length) except -1
     cdef Py_ssize_t room(self) noexcept
+    # Something waits for room, which was 0: callbacks.on_stream_writable() is to follow
+    cdef int await_room(self) except -1
     cdef int flush(self) except -1
     cdef bint is_write_paused(self) noexcept
     cdef int64_t unsent_total(self) noexcept       # bytes that wait in here
@@ -134,8 +136,8 @@ cdef class HttpConnection(EndpointCallbacks):
     cdef readonly Endpoint endpoint
     cdef public object facts       # of an upstream's: what the control plane knows of it (TLS version, certificate digest, ...)
 
-    # An exchange of ours, and its last hook, has ended
-    cdef int on_exchange_settled(self) except -1
+    # An exchange of ours, and its last hook, has ended; `stream` was its end
+    cdef int on_exchange_settled(self, Stream stream) except -1
     # on_connect was asked about a route, and this is the one to take; `once`: the next request asks again
     cdef int on_route(self, object route, bint once) except -1
     # A hook of an exchange whose traffic is over failed, and handler.recover_from_panics is off

@@ -113,6 +113,9 @@ cdef class Stream:
     cdef Py_ssize_t room(self) noexcept:
         return NO_ROOM_LIMIT
 
+    cdef int await_room(self) except -1:
+        return 0
+
     cdef int flush(self) except -1:
         return 0
 
@@ -169,7 +172,7 @@ cdef class Stream:
 cdef class HttpConnection(EndpointCallbacks):
     """A connection that carries streams."""
 
-    cdef int on_exchange_settled(self) except -1:
+    cdef int on_exchange_settled(self, Stream stream) except -1:
         return 0
 
     cdef int reserve(self, HttpConnection upstream) except -1:

@@ -247,7 +247,7 @@ cdef class Http1ServerConnection(HttpConnection):
             return self.stop()
         return self.leave()
 
-    cdef int on_exchange_settled(self) except -1:
+    cdef int on_exchange_settled(self, Stream stream) except -1:
         self.unsettled -= 1
         if self.state == SERVER_HEAD and self.endpoint.paused & PAUSE_HANDLER:
             self.endpoint.resume_reading(PAUSE_HANDLER)

@@ -32,6 +32,10 @@ cdef enum:
 cdef class Outlet:
     cdef int send(self, const char* data, Py_ssize_t length) except -1     # all of it
     cdef Py_ssize_t unsent(self) noexcept      # octets that the system has not taken
+    # A frame begins here that its stream may still add to
+    cdef int mark(self) except -1
+    # The head of the frame that was marked last, where it can still be changed; else NULL
+    cdef char* marked(self) noexcept
 
 
 # What happens on a connection. Each may call the session, but not feed it; a stream may be closed when it
@@ -91,6 +95,7 @@ cdef class Session:
     cdef double settings_sent_at
 
     # streams
+    cdef list lost                     # those that were open when the connection failed or was lost
     cdef dict streams                  # those that are not closed, by number
     cdef ClosedStreams closed
     cdef readonly int active           # of the peer, that are not closed or not released
@@ -136,6 +141,9 @@ cdef class Session:
     cdef WriteRing ring
     cdef SessionStream turn            # whose turn it is
     cdef Py_ssize_t quantum
+    # The frame that was written last, while its stream may add to it: content to DATA, and END_STREAM
+    cdef SessionStream open_stream     # None: there is none
+    cdef Py_ssize_t open_length        # of its content; FRAME_SIZE of a head, which takes none
 
     # ---- for the owner
     # The preface, SETTINGS and the connection's window, in one write
@@ -155,6 +163,10 @@ cdef class Session:
     # Content: how much of it was taken. on_stream_writable() tells when the rest may follow. END_STREAM leaves
     # with the last octet, or alone when `length` is 0
     cdef Py_ssize_t data(self, SessionStream stream, const char* data, Py_ssize_t length, bint is_end) except -1
+    # How much of a stream's content data() would take now
+    cdef Py_ssize_t room(self, SessionStream stream) noexcept
+    # on_stream_writable() is wanted, as after data() that did not take all
+    cdef int await_room(self, SessionStream stream) except -1
     # Field lines, each with its CRLF, behind all content; they end the stream
     cdef int trailers(self, SessionStream stream, bytes lines) except -1
     # End the stream now. Nothing that waits is sent; nothing is told
@@ -173,6 +185,8 @@ cdef class Session:
     # called by the session when the peer has answered
     cdef int drain(self) except -1
     cdef int finish_drain(self) except -1
+    # There is no connection any more: nothing is written, and nothing is told. The streams are in `lost`, as after on_failed()
+    cdef int lose(self) except -1
     # For deadlines: a header block or frame that does not end, SETTINGS, streams that do not move
     cdef int check_head(self) except -1
     cdef int check_settings(self, double seconds) except -1
@@ -182,6 +196,7 @@ cdef class Session:
     cdef int fail(self, uint32_t code, str text) except -1
     cdef int fail_limit(self, int limit) except -1
     cdef int glitch(self) except -1
+    cdef char* open_frame(self, SessionStream stream) noexcept
     cdef int write_frame(self, int kind, int flags, uint32_t stream, const char* payload, uint32_t length) except -1
     cdef int reply(self, int kind, int flags, uint32_t stream, const char* payload, uint32_t length) except -1
     cdef int write_window(self, uint32_t stream, uint32_t increment) except -1

@@ -60,6 +60,7 @@ cdef enum:
     STATE_FORGOTTEN = -1       # it was closed so long ago that nothing more is known
     STATE_SKIPPED = -2         # a higher number was opened, and this one never
 
+    FLAGS_AT = 4               # in the head of a frame
     PING_LENGTH = 8
     LINGER_SECONDS = 1         # that a stream which we reset is taken to be open at the peer, at most
 
@@ -75,6 +76,12 @@ cdef class Outlet:
 
     cdef Py_ssize_t unsent(self) noexcept:
         return 0
+
+    cdef int mark(self) except -1:
+        return 0
+
+    cdef char* marked(self) noexcept:
+        return NULL
 
 
 # not final: each side of the proxy has its own
@@ -282,13 +289,19 @@ cdef class Session:
     cdef Py_ssize_t data(self, SessionStream stream, const char* data, Py_ssize_t length, bint is_end) except -1:
         cdef Py_ssize_t taken = 0, count
         cdef char frame[FRAME_HEADER]
+        cdef char* opened
         cdef bint is_last
         if self.has_failed or not may_send(stream.state) or not stream.sent_head:
             return 0
         if length == 0:
             if is_end:
                 change_state(&stream.state, EVENT_SEND_DATA)
-                self.write_frame(FRAME_DATA, FLAG_END_STREAM, stream.id, NULL, 0)
+                opened = self.open_frame(stream)
+                if opened == NULL:
+                    self.write_frame(FRAME_DATA, FLAG_END_STREAM, stream.id, NULL, 0)
+                else:
+                    opened[FLAGS_AT] |= FLAG_END_STREAM
+                    self.open_stream = None
                 self.end_local(stream)
             return 0
         if stream.wait != WAIT_NOTHING:
@@ -305,24 +318,58 @@ cdef class Session:
             if self.send_left <= 0 or self.quantum <= 0 or self.outlet.unsent() >= OUTLET_FULL:
                 self.wait_for(stream, WAIT_TURN)
                 return taken
-            count = min(length - taken, <Py_ssize_t>FRAME_SIZE, self.quantum)
+            opened = self.open_frame(stream)
+            if opened != NULL and self.open_length == FRAME_SIZE:
+                opened = NULL
+            count = FRAME_SIZE if opened == NULL else FRAME_SIZE - self.open_length
+            count = min(length - taken, count, self.quantum)
             count = min(<int64_t>count, stream.send_left, self.send_left)
             is_last = is_end and taken + count == length
             change_state(&stream.state, EVENT_SEND_DATA)
-            write_frame_head(frame, <uint32_t>count, FRAME_DATA, FLAG_END_STREAM if is_last else 0, stream.id)
             stream.send_left -= count
             self.send_left -= count
             stream.moved += count
             self.quantum -= count
-            self.written += FRAME_HEADER + count
-            self.counters.note_octets(FRAME_HEADER + count, count)
-            self.outlet.send(frame, FRAME_HEADER)
+            self.written += count
+            self.counters.note_octets(count, count)
+            if opened == NULL:
+                self.written += FRAME_HEADER
+                self.counters.note_octets(FRAME_HEADER, 0)
+                self.outlet.mark()
+                write_frame_head(frame, <uint32_t>count, FRAME_DATA, FLAG_END_STREAM if is_last else 0, stream.id)
+                self.outlet.send(frame, FRAME_HEADER)
+                self.open_stream = stream
+                self.open_length = count
+            else:
+                # what lies together leaves as one frame
+                self.open_length += count
+                write_frame_head(opened, <uint32_t>self.open_length, FRAME_DATA, FLAG_END_STREAM if is_last else 0, stream.id)
             self.outlet.send(data + taken, count)
             taken += count
             if is_last:
+                self.open_stream = None
                 self.end_local(stream)
         stream.waits_since = -1
         return taken
+
+    cdef char* open_frame(self, SessionStream stream) noexcept:
+        return self.outlet.marked() if self.open_stream is stream else NULL
+
+    cdef Py_ssize_t room(self, SessionStream stream) noexcept:
+        cdef int64_t most = OUTLET_FULL
+        if self.has_failed or not may_send(stream.state) or stream.wait != WAIT_NOTHING:
+            return 0
+        if self.turn is stream:
+            most = self.quantum
+        elif self.ring.first is not None or self.turn is not None:
+            return 0
+        most = min(most, stream.send_left, self.send_left)
+        return <Py_ssize_t>max(min(most, <int64_t>(OUTLET_FULL - self.outlet.unsent())), <int64_t>0)
+
+    cdef int await_room(self, SessionStream stream) except -1:
+        if self.has_failed or not may_send(stream.state) or stream.wait != WAIT_NOTHING:
+            return 0
+        return self.wait_for(stream, WAIT_WINDOW if stream.send_left <= 0 else WAIT_TURN)
 
     cdef int trailers(self, SessionStream stream, bytes lines) except -1:
         if self.has_failed or not may_send(stream.state) or not stream.sent_head:
@@ -436,14 +483,21 @@ cdef class Session:
             return 0
         if self.limit_hit != LIMIT_REPLIES:
             self.write_goaway(self.last_peer, code)
+        self.lose()
+        return self.callbacks.on_failed(code, text)
+
+    cdef int lose(self) except -1:
+        if self.has_failed:
+            return 0
         self.has_failed = True
-        self.data_stream = None
+        self.data_stream = self.open_stream = None
+        self.lost = list(self.streams.values())
         self.streams.clear()
         while self.ring.pop() is not None:
             pass
         if self.block is not None:
             self.block.drop()
-        return self.callbacks.on_failed(code, text)
+        return 0
 
     cdef int fail_limit(self, int limit) except -1:
         self.limit_hit = limit
@@ -457,6 +511,7 @@ cdef class Session:
 
     cdef int write_frame(self, int kind, int flags, uint32_t stream, const char* payload, uint32_t length) except -1:
         cdef char frame[FRAME_HEADER]
+        self.open_stream = None
         write_frame_head(frame, length, kind, flags, stream)
         self.written += FRAME_HEADER + length
         self.outlet.send(frame, FRAME_HEADER)
@@ -507,10 +562,16 @@ cdef class Session:
             count = min(block.size - at, <Py_ssize_t>FRAME_SIZE)
             if at + count == block.size:
                 flags |= FLAG_END_HEADERS
+            if at == 0:
+                self.outlet.mark()
             self.write_frame(kind, flags, stream.id, block.data + at, <uint32_t>count)
             self.counters.note_octets(FRAME_HEADER + count, count)
             at += count
             if at == block.size:
+                if kind == FRAME_HEADERS and stream.sent_head:
+                    # END_STREAM may still be set where no content follows
+                    self.open_stream = stream
+                    self.open_length = FRAME_SIZE
                 return 0
             kind = FRAME_CONTINUATION
             flags = 0

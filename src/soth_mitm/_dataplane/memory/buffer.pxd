@@ -55,6 +55,8 @@ cdef class Arena:
     cdef char* spare[SPARE_BLOCKS]
     # the target of the next read of any connection: BLOCK_SIZE bytes, or NULL
     cdef char* fresh
+    # what was written in this turn of the loop and is not flushed (transport/gathered_writes)
+    cdef object gathered_writes
 
     # RuntimeError in any other thread; for the methods that Python can call
     cdef int check_thread(self) except -1

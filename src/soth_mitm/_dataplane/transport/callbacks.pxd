@@ -24,5 +24,7 @@ cdef class EndpointCallbacks(Waiter):
     cdef int on_closed(self, object endpoint, object error) except -1
     # the transport's buffer is full (false) or has drained (true)
     cdef int on_writable(self, object endpoint, bint now) except -1
+    # what was gathered of a turn of the loop was given to the transport
+    cdef int on_flushed(self, object endpoint) except -1
     # the TLS handshake is complete (error None) or failed
     cdef int on_tls_done(self, object endpoint, object error) except -1

@@ -22,5 +22,8 @@ cdef class EndpointCallbacks(Waiter):
     cdef int on_writable(self, object endpoint, bint now) except -1:
         return 0
 
+    cdef int on_flushed(self, object endpoint) except -1:
+        return 0
+
     cdef int on_tls_done(self, object endpoint, object error) except -1:
         return 0

@@ -43,6 +43,10 @@ cdef class Endpoint:
     cdef BacklogState backlog
     cdef readonly int paused           # PauseReason bits: why we do not read; 0: we do
     cdef Py_ssize_t unsent             # bytes in the transport: counted by the budget
+    cdef Py_ssize_t gathered           # bytes given to send_packed() since the last flush()
+    # No state: it stands in the loop's GatheredWrites, however it is closed meanwhile
+    cdef bint is_gathered
+    cdef int64_t passes                # how often the write buffer was emptied
     cdef Py_ssize_t undecrypted        # ciphertext in the TLS engine: counted by the budget
 
     # No states: each of these may hold in several states
@@ -108,8 +112,12 @@ cdef class Endpoint:
 
     # Writing; flush() after the last send() of a turn
     cdef int send(self, const char* data, Py_ssize_t length) except -1
+    # The same in full TLS records, whatever the sizes of the pieces; GatheredWrites flushes
+    cdef int send_packed(self, const char* data, Py_ssize_t length) except -1
     cdef int send_bytes(self, bytes data) except -1
     cdef int flush(self) except -1
+    # what the write buffer has goes to TLS or the transport
+    cdef int pass_gathered(self) except -1
     cdef int write_through(self, const char* data, Py_ssize_t length) except -1
     cdef int count_unsent(self, Py_ssize_t length) except -1
     cdef void count_undecrypted(self, Py_ssize_t length) noexcept

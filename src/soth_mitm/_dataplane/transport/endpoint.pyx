@@ -305,11 +305,36 @@ cdef class Endpoint:
         if self.write_buffer.size() + length <= GATHER_SIZE:
             return self.write_buffer.append(data, length)
         if self.write_buffer.size():
-            self.write_through(self.write_buffer.data(), self.write_buffer.size())
-            self.write_buffer.drop()
+            self.pass_gathered()
         if length < GATHER_SIZE:
             return self.write_buffer.append(data, length)
         return self.write_through(data, length)
+
+    cdef int send_packed(self, const char* data, Py_ssize_t length) except -1:
+        cdef Py_ssize_t count
+        if self.is_closing():
+            return 0
+        self.bytes_out += length
+        self.gathered += length
+        while length:
+            count = self.write_buffer.size()
+            if count == 0 and length >= GATHER_SIZE:
+                count = GATHER_SIZE
+                self.write_through(data, count)
+            else:
+                count = min(length, GATHER_SIZE - count)
+                self.write_buffer.append(data, count)
+                if self.write_buffer.size() == GATHER_SIZE:
+                    self.pass_gathered()
+            data += count
+            length -= count
+        return 0
+
+    cdef int pass_gathered(self) except -1:
+        self.passes += 1
+        self.write_through(self.write_buffer.data(), self.write_buffer.size())
+        self.write_buffer.drop()
+        return 0
 
     cdef int send_bytes(self, bytes data) except -1:
         return self.send(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
@@ -331,7 +356,7 @@ cdef class Endpoint:
         # short
         if self.is_write_paused():
             return 0
-        if self.unsent > BLOCK_SIZE or self.arena.budget.above_read_mark():
+        if self.unsent >= BLOCK_SIZE or self.arena.budget.above_read_mark():
             self.move_backlog(BACKLOG_FILL)
             return self.callbacks.on_writable(self, False)
         return 0
@@ -347,9 +372,9 @@ cdef class Endpoint:
         cdef object ciphertext
         if self.is_closing():
             return 0
+        self.gathered = 0
         if self.write_buffer.size():
-            self.write_through(self.write_buffer.data(), self.write_buffer.size())
-            self.write_buffer.drop()
+            self.pass_gathered()
         if self.tls is not None:
             ciphertext = self.tls.take()
             if ciphertext is None:

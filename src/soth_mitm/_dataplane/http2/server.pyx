@@ -1,0 +1,296 @@
+"""A client's connection that speaks HTTP/2: its streams, how it is drained, and its end (RFC 9113).
+
+Each stream is an exchange with a decision and deadlines of its own. A stream counts against http2_max_concurrent_streams until its last
+hook has returned, whatever its client has done to it by then.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.time cimport monotonic
+
+from soth_mitm._dataplane.exchange.exchange cimport Exchange, new_exchange
+from soth_mitm._dataplane.http.settings cimport Settings
+from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
+from soth_mitm._dataplane.http1.connection_auth cimport authenticates_connection
+from soth_mitm._dataplane.http1.encoder cimport text_line
+from soth_mitm._dataplane.http1.framing cimport body_of_stream
+from soth_mitm._dataplane.http1.stream cimport Http1Stream
+from soth_mitm._dataplane.http2.frame cimport HTTP_1_1_REQUIRED, NO_ERROR
+from soth_mitm._dataplane.http2.limits cimport LIMIT_REPLIES
+from soth_mitm._dataplane.http2.session_stream cimport SessionStream
+from soth_mitm._dataplane.http2.stream cimport DRIVER_STAGES_END, Http2Stream, SessionDriver
+from soth_mitm._dataplane.memory.deadline cimport Deadline
+from soth_mitm._dataplane.memory.view cimport View, is_view_of, view_bytes, view_of
+from soth_mitm._dataplane.transport.callbacks cimport PAUSE_SETUP
+from soth_mitm._dataplane.transport.endpoint cimport Endpoint
+from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully, close_lingering
+from soth_mitm._dataplane.wire.head cimport METHOD_CONNECT, Head
+
+
+cdef enum:
+    STAGE_IDLE = DRIVER_STAGES_END     # no stream is open: closed in order
+    STAGE_DRAIN                        # the client has not answered the PING of a drain
+
+
+@cython.final
+cdef class Http2ServerConnection(HttpConnection):
+    """The requests of one client connection that speaks HTTP/2.
+
+    `router(None, authority)` says where a request for `authority` goes. `on_end()` is called once, when the connection is gone and every
+    hook has returned.
+    """
+
+    def __cinit__(self, Settings settings not None, Endpoint client not None, on_end, *, router not None):
+        self.settings = settings
+        self.endpoint = client
+        self.on_end = on_end
+        self.router = router
+        self.idle_deadline = Deadline(self)
+        self.drain_deadline = Deadline(self)
+
+    def start(self):
+        """Take over the client's endpoint, with what lies in its read buffer."""
+        self.settings.arena.check_thread()
+        self.endpoint.callbacks = self
+        if self.endpoint.is_gone():
+            self.on_closed(self.endpoint, None)
+            return
+        if self.is_over:  # drained or aborted before it began
+            return
+        self.driver = ServerDriver.__new__(ServerDriver)
+        self.driver.open(self, self.settings, True)
+        self.driver.begin()
+        self.idle_deadline.set(self.settings.client_idle, STAGE_IDLE)
+        self.driver.feed()
+        if self.endpoint.has_told_eof():
+            self.on_eof(self.endpoint, True)
+        self.endpoint.resume_reading(PAUSE_SETUP)
+
+    def drain(self):
+        """Close when the last stream has ended. Streams that the client opened before it could know of this are served."""
+        self.settings.arena.check_thread()
+        if self.is_over:
+            return
+        if self.driver is None:
+            self.leave()
+            return
+        self.driver.session.now = monotonic()
+        self.driver.session.drain()
+        self.check_leaving()
+
+    def abort(self):
+        """Cut the connection and whatever goes on over it."""
+        self.settings.arena.check_thread()
+        error = ConnectionAbortedError("aborted")
+        self.endpoint.abort(error)
+        self.stop(error)
+
+    # ---- streams
+
+    cdef int open_exchange(self, SessionStream session_stream, Head head, bint https, bint is_end) except -1:
+        cdef Http2ServerStream stream = Http2ServerStream.__new__(Http2ServerStream)
+        cdef Exchange exchange
+        self.idle_deadline.clear()
+        self.open_streams += 1
+        self.unsettled += 1
+        self.find_route(head)
+        stream.owner = self
+        stream.request = head
+        stream.attach(self.driver, session_stream, self.settings)
+        # the session has compared Content-Length with what comes
+        body_of_stream(&stream.body, head, 0)
+        if is_end:
+            stream.end_at_head()
+        exchange = new_exchange(self.settings, self, stream, self.route, head)
+        stream.callbacks = exchange
+        if https != (self.route.scheme == "https"):
+            exchange.refuse(421, b"the scheme that the request names is not that of this connection")
+        elif head.method == METHOD_CONNECT:
+            exchange.explain(501, b"CONNECT is not served on a stream of HTTP/2")
+        else:
+            return exchange.start()
+        return exchange.advance()
+
+    cdef int find_route(self, Head head) except -1:
+        cdef View named = view_of(NULL, 0)
+        if head.host >= 0:
+            named = head.span(head.fields[head.host].value, head.fields[head.host].value_len)
+        if self.routed is None or not is_view_of(self.routed, named):
+            self.routed = view_bytes(named)
+            self.route = self.router(None, self.routed)
+        return 0
+
+    cdef int on_route(self, object route, bint once) except -1:
+        # other streams may have asked about other names meanwhile: the router knows the answer
+        self.routed = None
+        return 0
+
+    cdef int stream_left(self) except -1:
+        self.open_streams -= 1
+        if self.open_streams or self.is_over:
+            return 0
+        if not self.driver.session.is_draining:
+            return self.idle_deadline.set(self.settings.client_idle, STAGE_IDLE)
+        return self.check_leaving()
+
+    cdef int on_exchange_settled(self, Stream stream) except -1:
+        cdef Http2ServerStream own = <Http2ServerStream>stream
+        own.is_settled = True
+        own.let_go()
+        self.unsettled -= 1
+        return self.check_end()
+
+    cdef int abort_after(self, object error) except -1:
+        # its stream has ended, and the others are no part of it
+        return 0
+
+    # ---- what the endpoint says
+
+    cdef int on_data(self, object endpoint) except -1:
+        return 0 if self.is_over else self.driver.feed()
+
+    cdef int on_flushed(self, object endpoint) except -1:
+        return 0 if self.is_over else self.driver.serve()
+
+    cdef int on_writable(self, object endpoint, bint now) except -1:
+        return self.driver.serve() if now and not self.is_over else 0
+
+    cdef int on_eof(self, object endpoint, bint clean) except -1:
+        if self.is_over:
+            return 0
+        # without it no window would ever open again
+        self.stop(ConnectionResetError("the client closed the connection"))
+        return close_gracefully(self.endpoint, self.settings)
+
+    cdef int on_closed(self, object endpoint, object error) except -1:
+        self.stop(error)
+        return self.check_end()
+
+    cdef int on_deadline(self, int stage) except -1:
+        if self.is_over:
+            return 0
+        if stage < DRIVER_STAGES_END:
+            return self.driver.on_stage(stage)
+        self.driver.session.now = monotonic()
+        if stage == STAGE_DRAIN:
+            self.driver.session.finish_drain()
+            return self.check_leaving()
+        self.driver.session.goaway(NO_ERROR)
+        return self.leave()
+
+    # ---- ends
+
+    cdef int check_leaving(self) except -1:
+        if self.is_over or not self.driver.session.is_draining:
+            return 0
+        if not self.driver.session.has_left:
+            # the client may not know yet, and streams of it may be on their way
+            if self.drain_deadline.queue is None:
+                self.drain_deadline.set(self.settings.linger, STAGE_DRAIN)
+            return 0
+        # its octets lie in the read buffer while they are read
+        return self.leave() if self.open_streams == 0 and not self.driver.is_feeding else 0
+
+    cdef int leave(self) except -1:
+        self.stop(None)
+        return close_lingering(self.endpoint, self.settings)
+
+    cdef int stop(self, object error) except -1:
+        self.is_over = True
+        self.idle_deadline.clear()
+        self.drain_deadline.clear()
+        return 0 if self.driver is None else self.driver.lose_streams(error)
+
+    cdef int check_end(self) except -1:
+        if self.endpoint.is_gone() and self.unsettled == 0 and not self.end_reported:
+            self.end_reported = True
+            if self.driver is not None:
+                # it refers to us
+                self.driver.detach()
+            self.on_end()
+        return 0
+
+
+@cython.final
+cdef class ServerDriver(SessionDriver):
+    """The session of a client's connection."""
+
+    cdef int on_stream_head(self, SessionStream stream, Head head, bint https, bint is_end) except -1:
+        # trailers are no head; interim heads are a server's
+        return (<Http2ServerConnection>self.connection).open_exchange(stream, head, https, is_end)
+
+    cdef int count_in(self, Py_ssize_t count) except -1:
+        self.settings.counters.bytes_from_clients += count
+        return 0
+
+    cdef int on_fed(self) except -1:
+        return (<Http2ServerConnection>self.connection).check_leaving()
+
+    cdef int on_session_over(self) except -1:
+        (<Http2ServerConnection>self.connection).stop(self.failure)
+        if self.session.limit_hit == LIMIT_REPLIES:
+            # it does not read, and would not read why
+            return self.endpoint.abort(self.failure)
+        return close_lingering(self.endpoint, self.settings)
+
+
+@cython.final
+cdef class Http2ServerStream(Http2Stream):
+    """A request that comes in and its response that goes out."""
+
+    cdef int let_go(self) except -1:
+        cdef Http2ServerConnection owner = self.owner
+        if not self.has_let_go and self.is_left and (self.is_closed or (self.has_sent_all and self.waiting() == 0)):
+            self.has_let_go = True
+            owner.stream_left()
+        if self.has_let_go and self.is_settled and owner is not None:
+            # its hook has returned, and its slot is free
+            self.owner = None
+            self.session.release(self.stream)
+        return 0
+
+    cdef int send_interim(self, Head head) except -1:
+        return 0 if self.is_closed else self.session.head(self.stream, head, None, False)
+
+    cdef int send_continue(self) except -1:
+        if self.is_closed:
+            return 0
+        self.session.own_head(self.stream, 100, (), -1, False)
+        return 1
+
+    cdef int send_response(self, Head head, Stream source, bint is_last) except -1:
+        cdef bint is_end = source.is_complete() and source.content_total() == 0
+        if self.is_closed:
+            return 0
+        if isinstance(source, Http1Stream) and authenticates_connection(self.request, head):
+            # it knows users by the connection they speak over, of which a client with many streams has none
+            return self.reset_with(HTTP_1_1_REQUIRED)
+        self.session.head(self.stream, head, None, is_end)
+        return self.note_head(is_end)
+
+    cdef int answer(self, int status, bytes body, object headers, bint is_head, bint is_last) except -1:
+        # RFC 9110 sections 8.6 and 6.4.1: these have no content, and a length there would describe another response
+        cdef bint is_bodiless = status == 204 or status == 304
+        cdef bint is_unread = not self.is_complete()
+        cdef bint is_end, is_typed = is_bodiless
+        cdef bytes name
+        cdef list fields = list(headers or ())
+        if self.is_closed:
+            return 0
+        if headers is None:
+            body = text_line(body)
+        for name, _ in fields:
+            is_typed = is_typed or name.lower() == b"content-type"
+        if not is_typed:
+            fields.append((b"content-type", b"text/plain; charset=utf-8"))
+        is_end = is_head or is_bodiless or not body
+        self.session.own_head(self.stream, status, fields, -1 if is_bodiless else len(body), is_end)
+        self.note_head(is_end)
+        if not is_end:
+            self.send_content(PyBytes_AS_STRING(body), len(body))
+            self.send_end(None)
+        if is_last and self.owner is not None:
+            # the client's next connection tries again
+            self.owner.driver.session.drain()
+            self.owner.check_leaving()
+        return self.refuse_rest() if is_unread else 0
