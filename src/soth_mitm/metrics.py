@@ -56,7 +56,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     upstream_error_count: int = 0
     """Requests answered 502, or cut, because of the upstream."""
     retry_count: int = 0
-    """Requests sent a second time because an idle connection turned out to be closed."""
+    """Requests sent a second time, because an idle connection turned out to be closed or the upstream had not processed them."""
     upgrade_count: int = 0
     """Connections that switched protocols (101)."""
     tunnel_count: int = 0
@@ -133,6 +133,14 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Flows that wait for that room now."""
     shortened_copy_count: int = 0
     """Copies of bodies that ended early, and were marked so, because there was no room within `dispatch_queue_send_timeout_ms`."""
+    http2_upstream_connections: int = 0
+    """Upstream connections that speak HTTP/2 now."""
+    http2_goaways_received: int = 0
+    """Times that an upstream said that it takes no new streams on a connection."""
+    http2_dead_connections: int = 0
+    """Upstream connections given up because a PING had no answer (`http2.ping_timeout_ms`)."""
+    http2_retries: int = 0
+    """Requests sent a second time because the upstream said that it had not processed them; part of `retry_count`."""
     handler_call_count: int = 0
     """Calls of handler methods."""
     handler_seconds: float = 0.0

@@ -479,6 +479,9 @@ class Scene:
             pool.failed(WireError("cancelled", side="upstream", status=502))
             raise
         intake.attach(endpoint)
+        if self.upstream_kind == "mux" and hasattr(self.double, "dial"):
+            self.double.dial(self, pool, endpoint)
+            return
         if self.upstream_kind == "mux":
             connection = self.double.MuxClientConnection(endpoint, self.streams)
         else:
@@ -490,7 +493,11 @@ class Scene:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.upstream_kind == "mux":
-            mux = MuxPeer(reader, writer, lambda stream: self.answer(stream), gives_credit=self.upstreams_give_credit)
+            make = getattr(self.double, "upstream_peer", None)
+            if make is not None:
+                mux = make(self, reader, writer)
+            else:
+                mux = MuxPeer(reader, writer, lambda stream: self.answer(stream), gives_credit=self.upstreams_give_credit)
             self.accepted.append(mux)
             await asyncio.wait([mux.reading])
             return

@@ -77,6 +77,10 @@ def collect_metrics(
         paced_flow_count=budget.waits,
         waiting_flows=budget.waiting_count,
         shortened_copy_count=counters.shortened_copies,
+        http2_upstream_connections=counters.http2_upstream_connections,
+        http2_goaways_received=counters.http2_goaways_received,
+        http2_dead_connections=counters.http2_dead_connections,
+        http2_retries=counters.http2_retries,
         handler_call_count=hooks.calls,
         handler_seconds=hooks.seconds,
     )

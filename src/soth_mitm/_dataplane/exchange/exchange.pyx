@@ -942,14 +942,15 @@ cdef class Exchange(ExchangeCallbacks):
         return how == PROCESSED_UNLIKELY and self.can_repeat()
 
     cdef int retry(self) except -1:
-        cdef bint needs_http1 = self.upstream.unprocessed() == PROCESSED_HTTP1_ONLY
+        cdef int how = self.upstream.unprocessed()
         self.settings.counters.retries += 1
+        self.settings.counters.http2_retries += how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY
         self.retried = True
         self.drop_upstream()
         self.move_response(INPUT_AGAIN)
         self.move_request(INPUT_RETRY)
         self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE)
-        if needs_http1:
+        if how == PROCESSED_HTTP1_ONLY:
             self.pool = self.pool.pool_for(True)
             return self.pool.acquire(self)
         return self.pool.acquire_new(self)

@@ -33,4 +33,8 @@ cdef class Counters:
     cdef public int64_t bytes_to_clients
     cdef public int64_t bytes_from_upstreams
     cdef public int64_t bytes_to_upstreams
+    cdef public int64_t http2_upstream_connections
+    cdef public int64_t http2_goaways_received
+    cdef public int64_t http2_dead_connections
+    cdef public int64_t http2_retries
     cdef public int64_t last_flow_id

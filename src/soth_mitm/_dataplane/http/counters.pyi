@@ -30,4 +30,8 @@ class Counters:
     bytes_to_clients: int
     bytes_from_upstreams: int
     bytes_to_upstreams: int
+    http2_upstream_connections: int
+    http2_goaways_received: int
+    http2_dead_connections: int
+    http2_retries: int
     last_flow_id: int

@@ -107,6 +107,7 @@ cdef class Session:
     cdef int lingering_next            # the same, since the PING that finds out was sent
     cdef readonly uint32_t peer_last   # of its GOAWAY
     cdef readonly bint peer_goes       # a GOAWAY came
+    cdef readonly uint32_t peer_code   # of the last one
     cdef readonly bint is_draining     # we want no new streams
     cdef bint has_left                 # our last GOAWAY was sent: streams above goaway_last are not seen
     cdef uint32_t goaway_last

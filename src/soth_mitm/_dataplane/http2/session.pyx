@@ -965,6 +965,7 @@ cdef class Session:
         # it may be told several times, and only lower
         self.peer_last = min(last, self.peer_last) if self.peer_goes else last
         self.peer_goes = True
+        self.peer_code = code
         if not self.is_server:
             for stream in list(self.streams.values()):
                 if stream.id > self.peer_last and not is_closed(stream.state) and not self.has_failed:

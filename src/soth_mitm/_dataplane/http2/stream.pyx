@@ -537,6 +537,9 @@ cdef class Http2Stream(Stream):
     cdef bint is_silent(self) noexcept:
         return not self.has_heard
 
+    cdef bint is_multiplexed(self) noexcept:
+        return True
+
     cdef bint is_peer_gone(self) noexcept:
         return self.is_closed
 

@@ -52,6 +52,28 @@ cdef class OutboundEndpoint(Endpoint):
             self.take_ciphertext(seen, count)
         return False
 
+    cdef bint read_once(self) except -1:
+        cdef char seen[LOOK_SIZE]
+        cdef Py_ssize_t count
+        if self.is_closing() or self.has_told_eof():
+            return False
+        if self.paused or self.waits_turn or self.delivering:
+            # what lies there has its turn
+            return True
+        count = soth_read_now(self.socket, seen, LOOK_SIZE)
+        if count > 0:
+            self.take_unasked(seen, count)
+        return count != SOTH_READ_ENDED and not (self.is_closing() or self.has_told_eof())
+
+    cdef int take_unasked(self, const char* data, Py_ssize_t count) except -1:
+        """Take what the loop has not read."""
+        if self.tls is not None:
+            return self.take_ciphertext(data, count)
+        self.read_buffer.append(data, count)
+        self.bytes_in += count
+        self.has_unreported = True
+        return self.deliver()
+
     cdef int read_last_words(self) except -1:
         cdef char said[LOOK_SIZE]
         cdef Py_ssize_t count
@@ -59,13 +81,7 @@ cdef class OutboundEndpoint(Endpoint):
             count = soth_read_now(self.socket, said, LOOK_SIZE)
             if count <= 0:
                 break
-            if self.tls is not None:
-                self.take_ciphertext(said, count)
-                continue
-            self.read_buffer.append(said, count)
-            self.bytes_in += count
-            self.has_unreported = True
-            self.deliver()
+            self.take_unasked(said, count)
         return 0
 
     def connection_lost(self, error):

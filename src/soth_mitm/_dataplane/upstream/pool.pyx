@@ -104,8 +104,8 @@ cdef class OriginPool:
         if connection is not None:
             self.counters.pool_hits += 1
             return self.grant(connection, exchange)
-        if self.idle and self.open >= self.max_open:
-            # the one that was unused for longest makes room
+        if self.idle and self.open >= self.max_open and (<PooledConnection>self.idle[0]).free_streams():
+            # the one that was unused for longest makes room. One whose upstream allows nothing now is waited for
             (<PooledConnection>self.idle[0]).retire()
         return self.wait(exchange)
 
