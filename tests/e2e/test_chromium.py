@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from support.certs import TestCA
 from support.origin import Origin, ScriptedConnection
 from support.origin_messages import Request
-from support.running import ProxyFactory, Running
+from support.running import HOST, ProxyFactory, Running
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGE = b"<!doctype html><title>start</title><script>fetch('/data').then(r => r.text()).then(t => { document.title = t })</script>"
@@ -65,3 +66,21 @@ def test_a_browser_that_does_not_trust_us_says_so(proxy: ProxyFactory, origin: O
     _, failure = running.handler.wait("on_tls_failure")[0]
     assert (failure.side, failure.reason) == ("client", "unknown_ca")
     assert origin.requests == []
+
+
+def test_a_page_of_a_hundred_resources_over_http2(proxy: ProxyFactory, origin_ca: TestCA, tmp_path: Path) -> None:
+    count = 100
+    loads = "".join(f"load({number});" for number in range(count))
+    page = (
+        "<!doctype html><title>start</title><script>let done = 0; function load(n) { fetch('/bytes/' + n * 100)"
+        ".then(r => r.arrayBuffer()).then(b => { if (b.byteLength === n * 100) document.title = 'loaded ' + ++done }) }"
+        f"{loads}</script>"
+    ).encode()
+    with Origin(origin_ca.server_context(HOST, alpn=["h2", "http/1.1"]), host=HOST) as origin:
+        origin.script(lambda connection, request: connection.send(answer(page, "text/html")), "/page")
+        running = proxy()
+        assert f"<title>loaded {count}</title>" in load(running, origin.url("/page"), tmp_path, trusting=True)
+        fetched = [request for request in origin.requests if request.path.startswith("/bytes/")]
+        assert len(fetched) == count and {request.version for request in fetched} == {"HTTP/2"}
+    versions = {request.http_version for request in running.handler.requests if request.path.startswith("/bytes/")}
+    assert versions == {"HTTP/2"} and running.metrics().tls_client_failure_count == 0

@@ -64,8 +64,10 @@ def test_nothing_and_an_end_open_no_connection(proxy: ProxyFactory, plain_origin
     assert plain_origin.connections == []
 
 
-def test_http2_in_the_clear_is_refused(proxy: ProxyFactory, plain_origin: Origin) -> None:
+@pytest.mark.parametrize("end", [b"SM\r\n\r\r", b"XX\r\n\r\n"])
+def test_what_only_begins_like_http2_is_refused(proxy: ProxyFactory, plain_origin: Origin, end: bytes) -> None:
     with proxy().tunnel(plain_origin.port) as client:
-        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        client.send(b"PRI * HTTP/2.0\r\n\r\n" + end)
+        client.end_writing()
         assert client.read_answer().status == 400
     assert plain_origin.connections == []

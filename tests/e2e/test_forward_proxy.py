@@ -11,6 +11,7 @@ from soth_mitm import HandlerDecision, RawRequest
 from soth_mitm.proxy import generation
 from soth_mitm.proxy.resolver import Resolver
 from support.certs import TestCA, self_signed
+from support.http2_inside import Http2Client
 from support.origin import Origin
 from support.recording import Recording
 from support.running import ProxyFactory, Running
@@ -283,9 +284,13 @@ class TestHttps:
         assert running.metrics().tls_upstream_handshake_count == 2
 
     def test_it_shares_the_pool_with_intercepted_connections(self, proxy: ProxyFactory, origin: Origin) -> None:
+        """With those of clients that offer the same: an upstream is offered both versions of HTTP here."""
         running = proxy()
-        with running.secured(origin.port) as client:
-            assert client.request("/bytes/3", f"localhost:{origin.port}").status == 200
+        with running.tunnel(origin.port) as client:
+            context = running.client_context()
+            context.set_alpn_protocols(["h2", "http/1.1"])
+            client.start_tls(context)
+            assert Http2Client.inside(client, origin.port).request("/bytes/3").status == 200
         with running.client() as client:
             assert ask(client, f"https://localhost:{origin.port}/bytes/3").status == 200
         assert len(origin.connections) == 1

@@ -146,7 +146,7 @@ class TestTls:
     def test_a_session_ticket_is_no_stray_byte(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
         with late_tickets(origin_ca) as server:
             running = proxy(AtConnect(server, BareConnection.finish_handshake), **ANY_AGE)
-            with running.secured(server.port, "127.0.0.1"), running.client() as client:
+            with running.secured(server.port, "127.0.0.1", "h2", "http/1.1"), running.client() as client:
                 assert [post_url(client, server.port, path).text for path in ("/second", "/third")] == ["0", "0"]
             used_all_along(running.metrics())
             running.handle.shutdown(5)
@@ -159,7 +159,7 @@ class TestTls:
 
         with late_tickets(origin_ca) as server:
             running = proxy(AtConnect(server, ticket_and_more), **ANY_AGE)
-            with running.secured(server.port, "127.0.0.1"), running.client() as client:
+            with running.secured(server.port, "127.0.0.1", "h2", "http/1.1"), running.client() as client:
                 assert [post_url(client, server.port, path).text for path in ("/second", "/third")] == ["1", "1"]
             metrics = running.metrics()
             assert (metrics.pool_stale_count, metrics.retry_count, metrics.handler_panic_count) == (1, 0, 0)
@@ -211,6 +211,8 @@ class TestAnotherLoop:
         async def talk() -> tuple[list[str], ProxyMetrics]:
             async with MitmProxyBuilder(config, AtConnect(server, act)).build() as handle:
                 context = ssl.create_default_context(cafile=str(handle.ca_certificate_path))
+                # so that its upstream is offered the same as that of a URL
+                context.set_alpn_protocols(["h2", "http/1.1"])
                 answers = await asyncio.to_thread(self._client, handle.port, server.port, context)
                 return answers, handle.metrics()
 

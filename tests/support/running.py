@@ -37,9 +37,12 @@ class Running:
     def ca_path(self) -> Path:
         return self.handle.ca_certificate_path
 
-    def client_context(self) -> ssl.SSLContext:
+    def client_context(self, *alpn: str) -> ssl.SSLContext:
         """Return a context that trusts the proxy's CA and nothing else."""
-        return ssl.create_default_context(cafile=str(self.ca_path))
+        context = ssl.create_default_context(cafile=str(self.ca_path))
+        if alpn:
+            context.set_alpn_protocols(alpn)
+        return context
 
     def client(self) -> WireClient:
         """Return a client that is connected to the proxy and has said nothing."""
@@ -52,10 +55,10 @@ class Running:
         assert answer.status == 200, (answer.status, answer.text)
         return client
 
-    def secured(self, port: int, host: str = HOST) -> WireClient:
-        """Return a client that speaks TLS with the proxy in place of an origin."""
+    def secured(self, port: int, host: str = HOST, *alpn: str) -> WireClient:
+        """Return a client that speaks TLS with the proxy in place of an origin, and offers `alpn`."""
         client = self.tunnel(port, host)
-        client.start_tls(self.client_context(), host)
+        client.start_tls(self.client_context(*alpn), host)
         return client
 
     def metrics(self) -> ProxyMetrics:

@@ -257,7 +257,7 @@ class UpstreamConfig(Struct, kw_only=True):
 
 
 class Http2Config(Struct, kw_only=True):
-    """HTTP/2: what a connection carries and what a peer may do before it is closed. Not in effect yet."""
+    """HTTP/2: what a connection carries and what a peer may do before it is closed."""
 
     max_streams_per_upstream: Annotated[
         int,

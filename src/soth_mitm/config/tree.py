@@ -91,7 +91,9 @@ class MitmConfig(Struct, kw_only=True):
         Key("`enforce` holds a request until the handler decides; `monitor` shows it to the handler afterwards and blocks nothing."),
     ] = "enforce"
     workers: Annotated[int, Key("Processes that serve the same address.", 1, 1024, frozen=True)] = 1
-    http2_enabled: Annotated[bool, Key("Offer HTTP/2 to clients and upstreams of intercepted connections. Not in effect yet.")] = True
+    http2_enabled: Annotated[
+        bool, Key("Offer HTTP/2 to clients and upstreams of intercepted connections, where they choose it (docs/http2.md).")
+    ] = True
     http2_max_header_list_size: Annotated[
         int, Key("HTTP/2: the largest header list that is accepted, in bytes as RFC 9113 counts them.", KIB, 16 * MIB)
     ] = 64 * KIB

@@ -10,13 +10,11 @@ from soth_mitm.proxy.outbound.origin import Origin
 from soth_mitm.proxy.tls_info import UpstreamTlsInfo
 
 HTTP2, HTTP1 = "h2", "http/1.1"
-# What this build speaks. HTTP/2 follows when both of its sides are built
-BUILT = (HTTP1,)
 
 
 def spoken(http2_enabled: bool) -> tuple[str, ...]:
-    """Return the protocols that we speak."""
-    return tuple(protocol for protocol in BUILT if http2_enabled or protocol != HTTP2)
+    """Return the protocols that we speak, the better one first."""
+    return (HTTP2, HTTP1) if http2_enabled else (HTTP1,)
 
 
 def upstream_offer(client_offer: Sequence[str], ours: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from soth_mitm.addresses import normalise_host
 from soth_mitm.connection import TlsInfo
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind
+from soth_mitm.proxy.alpn import HTTP2
 from soth_mitm.proxy.client import Client
 from soth_mitm.proxy.client_reader import ClientGone, ClientRefused
 from soth_mitm.proxy.learning import Trial
@@ -32,6 +33,7 @@ class ClientTls:
         self._bytes_then: tuple[int, int] | None = None
         self._trial: Trial | None = None
         self._lacks_protocol = False
+        self._is_http2 = False
 
     async def asked_name(self, hello: ClientHello) -> str:
         """Return the name that the client's handshake asks for, or else that of the target; refuses the hello if it is none."""
@@ -71,6 +73,7 @@ class ClientTls:
         info = tls_info(hello, self._endpoint.tls, upstream, fingerprint=generation.config.tls.capture_fingerprint)
         self._counters.client_handshakes += 1
         self._counters.client_resumed += bool(info.resumed)
+        self._is_http2 = info.negotiated_proto == HTTP2
         self._bytes_then = (self._endpoint.bytes_in, self._endpoint.bytes_out)
         if self._trial is not None:
             self._trial.secured(self._endpoint)
@@ -114,7 +117,10 @@ class ClientTls:
         """When the connection is over: did the client refuse our certificate after its handshake, as some programs do?"""
         if self._trial is not None:
             self._trial.ended()
-        if (self._endpoint.bytes_in, self._endpoint.bytes_out) != self._bytes_then:
+        endpoint = self._endpoint
+        # in HTTP/2 we speak first
+        bytes_out = self._bytes_then[1] if self._bytes_then is not None and self._is_http2 else endpoint.bytes_out
+        if (endpoint.bytes_in, bytes_out) != self._bytes_then:
             return
         if isinstance(self._endpoint.close_error, ssl.SSLError):
             await self.failed(self._endpoint.close_error, shown=True)

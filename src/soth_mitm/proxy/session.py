@@ -6,6 +6,7 @@ from collections.abc import Callable
 from soth_mitm._dataplane.exchange.relay import Tunnel
 from soth_mitm._dataplane.exchange.route import Route
 from soth_mitm._dataplane.http1.server import Http1ServerConnection
+from soth_mitm._dataplane.http2.server import Http2ServerConnection
 from soth_mitm.errors import WireError
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind
@@ -17,15 +18,17 @@ from soth_mitm.proxy.outbound.origin import Origin, abandon
 
 log = get_logger("soth_mitm.proxy")
 
+ServerConnection = Http1ServerConnection | Http2ServerConnection
+
 
 class Session:
-    """What holds a client's endpoint: an `Http1ServerConnection`, a `Tunnel`, or, with `holder` None, the set-up."""
+    """What holds a client's endpoint: a connection of HTTP/1 or HTTP/2, a `Tunnel`, or, with `holder` None, the set-up."""
 
     __slots__ = ("_client", "_is_shown", "_was_held", "holder")
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self.holder: Http1ServerConnection | Tunnel | None = None
+        self.holder: ServerConnection | Tunnel | None = None
         self._was_held = False
         # the observer was told of a tunnel
         self._is_shown = False
@@ -34,13 +37,15 @@ class Session:
 
     def exchange(self, router: Callable[[str | None, bytes], Route], is_http2: bool = False) -> None:
         """Serve requests, which go where `router` says."""
-        exchange = Http1ServerConnection(self._client.generation.settings, self._client.endpoint, self._ended, router=router)
-        self._hold(exchange)
-        exchange.start()
-        if self._client.reader.draining:
-            exchange.drain()
+        client = self._client
+        speaking = Http2ServerConnection if is_http2 else Http1ServerConnection
+        connection: ServerConnection = speaking(client.generation.settings, client.endpoint, self._ended, router=router)
+        self._hold(connection)
+        connection.start()
+        if client.reader.draining:
+            connection.drain()
 
-    def _hold(self, holder: Http1ServerConnection | Tunnel) -> None:
+    def _hold(self, holder: ServerConnection | Tunnel) -> None:
         self.holder, self._was_held = holder, True
 
     def _ended(self) -> None:

@@ -1,6 +1,8 @@
 """The pools of a proxy, one for each origin and TLS identity, and what was learnt of the origins."""
 
 import asyncio
+import dataclasses
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine
@@ -10,12 +12,14 @@ from weakref import WeakValueDictionary
 
 from soth_mitm._dataplane.http.settings import Settings
 from soth_mitm._dataplane.http1.client import Http1ClientConnection
+from soth_mitm._dataplane.http2.client import Http2ClientConnection
 from soth_mitm._dataplane.upstream.connect_probe import ConnectProbe
 from soth_mitm._dataplane.upstream.pool import OriginPool, PooledConnection
 from soth_mitm.config.sections import ConnectionPoolConfig
-from soth_mitm.errors import TlsFailedError, WireError
+from soth_mitm.errors import ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
 from soth_mitm.escaping import get_logger
 from soth_mitm.observe.observation import EventKind, Observation
+from soth_mitm.proxy.alpn import HTTP1, HTTP2, speaks_http2
 from soth_mitm.proxy.calls import HandlerCalls, HandlerFailed
 from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.detached import detached
@@ -65,6 +69,8 @@ class UpstreamPools:
         self._tls_info: OrderedDict[Origin, tuple[float, UpstreamTlsInfo | None]] = OrderedDict()
         self._refusals: OrderedDict[Origin, tuple[float, TlsFailedError]] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
+        # those of HTTP/2 whose SETTINGS have not come
+        self._beginning: set[Http2ClientConnection] = set()
 
     def pool(self, origin: Origin) -> OriginPool:
         """Return the pool of `origin`; made when it is first asked for, and dropped when unused and in the way of another."""
@@ -86,10 +92,16 @@ class UpstreamPools:
             )
             pool.on_first_return = lambda upstream: self._dialler.keep_session(cast(UpstreamEndpoint, upstream), origin)
             pool.on_refusal = partial(self._refused, origin)
+            if HTTP2 in origin.alpn:
+                pool.fallback = partial(self._without_http2, origin)
             self._alive[origin] = pool
         self._kept[origin] = pool
         self._make_room()
         return pool
+
+    def _without_http2(self, origin: Origin) -> OriginPool:
+        """Return the pool of the same origin for what HTTP/2 does not do."""
+        return self.pool(origin._replace(alpn=() if origin.server_name is None else (HTTP1,)))
 
     def _make_room(self) -> None:
         connection_pool = self._connection_pool
@@ -152,31 +164,66 @@ class UpstreamPools:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _dial(self, origin: Origin) -> PooledConnection:
+    async def _dial(self, origin: Origin) -> UpstreamEndpoint:
         """Return a new connection. Raises what its pool is to be told."""
         refusal = self._take_refusal(origin)
         if refusal is not None:
             raise refusal
         try:
-            return Http1ClientConnection(await self._dialler.dial(origin))
+            return await self._dialler.dial(origin)
         except WireError as error:
             self._tls_info.pop(origin, None)
             failure = await self._reported(origin, error)
         # outside of the clause: a handler's failure is not caused by the dial's
         raise failure
 
-    def _dial_ended(self, pool: OriginPool, dial: asyncio.Task[PooledConnection]) -> None:
+    def _dial_ended(self, pool: OriginPool, dial: asyncio.Task[UpstreamEndpoint]) -> None:
         """Tell the pool, once for each dial, however it ended."""
         if dial.cancelled():
             pool.failed(WireError("the proxy is shutting down", side="upstream", status=503))
             return
         failure = dial.exception()
-        if failure is None:
-            connection = dial.result()
-            connection.facts = self._remember(pool.origin, connection.facts)
-            pool.connected(connection)
+        if failure is not None:
+            pool.failed(detached(failure))
             return
-        pool.failed(detached(failure))
+        upstream = dial.result()
+        if not speaks_http2(pool.origin, upstream.facts):
+            self._connected(pool, Http1ClientConnection(upstream))
+            return
+        # how many streams it takes is known when its SETTINGS have come
+        connection = Http2ClientConnection(upstream, self._settings)
+        self._beginning.add(connection)
+        connection.start(partial(self._http2_begun, pool, connection))
+
+    def _connected(self, pool: OriginPool, connection: PooledConnection) -> None:
+        connection.facts = self._remember(pool.origin, connection.facts)
+        pool.connected(connection)
+
+    def _http2_begun(self, pool: OriginPool, connection: Http2ClientConnection, error: BaseException | None) -> None:
+        """The SETTINGS of an upstream have come, or it has ended before."""
+        self._beginning.discard(connection)
+        if error is None:
+            if isinstance(connection.facts, UpstreamTlsInfo) and connection.extended_connect:
+                connection.facts = dataclasses.replace(connection.facts, extended_connect=True)
+            self._connected(pool, connection)
+            return
+        connection.abort()
+        self._tls_info.pop(pool.origin, None)
+        reporting = self._begin(self._reported(pool.origin, self._not_begun(pool.origin, error)), f"soth-mitm report {pool.origin}")
+        reporting.add_done_callback(lambda reported: pool.failed(_result_of(reported)))
+
+    def _not_begun(self, origin: Origin, error: BaseException) -> WireError:
+        """Count what a connection ended in before its SETTINGS came, and return what to tell of it."""
+        if isinstance(error, ssl.SSLError):
+            # with TLS 1.3 it sees our certificate, or that we have none, after the handshake
+            return self._dialler.refused(origin, error)
+        if isinstance(error, WireError) and error.status == 504:
+            late = f"{origin} was reached, and did not send the SETTINGS of HTTP/2 in time (http2.settings_timeout_ms)"
+            error = StageTimeoutError(late, side="upstream", status=504)
+        elif not isinstance(error, WireError):
+            error = ConnectFailedError(f"{origin} closed the connection before it had begun to speak HTTP/2", side="upstream")
+        self._dialler.count(error)
+        return detached(error)
 
     async def _reported(self, origin: Origin, error: WireError) -> WireError | HandlerFailed:
         """Tell the handler of a failed handshake; return the error for what waits for the connection."""
@@ -223,9 +270,12 @@ class UpstreamPools:
 
     async def close(self) -> None:
         """End the dials under way and close what is idle. When no client connection is left."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
+        for connection in list(self._beginning):
+            connection.abort()
+        while self._tasks:
+            # what a task ends may be reported in another
+            for task in self._tasks:
+                task.cancel()
             await asyncio.wait(self._tasks)
         self.retire()
 
@@ -233,3 +283,7 @@ class UpstreamPools:
         """Return how many upstream connections are open and how many of them are idle."""
         pools = list(self._alive.values())
         return sum(pool.open for pool in pools), sum(pool.idle_count for pool in pools)
+
+
+def _result_of(reported: asyncio.Task[WireError | HandlerFailed]) -> BaseException:
+    return WireError("the proxy is shutting down", side="upstream", status=503) if reported.cancelled() else reported.result()
