@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import final
 
 from soth_mitm._dataplane.http.settings import Settings
+from soth_mitm._dataplane.http2.stream import Http2Stream, SessionDriver
 from soth_mitm._dataplane.transport.outbound_endpoint import OutboundEndpoint
 from soth_mitm._dataplane.upstream.pool import PooledConnection
 
@@ -13,3 +14,9 @@ class Http2ClientConnection(PooledConnection):
     def extended_connect(self) -> bool: ...
     @property
     def open_streams(self) -> int: ...
+
+@final
+class ClientDriver(SessionDriver): ...
+
+@final
+class Http2ClientStream(Http2Stream): ...
