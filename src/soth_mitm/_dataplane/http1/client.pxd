@@ -12,7 +12,8 @@ from soth_mitm._dataplane.wire.head cimport Head
 cdef class Http1ClientConnection(PooledConnection):
     cdef Http1ClientStream stream
     cdef ClientState state
-    cdef HttpConnection reserved_for   # the client's connection that alone uses it; None: it is shared
+    # the client's connection that alone uses it; None: it is shared
+    cdef HttpConnection reserved_for
     cdef Py_ssize_t scanned            # of the read buffer, for the response's head
     cdef int method                    # MethodName of the request
     cdef int64_t bytes_before          # what the upstream had sent before this request

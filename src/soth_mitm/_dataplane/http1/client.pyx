@@ -1,18 +1,21 @@
-"""An upstream's connection that speaks HTTP/1: it sends a request, reads the response's heads, and says whether it may be used again.
+"""An upstream's connection that speaks HTTP/1: it sends a request, reads the response's heads, and
+says whether it may be used again.
 
-A connection is used again only if its last response was complete and both sides may go on (RFC 9112 section 9.3).
+A connection is used again only if its last response was complete and both sides may go on
+(RFC 9112 section 9.3).
 """
 
 cimport cython
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.http.stream cimport (
-    ANY_LENGTH, LENGTH_AS_IS, PROCESSED_PERHAPS, PROCESSED_UNLIKELY, HttpConnection, Stream, StreamCallbacks,
+    ANY_LENGTH, LENGTH_AS_IS, PROCESSED_PERHAPS, PROCESSED_UNLIKELY, HttpConnection, Stream,
+    StreamCallbacks,
 )
 from soth_mitm._dataplane.http1.connection_auth cimport authenticates_connection
 from soth_mitm._dataplane.http1.connection_state cimport (
-    CLIENT_ACQUIRE, CLIENT_CLOSE, CLIENT_CLOSED, CLIENT_CONTENT, CLIENT_FINAL_HEAD, CLIENT_HEAD, CLIENT_IDLE,
-    CLIENT_RELEASE, CLIENT_REQUEST, ClientInput, ClientState, next_client_state,
+    CLIENT_ACQUIRE, CLIENT_CLOSE, CLIENT_CLOSED, CLIENT_CONTENT, CLIENT_FINAL_HEAD, CLIENT_HEAD,
+    CLIENT_IDLE, CLIENT_RELEASE, CLIENT_REQUEST, ClientInput, ClientState, next_client_state,
 )
 from soth_mitm._dataplane.http1.encoder cimport request_head_bytes
 from soth_mitm._dataplane.http1.framing cimport (
@@ -28,10 +31,11 @@ from soth_mitm._dataplane.transport.callbacks cimport PAUSE_SETUP
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully
 from soth_mitm._dataplane.transport.outbound_endpoint cimport OutboundEndpoint
 from soth_mitm._dataplane.upstream.pool cimport OriginPool, PooledConnection
-from soth_mitm._dataplane.wire.head cimport FIELD_KEEP_ALIVE, METHOD_PATCH, METHOD_POST, METHOD_PUT, Head
+from soth_mitm._dataplane.wire.head cimport (
+    FIELD_KEEP_ALIVE, METHOD_PATCH, METHOD_POST, METHOD_PUT, Head,
+)
 from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 from soth_mitm._dataplane.wire.scan cimport soth_equals_lower
-
 from soth_mitm.errors import WireError
 
 
@@ -40,7 +44,8 @@ cdef double keep_alive_seconds(const char* value, Py_ssize_t length) noexcept no
     cdef Py_ssize_t at = 0, digits = 0
     cdef double seconds = 0
     while at + 8 < length:
-        if soth_equals_lower(value + at, b"timeout=", 8) and (at == 0 or value[at - 1] in (c" ", c"\t", c",", c";")):
+        if soth_equals_lower(value + at, b"timeout=", 8) and (
+                at == 0 or value[at - 1] in (c" ", c"\t", c",", c";")):
             at += 8
             while at + digits < length and digits < 9 and c"0" <= value[at + digits] <= c"9":
                 seconds = seconds * 10 + (value[at + digits] - c"0")
@@ -51,7 +56,9 @@ cdef double keep_alive_seconds(const char* value, Py_ssize_t length) noexcept no
 
 
 cdef bint announces_nothing(Head response) noexcept:
-    """Tell whether it announces content that its status does not have, and that may come all the same."""
+    """Tell whether it announces content that its status does not have, and that may come all the
+    same.
+    """
     if response.status == 204:
         return response.chunked or response.content_length > 0
     return response.status == 304 and response.chunked
@@ -76,7 +83,8 @@ cdef class Http1ClientConnection(PooledConnection):
     cdef int move(self, ClientInput event) except -1:
         cdef int state = next_client_state(self.state, event)
         if state < 0:
-            raise AssertionError(f"an upstream's connection in state {self.state} has no input {event}")
+            raise AssertionError(
+                f"an upstream's connection in state {self.state} has no input {event}")
         self.state = <ClientState>state
         return 0
 
@@ -87,7 +95,9 @@ cdef class Http1ClientConnection(PooledConnection):
             self.endpoint.callbacks = self
         # paused since its handshake
         self.endpoint.resume_reading(PAUSE_SETUP)
-        return not (self.is_ending() or self.state == CLIENT_CLOSED or self.endpoint.read_buffer.size() or self.endpoint.waits_turn)
+        return not (
+            self.is_ending() or self.state == CLIENT_CLOSED or self.endpoint.read_buffer.size()
+            or self.endpoint.waits_turn)
 
     cdef Py_ssize_t free_streams(self) noexcept:
         return self.state == CLIENT_IDLE
@@ -123,15 +133,19 @@ cdef class Http1ClientConnection(PooledConnection):
             if size == 0:
                 return 0
             head = Head()
-            used = parse_response_head(head, self.endpoint.read_buffer.data(), size, exchange.settings.head_limit,
-                                       exchange.settings.most_fields, &self.scanned)
+            used = parse_response_head(
+                head, self.endpoint.read_buffer.data(), size, exchange.settings.head_limit,
+                exchange.settings.most_fields, &self.scanned)
             if used == HEAD_MORE:
                 return 0
             if used == HEAD_TOO_LARGE:
-                why = too_large_text(head, exchange.settings.head_limit, exchange.settings.most_fields)
+                why = too_large_text(
+                    head, exchange.settings.head_limit, exchange.settings.most_fields)
                 return self.fail_exchange(b"the upstream's response head " + why)
             if used == HEAD_MALFORMED:
-                return self.fail_exchange(b"the upstream's response is malformed: " + head_error_text(head.error).encode())
+                return self.fail_exchange(
+                    b"the upstream's response is malformed: "
+                    + head_error_text(head.error).encode())
             self.scanned = 0
             self.stream.count_in(used)
             self.stream.consume(used)
@@ -146,11 +160,15 @@ cdef class Http1ClientConnection(PooledConnection):
         cdef StreamCallbacks exchange = self.stream.callbacks
         cdef Body seen
         cdef View payload
-        body_of_response(&self.stream.body, head, self.method, exchange.settings.head_limit, exchange.settings.most_fields)
+        body_of_response(
+            &self.stream.body, head, self.method, exchange.settings.head_limit,
+            exchange.settings.most_fields)
         # a body that is malformed from its first byte on is found before the head leaves
         seen = self.stream.body
-        if body_next(&seen, self.endpoint.read_buffer.data(), self.endpoint.read_buffer.size(), &payload, NULL) < 0:
-            return self.fail_exchange(b"the upstream's response is malformed: " + body_error_text(seen.error).encode())
+        if body_next(&seen, self.endpoint.read_buffer.data(), self.endpoint.read_buffer.size(),
+                     &payload, NULL) < 0:
+            return self.fail_exchange(
+                b"the upstream's response is malformed: " + body_error_text(seen.error).encode())
         self.move(CLIENT_FINAL_HEAD)
         return exchange.on_head(self.stream, head)
 
@@ -176,9 +194,11 @@ cdef class Http1ClientConnection(PooledConnection):
             return self.endpoint.close()
         if self.state == CLIENT_CLOSED:
             return 0
-        if (self.state == CLIENT_CONTENT and clean and self.stream.body.state != BODY_DONE and body_eof(&self.stream.body) == 0):
+        if (self.state == CLIENT_CONTENT and clean and self.stream.body.state != BODY_DONE
+                and body_eof(&self.stream.body) == 0):
             return exchange.on_content(self.stream)
-        return exchange.on_reset(self.stream, ConnectionResetError("the upstream closed the connection"))
+        return exchange.on_reset(
+            self.stream, ConnectionResetError("the upstream closed the connection"))
 
     cdef int on_closed(self, object endpoint, object error) except -1:
         cdef StreamCallbacks exchange = self.stream.callbacks
@@ -192,7 +212,9 @@ cdef class Http1ClientConnection(PooledConnection):
         if self.pool is not None and error is not None:
             refusal = self.pool.explain_failure(self, error, was_idle)
         if exchange is not None:
-            exchange.on_reset(self.stream, refusal or error or ConnectionResetError("the upstream closed the connection"))
+            exchange.on_reset(
+                self.stream,
+                refusal or error or ConnectionResetError("the upstream closed the connection"))
         elif client is not None:
             client.on_reserved_closed(self)
         if self.state != CLIENT_CLOSED:
@@ -222,7 +244,8 @@ cdef class Http1ClientConnection(PooledConnection):
         cdef double seconds = -1
         cdef int index = response.find_known(FIELD_KEEP_ALIVE) if response.has_hop else -1
         if index >= 0:
-            seconds = keep_alive_seconds(response.base() + response.fields[index].value, response.fields[index].value_len)
+            seconds = keep_alive_seconds(
+                response.base() + response.fields[index].value, response.fields[index].value_len)
         if seconds >= 0:
             # the last second is for what is under way when it closes
             self.usable_for = seconds - min(1.0, seconds / 2)
@@ -234,8 +257,12 @@ cdef class Http1ClientConnection(PooledConnection):
         if self.state == CLIENT_CLOSED:
             return 0
         if response is not None:
-            # unsent: with an early response the last of the request may still be here. Another client's request is not to wait behind it
-            if (self.pool is None or not response.keeps_alive() or self.endpoint.read_buffer.size() or self.endpoint.has_unsent()
+            # unsent: with an early response the last of the request may still be here. Another
+            # client's request is not to wait behind it
+            if (self.pool is None
+                    or not response.keeps_alive()
+                    or self.endpoint.read_buffer.size()
+                    or self.endpoint.has_unsent()
                     or self.stream.body.kind == BODY_UNTIL_CLOSE or announces_nothing(response)):
                 if is_reserved:
                     # the server knew the client by it
@@ -252,7 +279,8 @@ cdef class Http1ClientConnection(PooledConnection):
         self.move(CLIENT_RELEASE)
         self.endpoint.resume_all()
         if self.is_ending() or self.state != CLIENT_IDLE:
-            # what was not read of the last response, because its client was slow, was more than that response
+            # what was not read of the last response, because its client was slow, was more than
+            # that response
             return 0 if self.pool is None else self.retire()
         return 0 if is_reserved else self.pool.release(self)
 
@@ -291,7 +319,8 @@ cdef class Http1ClientStream(Http1Stream):
         self.settings.counters.bytes_to_upstreams += count
         return 0
 
-    cdef int send_request(self, Head head, str authority, bint keep_upgrade, int64_t length) except -1:
+    cdef int send_request(self, Head head, str authority, bint keep_upgrade,
+                          int64_t length) except -1:
         cdef Http1ClientConnection owner = self.owner
         cdef HeadEdits edits = None
         self.out_framing = OUT_PLAIN

@@ -3,5 +3,6 @@
 from soth_mitm._dataplane.wire.head cimport Head
 
 
-# Does this exchange begin or continue an authentication of the connection that it went over? `response` None: there is none yet
+# Does this exchange begin or continue an authentication of the connection that it went over?
+# `response` None: there is none yet
 cdef bint authenticates_connection(Head request, Head response) noexcept

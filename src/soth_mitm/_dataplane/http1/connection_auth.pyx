@@ -1,7 +1,9 @@
-"""Upstream connections that are not shared, because a server takes whatever comes over them for the user that authenticated there.
+"""Upstream connections that are not shared, because a server takes whatever comes over them for
+the user that authenticated there.
 
-NTLM and Negotiate prove who a client is by several messages on one connection, and many servers then ask no further request on it (RFC 4559
-section 6). Another client's request on such a connection would be answered in that user's name, and a message of the proof on any other
+NTLM and Negotiate prove by several messages on one connection which user a client is. Many servers
+then ask no further request on it (RFC 4559 section 6). Another client's request on such a
+connection would be answered in that user's name. A message of the proof on any other connection
 would fail. `Proxy-Authorization` does not count: it never goes upstream.
 """
 
@@ -20,7 +22,9 @@ cdef bint names_scheme(const char* value, Py_ssize_t length) noexcept nogil:
 
 
 cdef bint lists_scheme(const char* value, Py_ssize_t length) noexcept nogil:
-    """The same for each element of a list. A comma in a quoted string parts elements here too: at worst a connection is not shared."""
+    """The same for each element of a list. A comma in a quoted string parts elements here too: at
+    worst a connection is not shared.
+    """
     cdef Py_ssize_t at = 0
     while at < length:
         while at < length and (value[at] == c" " or value[at] == c"\t" or value[at] == c","):
@@ -42,6 +46,7 @@ cdef bint authenticates_connection(Head request, Head response) noexcept:
     if response is not None and response.status == 401:
         for index in range(response.count):
             if response.fields[index].name == FIELD_WWW_AUTHENTICATE and lists_scheme(
-                    response.base() + response.fields[index].value, response.fields[index].value_len):
+                    response.base() + response.fields[index].value,
+                    response.fields[index].value_len):
                 return True
     return False

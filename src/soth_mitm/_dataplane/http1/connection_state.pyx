@@ -7,7 +7,8 @@ SERVER_INPUT_NAMES = ("open", "done", "switch", "close")
 CLIENT_STATE_NAMES = ("idle", "open", "head", "content", "closed")
 CLIENT_INPUT_NAMES = ("acquire", "request", "final_head", "release", "close")
 
-# A row for each state, a column for each input, in the order of the enums. A digit is the state that follows; x: a mistake
+# A row for each state, a column for each input, in the order of the enums. A digit is the state
+# that follows; x: a mistake
 cdef const char* SERVER_TABLE = (
     b"1xx3"        # head
     b"x023"        # exchange

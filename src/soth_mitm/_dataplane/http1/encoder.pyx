@@ -2,8 +2,9 @@
 
 A head is the bytes that came, less what must stop here (RFC 9110 section 7.6), with its edits.
 
-Kept lines are copied as they are, in their order; a head from which nothing is taken and to which nothing is added is not copied at all. A
-Content-Length that repeats itself leaves as a single one, as RFC 9110 section 8.6 orders.
+Kept lines are copied as they are, in their order. A head from which nothing is taken and to which
+nothing is added is not copied at all. A Content-Length that repeats itself leaves as a single one,
+as RFC 9110 section 8.6 orders.
 
 Content that leaves in another framing than it came in is written in chunks (RFC 9112 section 7.1).
 """
@@ -16,7 +17,8 @@ from http import HTTPStatus
 
 from soth_mitm._dataplane.wire.forwards cimport forwards_left, is_forwards
 from soth_mitm._dataplane.wire.head cimport (
-    FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HTTP_1_0, TARGET_ABSOLUTE, Field, Head,
+    FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HTTP_1_0,
+    TARGET_ABSOLUTE, Field, Head,
 )
 from soth_mitm._dataplane.wire.head_edits cimport FieldEdit, HeadEdits
 
@@ -112,18 +114,20 @@ cdef bytes request_head_bytes(Head head, bint keep_upgrade, str authority, HeadE
     if head.form == TARGET_ABSOLUTE or head.version == HTTP_1_0:
         start = b"%b %b HTTP/1.1\r\n" % (
             head.raw[:head.method_len],
-            head.origin_target() if head.form == TARGET_ABSOLUTE else head.raw[head.target:head.target + head.target_len])
+            head.origin_target() if head.form == TARGET_ABSOLUTE
+            else head.raw[head.target:head.target + head.target_len])
         if head.host < 0 and (edits is None or edits.find(b"Host", 4) is None):
             # An HTTP/1.0 client may leave Host out, and HTTP/1.1 may not
             start += b"Host: %b\r\n" % (
-                head.raw[head.authority:head.authority + head.authority_len] if head.form == TARGET_ABSOLUTE else authority.encode())
+                head.raw[head.authority:head.authority + head.authority_len]
+                if head.form == TARGET_ABSOLUTE else authority.encode())
     if forwards > 0:
         added = b"Max-Forwards: %d\r\n" % (forwards - 1)
     return _assemble(head, start, added, keep_upgrade, LEFT_FORWARDS if forwards > 0 else 0, edits)
 
 
-cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint keep_upgrade, bint to_10,
-                               HeadEdits edits=None):
+cdef bytes response_head_bytes(Head head, bint close, bint keep_alive_10, bint keep_upgrade,
+                               bint to_10, HeadEdits edits=None):
     cdef bytes start = None
     cdef bytes added = b""
     cdef int left = 0
@@ -157,7 +161,8 @@ cdef bytes last_chunk(bytes trailers):
 
 
 cdef bytes own_response_bytes(int status, bytes body, object headers, bint close, bint head_only):
-    # RFC 9110 sections 8.6 and 6.4.1: these have no content, and a length there would describe another response
+    # RFC 9110 sections 8.6 and 6.4.1: these have no content, and a length there would describe
+    # another response
     cdef bint bodiless = status < 200 or status == 204 or status == 304
     cdef bint typed = False
     cdef list lines = [b"HTTP/1.1 %d %b" % (status, _reason(status))]
@@ -187,16 +192,21 @@ cdef bytes _reason(int status):
 
 def rewrite_request(Head head not None, bint keep_upgrade=False, str authority not None="",
                     HeadEdits edits=None):
-    """Return the request head that the upstream is sent; `head.raw` itself when nothing changes. `authority` is where it goes."""
+    """Return the request head that the upstream is sent; `head.raw` itself when nothing changes.
+    `authority` is where it goes.
+    """
     return request_head_bytes(head, keep_upgrade, authority, edits)
 
 
-def rewrite_response(Head head not None, bint close=False, bint keep_alive_10=False, bint keep_upgrade=False, bint to_10=False,
-                     HeadEdits edits=None):
-    """Return the response head that the client is sent, which may speak HTTP/1.0; `head.raw` itself when nothing changes."""
+def rewrite_response(Head head not None, bint close=False, bint keep_alive_10=False,
+                     bint keep_upgrade=False, bint to_10=False, HeadEdits edits=None):
+    """Return the response head that the client is sent, which may speak HTTP/1.0; `head.raw`
+    itself when nothing changes.
+    """
     return response_head_bytes(head, close, keep_alive_10, keep_upgrade, to_10, edits)
 
 
 def own_explanation(int status, str text not None):
     """Return a whole answer that says `text` in one line and closes the connection."""
-    return own_response_bytes(status, text_line(text.encode("utf-8", "backslashreplace")), (), True, False)
+    return own_response_bytes(
+        status, text_line(text.encode("utf-8", "backslashreplace")), (), True, False)

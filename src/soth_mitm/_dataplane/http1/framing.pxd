@@ -1,8 +1,11 @@
-# Where a message ends: the one place that decides it (RFC 9112 section 6.3), for requests and responses.
+# Where a message ends: the one place that decides it (RFC 9112 section 6.3), for requests and
+# responses.
 #
-# A Body is fed with the contiguous bytes that lie in the receiver's buffer. What it reports as consumed are bytes of this message, whole
-# and checked: a chunk-size line or trailer section that is not complete yet is left in the buffer and asked for again. So consumed bytes
-# can be relayed as they stand, framing and trailers included (but for a gap, see below), and nothing that could not be parsed ever leaves.
+# A Body is fed with the contiguous bytes that lie in the receiver's buffer. What it reports as
+# consumed are bytes of this message, whole and checked: a chunk-size line or trailer section that
+# is not complete yet is left in the buffer and asked for again. So consumed bytes can be relayed as
+# they stand, framing and trailers included (but for a gap, see below), and nothing that could not
+# be parsed ever leaves.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 
@@ -37,21 +40,23 @@ cdef struct Body:
     uint8_t kind           # BodyKind
     uint8_t state          # BodyState
     uint16_t error         # set in BODY_FAILED; body_error_text() words it
-    # Of the length, or of the current chunk; of a stream -1 when no length was announced; in BODY_TRAILERS how
-    # far the section was scanned
+    # Of the length, or of the current chunk; of a stream -1 when no length was announced; in
+    # BODY_TRAILERS how far the section was scanned
     int64_t remaining
     int64_t payload_total  # content bytes reported so far, framing excluded
     int64_t excess         # chunk-size lines beyond their allowance
     Py_ssize_t trailer_limit   # bytes of the trailer section, its final CRLF included
     int most_fields        # in it
     bint loose             # of a response: read as real servers write it
-    # White space among what body_next() has just consumed, which is not sent on: `gap_len` bytes, `gap` bytes behind its beginning
+    # White space among what body_next() has just consumed, which is not sent on: `gap_len` bytes,
+    # `gap` bytes behind its beginning
     Py_ssize_t gap
     Py_ssize_t gap_len
 
 
-# The framing of a request or response head. Of a request: 0, or -1 with body.error set: its framing is refused, which is answered 400.
-# `request_method` is the MethodName of the request that the response answers.
+# The framing of a request or response head. Of a request: 0, or -1 with body.error set: its framing
+# is refused, which is answered 400. `request_method` is the MethodName of the request that the
+# response answers.
 cdef int body_of_request(Body* body, Head head, Py_ssize_t trailer_limit, int most_fields) noexcept
 cdef void body_of_response(Body* body, Head head, int request_method, Py_ssize_t trailer_limit, int most_fields) noexcept
 
@@ -69,8 +74,9 @@ cdef Py_ssize_t body_next(Body* body, const char* data, Py_ssize_t length, View*
 cdef Py_ssize_t body_next_within(Body* body, const char* data, Py_ssize_t length, Py_ssize_t most, View* payload,
                                  View* trailers) noexcept nogil
 
-# Of a body that was consumed before and whose content was taken out of it: how many bytes of what is left stand before the next run of
-# content, whose length `run` is. For as long as content is left, that is, and from a Body as it was at the beginning.
+# Of a body that was consumed before and whose content was taken out of it: how many bytes of what
+# is left stand before the next run of content, whose length `run` is. For as long as content is
+# left, that is, and from a Body as it was at the beginning.
 cdef Py_ssize_t body_framing_due(Body* body, const char* data, Py_ssize_t length, int64_t* run) noexcept nogil
 
 # The body stands inside a chunk, of whose data `remaining` bytes come next: when the run that
@@ -87,7 +93,8 @@ cdef void body_without_framing(Body* body) noexcept nogil
 cdef int body_add(Body* body, Py_ssize_t length) noexcept nogil
 cdef int body_end(Body* body) noexcept nogil
 
-# The connection ended. 0: that completes the body (UNTIL_CLOSE), or it was done; -1: the body is cut.
+# The connection ended. 0: that completes the body (UNTIL_CLOSE), or it was done; -1: the body is
+# cut.
 cdef int body_eof(Body* body) noexcept nogil
 
 cdef str body_error_text(int error)

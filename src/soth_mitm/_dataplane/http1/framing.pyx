@@ -93,7 +93,8 @@ cdef int body_of_request(Body* body, Head head, Py_ssize_t trailer_limit, int mo
     else:
         _begin(body, BODY_NONE, 0)
     if head.method == METHOD_CONNECT and body.kind != BODY_NONE:
-        # RFC 9110 section 9.3.6: what follows CONNECT is the tunnel; whoever announces content means something else by these bytes
+        # RFC 9110 section 9.3.6: what follows CONNECT is the tunnel; a client that announces
+        # content means something else by these bytes
         return _fail(body, ERROR_CONNECT_BODY)
     return 0
 
@@ -181,7 +182,8 @@ cdef Py_ssize_t _size_line(Body* body, const char* data, Py_ssize_t length) noex
         return -ERROR_CHUNK_SIZE
     body.gap = digits
     body.gap_len = behind - digits
-    # a line may be long, but small chunks with long lines would make us keep or move many times the content
+    # a line may be long, but small chunks with long lines would make us keep or move many times the
+    # content
     body.excess += <int64_t>end + 2 - CHUNK_ALLOWANCE - 2 * min(size, <int64_t>MAX_EXCESS)
     if body.excess < 0:
         body.excess = 0
@@ -243,7 +245,8 @@ cdef Py_ssize_t body_next_within(Body* body, const char* data, Py_ssize_t length
     body.gap_len = 0
     if body.state == BODY_FAILED:
         return -1
-    # One call takes all that lies here up to a second run of content: for small chunks that is a call a chunk, not three.
+    # One call takes all that lies here up to a second run of content: for small chunks that is a
+    # call a chunk, not three.
     while body.state != BODY_DONE:
         if body.state == BODY_DATA:
             step = min(length - at, most)
@@ -267,7 +270,8 @@ cdef Py_ssize_t body_next_within(Body* body, const char* data, Py_ssize_t length
         if step == 0:
             break
         if step < 0:
-            # What came before the fault is good and is reported first; the next call meets the fault again, at its first byte.
+            # What came before the fault is good and is reported first; the next call meets the
+            # fault again, at its first byte.
             return at if at else _fail(body, <int>-step)
         at += step
         if body.gap_len:

@@ -239,7 +239,8 @@ cdef Py_ssize_t parse_request_head(Head head, const char* data, Py_ssize_t lengt
         skipped = 2
     if length == skipped or (length == 1 and data[0] == c"\r"):
         return HEAD_MORE
-    # Refused before its line ends: what arrives on a proxy's port need not be HTTP (control bytes are left to the scan)
+    # Refused before its line ends: what arrives on a proxy's port need not be HTTP (control bytes
+    # are left to the scan)
     if not soth_is_token_byte(data[skipped]) and soth_find_control(data + skipped, 1) == 1:
         return _refuse(head, ERROR_METHOD)
     return _parse_block(head, data + skipped, length - skipped, limit, most_fields, skipped, scanned)

@@ -1,4 +1,5 @@
-# A client's connection that speaks HTTP/1: heads one after another, keep-alive, and its end. Each request is an Exchange.
+# A client's connection that speaks HTTP/1: heads one after another, keep-alive, and its end. Each
+# request is an Exchange.
 
 from libc.stdint cimport int64_t
 
@@ -17,12 +18,14 @@ cdef class Http1ServerConnection(HttpConnection):
     cdef Settings settings
     cdef Http1ServerStream stream
     cdef Exchange exchange             # the current one, or None
-    cdef object on_end                 # called once: the connection is gone and every hook has returned
+    # called once: the connection is gone and every hook has returned
+    cdef object on_end
     cdef object router                 # router(scheme, authority) -> Route
     cdef Route route                   # where the last request went
     cdef bytes routed                  # the authority that `route` is for
     cdef object routed_scheme          # and the scheme; None: the request named no URL
-    cdef HttpConnection reserved       # an upstream connection that only this client uses; None: none
+    # an upstream connection that only this client uses; None: none
+    cdef HttpConnection reserved
     cdef Tunnel tunnel                 # after 101
     cdef ServerState state
     cdef bint keep_alive               # the connection goes on after the current exchange

@@ -13,9 +13,10 @@ CONTINUE: bytes
 class Http1ServerConnection(HttpConnection):
     """The requests of one client connection.
 
-    `router(scheme, authority)` says where a request goes; it is asked when what requests name changes. `scheme` is None unless the request
-    line has a URL; `authority` is that of the URL, or else Host, or empty. `on_end()` is called once, when the connection is gone and
-    every hook has returned.
+    `router(scheme, authority)` says where a request goes. It is asked when what requests name
+    changes. `scheme` is None unless the request line has a URL. `authority` is that of the URL, or
+    else Host, or empty. `on_end()` is called once, when the connection is gone and every hook has
+    returned.
     """
 
     def __new__(
@@ -30,7 +31,9 @@ class Http1ServerConnection(HttpConnection):
         """Take over the client's endpoint, with what lies in its read buffer."""
 
     def drain(self) -> None:
-        """Close when the current exchange has ended, or now when there is none; what was switched to ends when it is quiet."""
+        """Close when the current exchange has ended, or now when there is none. What was switched
+        to ends when it is quiet.
+        """
 
     def abort(self) -> None:
         """Cut the connection and whatever goes on over it."""

@@ -1,4 +1,5 @@
-"""A client's connection that speaks HTTP/1: heads one after another, keep-alive, interim responses, 101, and its end (RFC 9112).
+"""A client's connection that speaks HTTP/1: heads one after another, keep-alive, interim responses,
+101, and its end (RFC 9112).
 
 Requests are served one at a time; what a client sends meanwhile waits in the read buffer.
 """
@@ -16,8 +17,12 @@ from soth_mitm._dataplane.http1.connection_state cimport (
     ServerState, next_server_state,
 )
 from soth_mitm._dataplane.http1.encoder cimport own_response_bytes, response_head_bytes, text_line
-from soth_mitm._dataplane.http1.framing cimport BODY_CHUNKED, BODY_DONE, body_error_text, body_of_request
-from soth_mitm._dataplane.http1.head_parser cimport HEAD_MORE, HEAD_TOO_LARGE, head_error_text, parse_request_head, too_large_text
+from soth_mitm._dataplane.http1.framing cimport (
+    BODY_CHUNKED, BODY_DONE, body_error_text, body_of_request,
+)
+from soth_mitm._dataplane.http1.head_parser cimport (
+    HEAD_MORE, HEAD_TOO_LARGE, head_error_text, parse_request_head, too_large_text,
+)
 from soth_mitm._dataplane.http1.stream cimport OUT_CHUNKED, OUT_PLAIN, OUT_UNTIL_CLOSE, Http1Stream
 from soth_mitm._dataplane.http.upgrade cimport may_switch
 from soth_mitm._dataplane.memory.deadline cimport Deadline
@@ -26,9 +31,13 @@ from soth_mitm._dataplane.transport.callbacks cimport (
     PAUSE_BUDGET, PAUSE_BUFFER_FULL, PAUSE_HANDLER, PAUSE_PEER_SLOW, PAUSE_SETUP, PAUSE_TURN,
 )
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
-from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully, close_lingering, close_truncated
+from soth_mitm._dataplane.transport.lingering_close cimport (
+    close_gracefully, close_lingering, close_truncated,
+)
 from soth_mitm._dataplane.upstream.pool cimport PooledConnection
-from soth_mitm._dataplane.wire.head cimport HTTP_1_0, METHOD_CONNECT, METHOD_HEAD, TARGET_ABSOLUTE, Head
+from soth_mitm._dataplane.wire.head cimport (
+    HTTP_1_0, METHOD_CONNECT, METHOD_HEAD, TARGET_ABSOLUTE, Head,
+)
 from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -49,12 +58,14 @@ cdef enum ServerStage:
 cdef class Http1ServerConnection(HttpConnection):
     """The requests of one client connection.
 
-    `router(scheme, authority)` says where a request goes; it is asked when what requests name changes. `scheme` is None unless the request
-    line has a URL; `authority` is that of the URL, or else Host, or empty. `on_end()` is called once, when the connection is gone and
-    every hook has returned.
+    `router(scheme, authority)` says where a request goes. It is asked when what requests name
+    changes. `scheme` is None unless the request line has a URL. `authority` is that of the URL, or
+    else Host, or empty. `on_end()` is called once, when the connection is gone and every hook has
+    returned.
     """
 
-    def __cinit__(self, Settings settings not None, Endpoint client not None, on_end, *, router not None):
+    def __cinit__(self, Settings settings not None, Endpoint client not None, on_end, *,
+                  router not None):
         self.settings = settings
         self.endpoint = client
         self.on_end = on_end
@@ -69,7 +80,8 @@ cdef class Http1ServerConnection(HttpConnection):
     cdef int move(self, ServerInput event) except -1:
         cdef int state = next_server_state(self.state, event)
         if state < 0:
-            raise AssertionError(f"a client's connection in state {self.state} has no input {event}")
+            raise AssertionError(
+                f"a client's connection in state {self.state} has no input {event}")
         self.state = <ServerState>state
         return 0
 
@@ -90,7 +102,9 @@ cdef class Http1ServerConnection(HttpConnection):
         self.endpoint.resume_reading(PAUSE_SETUP)
 
     def drain(self):
-        """Close when the current exchange has ended, or now when there is none; what was switched to ends when it is quiet."""
+        """Close when the current exchange has ended, or now when there is none. What was switched
+        to ends when it is quiet.
+        """
         self.settings.arena.check_thread()
         self.keep_alive = False
         if self.tunnel is not None:
@@ -131,7 +145,8 @@ cdef class Http1ServerConnection(HttpConnection):
         return 0
 
     def take_turn(self):
-        """Go on with the requests for which one turn of the loop was too short. Called by the loop."""
+        """Go on with the requests for which one turn of the loop was too short. Called by the loop.
+        """
         self.is_turn_due = False
         if self.state == SERVER_HEAD:
             self.advance()
@@ -151,7 +166,8 @@ cdef class Http1ServerConnection(HttpConnection):
             return self.take_later()
         head = Head()
         used = parse_request_head(
-            head, self.endpoint.read_buffer.data(), size, self.settings.head_limit, self.settings.most_fields, &self.scanned)
+            head, self.endpoint.read_buffer.data(), size, self.settings.head_limit,
+            self.settings.most_fields, &self.scanned)
         if used == HEAD_MORE:
             if self.endpoint.has_told_eof():
                 return self.leave()
@@ -166,14 +182,15 @@ cdef class Http1ServerConnection(HttpConnection):
             self.stream.consume(used)
             return self.open_exchange(head)
         if used == HEAD_TOO_LARGE:
-            return self.refuse(
-                431, b"the request head " + too_large_text(head, self.settings.head_limit, self.settings.most_fields))
+            return self.refuse(431, b"the request head " + too_large_text(
+                head, self.settings.head_limit, self.settings.most_fields))
         return self.refuse(400, head_error_text(head.error).encode())
 
     cdef int open_exchange(self, Head head) except -1:
         cdef Http1ServerStream stream = self.stream
         cdef Exchange exchange
-        cdef bint is_refused = body_of_request(&stream.body, head, self.settings.head_limit, self.settings.most_fields) < 0
+        cdef bint is_refused = body_of_request(
+            &stream.body, head, self.settings.head_limit, self.settings.most_fields) < 0
         self.begun += 1
         self.keep_alive = head.keeps_alive() and not self.settings.draining
         self.find_route(head)
@@ -191,7 +208,8 @@ cdef class Http1ServerConnection(HttpConnection):
         elif head.method == METHOD_CONNECT:
             # a tunnel takes a new connection
             self.keep_alive = False
-            exchange.explain(501, b"CONNECT must be the first request of its connection to the proxy")
+            exchange.explain(
+                501, b"CONNECT must be the first request of its connection to the proxy")
         else:
             exchange.keep_upgrade = head.connection_upgrade and may_switch(head)
             return exchange.start()
@@ -205,7 +223,8 @@ cdef class Http1ServerConnection(HttpConnection):
             scheme = "https" if head.https else "http"
         elif head.host >= 0:
             named = head.span(head.fields[head.host].value, head.fields[head.host].value_len)
-        if self.routed is None or scheme != self.routed_scheme or not is_view_of(self.routed, named):
+        if (self.routed is None or scheme != self.routed_scheme
+                or not is_view_of(self.routed, named)):
             self.routed = view_bytes(named)
             self.routed_scheme = scheme
             self.route = self.router(scheme, self.routed)
@@ -228,7 +247,8 @@ cdef class Http1ServerConnection(HttpConnection):
         self.runs_again = True
         if self.endpoint.read_buffer.size() == 0:
             self.client_deadline.set(self.settings.client_idle, STAGE_IDLE)
-        self.endpoint.resume_reading(PAUSE_PEER_SLOW | PAUSE_HANDLER | PAUSE_BUDGET | PAUSE_TURN | PAUSE_BUFFER_FULL)
+        self.endpoint.resume_reading(
+            PAUSE_PEER_SLOW | PAUSE_HANDLER | PAUSE_BUDGET | PAUSE_TURN | PAUSE_BUFFER_FULL)
         return 0
 
     cdef int exchange_done(self) except -1:
@@ -242,7 +262,8 @@ cdef class Http1ServerConnection(HttpConnection):
             self.await_request()
             return self.advance() if not self.is_running else 0
         if self.endpoint.read_buffer.size():
-            # closing on unread requests would reset the connection, and the client might lose the response
+            # closing on unread requests would reset the connection, and the client might lose the
+            # response
             close_lingering(self.endpoint, self.settings)
             return self.stop()
         return self.leave()
@@ -270,9 +291,11 @@ cdef class Http1ServerConnection(HttpConnection):
         if self.state == SERVER_HEAD:
             # a head that came before its end is answered
             return self.advance()
-        if not clean or (self.stream.body.state != BODY_DONE and self.endpoint.read_buffer.size() == 0):
+        if not clean or (
+                self.stream.body.state != BODY_DONE and self.endpoint.read_buffer.size() == 0):
             return self.cut(ConnectionResetError("the client closed the connection"))
-        # what came before its end is taken first; the exchange sees whether that is the whole request
+        # what came before its end is taken first; the exchange sees whether that is the whole
+        # request
         return 0 if self.stream.body.state == BODY_DONE else exchange.on_content(self.stream)
 
     cdef int on_fin(self, object endpoint) except -1:
@@ -300,7 +323,8 @@ cdef class Http1ServerConnection(HttpConnection):
     # ---- a client that only listens, and one that does not
 
     cdef int serve_half_closed(self) except -1:
-        # One that closed both directions looks the same. It is found out by what it is sent, so time runs only while it is sent nothing.
+        # One that closed both directions looks the same. It is found out by what it is sent, so
+        # time runs only while it is sent nothing.
         if self.half_closed is None:
             self.half_closed = Deadline(self)
         self.half_closed_at = self.endpoint.bytes_out
@@ -421,7 +445,8 @@ cdef class Http1ServerConnection(HttpConnection):
         return 0 if reserved is None else (<PooledConnection>reserved).retire()
 
     cdef int check_end(self) except -1:
-        if self.state == SERVER_CLOSED and self.endpoint.is_gone() and self.unsettled == 0 and not self.end_reported:
+        if (self.state == SERVER_CLOSED and self.endpoint.is_gone() and self.unsettled == 0
+                and not self.end_reported):
             self.end_reported = True
             # which refer to us
             self.stream.owner = None
@@ -454,7 +479,8 @@ cdef class Http1ServerStream(Http1Stream):
         if head.status == 101:
             return self.endpoint.send_bytes(response_head_bytes(head, False, False, True, False))
         # which a client that speaks HTTP/1.0 does not know
-        return 0 if self.is_1_0 else self.send_head_bytes(response_head_bytes(head, False, False, False, False))
+        return 0 if self.is_1_0 else self.send_head_bytes(
+            response_head_bytes(head, False, False, False, False))
 
     cdef int send_continue(self) except -1:
         if self.is_1_0:
@@ -468,8 +494,10 @@ cdef class Http1ServerStream(Http1Stream):
         cdef bint takes_off_chunks = False
         if isinstance(source, Http1Stream):
             takes_off_chunks = (<Http1Stream>source).body.kind == BODY_CHUNKED and self.is_1_0
-            self.out_framing = OUT_UNTIL_CLOSE if takes_off_chunks or source.ends_by_close() else OUT_PLAIN
-        elif head.content_length >= 0 or self.is_head_request or head.status == 204 or head.status == 304:
+            self.out_framing = (
+                OUT_UNTIL_CLOSE if takes_off_chunks or source.ends_by_close() else OUT_PLAIN)
+        elif (head.content_length >= 0 or self.is_head_request
+                or head.status == 204 or head.status == 304):
             self.out_framing = OUT_PLAIN
         elif source.is_complete():
             self.out_framing = OUT_PLAIN
@@ -482,13 +510,16 @@ cdef class Http1ServerStream(Http1Stream):
                 edits.frame_without_content()
             else:
                 edits.frame_with_chunks()
-        if is_last or self.out_framing == OUT_UNTIL_CLOSE or self.settings.draining or self.has_no_more():
+        if (is_last or self.out_framing == OUT_UNTIL_CLOSE
+                or self.settings.draining or self.has_no_more()):
             # the last: what is left of the request will have nowhere to go
             owner.keep_alive = False
         return self.send_head_bytes(response_head_bytes(
-            head, not owner.keep_alive, owner.keep_alive and self.is_1_0, False, self.is_1_0, edits))
+            head, not owner.keep_alive, owner.keep_alive and self.is_1_0, False, self.is_1_0,
+            edits))
 
-    cdef int answer(self, int status, bytes body, object headers, bint is_head, bint is_last) except -1:
+    cdef int answer(self, int status, bytes body, object headers, bint is_head,
+                    bint is_last) except -1:
         cdef Http1ServerConnection owner = self.owner
         # an unread rest of the request would be taken for the next one
         cdef bint is_unread = self.body.state != BODY_DONE
@@ -496,7 +527,8 @@ cdef class Http1ServerStream(Http1Stream):
             owner.keep_alive = False
         if headers is None:
             body = text_line(body)
-        self.send_head_bytes(own_response_bytes(status, body, headers, not owner.keep_alive, is_head))
+        self.send_head_bytes(
+            own_response_bytes(status, body, headers, not owner.keep_alive, is_head))
         if not is_unread:
             self.flush()
             return 0
@@ -514,7 +546,9 @@ cdef class Http1ServerStream(Http1Stream):
 
     cdef int truncate(self, bint has_response, object error) except -1:
         # does the framing show that the response is not all?
-        close_truncated(self.endpoint, self.settings, not has_response or self.out_framing != OUT_UNTIL_CLOSE, error)
+        close_truncated(
+            self.endpoint, self.settings, not has_response or self.out_framing != OUT_UNTIL_CLOSE,
+            error)
         return self.owner.stop()
 
     cdef int reset(self, object error) except -1:

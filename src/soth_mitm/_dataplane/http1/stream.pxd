@@ -1,5 +1,5 @@
-# One exchange's end on an HTTP/1 connection: the framing of what comes in and of what goes out. The two sides derive from it:
-# http1/server and http1/client.
+# One exchange's end on an HTTP/1 connection: the framing of what comes in and of what goes out. The
+# two sides derive from it: http1/server and http1/client.
 
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport Stream
@@ -24,5 +24,6 @@ cdef class Http1Stream(Stream):
 
     cdef int count_in(self, Py_ssize_t count) except -1
     cdef int count_out(self, Py_ssize_t count) except -1
-    cdef int consume(self, Py_ssize_t count) except -1     # of the read buffer; reading goes on where only a full buffer had paused it
+    # of the read buffer; reading goes on where only a full buffer had paused it
+    cdef int consume(self, Py_ssize_t count) except -1
     cdef int send_head_bytes(self, bytes head) except -1

@@ -1,4 +1,6 @@
-"""One exchange's end on an HTTP/1 connection: content out of its framing and into it (RFC 9112 sections 6 and 7)."""
+"""One exchange's end on an HTTP/1 connection: content out of its framing and into it (RFC 9112
+sections 6 and 7).
+"""
 
 from libc.stdint cimport int64_t
 
@@ -6,7 +8,8 @@ from soth_mitm._dataplane.exchange.body_buffer cimport BufferedBody, new_buffere
 from soth_mitm._dataplane.http.stream cimport ANY_LENGTH, Piece, Stream
 from soth_mitm._dataplane.http1.encoder cimport CHUNK_LINE_ROOM, chunk_line, last_chunk
 from soth_mitm._dataplane.http1.framing cimport (
-    BODY_CHUNKED, BODY_DATA, BODY_DONE, BODY_FAILED, BODY_LENGTH, BODY_UNTIL_CLOSE, body_error_text, body_next_within,
+    BODY_CHUNKED, BODY_DATA, BODY_DONE, BODY_FAILED, BODY_LENGTH, BODY_UNTIL_CLOSE, body_error_text,
+    body_next_within,
 )
 from soth_mitm._dataplane.memory.view cimport View, view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL
@@ -28,7 +31,8 @@ cdef class Http1Stream(Stream):
             return <int>count
         if self.body.gap_len and self.sink is not None:
             # white space that is not sent on
-            self.sink.send_wire(data - self.offset + self.forwarded, self.offset + self.body.gap - self.forwarded)
+            self.sink.send_wire(
+                data - self.offset + self.forwarded, self.offset + self.body.gap - self.forwarded)
             self.forwarded = self.offset + self.body.gap + self.body.gap_len
         self.offset += count
         return 1
@@ -38,7 +42,8 @@ cdef class Http1Stream(Stream):
         if count == 0:
             return 0
         if self.sink is not None:
-            self.sink.send_wire(self.endpoint.read_buffer.data() + self.forwarded, count - self.forwarded)
+            self.sink.send_wire(
+                self.endpoint.read_buffer.data() + self.forwarded, count - self.forwarded)
         self.offset = 0
         self.forwarded = 0
         self.count_in(count)
