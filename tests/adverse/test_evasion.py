@@ -26,7 +26,8 @@ SPELLINGS = {
     "absolute-form": (b"GET http://localhost/ " + REST, 418),
     "absolute-form of https": (b"GET https://localhost/ " + REST, 418),
     "HTTP/0.9": (b"GET /\r\n\r\n", 400),
-    "HTTP/2 with prior knowledge": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "the preface of HTTP/2 in lower case": (b"pri * HTTP/2.0\r\n\r\nsm\r\n\r\n", 400),
+    "the preface of HTTP/2 with another end": (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", 400),
     "CONNECT inside CONNECT": (b"CONNECT localhost:443 " + REST, 501),
 }
 

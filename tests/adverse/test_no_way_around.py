@@ -11,6 +11,9 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from soth_mitm import HandlerDecision
@@ -40,7 +43,16 @@ TUNNELLING: dict[str, dict[str, object]] = {
 SOON = {"timeouts.client_first_bytes_ms": 150, "timeouts.client_tls_handshake_ms": 150, "timeouts.client_head_ms": 150}
 ALERT_UNEXPECTED, ALERT_VERSION, ALERT_NAME = 10, 70, 112
 BLOCKED, END = 403, b""
-Reason = int | bytes
+
+
+@dataclass(frozen=True)
+class Http2Status:
+    """What a client of HTTP/2 is answered."""
+
+    status: int
+
+
+Reason = int | bytes | Http2Status
 
 
 def alert(description: int) -> bytes:
@@ -128,8 +140,21 @@ def check_reason(told: bytes, reason: Reason) -> None:
         statuses = [int(line.split(b" ")[1]) for line in told.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
         assert statuses and statuses[-1] == reason, told
         assert b"OK\r\n" not in told
+    elif isinstance(reason, Http2Status):
+        events = http2_client().receive_data(told)
+        heads = [dict(event.headers) for event in events if isinstance(event, h2.events.ResponseReceived)]
+        assert [head[b":status"] for head in heads] == [b"%d" % reason.status], told
     else:
         assert told == reason
+
+
+def http2_client() -> h2.connection.H2Connection:
+    """Return a connection on which one request was said."""
+    client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=False))
+    client.initiate_connection()
+    head = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/secret"), ("x-secret", "1")]
+    client.send_headers(1, head, end_stream=True)
+    return client
 
 
 # --- requests, as some server reads them
@@ -174,7 +199,8 @@ PLAIN: dict[str, tuple[bytes, Reason]] = {
     "HTTP/1.2": (b"GET /secret HTTP/1.2\r\n" + SECRET, 400),
     "http/1.1": (b"GET /secret http/1.1\r\n" + SECRET, 400),
     "HTTP/3.0": (b"GET /secret HTTP/3.0\r\n" + SECRET, 400),
-    "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 400),
+    "HTTP/2": (http2_client().data_to_send(), Http2Status(BLOCKED)),
+    "a preface of HTTP/2 with another end": (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n\0\0\0\4\0\0\0\0\0", 400),
     "an upgrade to HTTP/2": (
         b"GET /secret HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n" + SECRET,
         BLOCKED,

@@ -10,8 +10,9 @@ import importlib.util
 import os
 import ssl
 import sys
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,7 @@ ROOT_VARIABLES = (
 )
 MAC_KEYCHAINS = ("/System/Library/Keychains/SystemRootCertificates.keychain", "/Library/Keychains/System.keychain")
 SERVER_AUTH = "1.3.6.1.5.5.7.3.1"
+_filtering = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +116,18 @@ def _certifi_roots() -> list[bytes]:
     return usable_certificates([Path(found.origin).with_name("cacert.pem")]) if found is not None and found.origin is not None else []
 
 
-def _parsed(certificates: Iterable[bytes]) -> Iterator[x509.Certificate]:
-    with warnings.catch_warnings():
+def _parsed(certificates: Iterable[bytes]) -> list[x509.Certificate]:
+    found = []
+    # the filters of warnings are the process's: without the lock, one thread restores them under another
+    with _filtering, warnings.catch_warnings():
         # some old roots have serial numbers that are not allowed any more
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         for der in certificates:
             try:
-                yield x509.load_der_x509_certificate(der)
+                found.append(x509.load_der_x509_certificate(der))
             except ValueError:
                 continue  # OpenSSL takes it, so it stays in the bundle; this library could not write it for Java
+    return found
 
 
 def _bundle_text(ca: CertificateAuthority, certificates: Iterable[bytes]) -> bytes:
