@@ -50,6 +50,24 @@ async def test_a_request_and_its_response(double: RealUpstreams, clients: str) -
     assert scene.accepted[0].pings == 0
 
 
+@clients
+async def test_a_response_that_ends_with_its_last_octets_is_not_reset(double: RealUpstreams, clients: str) -> None:
+    async def answer(peer: MuxPeerStream) -> None:
+        await scene.request(peer)
+        peer.head(response(b"whole"))
+        connection: Any = peer.peer
+        connection.h2.send_data(peer.number, b"whole", end_stream=True)
+        connection.flush()
+
+    async with Scene(double, clients, "mux") as scene:
+        scene.answer = answer
+        client = await scene.connect()
+        for head in (get(), post(b"x" * 10), get()):
+            assert (await client.ask(head)).content == b"whole"
+        # servers count resets, and end connections that send many (1). A PING asks whether one was read
+        assert [(stream.reset_by, peer.pings) for peer in scene.accepted for stream in peer.streams.values()] == [(None, 0)] * 3
+
+
 def target_of(peer: MuxPeerStream) -> bytes:
     assert peer.message is not None
     return peer.message.start.split(b" ")[1]

@@ -365,7 +365,7 @@ cdef class Http2ClientStream(Http2Stream):
         if self.stream is None:
             owner.unsent -= 1
         else:
-            if not is_closed(self.stream.state):
+            if not is_closed(self.stream.state) and not self.session.is_ending(self.stream):
                 # the upstream has said all, but for the end
                 self.session.reset(self.stream, CANCEL)
             self.session.release(self.stream)

@@ -174,6 +174,8 @@ cdef class Session:
     cdef int reset(self, SessionStream stream, uint32_t code) except -1
     # The owner has done with a stream: its slot is free when it is closed
     cdef int release(self, SessionStream stream) except -1
+    # The last octet of its message is being delivered: the end follows, and no reset is needed
+    cdef bint is_ending(self, SessionStream stream) noexcept
     # What is kept of a stream's content; False: nothing
     cdef bint content(self, SessionStream stream, View* view) noexcept
     # `length` octets of it were taken

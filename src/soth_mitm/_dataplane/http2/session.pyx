@@ -405,6 +405,9 @@ cdef class Session:
             stream.end_waits = False
         return self.settle(stream)
 
+    cdef bint is_ending(self, SessionStream stream) noexcept:
+        return self.data_stream is stream and self.data_ends and self.data_left == 0
+
     cdef bint content(self, SessionStream stream, View* view) noexcept:
         if stream.kept is None or stream.kept.size() == 0:
             return False

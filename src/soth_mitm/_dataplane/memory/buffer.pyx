@@ -181,9 +181,13 @@ cdef class Buffer:
         return 0
 
     cdef int append_exact(self, const char* data, Py_ssize_t length) except -1:
+        cdef Py_ssize_t used = self.end - self.start
         if self.base == NULL:
             self.base = self.arena.take_block(length)
             self.capacity = length
+        elif self.capacity - self.end < length and used > self.capacity - self.capacity // 4:
+            # moving nearly all of it to the front, for little room, would be done again at once
+            self.change_block(max(2 * self.capacity, used + length))
         return self.append(data, length)
 
     cdef const char* data(self) noexcept:
