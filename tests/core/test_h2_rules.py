@@ -544,6 +544,25 @@ def test_rule_21_windows_grow_with_use() -> None:
     assert peer.ours.session.window_growths == 5
 
 
+@pytest.mark.parametrize("taken_at_once", [True, False])
+def test_rule_21_a_window_grows_unless_its_taker_is_the_slower_one(taken_at_once: bool) -> None:
+    peer = Peer(start=False, max_window=1 << 20)
+    peer.feed(PREFACE + make_frame(SETTINGS, 0, 0) + make_frame(SETTINGS, ACK, 0), 0.1)
+    peer.ours.give_room(1, 0)
+    peer.feed(peer.headers(1, POST))
+    first = peer.ours.windows(1)[1]
+    now = 1.0
+    for _ in range(100):
+        now += 0.001
+        waited = 0
+        while (left := min(peer.ours.windows(1)[0], 16384)) and waited < 40_000:
+            peer.feed(peer.data(1, bytes(left)), now)
+            waited += left
+        # what comes is more than is taken in the same turn; a fast taker has all of it in the next
+        peer.ours.consume(1, waited if taken_at_once or not waited else waited - 1)
+    assert (peer.ours.windows(1)[1] > first) is taken_at_once
+
+
 def test_rule_22_credit_only_for_what_was_taken() -> None:
     peer = Peer()
     peer.ours.give_room(1, 10_000)

@@ -730,6 +730,8 @@ cdef class Session:
         if stream.is_released:
             return self.credit(stream, <uint32_t>length)
         if stream.kept_size() == 0:
+            # whoever takes it was not the slower one
+            stream.window.was_held = False
             taken = self.callbacks.on_stream_data(stream, data, length)
             if self.data_stream is not stream:
                 # it was reset
@@ -742,7 +744,6 @@ cdef class Session:
             if stream.kept is None:
                 stream.kept = Buffer(self.arena)
             stream.kept.append_exact(data + taken, length - taken)
-            stream.window.was_held = True
         return 0
 
     cdef int end_data(self) except -1:
@@ -1114,7 +1115,11 @@ cdef class Session:
         increment = take_octets(&stream.window, length, self.now, self.round_trip, self.growth_limit())
         if stream.window.size > size:
             self.window_growths += 1
-        return self.write_window(stream.id, increment) if increment else 0
+        if increment == 0:
+            return 0
+        # until what waits has been taken: a write that was full for one turn of the loop says nothing
+        stream.window.was_held = stream.kept_size() > 0
+        return self.write_window(stream.id, increment)
 
     cdef int64_t growth_limit(self) noexcept:
         return 0 if self.arena.budget.above_read_mark() else self.limits.max_window
