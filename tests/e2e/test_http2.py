@@ -503,6 +503,22 @@ class TestEnds:
             going.set()
             client.read_to_end()
 
+    @pytest.mark.parametrize("count", [1, 20])
+    def test_a_client_that_cuts_its_connection_with_streams_open(self, proxy: ProxyFactory, h2_origin: Origin, count: int) -> None:
+        running = proxy()
+        connection, client = http2_client(running, h2_origin.port)
+        with connection:
+            for _ in range(count):
+                number = client.open("/x", method="POST", fields=[("expect", "100-continue")], end=False)
+                while not client.streams[number].interim:
+                    client.read()
+            connection.reset()
+        running.wait_idle()
+        assert h2_origin.requests == [] and running.handler.requests == []
+        connection, client = http2_client(running, h2_origin.port)
+        with connection:
+            assert client.request("/bytes/9").status == 200
+
     def test_a_reload_is_for_new_connections(self, proxy: ProxyFactory, h2_origin: Origin, make_config: Callable[..., MitmConfig]) -> None:
         running = proxy(Observing())
         connection, client = http2_client(running, h2_origin.port)

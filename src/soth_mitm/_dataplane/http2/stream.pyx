@@ -165,18 +165,20 @@ cdef class SessionDriver(SessionCallbacks):
     cdef int lose_streams(self, object error) except -1:
         cdef SessionStream stream
         cdef Http2Stream owner
+        # with the last of them the connection may be over, and part with its session
+        cdef Session session = self.session
         if self.has_lost:
             return 0
         self.has_lost = True
         self.settings_deadline.clear()
         self.block_deadline.clear()
         self.stall_deadline.clear()
-        self.session.lose()
-        for stream in self.session.lost or ():
+        session.lose()
+        for stream in session.lost or ():
             owner = <Http2Stream>stream.owner
             if owner is not None:
                 owner.on_lost(error)
-        self.session.lost = None
+        session.lost = None
         return 0
 
     cdef int detach(self) except -1:
