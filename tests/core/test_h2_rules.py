@@ -301,6 +301,31 @@ def test_rule_10_replies_that_are_not_read(kind: str) -> None:
     assert goaways_of(peer.ours.take_sent()) == []
 
 
+def test_rule_10_heads_that_are_not_read() -> None:
+    """They wait for no room, and their streams are over: a stream that would add to 1 MiB of them is refused."""
+    peer = Peer(max_queued_replies=5, glitch_burst=1e9)
+    peer.ours.take_sent()
+    peer.ours.count_unsent(True)
+    head = [(b"x-large", bytes(range(33, 127)) * 150)]
+    refused = 0
+    for stream in range(1, 1001, 2):
+        peer.ours.feed_all(peer.headers(stream, REQUEST, True))
+        heads = [event[1] for event in peer.events() if event[0] == "head"]
+        for number in heads:
+            peer.ours.own_head(number, 200, head, 0, True)
+            peer.ours.release(number)
+        refused += not heads
+        if refused:
+            break
+    unsent = peer.ours.take_sent()
+    assert refused and 1048576 < len(unsent) < 1048576 + 20_000
+    assert resets_of(unsent) == [(stream, REFUSED)]
+    # what is read makes room
+    peer.ours.feed_all(peer.headers(stream + 2, REQUEST, True))
+    assert [event[1] for event in peer.events() if event[0] == "head"] == [stream + 2]
+    assert peer.failure == ""
+
+
 def test_rule_10_a_peer_that_reads_slowly_but_reads() -> None:
     peer = Peer(max_queued_replies=5)
     peer.feed(peer.headers(1, REQUEST, True))

@@ -825,7 +825,8 @@ cdef class Session:
             self.refuse_event(number, EVENT_RECEIVE_HEADERS)
             return None
         self.last_peer = number
-        if self.active >= self.limits.max_streams:
+        # heads wait for no room. A peer that does not read what ended its streams has them open still, and opens no more
+        if self.active >= self.limits.max_streams or self.outlet.unsent() > OUTLET_MOST:
             self.refused_streams += 1
             self.refused_now += 1
             remember_closed(&self.closed, number, STREAM_WE_RESET)
