@@ -133,6 +133,10 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Flows that wait for that room now."""
     shortened_copy_count: int = 0
     """Copies of bodies that ended early, and were marked so, because there was no room within `dispatch_queue_send_timeout_ms`."""
+    flows_by_pairing: dict[str, int] = {}
+    """Requests sent to upstreams, second tries included, by what the client and the upstream speak: `h1h1`, `h1h2`, `h2h1`, `h2h2`."""
+    http2_client_connections: int = 0
+    """Client connections that speak HTTP/2 now."""
     http2_upstream_connections: int = 0
     """Upstream connections that speak HTTP/2 now."""
     http2_goaways_received: int = 0
@@ -141,6 +145,29 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Upstream connections given up because a PING had no answer (`http2.ping_timeout_ms`)."""
     http2_retries: int = 0
     """Requests sent a second time because the upstream said that it had not processed them; part of `retry_count`."""
+    http2_streams: int = 0
+    """Streams open now, those of clients and those to upstreams."""
+    http2_streams_total: int = 0
+    """Streams opened, by clients and to upstreams."""
+    http2_refused_streams: int = 0
+    """Streams that a client opened beyond `http2_max_concurrent_streams`, and that were refused."""
+    http2_resets_received_by_code: dict[str, int] = {}
+    """Streams that a peer ended with RST_STREAM, by its code; every code has an entry, and `other` has those without a name."""
+    http2_resets_sent_by_code: dict[str, int] = {}
+    """Streams that we ended with RST_STREAM, or refused, by its code."""
+    http2_goaways_sent_by_reason: dict[str, int] = {}
+    """Connections on which we said that we take no new streams, by reason. `drain`: they were to end. `idle`: no stream was open. The
+    names of codes: the peer broke the protocol. `calm_` and a limit's name: it was reached. Of `calm_replies` the peer is not told."""
+    http2_glitches: int = 0
+    """Frames of HTTP/2 that are allowed and odd, or that broke a rule and cost their stream."""
+    http2_oversized_heads: int = 0
+    """Field lists over `http2_max_header_list_size`: answered 431 or, from an upstream, reset."""
+    http2_misdirected: int = 0
+    """Requests on HTTP/2 answered 421 because of the name that they asked for; part of `refused_name_count`."""
+    http2_stalled_streams: int = 0
+    """Streams reset because their peer opened its window too slowly (`http2.stall_timeout_ms`)."""
+    http2_window_growths: int = 0
+    """Times that the window of a stream was made larger, because it held up a fast peer."""
     handler_call_count: int = 0
     """Calls of handler methods."""
     handler_seconds: float = 0.0

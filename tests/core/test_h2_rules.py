@@ -199,7 +199,7 @@ def test_rules_7_and_8_cookie_crumbs_count_by_size() -> None:
     head = next(event for event in peer.ours.take_events() if event[0] == "head")[2]
     assert len(head.fields) == 2
     peer.feed(peer.headers(3, [*REQUEST, *((b"cookie", b"a=1") for _ in range(1700))], True))
-    assert (peer.names(), peer.ours.session.oversized_heads) == ([], 1)
+    assert (peer.names(), peer.ours.totals.http2_oversized_heads) == ([], 1)
 
 
 def test_rule_7_number_of_fields() -> None:
@@ -207,7 +207,7 @@ def test_rule_7_number_of_fields() -> None:
     peer.feed(peer.headers(1, [*REQUEST, *((b"x", b"") for _ in range(255))], True))
     assert peer.names() == ["head", "end"]
     peer.feed(peer.headers(3, [*REQUEST, *((b"x", b"") for _ in range(256))], True))
-    assert (peer.names(), peer.ours.session.oversized_heads) == ([], 1)
+    assert (peer.names(), peer.ours.totals.http2_oversized_heads) == ([], 1)
 
 
 def write_when_told(peer: Peer) -> None:
@@ -237,7 +237,7 @@ def test_rule_9_a_window_that_hardly_opens() -> None:
     peer.ours.check_stalls()
     assert resets_of(peer.took()) == [(1, CANCEL)]
     assert peer.events() == [("reset", 1, "CANCEL", False)]
-    assert peer.ours.session.stalled_streams == 1
+    assert peer.ours.totals.http2_stalled_streams == 1
     peer = stalled(4096)
     peer.ours.session.now = 1060.0
     peer.ours.check_stalls()
@@ -410,7 +410,7 @@ def test_rule_14_streams_beyond_the_limit() -> None:
     for stream in range(21, 61, 2):
         peer.ours.feed(peer.headers(stream, REQUEST, True))
     assert [code for _, code in resets_of(peer.took())] == [REFUSED] * 20
-    assert peer.ours.session.refused_streams == 20
+    assert peer.ours.totals.http2_refused_streams == 20
     peer.ours.feed(b"".join(peer.headers(stream, REQUEST, True) for stream in range(61, 81, 2)))
     assert peer.failure == ""
     peer.ours.feed(b"".join(peer.headers(stream, REQUEST, True) for stream in range(81, 103, 2)))
@@ -566,7 +566,7 @@ def test_rule_21_windows_grow_with_use() -> None:
         sizes.append(peer.ours.windows(1)[1])
     assert sizes == sorted(sizes)
     assert sizes[-1] == 1 << 20
-    assert peer.ours.session.window_growths == 5
+    assert peer.ours.totals.http2_window_growths == 5
 
 
 @pytest.mark.parametrize("taken_at_once", [True, False])

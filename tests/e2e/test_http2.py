@@ -334,7 +334,8 @@ class TestForeignNames:
             # in whatever spelling, its own name is served
             for authority in (f"{HOST}:{h2_origin.port}", f"LOCALHOST:{h2_origin.port}"):
                 assert client.request("/bytes/9", authority=authority).status == 200
-        assert len(h2_origin.requests) == 2 and running.metrics().refused_name_count == 3
+        assert len(h2_origin.requests) == 2
+        assert running.metrics().refused_name_count == running.metrics().http2_misdirected == 3
 
     def test_or_the_policy_decides(self, proxy: ProxyFactory, h2_origin: Origin) -> None:
         keys = {"interception.blocked": ["blocked.example:*"], "interception.passthrough_unlisted": False}
@@ -541,3 +542,60 @@ class TestEnds:
         with connection:
             numbers = [client.open(f"/bytes/{count * 1000}") for count in range(30)]
             assert [len(client.answer(number).body) for number in numbers] == [count * 1000 for count in range(30)]
+
+
+class TestMetrics:
+    """What is counted of HTTP/2; what sessions count by themselves is in tests/core/test_h2_counters.py."""
+
+    def test_connections_streams_and_resets(self, proxy: ProxyFactory, h2_origin: Origin) -> None:
+        going, started = threading.Event(), threading.Event()
+
+        def slow(connection: Any, request: Any) -> None:
+            started.set()
+            connection.wait(going)
+
+        h2_origin.script(slow, "/slow")
+        running = proxy()
+        connection, client = http2_client(running, h2_origin.port)
+        with connection:
+            number = client.open("/slow")
+            assert started.wait(10)
+            metrics = running.metrics()
+            assert (metrics.http2_client_connections, metrics.http2_upstream_connections) == (1, 1)
+            assert (metrics.http2_streams, metrics.http2_streams_total) == (2, 2)
+            client.h2.reset_stream(number, 8)
+            client.flush()
+            running.wait_idle("http2_streams")
+            going.set()
+        running.wait_idle()
+        metrics = running.metrics()
+        assert metrics.http2_client_connections == 0
+        assert metrics.http2_resets_received_by_code["CANCEL"] == metrics.http2_resets_sent_by_code["CANCEL"] == 1
+        assert metrics.flows_by_pairing == {"h1h1": 0, "h1h2": 0, "h2h1": 0, "h2h2": 1}
+
+    @pytest.mark.parametrize("client", ["h1", "h2"])
+    @pytest.mark.parametrize("upstream", ["h1", "h2"])
+    def test_pairings(self, proxy: ProxyFactory, origin_ca: TestCA, client: str, upstream: str) -> None:
+        running = proxy(**{"http2.for_http1_clients": True})
+        with serving(origin_ca, *(["http/1.1"] if upstream == "h1" else H2_ONLY)) as origin:
+            alpn = ["http/1.1"] if client == "h1" else BOTH
+            connection, chosen = shaken(running, origin.port, alpn)
+            with connection:
+                assert (chosen == "h2") == (client == "h2")
+                if client == "h2":
+                    assert Http2Client.inside(connection, origin.port).request("/bytes/9").status == 200
+                else:
+                    assert connection.request("/bytes/9", f"{HOST}:{origin.port}").status == 200
+        pairings = running.metrics().flows_by_pairing
+        assert {name for name, count in pairings.items() if count} == {client + upstream}
+
+    def test_why_connections_end(self, proxy: ProxyFactory, h2_origin: Origin) -> None:
+        running = proxy()
+        connection, client = http2_client(running, h2_origin.port)
+        with connection:
+            assert client.request("/bytes/9").status == 200
+            # DATA on a stream that was never opened
+            connection.socket.sendall(b"\0\0\0\0\0\0\0\0\x63")
+            client.read_to_end()
+        reasons = running.metrics().http2_goaways_sent_by_reason
+        assert {name: count for name, count in reasons.items() if count} == {"protocol_error": 1}

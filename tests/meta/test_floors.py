@@ -19,12 +19,12 @@ FLOORS = """
 1  _dataplane.memory: ledger waiter budget view buffer deadline transitions
 1  _dataplane.wire: scan fields target head forwards headers head_edits decode
 1  _dataplane.http1: head_parser framing encoder
-1  _dataplane.http: upgrade messages
+1  _dataplane.http: upgrade messages counters
 1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint
 1  _dataplane.http2: octets frame hpack_table hpack_decoder hpack_encoder settings flow_control limits stream_state message
 1  _dataplane.http2: session_stream session session_probe
 1  _dataplane.transport: callbacks states tls_engine endpoint outbound_endpoint gathered_writes
-1  _dataplane.http: hooks counters settings
+1  _dataplane.http: hooks settings
 1  _dataplane.transport: lingering_close awaitable_endpoint
 1  _dataplane.exchange: body_buffer
 1  _dataplane.http: stream

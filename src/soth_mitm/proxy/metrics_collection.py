@@ -2,9 +2,28 @@
 
 from collections.abc import Sequence
 
+from soth_mitm._dataplane.http.counters import Counters
+from soth_mitm._dataplane.http2.frame import name_error_code
+from soth_mitm._dataplane.http2.limits import LIMIT_NAMES
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.proxy.resources import ProxyResources
 from soth_mitm.tls.failures import FailureClass
+
+PAIRINGS = ("h1h1", "h1h2", "h2h1", "h2h2")
+# of RFC 9113 section 7
+CODES = (*(name_error_code(code) for code in range(14)), "other")
+
+
+def goaways_by_reason(counters: Counters) -> dict[str, int]:
+    """Return why no new streams were wanted, and how often."""
+    faults = dict(zip(CODES, counters.http2_goaways_sent, strict=True))
+    limits = counters.http2_goaways_of_limits
+    return {
+        "drain": counters.http2_drains,
+        "idle": counters.http2_idle_ends,
+        **{name.lower(): count for name, count in faults.items() if name not in {"NO_ERROR", "other"}},
+        **{f"calm_{name}": limits[limit] for limit, name in LIMIT_NAMES.items() if name != "polite"},
+    }
 
 
 def collect_metrics(
@@ -81,6 +100,19 @@ def collect_metrics(
         http2_goaways_received=counters.http2_goaways_received,
         http2_dead_connections=counters.http2_dead_connections,
         http2_retries=counters.http2_retries,
+        flows_by_pairing=dict(zip(PAIRINGS, counters.flows_by_pairing, strict=True)),
+        http2_client_connections=counters.http2_client_connections,
+        http2_streams=counters.http2_streams,
+        http2_streams_total=counters.http2_streams_total,
+        http2_refused_streams=counters.http2_refused_streams,
+        http2_resets_received_by_code=dict(zip(CODES, counters.http2_resets_received, strict=True)),
+        http2_resets_sent_by_code=dict(zip(CODES, counters.http2_resets_sent, strict=True)),
+        http2_goaways_sent_by_reason=goaways_by_reason(counters),
+        http2_glitches=counters.http2_glitches,
+        http2_oversized_heads=counters.http2_oversized_heads,
+        http2_misdirected=counters.http2_misdirected,
+        http2_stalled_streams=counters.http2_stalled_streams,
+        http2_window_growths=counters.http2_window_growths,
         handler_call_count=hooks.calls,
         handler_seconds=hooks.seconds,
     )

@@ -138,6 +138,7 @@ cdef class Exchange(ExchangeCallbacks):
         if self.route.pool is None and not self.route.observed:
             self.settings.counters.requests_refused += self.route.status == 400
             self.settings.counters.names_refused += self.route.status == 421
+            self.settings.counters.http2_misdirected += self.route.status == 421 and self.client.is_multiplexed()
             return self.explain(self.route.status, self.route.reason)
         if self.hooks is None:
             return self.forward()
@@ -410,6 +411,7 @@ cdef class Exchange(ExchangeCallbacks):
         else:
             # trailers need a framing that has room for them
             length = self.client.content_total() if self.request_trailers is None else ANY_LENGTH
+        self.settings.counters.pairings[2 * <int>self.client.is_multiplexed() + self.upstream.is_multiplexed()] += 1
         self.upstream.send_request(self.request, self.route.authority, self.keep_upgrade, length)
         if self.buffered is not None:
             self.buffered.rewind()

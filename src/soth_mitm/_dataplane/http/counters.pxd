@@ -1,6 +1,11 @@
 # What the data plane counts.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
+
+
+cdef enum:
+    CODES_END = 14             # of the error codes of HTTP/2; those beyond it are counted there, together
+    HTTP2_LIMITS_END = 16      # more than http2/limits has
 
 
 # Counted by the data plane, read by metrics.py; each is explained there
@@ -37,4 +42,25 @@ cdef class Counters:
     cdef public int64_t http2_goaways_received
     cdef public int64_t http2_dead_connections
     cdef public int64_t http2_retries
+    cdef public int64_t http2_client_connections
+    cdef public int64_t http2_streams
+    cdef public int64_t http2_streams_total
+    cdef public int64_t http2_refused_streams
+    cdef public int64_t http2_glitches
+    cdef public int64_t http2_oversized_heads
+    cdef public int64_t http2_misdirected
+    cdef public int64_t http2_stalled_streams
+    cdef public int64_t http2_window_growths
+    cdef public int64_t http2_drains
+    cdef public int64_t http2_idle_ends
     cdef public int64_t last_flow_id
+    cdef int64_t resets_received[CODES_END + 1]
+    cdef int64_t resets_sent[CODES_END + 1]
+    cdef int64_t goaways_sent[CODES_END + 1]           # that no limit caused
+    cdef int64_t goaways_of_limits[HTTP2_LIMITS_END]
+    cdef int64_t pairings[4]                           # 2 for a client of HTTP/2, and 1 for such an upstream
+
+
+# Where what a code of HTTP/2 counts is in these
+cdef inline uint32_t code_place(uint32_t code) noexcept nogil:
+    return min(code, <uint32_t>CODES_END)

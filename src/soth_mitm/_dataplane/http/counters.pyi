@@ -34,4 +34,30 @@ class Counters:
     http2_goaways_received: int
     http2_dead_connections: int
     http2_retries: int
+    http2_client_connections: int
+    http2_streams: int
+    http2_streams_total: int
+    http2_refused_streams: int
+    http2_glitches: int
+    http2_oversized_heads: int
+    http2_misdirected: int
+    http2_stalled_streams: int
+    http2_window_growths: int
+    http2_drains: int
+    http2_idle_ends: int
     last_flow_id: int
+    @property
+    def http2_resets_received(self) -> list[int]:
+        """By error code; the last are those without a name."""
+    @property
+    def http2_resets_sent(self) -> list[int]:
+        """The same."""
+    @property
+    def http2_goaways_sent(self) -> list[int]:
+        """The same, of those that no limit caused."""
+    @property
+    def http2_goaways_of_limits(self) -> list[int]:
+        """By limit of http2/limits."""
+    @property
+    def flows_by_pairing(self) -> list[int]:
+        """HTTP/1 with HTTP/1, HTTP/1 with HTTP/2, HTTP/2 with HTTP/1, HTTP/2 with HTTP/2: the client first."""

@@ -6,3 +6,28 @@ cimport cython
 @cython.final
 cdef class Counters:
     """What the data plane counts; all start at zero and belong to one loop. `soth_mitm.metrics` says what each means."""
+
+    @property
+    def http2_resets_received(self):
+        """By error code; the last are those without a name."""
+        return [count for count in self.resets_received]
+
+    @property
+    def http2_resets_sent(self):
+        """The same."""
+        return [count for count in self.resets_sent]
+
+    @property
+    def http2_goaways_sent(self):
+        """The same, of those that no limit caused."""
+        return [count for count in self.goaways_sent]
+
+    @property
+    def http2_goaways_of_limits(self):
+        """By limit of http2/limits."""
+        return [count for count in self.goaways_of_limits]
+
+    @property
+    def flows_by_pairing(self):
+        """HTTP/1 with HTTP/1, HTTP/1 with HTTP/2, HTTP/2 with HTTP/1, HTTP/2 with HTTP/2: the client first."""
+        return [count for count in self.pairings]

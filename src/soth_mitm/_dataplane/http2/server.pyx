@@ -59,6 +59,7 @@ cdef class Http2ServerConnection(HttpConnection):
             return
         self.driver = ServerDriver.__new__(ServerDriver)
         self.driver.open(self, self.settings, True)
+        self.settings.counters.http2_client_connections += 1
         self.driver.begin()
         self.idle_deadline.set(self.settings.client_idle, STAGE_IDLE)
         self.driver.feed()
@@ -196,6 +197,8 @@ cdef class Http2ServerConnection(HttpConnection):
         return close_lingering(self.endpoint, self.settings)
 
     cdef int stop(self, object error) except -1:
+        if not self.is_over and self.driver is not None:
+            self.settings.counters.http2_client_connections -= 1
         self.is_over = True
         self.idle_deadline.clear()
         self.drain_deadline.clear()

@@ -4,6 +4,7 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
+from soth_mitm._dataplane.http.counters cimport Counters
 from soth_mitm._dataplane.http2.flow_control cimport ReceiveWindow
 from soth_mitm._dataplane.http2.frame cimport FrameHead
 from soth_mitm._dataplane.http2.hpack_decoder cimport FieldList, HpackDecoder
@@ -75,6 +76,7 @@ cdef class Session:
     cdef HeadMemory memory
     cdef Http2Limits limits
     cdef LimitCounters counters
+    cdef Counters totals               # of all connections
     cdef Outlet outlet
     cdef SessionCallbacks callbacks
     cdef bint offers_connect           # extended CONNECT (RFC 8441)
@@ -83,10 +85,6 @@ cdef class Session:
     cdef readonly bint has_failed
     cdef readonly bint has_more        # feed() left octets that it could have read, for the loop's sake
     cdef readonly int limit_hit        # the Limit that ended it, LIMIT_OK: none
-    cdef readonly int oversized_heads  # that were answered with 431, or reset
-    cdef readonly int refused_streams
-    cdef readonly int stalled_streams
-    cdef readonly int window_growths
 
     # settings
     cdef Settings ours
@@ -219,6 +217,7 @@ cdef class Session:
     cdef int handle_continuation(self, FrameHead* head, const char* payload) except -1
     cdef int handle_block(self, uint32_t number, const char* block, Py_ssize_t length, bint is_end) except -1
     cdef SessionStream open_for_peer(self, uint32_t number)
+    cdef int add_stream(self, SessionStream stream) except -1
     cdef int handle_message(self, SessionStream stream, bint is_end) except -1
     cdef int handle_trailers(self, SessionStream stream, bint is_end) except -1
     cdef int answer_too_large(self, SessionStream stream, bint is_end) except -1

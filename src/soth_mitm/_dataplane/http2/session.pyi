@@ -1,5 +1,6 @@
 from typing import final
 
+from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http2.limits import Http2Limits
 from soth_mitm._dataplane.memory.buffer import Arena
 
@@ -26,6 +27,7 @@ class Session:
         limits: Http2Limits,
         outlet: Outlet,
         callbacks: SessionCallbacks,
+        totals: Counters,
         offers_connect: bool = False,
     ) -> None: ...
     @property
@@ -38,14 +40,6 @@ class Session:
     def has_more(self) -> bool: ...
     @property
     def limit_hit(self) -> int: ...
-    @property
-    def oversized_heads(self) -> int: ...
-    @property
-    def refused_streams(self) -> int: ...
-    @property
-    def stalled_streams(self) -> int: ...
-    @property
-    def window_growths(self) -> int: ...
     @property
     def is_ready(self) -> bool: ...
     @property

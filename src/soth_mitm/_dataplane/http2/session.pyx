@@ -14,6 +14,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcmp
 
+from soth_mitm._dataplane.http.counters cimport Counters, code_place
 from soth_mitm._dataplane.http2.flow_control cimport (
     expect_octets, open_window, receive_octets, shift_send_window, shift_window, take_octets, widen_send_window,
     window_fault_code, window_fault_text,
@@ -131,12 +132,14 @@ cdef class Session:
     """One HTTP/2 connection."""
 
     def __cinit__(self, bint is_server, Arena arena not None, HeadMemory memory not None, Http2Limits limits not None,
-                  Outlet outlet not None, SessionCallbacks callbacks not None, bint offers_connect=False):
+                  Outlet outlet not None, SessionCallbacks callbacks not None, Counters totals not None,
+                  bint offers_connect=False):
         self.is_server = is_server
         self.arena = arena
         self.memory = memory
         self.limits = limits
         self.counters = LimitCounters(limits)
+        self.totals = totals
         self.outlet = outlet
         self.callbacks = callbacks
         self.offers_connect = offers_connect
@@ -268,7 +271,7 @@ cdef class Session:
         stream.has_no_content = head.method == METHOD_HEAD
         open_window(&stream.window, self.ours.window if self.is_acknowledged else DEFAULT_WINDOW)
         stream.send_left = self.peers.window
-        self.streams[stream.id] = stream
+        self.add_stream(stream)
         self.write_message(stream, is_end, True)
         return stream
 
@@ -431,6 +434,8 @@ cdef class Session:
     cdef int goaway(self, uint32_t code) except -1:
         if self.has_failed or self.has_left:
             return 0
+        if not self.is_draining:
+            self.totals.http2_idle_ends += 1
         self.is_draining = self.has_left = True
         self.goaway_last = self.last_peer
         return self.write_goaway(self.last_peer, code)
@@ -438,10 +443,11 @@ cdef class Session:
     cdef int drain(self) except -1:
         if self.has_failed or self.is_draining:
             return 0
+        self.is_draining = True
+        self.totals.http2_drains += 1
         if not self.is_server:
             # nothing of the peer's can be on its way
             return self.goaway(NO_ERROR)
-        self.is_draining = True
         self.write_goaway(MAX_STREAM, NO_ERROR)
         self.send_ping()
         self.ping_drain = self.ping_sent
@@ -473,7 +479,7 @@ cdef class Session:
                 # neither the connection's window nor the socket has let anything through
                 return self.fail_limit(LIMIT_STALL)
             else:
-                self.stalled_streams += 1
+                self.totals.http2_stalled_streams += 1
                 self.reset(stream, CANCEL)
                 if not stream.is_released:
                     self.callbacks.on_stream_reset(stream, CANCEL, False)
@@ -484,6 +490,10 @@ cdef class Session:
     cdef int fail(self, uint32_t code, str text) except -1:
         if self.has_failed:
             return 0
+        if self.limit_hit:
+            self.totals.goaways_of_limits[self.limit_hit] += 1
+        else:
+            self.totals.goaways_sent[code_place(code)] += 1
         if self.limit_hit != LIMIT_REPLIES:
             self.write_goaway(self.last_peer, code)
         self.lose()
@@ -495,6 +505,7 @@ cdef class Session:
         self.has_failed = True
         self.data_stream = self.open_stream = None
         self.lost = list(self.streams.values())
+        self.totals.http2_streams -= len(self.lost)
         self.streams.clear()
         while self.ring.pop() is not None:
             pass
@@ -508,6 +519,7 @@ cdef class Session:
 
     cdef int glitch(self) except -1:
         cdef int limit = self.counters.note_glitch(self.now)
+        self.totals.http2_glitches += 1
         if limit == LIMIT_POLITE:
             return self.drain()
         return self.fail_limit(limit) if limit else 0
@@ -532,7 +544,10 @@ cdef class Session:
     cdef int reply_reset(self, uint32_t stream, uint32_t code) except -1:
         cdef char payload[4]
         write_32(payload, code)
-        return self.reply(FRAME_RST_STREAM, 0, stream, payload, 4)
+        self.reply(FRAME_RST_STREAM, 0, stream, payload, 4)
+        if not self.has_failed:
+            self.totals.resets_sent[code_place(code)] += 1
+        return 0
 
     cdef int write_window(self, uint32_t stream, uint32_t increment) except -1:
         cdef char payload[4]
@@ -542,6 +557,7 @@ cdef class Session:
     cdef int write_reset(self, uint32_t stream, uint32_t code) except -1:
         cdef char payload[4]
         write_32(payload, code)
+        self.totals.resets_sent[code_place(code)] += 1
         return self.write_frame(FRAME_RST_STREAM, 0, stream, payload, 4)
 
     cdef int write_goaway(self, uint32_t last, uint32_t code) except -1:
@@ -825,9 +841,10 @@ cdef class Session:
             self.refuse_event(number, EVENT_RECEIVE_HEADERS)
             return None
         self.last_peer = number
-        # heads wait for no room. A peer that does not read what ended its streams has them open still, and opens no more
+        # heads wait for no room. A peer that does not read what ended its streams has them open
+        # still, and opens no more
         if self.active >= self.limits.max_streams or self.outlet.unsent() > OUTLET_MOST:
-            self.refused_streams += 1
+            self.totals.http2_refused_streams += 1
             self.refused_now += 1
             remember_closed(&self.closed, number, STREAM_WE_RESET)
             if self.refused_now > self.limits.max_streams:
@@ -843,8 +860,14 @@ cdef class Session:
         stream.is_counted = True
         open_window(&stream.window, self.ours.window if self.is_acknowledged else DEFAULT_WINDOW)
         stream.send_left = self.peers.window
-        self.streams[number] = stream
+        self.add_stream(stream)
         return stream
+
+    cdef int add_stream(self, SessionStream stream) except -1:
+        self.streams[stream.id] = stream
+        self.totals.http2_streams += 1
+        self.totals.http2_streams_total += 1
+        return 0
 
     cdef int handle_message(self, SessionStream stream, bint is_end) except -1:
         cdef Head head = Head.__new__(Head)
@@ -903,7 +926,7 @@ cdef class Session:
         return self.deliver_end(stream)
 
     cdef int answer_too_large(self, SessionStream stream, bint is_end) except -1:
-        self.oversized_heads += 1
+        self.totals.http2_oversized_heads += 1
         if not self.is_server or stream.has_head:
             return self.stream_error(stream, ENHANCE_YOUR_CALM)
         stream.is_released = True
@@ -1001,18 +1024,20 @@ cdef class Session:
 
     cdef int handle_reset(self, FrameHead* head, const char* payload) except -1:
         cdef SessionStream stream = self.streams.get(head.stream)
+        cdef uint32_t code = read_32(payload)
         cdef int limit = LIMIT_OK
         if stream is None:
             if self.find_state(head.stream) == STREAM_IDLE:
                 return self.fail(PROTOCOL_ERROR, "RST_STREAM names a stream that is idle")
             return 0
+        self.totals.resets_received[code_place(code)] += 1
         # an upstream that has answered may stop the upload as often as it likes
         if self.is_server or stream.state != STREAM_REMOTE_ENDED:
             limit = self.counters.note_reset(self.now)
         change_state(&stream.state, EVENT_RECEIVE_RESET)
         self.closed_now(stream)
         if not stream.is_released:
-            self.callbacks.on_stream_reset(stream, read_32(payload), True)
+            self.callbacks.on_stream_reset(stream, code, True)
         return self.fail_limit(limit) if limit else 0
 
     # ---- streams ---------------------------------------------------------------------------------------------
@@ -1094,7 +1119,8 @@ cdef class Session:
     cdef int closed_now(self, SessionStream stream) except -1:
         self.ring.remove(stream)
         stream.wait = WAIT_NOTHING
-        self.streams.pop(stream.id, None)
+        if self.streams.pop(stream.id, None) is not None:
+            self.totals.http2_streams -= 1
         remember_closed(&self.closed, stream.id, stream.state)
         if self.data_stream is stream:
             self.data_stream = None
@@ -1115,7 +1141,7 @@ cdef class Session:
             return 0
         increment = take_octets(&stream.window, length, self.now, self.round_trip, self.growth_limit())
         if stream.window.size > size:
-            self.window_growths += 1
+            self.totals.http2_window_growths += 1
         if increment == 0:
             return 0
         # until what waits has been taken: a write that was full for one turn of the loop says nothing

@@ -1,5 +1,6 @@
 # A session that Python can use: for tests, fuzzing and tools.
 
+from soth_mitm._dataplane.http.counters cimport Counters
 from soth_mitm._dataplane.http2.session cimport Outlet, Session, SessionCallbacks
 from soth_mitm._dataplane.http2.session_stream cimport SessionStream
 
@@ -20,6 +21,7 @@ cdef class RecordingCallbacks(SessionCallbacks):
 
 cdef class SessionProbe:
     cdef readonly Session session
+    cdef readonly Counters totals
     cdef RecordingOutlet outlet
     cdef RecordingCallbacks callbacks
 

@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
+from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http2.limits import Http2Limits
 from soth_mitm._dataplane.http2.session import HeadMemory, Outlet, Session, SessionCallbacks
 from soth_mitm._dataplane.memory.buffer import Arena
@@ -29,6 +30,8 @@ class SessionProbe:
     ) -> None: ...
     @property
     def session(self) -> Session: ...
+    @property
+    def totals(self) -> Counters: ...
     def begin(self) -> None:
         """Write the preface."""
 

@@ -3,6 +3,7 @@
 cimport cython
 from libc.stdint cimport uint32_t
 
+from soth_mitm._dataplane.http.counters cimport Counters
 from soth_mitm._dataplane.http2.limits cimport Http2Limits, limit_name
 from soth_mitm._dataplane.http2.session cimport HeadMemory, Outlet, Session, SessionCallbacks
 from soth_mitm._dataplane.http2.session_stream cimport WAIT_NOTHING, SessionStream
@@ -86,8 +87,9 @@ cdef class SessionProbe:
                   HeadMemory memory=None):
         self.outlet = RecordingOutlet()
         self.callbacks = RecordingCallbacks()
+        self.totals = Counters()
         self.session = Session(is_server, arena, HeadMemory() if memory is None else memory,
-                               Http2Limits() if limits is None else limits, self.outlet, self.callbacks, offers_connect)
+                               Http2Limits() if limits is None else limits, self.outlet, self.callbacks, self.totals, offers_connect)
 
     cdef SessionStream stream(self, number):
         return self.callbacks.streams[number]

@@ -59,7 +59,8 @@ cdef class SessionDriver(SessionCallbacks):
         self.endpoint = connection.endpoint
         self.outlet = new_outlet(self.endpoint, settings, is_server)
         self.session = Session(is_server, self.endpoint.arena, settings.http2_memory,
-                               settings.client_http2 if is_server else settings.upstream_http2, self.outlet, self)
+                               settings.client_http2 if is_server else settings.upstream_http2, self.outlet, self,
+                               settings.counters)
         # they wait for the connection, which passes on their stages
         self.settings_deadline = Deadline(connection)
         self.block_deadline = Deadline(connection)
