@@ -345,6 +345,12 @@ def test_rule_37_what_concerns_one_connection_stays_behind() -> None:
     assert plain(fields_of_response(answer[0])) == [(b":status", b"200"), (b"a", b"b")]
 
 
+def test_host_in_a_response_means_nothing() -> None:
+    answer = parse_response(b"HTTP/1.1 200 OK\r\nHost: one two\r\n\r\n")
+    assert answer is not None
+    assert plain(fields_of_response(answer[0])) == [(b":status", b"200"), (b"host", b"one two")]
+
+
 def test_te_goes_on_between_two_sides_of_http_2() -> None:
     head, _, _ = request_of(request(("te", "trailers"), ("proxy-authorization", "Basic x")))
     assert plain(fields_of_request(head))[4:] == [(b"te", b"trailers")]

@@ -475,11 +475,14 @@ cdef int read_trailers(FieldList fields, bint is_request, int most_fields, Octet
 
 # ---- out -------------------------------------------------------------------------------------------------
 
-cdef inline bint _goes_on(const Field* field, const char* base, bint is_trailer) noexcept nogil:
-    """Tell whether a field leaves as it is. TE has a rule of its own; Host became `:authority`."""
+cdef inline bint _goes_on(const Field* field, const char* base, bint is_request, bint is_trailer) noexcept nogil:
+    """Tell whether a field leaves as it is. TE has a rule of its own; Host of a request became `:authority`."""
     if field.name == FIELD_OTHER:
         return not field.hop and not (field.name_len == 14 and soth_equals_lower(base + field.line, b"http2-settings", 14))
-    if field.hop or field.name in (FIELD_CONNECTION, FIELD_HOST, FIELD_KEEP_ALIVE, FIELD_PROXY_AUTHORIZATION,
+    if field.name == FIELD_HOST:
+        # in a response it means nothing
+        return not is_request and not field.hop
+    if field.hop or field.name in (FIELD_CONNECTION, FIELD_KEEP_ALIVE, FIELD_PROXY_AUTHORIZATION,
                                    FIELD_PROXY_CONNECTION, FIELD_TE, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE):
         return False
     return not (is_trailer and field.name == FIELD_CONTENT_LENGTH)
@@ -521,7 +524,7 @@ cdef int _write_number(HpackEncoder encoder, Octets out, const char* name, uint3
     return encoder.encode(out, name, name_len, PyBytes_AS_STRING(text), <uint32_t>len(text), False)
 
 
-cdef int _write_edited_line(HpackEncoder encoder, Octets out, Octets scratch, bytes line) except -1:
+cdef int _write_edited_line(HpackEncoder encoder, Octets out, Octets scratch, bytes line, bint is_request) except -1:
     """Write a field line, CRLF included, unless it is None or may not leave."""
     cdef const char* base
     cdef Field field
@@ -530,18 +533,18 @@ cdef int _write_edited_line(HpackEncoder encoder, Octets out, Octets scratch, by
     base = PyBytes_AS_STRING(line)
     if parse_field_line(base, 0, <uint32_t>len(line), &field):
         raise ValueError("an edit is a field line that was checked before")
-    if not _goes_on(&field, base, False):
+    if not _goes_on(&field, base, is_request, False):
         return 0
     if field.name_len == 6 and soth_equals_lower(base, b"cookie", 6):
         return _write_cookie(encoder, out, base + field.value, field.value_len, False)
     return _write_field(encoder, out, scratch, base, field.name_len, base + field.value, field.value_len, False)
 
 
-cdef int _write_edit(HpackEncoder encoder, Octets out, Octets scratch, FieldEdit edit) except -1:
+cdef int _write_edit(HpackEncoder encoder, Octets out, Octets scratch, FieldEdit edit, bint is_request) except -1:
     if edit.is_written:
         return 0
     edit.is_written = True
-    return _write_edited_line(encoder, out, scratch, edit.line)
+    return _write_edited_line(encoder, out, scratch, edit.line, is_request)
 
 
 cdef int _write_fields(HpackEncoder encoder, Octets out, Octets scratch, Head head, int64_t forwards, bint no_length,
@@ -558,9 +561,9 @@ cdef int _write_fields(HpackEncoder encoder, Octets out, Octets scratch, Head he
         if edits is not None:
             edit = edits.find(base + field.line, field.name_len)
             if edit is not None:
-                _write_edit(encoder, out, scratch, edit)
+                _write_edit(encoder, out, scratch, edit, head.is_request)
                 continue
-        if not _goes_on(field, base, False):
+        if not _goes_on(field, base, head.is_request, False):
             if field.name == FIELD_TE and _has_trailers(base + field.value, field.value_len):
                 encoder.encode(out, b"te", 2, b"trailers", 8, False)
             continue
@@ -577,9 +580,9 @@ cdef int _write_fields(HpackEncoder encoder, Octets out, Octets scratch, Head he
                          field.sensitive)
     if edits is not None:
         for edit in edits.edits:
-            _write_edit(encoder, out, scratch, edit)
+            _write_edit(encoder, out, scratch, edit, head.is_request)
         for _, line in edits.appended:
-            _write_edited_line(encoder, out, scratch, line)
+            _write_edited_line(encoder, out, scratch, line, head.is_request)
     return 0
 
 
@@ -657,7 +660,7 @@ cdef int write_trailers(HpackEncoder encoder, Octets out, Octets scratch, bytes 
         if parse_field_line(base, at, end, &field):
             raise ValueError("trailers are field lines that were parsed before")
         at += field.line_len
-        if _goes_on(&field, base, True):
+        if _goes_on(&field, base, True, True):
             _write_field(encoder, out, scratch, base + field.line, field.name_len, base + field.value, field.value_len, False)
     return 0
 
