@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,8 +60,8 @@ def double(request: pytest.FixtureRequest, doubled: Any) -> Any:
         return doubled
     named = getattr(request.node, "callspec", None)
     given = {} if named is None else named.params
-    if given.get("clients", given.get("pairing", ("mux",))[0]) == "http1" or request.node.get_closest_marker("other_wire"):
-        pytest.skip("no client has streams here, or the test is about the format of the double")
+    if given.get("clients", given.get("pairing", ("mux",))[0]) == "http1":
+        pytest.skip("no client has streams here")
     return RealClients(doubled)
 
 
@@ -979,17 +980,32 @@ def neutral(head: bytes, outcome: Any) -> Message:
     return message
 
 
+def leave_to_http2(message: Message) -> None:
+    """Change a message to what HTTP/2 leaves of it (RFC 9113 sections 8.2 and 8.3)."""
+    lines = [line.partition(b":") for line in message.trailers.split(b"\r\n") if line]
+    # a value has no white space around it
+    message.trailers = b"".join(name.lower() + b": " + value.strip(b" \t") + b"\r\n" for name, _, value in lines)
+    message.fields = [(name.lower(), value) for name, value in message.fields]
+    if message.start.startswith(b"HTTP/"):
+        # there are no reason phrases
+        message.start = b" ".join(message.start.split(b" ")[:2])
+        if message.start.endswith(b" 204"):
+            # RFC 9110 section 8.6: it has no length
+            message.fields = [field for field in message.fields if field[0] != b"content-length"]
+        return
+    # Host is :authority, which stands before all fields
+    message.fields.sort(key=lambda field: field[0] != b"host")
+
+
 def compared(double: Any, message: Message, *, sized: bool) -> tuple[Any, ...]:
     """What has to be the same however the message came."""
     left_out = HOP if sized else HOP | {b"content-length"}
-    fields = [(name, value) for name, value in message.fields if name.lower() not in left_out]
+    message = replace(message, fields=[(name, value) for name, value in message.fields if name.lower() not in left_out])
     if isinstance(double, RealClients):
-        # HTTP/2 has names in lower case
-        fields = [(name.lower(), value) for name, value in fields]
-    return message.start, fields, message.content, message.trailers, message.complete
+        leave_to_http2(message)
+    return message.start, message.fields, message.content, message.trailers, message.complete
 
 
-@pytest.mark.other_wire
 @pytest.mark.parametrize(("block", "outcome", "head"), well_formed("request"))
 @handlers
 async def test_requests_of_the_corpus(double: Any, block: Any, outcome: Any, head: Any, handler: Any) -> None:
@@ -1013,7 +1029,6 @@ async def test_requests_of_the_corpus(double: Any, block: Any, outcome: Any, hea
     assert arrived == arrived[:1] * 4
 
 
-@pytest.mark.other_wire
 @pytest.mark.parametrize(("block", "outcome", "head"), well_formed("response"))
 @pytest.mark.parametrize("minor", [b"1", b"0"])
 async def test_responses_of_the_corpus(double: Any, block: Any, outcome: Any, head: Any, minor: bytes) -> None:

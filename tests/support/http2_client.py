@@ -205,4 +205,6 @@ class Http2Client:
 def _message(fields: list[tuple[bytes, bytes]]) -> Message:
     status = int(dict(fields)[b":status"])
     rest = [(bytes(name), bytes(value)) for name, value in fields if not name.startswith(b":")]
-    return Message(b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode()), rest)
+    # HTTP/2 has no reason phrase
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+    return Message(b"HTTP/1.1 %d %b" % (status, phrase.encode()), rest)
