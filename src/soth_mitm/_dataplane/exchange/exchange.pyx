@@ -43,7 +43,7 @@ from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, METHOD_TRACE, Head
 from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, STREAM_GRPC_WEB_TEXT, STREAM_NONE, stream_of
 from soth_mitm._dataplane.wire.target cimport is_idempotent
 
-from soth_mitm.errors import WireError
+from soth_mitm.errors import Http2StreamReset, WireError
 
 
 cdef enum:
@@ -970,7 +970,11 @@ cdef class Exchange(ExchangeCallbacks):
             # the client may know how to go on: it has the request, and we have not
             self.settings.counters.upstream_errors += 1
             return self.abort(error)
-        self.fail_upstream(502, f"{self.pool.origin} closed the connection before it answered".encode())
+        if isinstance(error, Http2StreamReset):
+            how_it_ended = f"reset the stream with error code {error.code} of HTTP/2"
+        else:
+            how_it_ended = "closed the connection"
+        self.fail_upstream(502, f"{self.pool.origin} {how_it_ended} before it answered".encode())
         return self.advance()
 
     cdef int on_reset(self, Stream stream, object error) except -1:

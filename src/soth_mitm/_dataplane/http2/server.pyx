@@ -24,7 +24,9 @@ from soth_mitm._dataplane.memory.view cimport View, is_view_of, view_bytes, view
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_SETUP
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully, close_lingering
+from soth_mitm._dataplane.wire.grpc cimport grpc_failure
 from soth_mitm._dataplane.wire.head cimport METHOD_CONNECT, Head
+from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, stream_of
 
 
 cdef enum:
@@ -277,13 +279,18 @@ cdef class Http2ServerStream(Http2Stream):
         cdef bint is_unread = not self.is_complete()
         cdef bint is_end, is_typed = is_bodiless
         cdef bytes name
-        cdef list fields = list(headers or ())
+        cdef list fields = list(headers or ()), failure
         if self.is_closed:
             return 0
         if headers is None:
             body = text_line(body)
         for name, _ in fields:
             is_typed = is_typed or name.lower() == b"content-type"
+        if status >= 300 and self.request is not None and stream_of(self.request, None) == STREAM_GRPC:
+            failure = grpc_failure(status, body, fields)
+            if failure is not None:
+                fields, body = failure, b""
+                is_typed = is_bodiless = True
         if not is_typed:
             fields.append((b"content-type", b"text/plain; charset=utf-8"))
         is_end = is_head or is_bodiless or not body

@@ -11,6 +11,10 @@ cdef enum:
     TRAILERS = 0x80            # gRPC-Web: the frame is no message but the trailers of the call
 
 
+# What a response of ours is to a client of gRPC: the fields of one without content
+cdef list grpc_failure(int status, bytes text, list fields)
+
+
 cdef class GrpcFramer(Framer):
     cdef object kind           # FrameKind.GRPC_MESSAGE
     cdef bytes encoding        # grpc-encoding, None when the call names none

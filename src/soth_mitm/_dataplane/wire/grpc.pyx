@@ -7,6 +7,8 @@ gRPC-Web (PROTOCOL-WEB) has the same messages in both directions, in binary or i
 is no message: its fields are kept.
 """
 
+from urllib.parse import quote
+
 import cython
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
@@ -21,6 +23,35 @@ from soth_mitm._dataplane.http.messages import FrameKind
 
 # RFC 9110 section 5.6.2
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+# of HTTP, in gRPC's codes (http-grpc-status-mapping): what a client makes of a status without `grpc-status`
+_STATUSES = {400: b"13", 401: b"16", 403: b"7", 404: b"12", 429: b"14", 502: b"14", 503: b"14", 504: b"14"}
+_UNKNOWN = b"2"
+# `grpc-message` is percent-encoded but for these (PROTOCOL-HTTP2, "Percent-Byte-Unencoded")
+_UNENCODED = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_LONGEST_MESSAGE = 1000
+
+
+cdef list grpc_failure(int status, bytes text, list fields):
+    """Return the fields of a response without content that tells a client of gRPC of `status` and `text`.
+
+    With content the client may see the end of the stream before it has looked at the status, and report that. `fields` are those of the
+    response; without the content, what they say of it is left out. None: they have a `grpc-status` of their own.
+    """
+    cdef list made = []
+    cdef bytes name, lower, value
+    for name, value in fields:
+        lower = name.lower()
+        if lower == b"grpc-status":
+            return None
+        if lower != b"grpc-message" and not lower.startswith(b"content-"):
+            made.append((name, value))
+    made.append((b"content-type", b"application/grpc"))
+    made.append((b"grpc-status", _STATUSES.get(status, _UNKNOWN)))
+    text = text[:_LONGEST_MESSAGE].decode("utf-8", "ignore").strip().encode()
+    if text:
+        made.append((b"grpc-message", quote(text, safe=_UNENCODED).encode()))
+    return made
 
 
 cdef inline Py_ssize_t message_length(const char* prefix) noexcept nogil:
