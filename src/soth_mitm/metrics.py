@@ -150,7 +150,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     http2_streams_total: int = 0
     """Streams opened, by clients and to upstreams."""
     http2_refused_streams: int = 0
-    """Streams that a client opened beyond `http2_max_concurrent_streams`, and that were refused."""
+    """Streams of clients that were refused: beyond `http2_max_concurrent_streams`, or while 1 MiB is unread."""
     http2_resets_received_by_code: dict[str, int] = {}
     """Streams that a peer ended with RST_STREAM, by its code; every code has an entry, and `other` has those without a name."""
     http2_resets_sent_by_code: dict[str, int] = {}
