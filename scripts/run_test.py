@@ -1,6 +1,6 @@
 """Build, check and test the package as it is installed: scripts/test [--debug | --sanitize] [arguments of pytest].
 
-Without arguments every test runs, on the loop that users get, and at the same time the end-to-end ring on asyncio's own.
+Without arguments every test runs, on the loop that users get, and the end-to-end ring on asyncio's own as well; two halves at a time.
 """
 
 import os
@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from prepare import ROOT, prepare, tool_environment, variant_name
 from run_check import check
 
 LAST_TEST = ROOT / ".pytest_cache/d/running/test"
+FIRST_HALF = ("tests/adverse", "tests/e2e")
 
 
 def sanitizer_environment() -> dict[str, str]:
@@ -53,20 +56,56 @@ def main(arguments: list[str]) -> int:
     environment = {**tool_environment(python), **extra, "SOTH_MITM_VARIANT": variant_name()}
     if arguments:
         return run_pytest(python, arguments, environment)
-    # both at a time: neither needs a whole core
+    # two halves at a time, of about one length: neither needs a whole core
     with tempfile.TemporaryFile() as output:
-        command: list[str | Path] = [python, "-m", "pytest", "tests/e2e", "--loop", "asyncio", "-o", "cache_dir=.pytest_cache/asyncio"]
-        other = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        other = Half(python, environment, output)
         try:
-            code = run_pytest(python, [], environment)
+            code = run_pytest(python, list(FIRST_HALF), environment)
             other_code = other.wait()
         finally:
             other.kill()
-        print("tests/e2e on the loop of asyncio:", flush=True)
+        print("the other half, which begins with tests/e2e on the loop of asyncio:", flush=True)
         output.seek(0)
         sys.stdout.buffer.write(output.read())
         sys.stdout.flush()
     return code or other_code
+
+
+class Half:
+    """What runs beside the first half: one pytest after another, in a thread. Their output goes to a file."""
+
+    def __init__(self, python: Path, environment: dict[str, str], output: BinaryIO) -> None:
+        self._python, self._environment, self._output = python, environment, output
+        self._codes: list[int] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_killed = False
+        rest = [str(folder.relative_to(ROOT)) for folder in sorted((ROOT / "tests").iterdir()) if folder.is_dir()]
+        rest = [folder for folder in rest if folder not in FIRST_HALF and any((ROOT / folder).rglob("test_*.py"))]
+        self._runs = (["tests/e2e", "--loop", "asyncio"], rest)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        for arguments in self._runs:
+            if self._is_killed:
+                return
+            command: list[str | Path] = [self._python, "-m", "pytest", *arguments, "-o", "cache_dir=.pytest_cache/other"]
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
+            )
+            self._codes.append(self._process.wait())
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code is the first failure's."""
+        self._thread.join()
+        return next((code for code in self._codes if code), 0)
+
+    def kill(self) -> None:
+        """End it now, if it has not ended."""
+        self._is_killed = True
+        if self._process is not None:
+            self._process.kill()
+        self._thread.join()
 
 
 def run_pytest(python: Path, arguments: list[str], environment: dict[str, str]) -> int:
