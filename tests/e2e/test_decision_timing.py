@@ -80,7 +80,11 @@ def case(proxy: ProxyFactory, tap: Tap) -> Iterator[Case]:
         running = proxy(handler or Judge(tap.journal), **{"body.max_size_bytes": LIMIT, **keys})
         client = running.secured(tap.port)
         clients.append(client)
+        mark = tap.journal.mark()
         assert client.request("/", "localhost").status == 200
+        if isinstance(handler, Watching):
+            # it hears of the response when its client has it
+            tap.journal.wait(mark, "shown")
         return Upstream(running, tap, client)
 
     yield start
