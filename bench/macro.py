@@ -36,7 +36,7 @@ class Bench:
     directory: Path
     certificates: Certificates
     origins: dict[bool, native_tools.Origin]
-    """Who answers; True: in HTTP/2."""
+    """The servers that answer: those of HTTP/2 under True, those of HTTP/1 under False."""
     amount: list[str]
     """The options of load that say how long to measure."""
 

@@ -937,7 +937,7 @@ cdef class Exchange(ExchangeCallbacks):
             return False
         if how == PROCESSED_HTTP1_ONLY and (self.pool.fallback is None or (
                 self.client.is_multiplexed() and self.upstream.authenticates(self.request, None))):
-            # a client that proves who it is by its connection has to make one of its own
+            # a client that authenticates by its connection has to make one of its own
             return False
         if how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY:
             return self.client.is_complete() and (not self.has_body or self.buffered is not None)

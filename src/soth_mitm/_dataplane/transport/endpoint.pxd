@@ -55,7 +55,7 @@ cdef class Endpoint:
     # deliver() is under way: a callback that reads on must not start another
     cdef bint delivering
     # A callback of the loop is under way, with the ciphertext that one turn may not process. No
-    # PauseReason, because who takes over an endpoint clears those
+    # PauseReason: what takes over an endpoint clears those
     cdef readonly bint waits_turn
     # What arrives is thrown away; only the peer's FIN counts. How we close, whatever the peer does
     cdef bint discarding
