@@ -29,9 +29,9 @@ FLOORS = """
 1  _dataplane.exchange: body_buffer
 1  _dataplane.http: stream
 1  _dataplane.upstream: pool connect_probe
-1  _dataplane.exchange: relay route callbacks budget_share hook_queue taps states decision exchange
+1  _dataplane.exchange: relay stream_tunnel route callbacks budget_share hook_queue taps states decision exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
-1  _dataplane.http2: outlet stream client server
+1  _dataplane.http2: extended_connect outlet stream client server
 1  _dataplane:
 2  escaping addresses globs destinations connection decision address_ranges
 2  config: schema sections loading strict not_built tree

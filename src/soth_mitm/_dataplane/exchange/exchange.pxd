@@ -140,6 +140,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int fail_closed(self, object error, bytes text) except -1
     cdef int reject(self) except -1
     cdef int forward(self) except -1
+    cdef int ask_pool(self) except -1
     cdef int answer_last(self) except -1               # a request that is to be forwarded no more
     cdef int send_request(self) except -1
     cdef int relay_request(self) except -1

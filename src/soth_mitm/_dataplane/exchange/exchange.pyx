@@ -361,7 +361,8 @@ cdef class Exchange(ExchangeCallbacks):
         if forwards_left(self.request) == 0:
             return self.answer_last()
         self.move_request(INPUT_ACQUIRE)
-        self.pool = self.route.pool.pool_for(self.keep_upgrade)
+        # a client of HTTP/2 may be given a stream of HTTP/2 for its WebSocket, and that is known when there is one
+        self.pool = self.route.pool.pool_for(self.keep_upgrade and not self.client.is_multiplexed())
         if self.connection.has_reserved_of(self.pool):
             stream = self.connection.open_reserved(self)
             if stream is not None:
@@ -369,6 +370,9 @@ cdef class Exchange(ExchangeCallbacks):
             self.is_last = True
             return self.fail_upstream(
                 502, f"{self.pool.origin} closed the connection that this client had authenticated on".encode())
+        return self.ask_pool()
+
+    cdef int ask_pool(self) except -1:
         self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE)
         if self.can_repeat():
             return self.pool.acquire(self)
@@ -385,6 +389,13 @@ cdef class Exchange(ExchangeCallbacks):
         cdef object facts
         if self.is_over() or self.request_state != REQUEST_ACQUIRE:
             return upstream.release(None, None, None)
+        if self.keep_upgrade and upstream.is_multiplexed() and not (self.client.is_multiplexed() and upstream.can_switch()):
+            upstream.release(None, None, None)
+            if self.pool.pool_for(True) is self.pool:
+                self.fail_upstream(502, f"{self.pool.origin} offers no WebSocket over HTTP/2".encode())
+                return self.advance()
+            self.pool = self.pool.pool_for(True)
+            return self.ask_pool()
         self.upstream = upstream
         facts = upstream.connection().facts
         if facts is not self.route.facts:
@@ -556,9 +567,13 @@ cdef class Exchange(ExchangeCallbacks):
     # ---- the response
 
     cdef int on_head(self, Stream stream, Head head) except -1:
+        cdef bytes objection
         if self.is_over() or stream is not self.upstream or self.response_state != RESPONSE_HEAD:
             return 0
-        if head.status == 101:
+        objection = self.client.objection_to(head) if self.keep_upgrade else b""
+        if objection:
+            self.fail_upstream(502, objection)
+        elif head.status == 101:
             self.switch_protocols(head)
         elif head.status >= 200:
             self.begin_response(head)

@@ -112,7 +112,9 @@ cdef class Stream:
     cdef int truncate(self, bint has_response, object error) except -1
     # Now; what is queued is lost
     cdef int reset(self, object error) except -1
-    # Bytes without a protocol from now on (101): both endpoints go to a tunnel
+    # A client's: why this response cannot be its answer, b"": it can
+    cdef bytes objection_to(self, Head response)
+    # Bytes without a protocol from now on (101): both go to a tunnel
     cdef int switch_protocols(self, Stream upstream, Head response) except -1
     # An upstream's: its connection is used for something else from now on, and is no longer its pool's
     cdef int detach(self) except -1
@@ -126,6 +128,7 @@ cdef class Stream:
     cdef bint can_say_unprocessed(self) noexcept
     # The server takes whatever comes over this connection for one user's from now on (RFC 4559 section 6)
     cdef bint authenticates(self, Head request, Head response) noexcept
+    cdef bint can_switch(self) noexcept            # it takes a WebSocket
     cdef bint is_silent(self) noexcept             # nothing came since the request began
     cdef bint is_peer_gone(self) noexcept          # the peer sends no more
     cdef HttpConnection connection(self)

@@ -140,6 +140,9 @@ cdef class Stream:
     cdef int reset(self, object error) except -1:
         return 0
 
+    cdef bytes objection_to(self, Head response):
+        return b""
+
     cdef int switch_protocols(self, Stream upstream, Head response) except -1:
         raise NotImplementedError("this stream cannot switch protocols")
 
@@ -157,6 +160,9 @@ cdef class Stream:
 
     cdef bint authenticates(self, Head request, Head response) noexcept:
         return False
+
+    cdef bint can_switch(self) noexcept:
+        return True
 
     cdef bint is_silent(self) noexcept:
         return False

@@ -42,6 +42,7 @@ cdef class ClientDriver(SessionDriver):
 
 
 cdef class Http2ClientStream(Http2Stream):
+    cdef Head upgrade                  # what the extended CONNECT was made of; None: it was another request
     cdef Http2ClientConnection owner   # None: it does not count any more
     cdef int method                    # MethodName of the request
     cdef int processed                 # Unprocessed

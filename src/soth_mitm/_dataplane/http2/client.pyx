@@ -15,7 +15,8 @@ from soth_mitm._dataplane.http.stream cimport (
     PROCESSED_HTTP1_ONLY, PROCESSED_NOT, PROCESSED_UNLIKELY, HttpConnection, Stream, StreamCallbacks,
 )
 from soth_mitm._dataplane.http1.connection_auth cimport authenticates_connection
-from soth_mitm._dataplane.http1.framing cimport body_of_stream
+from soth_mitm._dataplane.http1.framing cimport body_of_stream, body_without_framing
+from soth_mitm._dataplane.http2.extended_connect cimport switch_of
 from soth_mitm._dataplane.http2.frame cimport (
     CANCEL, HTTP_1_1_REQUIRED, MAX_STREAM, NO_ERROR, REFUSED_STREAM, error_code_name,
 )
@@ -24,7 +25,7 @@ from soth_mitm._dataplane.http2.session_stream cimport SessionStream
 from soth_mitm._dataplane.http2.stream cimport DRIVER_STAGES_END, Http2Stream, SessionDriver
 from soth_mitm._dataplane.http2.stream_state cimport is_closed
 from soth_mitm._dataplane.memory.deadline cimport Deadline
-from soth_mitm._dataplane.memory.view cimport view_of
+from soth_mitm._dataplane.memory.view cimport View, view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_SETUP
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully
 from soth_mitm._dataplane.transport.outbound_endpoint cimport OutboundEndpoint
@@ -311,19 +312,27 @@ cdef class Http2ClientStream(Http2Stream):
         cdef HeadEdits edits = None
         cdef SessionStream stream
         cdef bytes name = authority.encode()
+        cdef bint is_end = length == 0 and not keep_upgrade
+        cdef View protocol = view_of(NULL, 0)
         if length >= 0 and length != head.content_length and (length or head.chunked):
             # it is known by now
             edits = HeadEdits()
             edits.frame_with_length(length)
+        if keep_upgrade:
+            # RFC 8441 section 5: the key belongs to HTTP/1.1
+            self.upgrade = head
+            edits = HeadEdits()
+            edits.remove_field(b"sec-websocket-key")
+            protocol = view_of(b"websocket", 9)
         self.method = head.method
         owner.unsent -= 1
         self.session.now = monotonic()
         stream = self.session.open(head, edits, owner.endpoint.tls is not None, view_of(PyBytes_AS_STRING(name), len(name)),
-                                   view_of(NULL, 0), length == 0)
+                                   protocol, is_end)
         if stream is None:
             raise AssertionError("a stream was granted on a connection that has no room for it")
         self.attach(self.driver, stream, self.callbacks.settings)
-        self.note_head(length == 0)
+        self.note_head(is_end)
         return owner.probe()
 
     cdef int on_response_head(self, Head head, bint is_end) except -1:
@@ -333,7 +342,11 @@ cdef class Http2ClientStream(Http2Stream):
         if exchange is None:
             return 0
         self.owner.has_worked = True
-        if head.status >= 200:
+        if self.upgrade is not None and 200 <= head.status < 300:
+            body_without_framing(&self.body)
+            self.has_all = is_end
+            head = switch_of(self.upgrade, head)
+        elif head.status >= 200:
             body_of_stream(&self.body, head, self.method)
             if is_end:
                 self.end_at_head()
@@ -382,6 +395,9 @@ cdef class Http2ClientStream(Http2Stream):
         if self.stream is None:
             return self.release(None, None, None)
         return Http2Stream.reset(self, error)
+
+    cdef bint can_switch(self) noexcept:
+        return self.session.peers.connect_protocol
 
     cdef int unprocessed(self) noexcept:
         return self.processed

@@ -627,7 +627,10 @@ cdef int write_request(HpackEncoder encoder, Octets out, Octets scratch, Head he
         authority = view_of(base + head.fields[head.host].value, head.fields[head.host].value_len)
     encoder.begin(out)
     # m, a, s, p: what browsers send
-    encoder.encode(out, b":method", 7, base, head.method_len, False)
+    if protocol.len:
+        encoder.encode(out, b":method", 7, b"CONNECT", 7, False)
+    else:
+        encoder.encode(out, b":method", 7, base, head.method_len, False)
     encoder.encode(out, b":authority", 10, authority.ptr, <uint32_t>authority.len, False)
     if head.form != TARGET_AUTHORITY:
         encoder.encode(out, b":scheme", 7, b"https" if https else b"http", 5 if https else 4, False)

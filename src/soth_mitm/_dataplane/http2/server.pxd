@@ -1,6 +1,8 @@
 # A client's connection that speaks HTTP/2: each of its streams is an Exchange.
 
+from soth_mitm._dataplane.exchange.exchange cimport Exchange
 from soth_mitm._dataplane.exchange.route cimport Route
+from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport HttpConnection
 from soth_mitm._dataplane.http2.session_stream cimport SessionStream
@@ -21,6 +23,7 @@ cdef class Http2ServerConnection(HttpConnection):
     cdef bint is_over                  # nothing is read or written any more
     cdef bint end_reported             # on_end was called
     cdef Deadline idle_deadline        # while no stream is open
+    cdef set tunnels                   # of streams whose WebSocket is open
     cdef Deadline drain_deadline       # until the second GOAWAY
 
     cdef int open_exchange(self, SessionStream session_stream, Head head, bint https, bint is_end) except -1
@@ -39,5 +42,10 @@ cdef class ServerDriver(SessionDriver):
 cdef class Http2ServerStream(Http2Stream):
     cdef Http2ServerConnection owner   # None: this end has let go
     cdef Head request
+    cdef bint is_held                  # an extended CONNECT: DATA is not looked at before the upstream accepts, nor is its end
+    cdef StreamTunnel tunnel           # after it did
+    cdef Exchange exchange             # whose tunnel that is
     cdef bint is_settled               # the exchange is, its last hook included
     cdef bint has_let_go
+
+    cdef int hold(self, bint is_end) except -1     # until switch_protocols()

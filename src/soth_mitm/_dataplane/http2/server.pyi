@@ -25,3 +25,5 @@ class ServerDriver(SessionDriver):
 @final
 class Http2ServerStream(Http2Stream):
     """A request that comes in and its response that goes out."""
+
+    def tunnel_ended(self) -> None: ...

@@ -9,12 +9,14 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.time cimport monotonic
 
 from soth_mitm._dataplane.exchange.exchange cimport Exchange, new_exchange
+from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel, new_endpoint_stream, new_stream_tunnel
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
 from soth_mitm._dataplane.http1.connection_auth cimport authenticates_connection
 from soth_mitm._dataplane.http1.encoder cimport text_line
-from soth_mitm._dataplane.http1.framing cimport body_of_stream
+from soth_mitm._dataplane.http1.framing cimport body_end, body_of_stream, body_without_framing
 from soth_mitm._dataplane.http1.stream cimport Http1Stream
+from soth_mitm._dataplane.http2.extended_connect cimport accepts_key, fields_of_acceptance, upgrade_of
 from soth_mitm._dataplane.http2.frame cimport HTTP_1_1_REQUIRED, NO_ERROR
 from soth_mitm._dataplane.http2.limits cimport LIMIT_REPLIES
 from soth_mitm._dataplane.http2.session_stream cimport SessionStream
@@ -47,6 +49,7 @@ cdef class Http2ServerConnection(HttpConnection):
         self.endpoint = client
         self.on_end = on_end
         self.router = router
+        self.tunnels = set()
         self.idle_deadline = Deadline(self)
         self.drain_deadline = Deadline(self)
 
@@ -79,6 +82,8 @@ cdef class Http2ServerConnection(HttpConnection):
             return
         self.driver.session.now = monotonic()
         self.driver.session.drain()
+        for tunnel in list(self.tunnels):
+            (<StreamTunnel>tunnel).drain()
         self.check_leaving()
 
     def abort(self):
@@ -93,21 +98,35 @@ cdef class Http2ServerConnection(HttpConnection):
     cdef int open_exchange(self, SessionStream session_stream, Head head, bint https, bint is_end) except -1:
         cdef Http2ServerStream stream = Http2ServerStream.__new__(Http2ServerStream)
         cdef Exchange exchange
+        cdef Head upgrade = None
         self.idle_deadline.clear()
         self.open_streams += 1
         self.unsettled += 1
         self.find_route(head)
+        if session_stream.protocol is not None and session_stream.protocol.lower() == b"websocket":
+            upgrade = upgrade_of(head)
+            if upgrade is not None:
+                head = upgrade
         stream.owner = self
         stream.request = head
         stream.attach(self.driver, session_stream, self.settings)
         # the session has compared Content-Length with what comes
         body_of_stream(&stream.body, head, 0)
-        if is_end:
+        if upgrade is not None:
+            stream.hold(is_end)
+        elif is_end:
             stream.end_at_head()
         exchange = new_exchange(self.settings, self, stream, self.route, head)
         stream.callbacks = exchange
         if https != (self.route.scheme == "https"):
             exchange.refuse(421, b"the scheme that the request names is not that of this connection")
+        elif upgrade is not None:
+            exchange.keep_upgrade = True
+            return exchange.start()
+        elif session_stream.protocol is not None and session_stream.protocol.lower() == b"websocket":
+            exchange.refuse(400, b"a request for a WebSocket has no content")
+        elif session_stream.protocol is not None:
+            exchange.explain(501, b"no protocol but WebSocket is served on a stream of HTTP/2")
         elif head.method == METHOD_CONNECT:
             exchange.explain(501, b"CONNECT is not served on a stream of HTTP/2")
         else:
@@ -254,7 +273,68 @@ cdef class Http2ServerStream(Http2Stream):
             self.session.release(self.stream)
         return 0
 
+    # ---- WebSocket (RFC 8441)
+
+    cdef int hold(self, bint is_end) except -1:
+        # to the exchange it is a request without content
+        self.is_held = True
+        body_end(&self.body)
+        self.has_all = is_end
+        return 0
+
+    cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t length) except -1:
+        if self.is_held and self.callbacks is not None:
+            # it stays with the session, within the stream's window
+            return 0
+        return Http2Stream.on_data(self, data, length)
+
+    cdef bytes objection_to(self, Head response):
+        if response.status == 101:
+            return b"" if accepts_key(self.request, response) else b"the upstream did not answer the key of the WebSocket"
+        if 200 <= response.status < 300:
+            # to this client it would be the beginning of the WebSocket
+            return b"the upstream did not switch to the WebSocket"
+        return b""
+
+    cdef int switch_protocols(self, Stream upstream, Head response) except -1:
+        cdef Endpoint endpoint
+        if isinstance(upstream, Http1Stream):
+            endpoint = upstream.connection().endpoint
+            upstream.detach()
+            upstream = new_endpoint_stream(self.settings, endpoint)
+        self.is_held = False
+        body_without_framing(&self.body)
+        self.exchange = <Exchange>self.callbacks
+        self.tunnel = new_stream_tunnel(self.settings, self, upstream, self.tunnel_ended)
+        self.owner.tunnels.add(self.tunnel)
+        return self.tunnel.start()
+
+    def tunnel_ended(self):
+        """The WebSocket of this stream is over. Called by its tunnel."""
+        cdef Exchange exchange
+        exchange, self.exchange = self.exchange, None
+        if self.tunnel is not None and self.owner is not None:
+            self.owner.tunnels.discard(self.tunnel)
+        self.tunnel = None
+        exchange.terminate()
+
+    cdef int release(self, Head request, Head response, HttpConnection client) except -1:
+        if (self.is_held or self.tunnel is not None) and self.has_end and not self.is_closed:
+            # the client has not ended its direction, and need not
+            self.refuse_rest()
+            return 0
+        return Http2Stream.release(self, request, response, client)
+
+    cdef int reset(self, object error) except -1:
+        if self.tunnel is not None and not self.tunnel.over:
+            return self.tunnel.stop(error)
+        return Http2Stream.reset(self, error)
+
+    # ---- responses
+
     cdef int send_interim(self, Head head) except -1:
+        if head.status == 101 and not self.is_closed:
+            return self.session.own_head(self.stream, 200, fields_of_acceptance(head), -1, False)
         return 0 if self.is_closed else self.session.head(self.stream, head, None, False)
 
     cdef int send_continue(self) except -1:
@@ -276,7 +356,7 @@ cdef class Http2ServerStream(Http2Stream):
     cdef int answer(self, int status, bytes body, object headers, bint is_head, bint is_last) except -1:
         # RFC 9110 sections 8.6 and 6.4.1: these have no content, and a length there would describe another response
         cdef bint is_bodiless = status == 204 or status == 304
-        cdef bint is_unread = not self.is_complete()
+        cdef bint is_unread = not self.is_complete() or self.is_held
         cdef bint is_end, is_typed = is_bodiless
         cdef bytes name
         cdef list fields = list(headers or ()), failure

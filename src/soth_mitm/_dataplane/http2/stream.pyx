@@ -60,7 +60,7 @@ cdef class SessionDriver(SessionCallbacks):
         self.outlet = new_outlet(self.endpoint, settings, is_server)
         self.session = Session(is_server, self.endpoint.arena, settings.http2_memory,
                                settings.client_http2 if is_server else settings.upstream_http2, self.outlet, self,
-                               settings.counters)
+                               settings.counters, is_server)
         # they wait for the connection, which passes on their stages
         self.settings_deadline = Deadline(connection)
         self.block_deadline = Deadline(connection)

@@ -1,0 +1,235 @@
+"""Tunnels between streams: the relay of a WebSocket that a client opened on a stream of HTTP/2 (RFC 8441 section 5).
+
+END_STREAM and the end of a connection's direction are one thing, and so are RST_STREAM with CANCEL and a connection that is cut.
+"""
+
+cimport cython
+
+from soth_mitm._dataplane.http.settings cimport Settings
+from soth_mitm._dataplane.http.stream cimport HttpConnection, Piece, Stream, StreamCallbacks
+from soth_mitm._dataplane.memory.deadline cimport Deadline
+from soth_mitm._dataplane.memory.view cimport view_of
+from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL, PAUSE_PEER_SLOW
+from soth_mitm._dataplane.transport.endpoint cimport Endpoint
+from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully
+from soth_mitm._dataplane.wire.head cimport Head
+
+
+@cython.final
+cdef class EndpointStream(Stream):
+    """One whole connection as a stream without framing."""
+
+    cdef int begin(self) except -1:
+        cdef EndpointOwner owner = EndpointOwner.__new__(EndpointOwner)
+        owner.endpoint = self.endpoint
+        owner.stream = self
+        self.endpoint.callbacks = owner
+        if self.endpoint.is_gone():
+            return owner.on_closed(self.endpoint, self.endpoint.close_error)
+        self.has_ended = self.endpoint.has_told_eof()
+        self.callbacks.on_content(self)
+        if self.callbacks is None:
+            return 0
+        # another reason than ours ended with the response
+        return self.endpoint.resume_reading(~PAUSE_PEER_SLOW)
+
+    cdef int next_piece(self, Piece* piece, Py_ssize_t most) except -2:
+        cdef Py_ssize_t count = min(self.endpoint.read_buffer.size() - self.offset, most)
+        if count <= 0:
+            return 0
+        piece.content = view_of(self.endpoint.read_buffer.data() + self.offset, count)
+        piece.trailers = view_of(NULL, 0)
+        self.offset += count
+        return 1
+
+    cdef Py_ssize_t take_content(self) except -1:
+        cdef Py_ssize_t count = self.offset
+        self.offset = 0
+        if count == 0:
+            return 0
+        self.settings.counters.bytes_from_upstreams += count
+        self.endpoint.read_buffer.consume(count)
+        if self.endpoint.paused & PAUSE_BUFFER_FULL:
+            self.endpoint.resume_reading(PAUSE_BUFFER_FULL)
+        return count
+
+    cdef bint is_complete(self) noexcept:
+        return self.has_ended and self.endpoint.read_buffer.size() == self.offset
+
+    cdef bint has_content(self) noexcept:
+        return self.endpoint.read_buffer.size() > self.offset
+
+    cdef int pause(self, int reason) except -1:
+        return self.endpoint.pause_reading(reason)
+
+    cdef bint resume(self, int reason) except -1:
+        self.endpoint.resume_reading(reason)
+        return self.endpoint.paused == 0
+
+    cdef int paused(self) noexcept:
+        return self.endpoint.paused
+
+    cdef int send_content(self, const char* data, Py_ssize_t length) except -1:
+        self.settings.counters.bytes_to_upstreams += length
+        return self.endpoint.send(data, length)
+
+    cdef int send_end(self, bytes trailers) except -1:
+        return 0 if self.endpoint.is_closing() else self.endpoint.end_writing()
+
+    cdef int flush(self) except -1:
+        return self.endpoint.flush()
+
+    cdef bint is_write_paused(self) noexcept:
+        return self.endpoint.is_write_paused()
+
+    cdef int release(self, Head request, Head response, HttpConnection client) except -1:
+        self.callbacks = None
+        return close_gracefully(self.endpoint, self.settings)
+
+    cdef int reset(self, object error) except -1:
+        self.callbacks = None
+        return self.endpoint.abort(error)
+
+
+@cython.final
+cdef class EndpointOwner(HttpConnection):
+    """What hears of the endpoint of an `EndpointStream`."""
+
+    cdef int on_data(self, object endpoint) except -1:
+        cdef EndpointStream stream = self.stream
+        return 0 if stream is None or stream.callbacks is None else stream.callbacks.on_content(stream)
+
+    cdef int on_writable(self, object endpoint, bint now) except -1:
+        cdef EndpointStream stream = self.stream
+        return 0 if stream is None or stream.callbacks is None else stream.callbacks.on_stream_writable(stream, now)
+
+    cdef int on_eof(self, object endpoint, bint clean) except -1:
+        # clean or not: protocols that are switched to say themselves when they end
+        self.stream.has_ended = True
+        return self.on_data(endpoint)
+
+    cdef int on_closed(self, object endpoint, object error) except -1:
+        cdef EndpointStream stream = self.stream
+        # it refers to us
+        self.stream = None
+        if stream is None or stream.callbacks is None:
+            return 0
+        return stream.callbacks.on_reset(stream, ConnectionResetError("the connection was closed") if error is None else error)
+
+
+@cython.final
+cdef class StreamTunnel(StreamCallbacks):
+    """Relays between two streams from now on, beginning with what lies in them.
+
+    It ends when both sides have ended, when one is lost or reset, or when nothing has moved for `tunnel_idle`; in a drain, for the
+    much shorter `tunnel_quiet`.
+    """
+
+    cdef int start(self) except -1:
+        self.settings.counters.tunnels += 1
+        self.client.callbacks = self
+        self.upstream.callbacks = self
+        self.wait()
+        if isinstance(self.upstream, EndpointStream):
+            (<EndpointStream>self.upstream).begin()
+        elif not self.over:
+            self.carry(self.upstream)
+        return 0 if self.over else self.carry(self.client)
+
+    cdef int drain(self) except -1:
+        return 0 if self.over else self.wait()
+
+    cdef int wait(self) except -1:
+        return self.deadline.set(self.settings.tunnel_quiet if self.settings.draining else self.settings.tunnel_idle, 0)
+
+    cdef Stream across(self, Stream stream):
+        return self.upstream if stream is self.client else self.client
+
+    cdef int carry(self, Stream source) except -1:
+        cdef Stream sink = self.across(source)
+        cdef Piece piece
+        cdef Py_ssize_t most
+        while not self.over:
+            # an end needs no room
+            most = 0 if sink.is_write_paused() else max(sink.room(), <Py_ssize_t>0)
+            if source.next_piece(&piece, most) <= 0:
+                if most == 0 and source.has_content():
+                    source.pause(PAUSE_PEER_SLOW)
+                    sink.await_room()
+                break
+            if piece.content.len:
+                sink.send_content(piece.content.ptr, piece.content.len)
+        if self.over:
+            return 0
+        source.take_content()
+        if self.over:
+            return 0
+        if source.is_complete() and not (self.client_ended if source is self.client else self.upstream_ended):
+            if source is self.client:
+                self.client_ended = True
+            else:
+                self.upstream_ended = True
+            # trailers mean nothing to a WebSocket
+            sink.send_end(None)
+            if self.client_ended and self.upstream_ended:
+                return self.stop(None)
+        return 0 if self.over else sink.flush()
+
+    cdef int on_content(self, Stream stream) except -1:
+        if self.over:
+            return 0
+        self.wait()
+        return self.carry(stream)
+
+    cdef int on_reset(self, Stream stream, object error) except -1:
+        return self.stop(error)
+
+    cdef int on_stream_writable(self, Stream stream, bint now) except -1:
+        cdef Stream source
+        if self.over:
+            return 0
+        source = self.across(stream)
+        if not now:
+            return source.pause(PAUSE_PEER_SLOW)
+        self.wait()
+        source.resume(PAUSE_PEER_SLOW)
+        return 0 if self.over else self.carry(source)
+
+    cdef int on_deadline(self, int stage) except -1:
+        if self.settings.draining and (self.client.is_write_paused() or self.upstream.is_write_paused()):
+            # a slow reader has yet to take what came, and the drain has a deadline of its own
+            return self.wait()
+        return self.stop(None)
+
+    cdef int stop(self, object error) except -1:
+        if self.over:
+            return 0
+        self.over = True
+        self.deadline.clear()
+        if error is None:
+            self.upstream.release(None, None, None)
+            self.client.release(None, None, None)
+        else:
+            # whatever the code of the one was, the other is told CANCEL (RFC 8441 section 5)
+            self.upstream.reset(None)
+            self.client.reset(None)
+        on_end, self.on_end = self.on_end, None
+        on_end()
+        return 0
+
+
+cdef EndpointStream new_endpoint_stream(Settings settings, Endpoint endpoint):
+    cdef EndpointStream stream = EndpointStream.__new__(EndpointStream)
+    stream.settings = settings
+    stream.endpoint = endpoint
+    return stream
+
+
+cdef StreamTunnel new_stream_tunnel(Settings settings, Stream client, Stream upstream, object on_end):
+    cdef StreamTunnel tunnel = StreamTunnel.__new__(StreamTunnel)
+    tunnel.settings = settings
+    tunnel.client = client
+    tunnel.upstream = upstream
+    tunnel.on_end = on_end
+    tunnel.deadline = Deadline(tunnel)
+    return tunnel
