@@ -223,6 +223,30 @@ class TestEnds:
             with connection:
                 assert client.answer(ask(client)).reset == CANCEL
 
+    def test_the_upstream_closes_behind_much_that_is_not_read_yet(self, proxy: ProxyFactory, upstream: Callable[..., Any]) -> None:
+        data, sent = pattern(400_000), threading.Event()
+
+        def say_all(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(accept(request))
+            connection.receive()
+            connection.send(data)
+            connection.close()
+            sent.set()
+
+        running = proxy()
+        with upstream(say_all) as origin:
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                number = ask(client)
+                assert client.head(number).status == 200
+                client.send(number, b"x")
+                # without a window of HTTP/2 before it, the upstream is gone before the client reads
+                assert origin.settings or sent.wait(10)
+                answer = client.answer(number)
+                assert (len(answer.body), answer.ended, answer.reset) == (len(data), True, None)
+                assert client.request("/bytes/9").body == pattern(9)
+        running.wait_idle()
+
     def test_a_drain(self, proxy: ProxyFactory, upstream: Callable[..., Any]) -> None:
         running = proxy()
         with upstream(hold) as origin:
@@ -233,8 +257,8 @@ class TestEnds:
                 stopping = threading.Thread(target=lambda: running.handle.shutdown(10))
                 stopping.start()
                 client.read_to_end()
-                stopping.join(20)
                 assert client.streams[number].over
+            stopping.join(20)
 
 
 class TestRefused:

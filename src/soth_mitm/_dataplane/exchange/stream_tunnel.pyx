@@ -6,7 +6,7 @@ END_STREAM and the end of a connection's direction are one thing, and so are RST
 cimport cython
 
 from soth_mitm._dataplane.http.settings cimport Settings
-from soth_mitm._dataplane.http.stream cimport HttpConnection, Piece, Stream, StreamCallbacks
+from soth_mitm._dataplane.http.stream cimport NO_ROOM_LIMIT, HttpConnection, Piece, Stream, StreamCallbacks
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.memory.view cimport view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL, PAUSE_PEER_SLOW
@@ -114,7 +114,8 @@ cdef class EndpointOwner(HttpConnection):
         self.stream = None
         if stream is None or stream.callbacks is None:
             return 0
-        return stream.callbacks.on_reset(stream, ConnectionResetError("the connection was closed") if error is None else error)
+        # what came before an end is with the client's stream, and arrives
+        return stream.callbacks.on_reset(stream, None if stream.has_ended else error or ConnectionResetError("the connection was closed"))
 
 
 @cython.final
@@ -149,9 +150,12 @@ cdef class StreamTunnel(StreamCallbacks):
         cdef Stream sink = self.across(source)
         cdef Piece piece
         cdef Py_ssize_t most
+        cdef bint is_whole = isinstance(source, EndpointStream)
         while not self.over:
-            # an end needs no room
-            most = 0 if sink.is_write_paused() else max(sink.room(), <Py_ssize_t>0)
+            # an end needs no room, and what lies here of a whole connection would be lost with it
+            most = NO_ROOM_LIMIT
+            if not is_whole:
+                most = 0 if sink.is_write_paused() else max(sink.room(), <Py_ssize_t>0)
             if source.next_piece(&piece, most) <= 0:
                 if most == 0 and source.has_content():
                     source.pause(PAUSE_PEER_SLOW)
@@ -173,6 +177,11 @@ cdef class StreamTunnel(StreamCallbacks):
             sink.send_end(None)
             if self.client_ended and self.upstream_ended:
                 return self.stop(None)
+        if self.over:
+            return 0
+        if is_whole and sink.is_write_paused():
+            source.pause(PAUSE_PEER_SLOW)
+            sink.await_room()
         return 0 if self.over else sink.flush()
 
     cdef int on_content(self, Stream stream) except -1:
