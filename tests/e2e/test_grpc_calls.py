@@ -10,16 +10,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from soth_mitm import HandlerDecision, InterceptHandler, RawRequest, ShutdownTimeoutError
+from soth_mitm import HandlerDecision, InterceptHandler, MitmProxyBuilder, RawRequest, ShutdownTimeoutError
+from soth_mitm.observe.observation import EventKind
 from support.certs import TestCA
 from support.http2_inside import Http2Client
 from support.origin import Origin
 from support.recording import Observing, Recording
-from support.running import HOST, ProxyFactory, Running
+from support.running import HOST, ProxyFactory, Running, configure
+from support.watcher import Watcher
 
 grpc = pytest.importorskip("grpc")
 
@@ -432,3 +435,28 @@ def test_a_reset_before_the_answer_is_named(proxy: ProxyFactory, start: Start) -
     with running.secured(service.port, HOST, "h2") as connection:
         answer = Http2Client.inside(connection, service.port).request("/test.Any/Call")
         assert answer.status == 502 and "reset the stream with error code 2 of HTTP/2 before it answered" in answer.text
+
+
+class TestObservedCalls:
+    """What an observer, such as the lines of `soth-mitm run`, is told of the end of a call."""
+
+    @pytest.mark.parametrize(("messages", "code"), [((), "NOT_FOUND"), ((b"x",), "NOT_FOUND"), ((b"x",), "OK")])
+    def test_the_end_of_a_call_has_its_status(self, tmp_path: Path, origin_ca: TestCA, start: Start, messages: Any, code: str) -> None:
+        """Without a message the status stands in the head of the response, with one in its trailers."""
+        watcher = Watcher()
+
+        def behave(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+            yield from requests
+            context.set_code(grpc.StatusCode[code])
+
+        service = start(behave)
+        handler = InterceptHandler()
+        proxy = MitmProxyBuilder(configure(tmp_path, origin_ca), handler).with_observer(watcher).build()
+        with proxy.start_in_thread() as handle, channel(Running(handle, handler), service.port) as made:
+            begun = call(made, messages)
+            if code == "OK":
+                assert list(begun) == list(messages)
+            else:
+                failure(begun)
+            (end,) = watcher.wait(EventKind.FLOW_END)
+        assert (end.grpc_status, end.http_version) == (str(grpc.StatusCode[code].value[0]), "HTTP/2")

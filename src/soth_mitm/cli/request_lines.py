@@ -13,6 +13,16 @@ Show = Callable[..., None]
 """Called with the parts of a line."""
 
 BAD = "bold red"
+GRPC_STATUS_NAMES = {
+    str(number): name
+    for number, name in enumerate(
+        (
+            *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+            *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
+            *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+        )
+    )
+}
 _TUNNELS = {
     "unlisted": "it is not in interception.destinations",
     "handler": "by the handler",
@@ -65,7 +75,8 @@ class RequestLines:
             word = "cut" if event.status == 0 or event.size else "refused" if event.status < 500 else "failed"
             self._flow(event, (f"{word} {event.status or ''}".strip(), BAD), cause, _took(event))
         elif event.is_stream:
-            self._flow(event, ("stream ended", "magenta"), _size(event.size), _took(event))
+            outcome = _grpc_outcome(event.grpc_status) or ("stream ended", "magenta")
+            self._flow(event, outcome, _size(event.size), _took(event))
         else:
             self._flow(event, (str(event.status), _style(event.status)), _size(event.size), _took(event))
 
@@ -83,7 +94,8 @@ class RequestLines:
         return event.cause
 
     def _flow(self, event: Event, outcome: Part, *rest: str) -> None:
-        self._line(event, event.method, without_query_values(event.url), outcome, *rest)
+        version = ("h2",) if event.http_version == "HTTP/2" else ()
+        self._line(event, event.method, without_query_values(event.url), outcome, *rest, *version)
 
     def _line(self, event: Event, method: str, what: str, outcome: Part, *rest: str) -> None:
         head = (f"{datetime.now():%H:%M:%S} ", "dim"), (f"{_client(event.meta):<16} ", "blue"), (f"{method:<7} ", "bold"), f"{what} "
@@ -113,6 +125,14 @@ def _client(meta: ConnectionMeta | None) -> str:
 
 def _style(status: int) -> str:
     return "green" if status < 300 else "yellow" if status < 400 else "red"
+
+
+def _grpc_outcome(status: str | None) -> Part | None:
+    """Return what became of a gRPC call, in the names of its specification; None if its upstream did not say."""
+    if status is None:
+        return None
+    name = GRPC_STATUS_NAMES.get(status, "")
+    return f"gRPC {status} {name}".rstrip(), "green" if status == "0" else "red"
 
 
 def _took(event: Event) -> str:

@@ -72,6 +72,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     """Since the request's head came."""
     cause: str = ""
+    http_version: str = ""
+    """Of a flow: what its client speaks, as `RawRequest.http_version` has it."""
+    grpc_status: str | None = None
+    """Of the end of a gRPC call: its `grpc-status` as the upstream sent it. None if it sent none."""
     certificate_refused: bool = False
     """Of a handshake with a client: it refused the certificate that we showed, as far as it said."""
 
@@ -107,6 +111,8 @@ class Observation:
         size: int,
         seconds: float,
         cause: bytes | BaseException | None,
+        http_version: str,
+        grpc_status: str | None,
     ) -> None:
         """Something of a flow. Called by the data plane, which gives what it has at hand; the rest is done later."""
 
@@ -124,6 +130,8 @@ class Observation:
                 size=size,
                 seconds=seconds,
                 cause=cause_text(cause),
+                http_version=http_version,
+                grpc_status=grpc_status,
             )
 
         self._push(make)

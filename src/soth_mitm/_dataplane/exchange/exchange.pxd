@@ -193,6 +193,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int spare_request(self) except -1             # memory is scarce: the body that chunks carry is let go
     cdef int strip_alternatives(self, Head head) except -1
     cdef int tell_observer(self, ExchangeEvent event) except -1
+    cdef str grpc_status(self)                         # as the upstream said it, in its head or its trailers; None if it did not
     cdef BudgetShare own_share(self)
     cdef int charge(self, Py_ssize_t count) except -1
     cdef int refund(self, Py_ssize_t count) except -1

@@ -39,7 +39,8 @@ from soth_mitm._dataplane.memory.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUDGET, PAUSE_HANDLER, PAUSE_PEER_SLOW, PAUSE_TURN
 from soth_mitm._dataplane.wire.fields cimport stop_fields
-from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, METHOD_TRACE, Head
+from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, METHOD_TRACE, Head, version_text
+from soth_mitm._dataplane.wire.headers cimport headers_of_block
 from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, STREAM_GRPC_WEB_TEXT, STREAM_NONE, stream_of
 from soth_mitm._dataplane.wire.target cimport is_idempotent
 
@@ -1268,8 +1269,21 @@ cdef class Exchange(ExchangeCallbacks):
             self.route.authority, self.request.origin_target(), self.verdict, self.status,
             self.response is not None and (
                 self.response.status == 101 or stream_of(self.response, self.settings.stream_types) != STREAM_NONE),
-            self.response_total, monotonic() - self.began, self.cause)
+            self.response_total, monotonic() - self.began, self.cause, version_text(self.request.version),
+            self.grpc_status() if event == EXCHANGE_ENDED else None)
         return 0
+
+    cdef str grpc_status(self):
+        cdef int index
+        if self.response is None:
+            return None
+        if not STREAM_GRPC <= stream_of(self.response, self.settings.stream_types) <= STREAM_GRPC_WEB_TEXT:
+            return None
+        index = self.response.find(b"grpc-status", 11)
+        if index < 0:
+            return headers_of_block(self.response_trailers).get("grpc-status")
+        return view_bytes(
+            self.response.span(self.response.fields[index].value, self.response.fields[index].value_len)).decode("latin-1")
 
     # ---- what is kept for the handler, and the budget
 
