@@ -200,7 +200,6 @@ cdef int _read_fields(FieldList fields, Reading* reading, bint is_request, bint 
     reading.content_length = -1
     for i in range(fields.count):
         field = &fields.fields[i]
-        trim(field, base)
         # control bytes pass in a response, as they do in HTTP/1, but for those that end a line
         if is_request:
             if soth_find_control(base + field.value, field.value_len) != field.value_len:
@@ -216,6 +215,8 @@ cdef int _read_fields(FieldList fields, Reading* reading, bint is_request, bint 
             if fault:
                 return fault
             continue
+        # pseudo-headers are taken as they came: white space makes another path or method of them
+        trim(field, base)
         if reading.begin < 0:
             reading.begin = i
         if not is_name(base + field.line, field.name_len):
