@@ -133,6 +133,19 @@ class TestOpen:
         assert (response.status, response.streaming) == (101, True)
         assert "on_stream_end" in running.handler.names
         running.wait_idle()
+
+    def test_what_answers_a_last_message_arrives(self, proxy: ProxyFactory, upstream: Callable[..., Any]) -> None:
+        """Browsers end their stream with their Close. A server of HTTP/1 that hears of the end at once may drop its own Close."""
+        running = proxy()
+        with upstream(echo) as origin:
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                number = ask(client)
+                assert read_until(client, number, 6) == b"ready\n"
+                client.send(number, b"close\n", end=True)
+                answer = client.answer(number)
+                assert (answer.body.removesuffix(b"bye\n"), answer.ended, answer.reset) == (b"ready\nclose\n", True, None)
+        running.wait_idle()
         assert running.metrics().upgrade_count == 1
 
     def test_much_both_ways_while_nothing_is_read(self, proxy: ProxyFactory, upstream: Callable[..., Any]) -> None:

@@ -29,6 +29,7 @@ cdef class StreamTunnel(StreamCallbacks):
     cdef object on_end                 # called once, when both sides are gone or told to go
     cdef bint client_ended             # and the upstream was told
     cdef bint upstream_ended
+    cdef bint end_waits                # the client has ended, and the upstream's connection is not told yet
     cdef bint over
 
     cdef int start(self) except -1

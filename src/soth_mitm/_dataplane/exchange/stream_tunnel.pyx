@@ -1,6 +1,7 @@
 """Tunnels between streams: the relay of a WebSocket that a client opened on a stream of HTTP/2 (RFC 8441 section 5).
 
-END_STREAM and the end of a connection's direction are one thing, and so are RST_STREAM with CANCEL and a connection that is cut.
+END_STREAM and the end of a connection's direction are one thing, and so are RST_STREAM with CANCEL and a connection that is cut. The
+end of a client's stream reaches a whole connection once its upstream has said nothing for `tunnel_quiet`.
 """
 
 cimport cython
@@ -141,7 +142,8 @@ cdef class StreamTunnel(StreamCallbacks):
         return 0 if self.over else self.wait()
 
     cdef int wait(self) except -1:
-        return self.deadline.set(self.settings.tunnel_quiet if self.settings.draining else self.settings.tunnel_idle, 0)
+        return self.deadline.set(
+            self.settings.tunnel_quiet if self.settings.draining or self.end_waits else self.settings.tunnel_idle, 0)
 
     cdef Stream across(self, Stream stream):
         return self.upstream if stream is self.client else self.client
@@ -173,8 +175,13 @@ cdef class StreamTunnel(StreamCallbacks):
                 self.client_ended = True
             else:
                 self.upstream_ended = True
-            # trailers mean nothing to a WebSocket
-            sink.send_end(None)
+            if isinstance(sink, EndpointStream) and not self.upstream_ended:
+                # browsers end their stream with their Close; many servers of HTTP/1 take FIN for a loss, and drop their answer to it
+                self.end_waits = True
+                self.wait()
+            else:
+                # trailers mean nothing to a WebSocket
+                sink.send_end(None)
             if self.client_ended and self.upstream_ended:
                 return self.stop(None)
         if self.over:
@@ -205,6 +212,10 @@ cdef class StreamTunnel(StreamCallbacks):
         return 0 if self.over else self.carry(source)
 
     cdef int on_deadline(self, int stage) except -1:
+        if self.end_waits:
+            self.end_waits = False
+            self.upstream.send_end(None)
+            return 0 if self.over else self.wait()
         if self.settings.draining and (self.client.is_write_paused() or self.upstream.is_write_paused()):
             # a slow reader has yet to take what came, and the drain has a deadline of its own
             return self.wait()
