@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -14,7 +15,7 @@ import pytest
 from soth_mitm import ConnectDecision, HandlerDecision, InterceptHandler, MitmConfig, ShutdownTimeoutError
 from soth_mitm.proxy import upstream_pools
 from support.certs import TestCA
-from support.http2_inside import Http2Client, http2_client
+from support.http2_inside import Http2Answer, Http2Client, http2_client
 from support.origin import Origin
 from support.origin_answers import pattern
 from support.recording import Observing, Recording
@@ -24,6 +25,8 @@ from support.wire_client import WireClient
 BOTH = ["h2", "http/1.1"]
 H2_ONLY = ["h2"]
 MISDIRECTED = 421
+REFUSED_STREAM = 7
+HTTP_1_1_REQUIRED = 13
 
 
 @contextlib.contextmanager
@@ -433,6 +436,73 @@ class TestRefusals:
             answers = [client.open("/bytes/9", authority=authority) for authority in (f"127.0.0.1:{h2_origin.port}", None)] * 2
             assert [client.answer(number).status for number in answers] == [403, 200] * 2
         assert len(h2_origin.requests) == 1
+
+
+class TestStreamsThatAreRefused:
+    @pytest.mark.parametrize("secured", [True, False])
+    def test_a_scheme_that_is_not_the_connections(
+        self, proxy: ProxyFactory, h2_origin: Origin, plain_origin: Origin, secured: bool
+    ) -> None:
+        running = proxy()
+        if secured:
+            connection, client = http2_client(running, h2_origin.port)
+            client.scheme = "http"
+        else:
+            connection, client = TestPlainText.client(running, plain_origin.port)
+            client.scheme = "https"
+        with connection:
+            answer = client.request("/bytes/9")
+            assert answer.status == MISDIRECTED and "scheme" in answer.text
+        assert h2_origin.requests == [] and plain_origin.connections == [] and running.handler.requests == []
+
+    def test_a_connect(self, proxy: ProxyFactory, h2_origin: Origin) -> None:
+        running = proxy()
+        connection, client = http2_client(running, h2_origin.port)
+        with connection:
+            number = client.h2.get_next_available_stream_id()
+            client.streams[number] = Http2Answer()
+            client.h2.send_headers(number, [(":method", "CONNECT"), (":authority", client.authority)])
+            client.flush()
+            assert client.head(number).status == 501
+            assert client.request("/bytes/9").status == 200
+        assert [request.method for request in h2_origin.requests] == ["GET"]
+
+    @pytest.mark.parametrize("scheme", ["NTLM", "Negotiate"])
+    def test_a_login_that_belongs_to_a_connection(self, proxy: ProxyFactory, origin_ca: TestCA, scheme: str) -> None:
+        def challenge(connection: Any, request: Any) -> None:
+            connection.send(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: %b\r\nContent-Length: 0\r\n\r\n" % scheme.encode())
+
+        with serving(origin_ca, "http/1.1") as origin:
+            origin.script(challenge, "/secret")
+            running = proxy()
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                answer = client.request("/secret")
+                assert answer.reset == HTTP_1_1_REQUIRED and not answer.headers
+                assert client.request("/bytes/9").status == 200
+
+    def test_a_slot_is_taken_until_its_hook_has_returned(self, proxy: ProxyFactory, h2_origin: Origin) -> None:
+        going, started = threading.Event(), threading.Semaphore(0)
+
+        async def held(request: Any) -> HandlerDecision:
+            if request.path == "/held":
+                started.release()
+                await asyncio.to_thread(going.wait, 20)
+            return HandlerDecision.ALLOW
+
+        running = proxy(Recording(held), http2_max_concurrent_streams=2)
+        connection, client = http2_client(running, h2_origin.port)
+        with connection:
+            for _ in range(2):
+                number = client.open("/held")
+                assert started.acquire(timeout=10)
+                client.h2.reset_stream(number, 8)
+                client.flush()
+            assert client.request("/bytes/9").reset == REFUSED_STREAM
+            going.set()
+            running.wait_idle("active_flows")
+            assert client.request("/bytes/9").status == 200
+        assert [request.target for request in h2_origin.requests] == ["/bytes/9"]
 
 
 class TestEnds:
