@@ -3,7 +3,7 @@
 from soth_mitm._dataplane.wire.head cimport Head
 
 
-# GET with Upgrade and a key of ours, from an extended CONNECT whose :protocol is `websocket`. None: it has content, or is no such request
+# GET with Upgrade and a key of ours, from an extended CONNECT with the :protocol `websocket`. None: it has content, or is no such request
 cdef Head upgrade_of(Head connect)
 # Does the 101 answer the key of `request`, once?
 cdef int accepts_key(Head request, Head response) except -1

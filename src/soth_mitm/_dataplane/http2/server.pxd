@@ -23,7 +23,7 @@ cdef class Http2ServerConnection(HttpConnection):
     cdef bint is_over                  # nothing is read or written any more
     cdef bint end_reported             # on_end was called
     cdef Deadline idle_deadline        # while no stream is open
-    cdef set tunnels                   # of streams whose WebSocket is open
+    cdef set tunnels                   # one for each open WebSocket
     cdef Deadline drain_deadline       # until the second GOAWAY
 
     cdef int open_exchange(self, SessionStream session_stream, Head head, bint https, bint is_end) except -1
@@ -44,7 +44,7 @@ cdef class Http2ServerStream(Http2Stream):
     cdef Head request
     cdef bint is_held                  # an extended CONNECT: DATA is not looked at before the upstream accepts, nor is its end
     cdef StreamTunnel tunnel           # after it did
-    cdef Exchange exchange             # whose tunnel that is
+    cdef Exchange exchange             # to end with that tunnel
     cdef bint is_settled               # the exchange is, its last hook included
     cdef bint has_let_go
 
