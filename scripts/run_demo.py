@@ -63,6 +63,7 @@ class Show(InterceptHandler):
         facts = Table.grid(padding=(0, 2))
         facts.add_column(style="cyan", min_width=12)
         facts.add_row("request", Text(f"{request.method} {request.url}", style="bold"))
+        facts.add_row("protocol", Text(request.http_version))
         process, tls = meta.process_info, meta.tls_info
         if process is not None:
             facts.add_row("process", Text(f"{process.exe_name}, pid {process.pid}, started by {process.parent_process_name}"))
@@ -113,7 +114,7 @@ async def get(handle: MitmProxyHandle, url: str) -> str:
 def client_through(handle: MitmProxyHandle) -> httpx.AsyncClient:
     """Return an httpx client that goes through the proxy and trusts its CA."""
     trust = ssl.create_default_context(cafile=str(handle.ca_certificate_path))
-    return httpx.AsyncClient(proxy=f"http://127.0.0.1:{handle.port}", verify=trust, trust_env=False, timeout=10)
+    return httpx.AsyncClient(proxy=f"http://127.0.0.1:{handle.port}", verify=trust, trust_env=False, http2=True, timeout=10)
 
 
 async def watch_stream(handle: MitmProxyHandle, url: str, show: Show) -> None:
@@ -146,7 +147,7 @@ async def demo(directory: Path, keep: bool) -> None:
     authority = generate_ca("Demo upstream CA")
     roots = directory / "upstream-ca.pem"
     roots.write_bytes(authority.cert_pem)
-    async with Upstream(LeafStore(authority).context_for("localhost", alpn=("http/1.1",))) as upstream:
+    async with Upstream(LeafStore(authority).context_for("localhost", alpn=("h2", "http/1.1"))) as upstream:
         site = f"https://localhost:{upstream.port}"
         config = MitmConfig(bind="127.0.0.1:0")
         config.interception.destinations.append(f"localhost:{upstream.port}")

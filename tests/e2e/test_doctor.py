@@ -61,6 +61,10 @@ def test_program(slug: str, tmp_path: Path, surroundings: dict[str, str]) -> Non
         pytest.skip(verdict.reason)
     assert (verdict.state, verdict.reason) == ("green", "")
     assert re.fullmatch(r"\d+(\.\d+)+", verdict.version)
+    if slug in ("curl", "go", "java", "deno"):
+        assert verdict.protocol == "HTTP/2"
+    if slug in ("openssl", "npm"):
+        assert verdict.protocol == "HTTP/1.1"
 
 
 def test_python(tmp_path: Path, surroundings: dict[str, str]) -> None:

@@ -68,7 +68,7 @@ def _begin(status: Status, program: Program) -> None:
 
 def _tell(console: Console, verdict: Verdict) -> None:
     name = f"{verdict.program} {verdict.version}".strip()
-    took = f"{verdict.seconds:.1f} s" if verdict.state != "absent" else verdict.reason
+    took = f"{verdict.protocol:<8} {verdict.seconds:5.1f} s" if verdict.state != "absent" else verdict.reason
     console.print(Text.assemble((f"{verdict.state:<7}", STYLES[verdict.state]), f" {name:<24} ", (took, "dim")), soft_wrap=True)
     if verdict.state == "red":
         console.print(Text(f"        why   {verdict.reason}"), soft_wrap=True)

@@ -44,6 +44,8 @@ class Verdict:
     remedy: str = ""
     """What to do next."""
     seconds: float = 0.0
+    protocol: str = ""
+    """The protocol of its request, ``"HTTP/2"`` or ``"HTTP/1.1"``; empty when none came through."""
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class Seen:
     connected: bool = False
     requests: int = 0
     failure: TlsFailedError | None = None
+    protocol: str = ""
 
 
 class Witness(InterceptHandler):
@@ -76,7 +79,9 @@ class Witness(InterceptHandler):
 
     def on_request(self, request: RawRequest) -> HandlerDecision:
         """Note that a request could be read."""
-        self.of(parse_target(_with_port(request.authority))[0]).requests += 1
+        seen = self.of(parse_target(_with_port(request.authority))[0])
+        seen.requests += 1
+        seen.protocol = request.http_version
         return HandlerDecision.ALLOW
 
 
@@ -148,7 +153,8 @@ class Examination:
             return Verdict(
                 program.name, "red", reason=f"{executable} cannot be started: {error.strerror}", remedy="repair its installation"
             )
-        return Verdict(program.name, state, version, reason, remedy, time.monotonic() - began)
+        protocol = self._witness.of(trial.host).protocol
+        return Verdict(program.name, state, version, reason, remedy, time.monotonic() - began, protocol)
 
     async def _try(self, program: Program, trial: Trial, executable: str, environ: Mapping[str, str]) -> tuple[State, str, str]:
         if program.build:

@@ -6,7 +6,9 @@ import asyncio
 import io
 import json
 import zipfile
+from collections.abc import AsyncIterator
 
+from soth_mitm.doctor.http2_origin import Answer, serve_http2, speaks_http2
 from soth_mitm.escaping import get_logger
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca
 from soth_mitm.tls.leaf import LeafStore
@@ -28,7 +30,10 @@ _NO_BUCKETS = (
 
 
 class DoctorOrigin:
-    """An HTTPS server on the loopback, with a certificate of a CA that lives as long as it. A context manager."""
+    """An HTTPS server on the loopback, with a certificate of a CA that lives as long as it. A context manager.
+
+    It speaks HTTP/2 and HTTP/1.1, so that each program meets the proxy in the protocol that it prefers.
+    """
 
     def __init__(self) -> None:
         self.ca: CertificateAuthority = generate_ca("soth-mitm doctor's throw-away CA", validity_days=1)
@@ -37,7 +42,7 @@ class DoctorOrigin:
         self.port = 0
 
     async def __aenter__(self) -> DoctorOrigin:
-        context = LeafStore(self.ca, validity_days=1).context_for(DOMAIN, alpn=("http/1.1",), mirror=[f"*.{DOMAIN}"])
+        context = LeafStore(self.ca, validity_days=1).context_for(DOMAIN, alpn=("h2", "http/1.1"), mirror=[f"*.{DOMAIN}"])
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=context, limit=MAX_HEAD_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -58,7 +63,10 @@ class DoctorOrigin:
         self._open[writer] = task
         try:
             async with asyncio.timeout(READ_SECONDS):
-                await self._answer(reader, writer)
+                if speaks_http2(writer):
+                    await serve_http2(reader, writer, _answer_on_stream)
+                else:
+                    await self._answer(reader, writer)
         except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError) as error:
             log.debug("a connection to the doctor's server ended early: %s", error)
         finally:
@@ -72,6 +80,15 @@ class DoctorOrigin:
         kind, body = answer_for(target.partition("?")[0], host)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (kind, len(body)) + body)
         await writer.drain()
+
+
+def _answer_on_stream(target: str, host: str) -> Answer:
+    kind, body = answer_for(target.partition("?")[0], host)
+
+    async def once() -> AsyncIterator[bytes]:
+        yield body
+
+    return Answer(kind, once())
 
 
 def answer_for(path: str, host: str) -> tuple[bytes, bytes]:
