@@ -15,6 +15,7 @@ import pytest
 from soth_mitm import HandlerDecision, RawRequest
 from support.certs import TestCA
 from support.http2_inside import Http2Client, http2_client
+from support.leaks import what_remains
 from support.origin import Origin, Request, ScriptedConnection
 from support.origin_answers import pattern
 from support.recording import Recording
@@ -22,7 +23,7 @@ from support.running import HOST, ProxyFactory, Running
 
 Script = Callable[[ScriptedConnection, Request], None]
 
-CANCEL = 8
+NO_ERROR, CANCEL = 0, 8
 EXTENDED = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
 ASK = (("sec-websocket-version", "13"), ("sec-websocket-protocol", "chat"))
 
@@ -228,6 +229,58 @@ class TestEnds:
                 client.send(number, b"x")
                 assert client.answer(number).reset == CANCEL
                 assert client.request("/bytes/9").body == pattern(9)
+
+    @pytest.mark.parametrize("length", [60_000, 90_000], ids=["all is relayed", "the client's window is full"])
+    def test_the_upstream_resets_behind_its_end(self, proxy: ProxyFactory, origin_ca: TestCA, length: int) -> None:
+        """What it said is whole. A RST_STREAM with another code would let clients drop it."""
+        data = pattern(length)
+
+        def end_and_reset(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(accept(request))
+            connection.receive()
+            connection.send(data)
+            connection.close()
+            connection.reset()
+
+        running = proxy()
+        with serving(origin_ca, "h2", script=end_and_reset, settings={EXTENDED: 1}) as origin:
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                number = ask(client)
+                assert client.head(number).status == 200
+                client.send(number, b"x")
+                assert not what_remains(
+                    lambda: {} if running.metrics().http2_resets_received_by_code["INTERNAL_ERROR"] else {"a reset": "has not come"}
+                )
+                answer = client.answer(number)
+                assert (answer.body, answer.ended) == (data, True)
+                while answer.reset is None:
+                    client.read()
+                assert answer.reset == NO_ERROR
+                assert client.request("/bytes/9").body == pattern(9)
+        running.wait_idle()
+
+    def test_the_client_resets_an_upstream_in_clear_text(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        """Where TLS does not tell an end from a loss, a RST does."""
+        ends: list[bytes | OSError] = []
+
+        def wait_for_the_end(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(accept(request))
+            try:
+                ends.append(connection.receive())
+            except OSError as error:
+                ends.append(error)
+
+        plain_origin.script(wait_for_the_end, "/chat")
+        running = proxy(**{"upstream.connect_to": [f"{HOST}:*=http://127.0.0.1:{plain_origin.port}"]})
+        connection, client = http2_client(running, plain_origin.port)
+        with connection:
+            number = ask(client)
+            assert client.head(number).status == 200
+            client.h2.reset_stream(number, CANCEL)
+            client.flush()
+            plain_origin.wait_closed(1)
+        assert [type(end) for end in ends] == [ConnectionResetError]
 
     def test_silence(self, proxy: ProxyFactory, upstream: Callable[..., Any]) -> None:
         running = proxy(**{"timeouts.tunnel_idle_ms": 300})

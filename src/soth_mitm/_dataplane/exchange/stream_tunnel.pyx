@@ -89,7 +89,8 @@ cdef class EndpointStream(Stream):
 
     cdef int reset(self, object error) except -1:
         self.callbacks = None
-        return self.endpoint.abort(error)
+        # without TLS, only a RST tells the peer that this is no end
+        return self.endpoint.abort(error or ConnectionResetError("the other side of the WebSocket was reset"))
 
 
 @cython.final
@@ -115,8 +116,7 @@ cdef class EndpointOwner(HttpConnection):
         self.stream = None
         if stream is None or stream.callbacks is None:
             return 0
-        # what came before an end is with the client's stream, and arrives
-        return stream.callbacks.on_reset(stream, None if stream.has_ended else error or ConnectionResetError("the connection was closed"))
+        return stream.callbacks.on_reset(stream, error or ConnectionResetError("the connection was closed"))
 
 
 @cython.final
@@ -182,7 +182,7 @@ cdef class StreamTunnel(StreamCallbacks):
             else:
                 # trailers mean nothing to a WebSocket
                 sink.send_end(None)
-            if self.client_ended and self.upstream_ended:
+            if (self.client_ended and self.upstream_ended) or source.is_peer_gone():
                 return self.stop(None)
         if self.over:
             return 0
@@ -198,7 +198,8 @@ cdef class StreamTunnel(StreamCallbacks):
         return self.carry(stream)
 
     cdef int on_reset(self, Stream stream, object error) except -1:
-        return self.stop(error)
+        # what came before an end is with the other side's stream, and arrives
+        return self.stop(None if (self.client_ended if stream is self.client else self.upstream_ended) else error)
 
     cdef int on_stream_writable(self, Stream stream, bint now) except -1:
         cdef Stream source
