@@ -1,9 +1,9 @@
-"""What a handler may say about a request: let it go, or answer it."""
+"""What a handler may say about a request: let it go, answer it, or end it."""
 
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar, NoReturn, ParamSpec, TypeVar, final
+from typing import ClassVar, Literal, NoReturn, ParamSpec, TypeVar, final
 
 from soth_mitm.errors import DecisionError, DecisionTypeError, DecisionValueError
 
@@ -11,6 +11,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 HeaderText = str | bytes
+Content = str | bytes | bytearray | memoryview
+Kind = Literal["allow", "block", "respond", "abort"]
 HeaderPairs = Mapping[HeaderText, HeaderText] | Mapping[str, str] | Iterable[tuple[HeaderText, HeaderText]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -63,46 +65,64 @@ def meant_to_block(error: BaseException) -> bool:
 
 @final
 class HandlerDecision:
-    """The answer of `on_request`. Immutable; made by `ALLOW` and `block`, never by calling the class.
+    """The answer of `on_request`. Immutable; made by `ALLOW`, `block`, `respond` and `abort`, never by calling the class.
 
-    `is_block` tells the two apart; `status`, `body` and `headers` are those of the answer, and 0, empty and empty for `ALLOW`.
+    `kind` is the name of what made it, in lower case. `status`, `body` and `headers` are those of the answer of a `block` or a
+    `respond`, else 0, empty and empty. `how` is that of an `abort`, else empty. Two that do the same are equal.
     """
 
-    __slots__ = ("body", "headers", "is_block", "status")
+    __slots__ = ("body", "headers", "how", "kind", "status")
 
-    is_block: bool
+    kind: Kind
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...]
+    how: Literal["close", "reset", ""]
 
     ALLOW: ClassVar["HandlerDecision"]
     Allow: ClassVar["HandlerDecision"]
 
     def __init__(self) -> None:
-        raise TypeError("use HandlerDecision.ALLOW or HandlerDecision.block(status, body, headers)")
+        raise TypeError("use HandlerDecision.ALLOW, .block(status, body, headers), .respond(status, body, headers) or .abort(how)")
 
     @staticmethod
     @checked
-    def block(status: int, body: str | bytes = b"", headers: HeaderPairs = ()) -> "HandlerDecision":
-        """Answer the request with `status` and `body` instead of forwarding it.
+    def block(status: int, body: Content = b"", headers: HeaderPairs = ()) -> "HandlerDecision":
+        """Answer the request with `status` and `body` instead of forwarding it. Counted as blocked.
 
         `status` is a final one, 200 to 599. A body given as text is sent as UTF-8. Headers are sent in order; those that frame the answer
         or belong to the connection are the proxy's and refused. `DecisionValueError` and `DecisionTypeError` (a `ValueError` and a
         `TypeError`) say what is wrong, where the mistake is made; raised out of `on_request` they block the request with a 502.
         """
-        if isinstance(status, bool) or not isinstance(status, int):
-            raise TypeError(f"status: expected a whole number, got {status!r}")
-        if not 200 <= status <= 599:
-            raise ValueError(f"status: expected a final status from 200 to 599, got {status}")
-        if not isinstance(body, str | bytes | bytearray | memoryview):
-            raise TypeError(f"body: expected str or bytes, got {type(body).__name__}")
-        content = body.encode("utf-8") if isinstance(body, str) else bytes(body)
-        if content and status in _BODILESS:
-            raise ValueError(f"body: a response with status {status} has none, got {len(content)} bytes")
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
-        return _make(True, status, content, tuple(_header(name, value) for name, value in pairs))
+        return _answer("block", status, body, headers)
 
     Block = block
+
+    @staticmethod
+    @checked
+    def respond(status: int = 200, body: Content = b"", headers: HeaderPairs = ()) -> "HandlerDecision":
+        """Answer the request with `status` and `body` instead of forwarding it. Counted as answered, and nothing is dialled.
+
+        The arguments, and what is refused, are those of `block`.
+        """
+        return _answer("respond", status, body, headers)
+
+    @staticmethod
+    @checked
+    def abort(how: Literal["close", "reset"] = "reset") -> "HandlerDecision":
+        """End the request without an answer, and nothing is dialled. Counted as aborted.
+
+        On HTTP/1 the client's connection ends, after the responses to earlier requests: `"close"` with a FIN, `"reset"` with a RST. On
+        HTTP/2 its stream is reset with CANCEL for `"close"`, with INTERNAL_ERROR for `"reset"`, and the connection goes on.
+        """
+        if how not in ("close", "reset"):
+            raise ValueError(f"how: expected 'close' or 'reset', got {how!r}")
+        return _make("abort", how=how)
+
+    @property
+    def is_block(self) -> bool:
+        """Whether the decision is a block."""
+        return self.kind == "block"
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a HandlerDecision cannot be changed; make another one (tried to set {name!r})")
@@ -110,30 +130,55 @@ class HandlerDecision:
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"a HandlerDecision cannot be changed (tried to delete {name!r})")
 
+    def _parts(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, HandlerDecision):
             return NotImplemented
-        return (self.is_block, self.status, self.body, self.headers) == (other.is_block, other.status, other.body, other.headers)
+        return self._parts() == other._parts()
 
     def __hash__(self) -> int:
-        return hash((self.is_block, self.status, self.body, self.headers))
+        return hash(self._parts())
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        return (HandlerDecision.block, (self.status, self.body, self.headers)) if self.is_block else "HandlerDecision.ALLOW"
+        if self.kind == "block":
+            return HandlerDecision.block, (self.status, self.body, self.headers)
+        if self.kind == "respond":
+            return HandlerDecision.respond, (self.status, self.body, self.headers)
+        if self.kind == "abort":
+            return HandlerDecision.abort, (self.how,)
+        return "HandlerDecision.ALLOW"
 
     def __repr__(self) -> str:
-        if not self.is_block:
+        if self.kind == "allow":
             return "HandlerDecision.ALLOW"
+        if self.kind == "abort":
+            return f"HandlerDecision.abort({self.how!r})"
         headers = f", headers={list(self.headers)!r}" if self.headers else ""
         body = self.body if len(self.body) <= 60 else self.body[:57] + b"..."
-        return f"HandlerDecision.block({self.status}, {body!r}{headers})"
+        return f"HandlerDecision.{self.kind}({self.status}, {body!r}{headers})"
 
 
-def _make(is_block: bool, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> HandlerDecision:
+def _make(kind: Kind, **parts: object) -> HandlerDecision:
     decision = object.__new__(HandlerDecision)
-    for name, value in (("is_block", is_block), ("status", status), ("body", body), ("headers", headers)):
+    for name, value in {"kind": kind, "status": 0, "body": b"", "headers": (), "how": "", **parts}.items():
         object.__setattr__(decision, name, value)
     return decision
+
+
+def _answer(kind: Kind, status: int, body: Content, headers: HeaderPairs) -> HandlerDecision:
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(f"status: expected a whole number, got {status!r}")
+    if not 200 <= status <= 599:
+        raise ValueError(f"status: expected a final status from 200 to 599, got {status}")
+    if not isinstance(body, str | bytes | bytearray | memoryview):
+        raise TypeError(f"body: expected str or bytes, got {type(body).__name__}")
+    content = body.encode("utf-8") if isinstance(body, str) else bytes(body)
+    if content and status in _BODILESS:
+        raise ValueError(f"body: a response with status {status} has none, got {len(content)} bytes")
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return _make(kind, status=status, body=content, headers=tuple(_header(name, value) for name, value in pairs))
 
 
 def _header(name: HeaderText, value: HeaderText) -> tuple[bytes, bytes]:
@@ -158,4 +203,4 @@ def _bytes_of(text: HeaderText, what: str) -> bytes:
         raise ValueError(f"headers: {text!r} is not Latin-1; encode it to bytes yourself") from None
 
 
-HandlerDecision.ALLOW = HandlerDecision.Allow = _make(False, 0, b"", ())
+HandlerDecision.ALLOW = HandlerDecision.Allow = _make("allow")

@@ -14,8 +14,8 @@ What holds for all of them:
 - What is no `Exception` (`SystemExit`, `KeyboardInterrupt`, one of your own) ends the flow, with nothing forwarded, and is raised to the
   owner of the proxy: by `handle.wait_closed()`, by `run_forever()`, at the end of `async with`.
 - A deadline is kept whatever the coroutine does: one that swallows its cancellation goes on alone.
-- Nothing opens the way by mistake: a value that is no answer blocks, and so does a call of `HandlerDecision.block` whose arguments are
-  refused, whatever `handler.failure_policy` says.
+- Nothing opens the way by mistake: a value that is no answer blocks, and so does a call of `HandlerDecision.block`, or of another way to
+  make a decision, whose arguments are refused, whatever `handler.failure_policy` says.
 - For one flow the order is `on_request`, `on_response`, `on_stream_chunk`..., `on_stream_end`, one at a time. Different flows interleave.
 """
 
@@ -125,10 +125,11 @@ class InterceptHandler:
         """Decide about a request.
 
         When: for every request of every protocol, before anything of it reaches the upstream. With `intercept_mode = "monitor"`: after
-        the request was forwarded, and a block is counted but not applied.
+        the request was forwarded, and what is returned is counted but not applied.
         Gets: the request, with its whole body unless `request.body_problem` says why not. A gate that looks at bodies blocks what has such
         a problem, or sets `body.incomplete = "refuse"`: then the proxy answers those requests, and asks about whole bodies only.
-        Returns: `HandlerDecision.ALLOW` to forward it, `HandlerDecision.block(status, body)` to answer it.
+        Returns: `HandlerDecision.ALLOW` to forward it, `HandlerDecision.block(status, body)` to refuse it with that answer,
+        `HandlerDecision.respond(status, body)` to answer it in the upstream's place, `HandlerDecision.abort()` to end it without one.
         Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `block` answers 502, `allow` forwards. Any other value
         that is returned is counted as an exception and answered 502.
         """

@@ -45,6 +45,12 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that `on_request`, or the failure policy in its place, blocked."""
     ignored_block_count: int = 0
     """Blocks that were not applied because `intercept_mode` is monitor."""
+    answered_request_count: int = 0
+    """Requests that `on_request` answered with `HandlerDecision.respond`."""
+    aborted_request_count: int = 0
+    """Requests that `on_request` ended without an answer, with `HandlerDecision.abort`."""
+    ignored_decision_count: int = 0
+    """Other decisions of `on_request` that were not applied because `intercept_mode` is monitor."""
     refused_request_count: int = 0
     """Requests answered 400, 408, 413, 415 or 431 because they were malformed, late, too large, or not to be inspected."""
     refused_name_count: int = 0

@@ -295,6 +295,7 @@ META = ConnectionMeta(
     [
         (Event(kind=EventKind.REQUEST, verdict=Verdict.ALLOWED), None),
         (Event(kind=EventKind.REQUEST, verdict=Verdict.NOT_APPLIED), "would be BLOCKED (monitor) "),
+        (Event(kind=EventKind.REQUEST, verdict=Verdict.OTHER_NOT_APPLIED), "would not go on as it is (monitor) "),
         (
             Event(kind=EventKind.REQUEST, verdict=Verdict.UNDECIDED),
             "the handler failed forwarded, because handler.failure_policy is allow",
@@ -312,6 +313,8 @@ META = ConnectionMeta(
         (Event(kind=EventKind.FLOW_END, status=204, http_version="HTTP/1.1"), "204 0 B  5 ms"),
         (Event(kind=EventKind.FLOW_END, status=204, http_version="HTTP/2"), "204 0 B  5 ms  h2"),
         (Event(kind=EventKind.FLOW_END, status=418, verdict=Verdict.BLOCKED), "BLOCKED 418 5 ms"),
+        (Event(kind=EventKind.FLOW_END, status=200, verdict=Verdict.ANSWERED), "200 by the handler  5 ms"),
+        (Event(kind=EventKind.FLOW_END, verdict=Verdict.ABORTED), "aborted by the handler 5 ms"),
         (Event(kind=EventKind.FLOW_END, status=502, cause="cannot resolve h"), "failed 502 cannot resolve h  5 ms"),
         (Event(kind=EventKind.FLOW_END, status=502, verdict=Verdict.FAILED, cause="no"), "failed 502 the handler failed: no  5 ms"),
         (Event(kind=EventKind.FLOW_END, status=403, cause="not listed"), "refused 403 not listed  5 ms"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from soth_mitm.decision import HandlerDecision
+from soth_mitm.errors import DecisionError, DecisionValueError
 
 
 def test_allow_is_one_object_under_two_names() -> None:
@@ -35,9 +36,38 @@ def test_both_spellings_and_all_kinds_of_arguments_are_the_same() -> None:
     assert HandlerDecision.block(403) != HandlerDecision.ALLOW != "ALLOW"
 
 
-def test_a_decision_survives_pickle_and_copy() -> None:
-    decision = HandlerDecision.block(403, b"no", [("A", "1")])
-    assert pickle.loads(pickle.dumps(decision)) == copy.deepcopy(decision) == decision
+@pytest.mark.parametrize(
+    "decision",
+    [
+        HandlerDecision.block(403, b"no", [("A", "1")]),
+        HandlerDecision.respond(201, "made", {"Location": "/x"}),
+        HandlerDecision.respond(),
+        HandlerDecision.abort(),
+        HandlerDecision.abort("close"),
+    ],
+    ids=repr,
+)
+def test_a_decision_survives_pickle_and_copy(decision: HandlerDecision) -> None:
+    again = pickle.loads(pickle.dumps(decision))
+    assert again == copy.deepcopy(decision) == decision
+    assert (hash(again), repr(again), again.kind) == (hash(decision), repr(decision), decision.kind)
+
+
+def test_each_kind_says_what_it_is() -> None:
+    decisions = [HandlerDecision.ALLOW, HandlerDecision.block(403), HandlerDecision.respond(403), HandlerDecision.abort("close")]
+    assert [decision.kind for decision in decisions] == ["allow", "block", "respond", "abort"]
+    assert [decision.is_block for decision in decisions] == [False, True, False, False]
+    assert len(set(decisions)) == len(decisions)
+    assert HandlerDecision.respond() == HandlerDecision.respond(200, b"", ())
+    assert HandlerDecision.abort() == HandlerDecision.abort("reset") != HandlerDecision.abort("close")
+    assert repr(HandlerDecision.respond(200, "hi", {"A": "b"})) == "HandlerDecision.respond(200, b'hi', headers=[(b'A', b'b')])"
+    assert repr(HandlerDecision.abort()) == "HandlerDecision.abort('reset')"
+
+
+@pytest.mark.parametrize("how", ["", "fin", None, 1])
+def test_an_abort_has_two_ways(how: Any) -> None:
+    with pytest.raises(DecisionValueError, match=f"how: expected 'close' or 'reset', got {how!r}"):
+        HandlerDecision.abort(how)
 
 
 def test_a_decision_cannot_be_changed_or_made_by_hand() -> None:
@@ -48,7 +78,7 @@ def test_a_decision_cannot_be_changed_or_made_by_hand() -> None:
         HandlerDecision.ALLOW.note = "x"  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match="cannot be changed"):
         del decision.body
-    with pytest.raises(TypeError, match=r"use HandlerDecision\.ALLOW or HandlerDecision\.block"):
+    with pytest.raises(TypeError, match=r"use HandlerDecision\.ALLOW, \.block\("):
         HandlerDecision()
 
 
@@ -84,6 +114,8 @@ def test_final_statuses_are_accepted(status: int) -> None:
     ],
 )
 def test_a_wrong_answer_fails_where_it_is_made(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error) as caught:
-        HandlerDecision.block(**arguments)
-    assert message in str(caught.value)
+    for make in (HandlerDecision.block, HandlerDecision.respond):
+        with pytest.raises(error) as caught:
+            make(**arguments)
+        assert message in str(caught.value)
+        assert isinstance(caught.value, DecisionError)

@@ -50,6 +50,8 @@ class RequestLines:
             case EventKind.REQUEST:
                 if event.verdict is Verdict.NOT_APPLIED:
                     self._flow(event, ("would be BLOCKED (monitor)", BAD))
+                elif event.verdict is Verdict.OTHER_NOT_APPLIED:
+                    self._flow(event, ("would not go on as it is (monitor)", BAD))
                 elif event.verdict is Verdict.UNDECIDED:
                     self._flow(event, ("the handler failed", BAD), "forwarded, because handler.failure_policy is allow")
             case EventKind.RESPONSE:
@@ -68,7 +70,11 @@ class RequestLines:
                 self._line(event, "TLS", event.host, ("failed", BAD), self._why_refused(event))
 
     def _end(self, event: Event) -> None:
-        if event.verdict is Verdict.BLOCKED:
+        if event.verdict is Verdict.ABORTED:
+            self._flow(event, ("aborted by the handler", BAD), _took(event))
+        elif event.verdict is Verdict.ANSWERED and not event.cause:
+            self._flow(event, (str(event.status), _style(event.status)), "by the handler", _took(event))
+        elif event.verdict is Verdict.BLOCKED:
             self._flow(event, (f"BLOCKED {event.status}", BAD), _took(event))
         elif event.cause:
             cause = f"the handler failed: {event.cause}" if event.verdict is Verdict.FAILED else event.cause

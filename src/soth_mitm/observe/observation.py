@@ -51,6 +51,12 @@ class Verdict(IntEnum):
     """A block in monitor mode."""
     UNDECIDED = 5
     """The handler failed, and `handler.failure_policy` let the request go."""
+    ANSWERED = 6
+    """The handler gave the response."""
+    ABORTED = 7
+    """The handler ended it without a response."""
+    OTHER_NOT_APPLIED = 8
+    """Another decision than to allow or to block, in monitor mode."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

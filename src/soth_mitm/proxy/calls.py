@@ -13,7 +13,7 @@ from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm.config import MitmConfig
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
-from soth_mitm.decision import meant_to_block
+from soth_mitm.decision import HandlerDecision, meant_to_block
 from soth_mitm.errors import TlsFailedError
 from soth_mitm.escaping import get_logger
 from soth_mitm.handler import overridden_hooks
@@ -69,16 +69,19 @@ class HandlerReports:
             seconds * 1000,
         )
 
-    def block_ignored(self, request: RawRequest) -> None:
-        """A block was not applied, because of monitor mode."""
-        if "block ignored" in self._logged:
+    def decision_ignored(self, request: RawRequest, decision: HandlerDecision) -> None:
+        """A decision was not applied, because of monitor mode."""
+        key = f"ignored {decision.kind}"
+        if key in self._logged:
             return
-        self._logged.add("block ignored")
+        self._logged.add(key)
         proxy_log.warning(
-            'the handler blocked %s %s, but intercept_mode is monitor, so it was forwarded; set intercept_mode = "enforce" to apply '
-            "blocks (said once, counted in ignored_block_count)",
+            "the handler wanted to %s %s %s, but intercept_mode is monitor, so it was forwarded as it came; set intercept_mode = "
+            '"enforce" to apply decisions (said once, counted in %s)',
+            decision.kind,
             request.method,
             request.authority,
+            "ignored_block_count" if decision.is_block else "ignored_decision_count",
         )
 
 

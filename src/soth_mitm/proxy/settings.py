@@ -107,7 +107,7 @@ def make_settings(
         allow=HandlerDecision.ALLOW,
         observer=observation,
         meant_to_block=meant_to_block,
-        on_ignored_block=reports.block_ignored,
+        on_ignored_decision=reports.decision_ignored,
         read_ahead=config.connection_pool.read_ahead_bytes,
         unsafe_idle=config.connection_pool.unsafe_reuse_idle_ms / 1000,
         half_closed=deadlines.after(timeouts.half_closed_client_ms),

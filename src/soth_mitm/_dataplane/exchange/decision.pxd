@@ -6,11 +6,13 @@ from soth_mitm._dataplane.http.settings cimport Settings
 cdef enum Judgement:
     JUDGED_ALLOW = 0
     JUDGED_BLOCK           # with the decision's own response
+    JUDGED_RESPOND         # the same, counted as answered
+    JUDGED_ABORT           # no answer, as the decision's `how` says
     JUDGED_UNDECIDED       # the hook failed, and failure_policy lets the request go
     JUDGED_NO_DECISION     # what follows is not forwarded: judgement_text() says why
     JUDGED_FAILED
     JUDGED_FAILED_BLOCK
-    JUDGED_ABORT           # the hook failed, and handler.recover_from_panics is off
+    JUDGED_FAILED_ABORT    # the hook failed, and handler.recover_from_panics is off
 
 
 cdef int judge(Settings settings, object decision) except -1

@@ -1,0 +1,1 @@
+JUDGEMENTS: dict[str, int]

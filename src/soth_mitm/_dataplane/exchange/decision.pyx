@@ -3,13 +3,16 @@
 from soth_mitm._dataplane.http.settings cimport Settings
 
 
+JUDGEMENTS = {"allow": JUDGED_ALLOW, "block": JUDGED_BLOCK, "respond": JUDGED_RESPOND, "abort": JUDGED_ABORT}
+
+
 cdef int judge(Settings settings, object decision) except -1:
     """Judge what on_request returned. By its exact type: a mock of a decision has no answer to give."""
     if decision is settings.allow:
         return JUDGED_ALLOW
     if type(decision) is not settings.decision_type:
         return JUDGED_NO_DECISION
-    return JUDGED_BLOCK if decision.is_block else JUDGED_ALLOW
+    return JUDGEMENTS[decision.kind]
 
 
 cdef int judge_failure(Settings settings, object error) except -1:
@@ -18,7 +21,7 @@ cdef int judge_failure(Settings settings, object error) except -1:
         return JUDGED_FAILED
     if settings.meant_to_block(error):
         return JUDGED_FAILED_BLOCK
-    return JUDGED_ABORT if settings.hooks.cuts(error) else JUDGED_UNDECIDED
+    return JUDGED_FAILED_ABORT if settings.hooks.cuts(error) else JUDGED_UNDECIDED
 
 
 cdef bytes judgement_text(int judgement):
@@ -27,5 +30,5 @@ cdef bytes judgement_text(int judgement):
     if judgement == JUDGED_FAILED:
         return b"the policy handler failed and handler.failure_policy is block"
     if judgement == JUDGED_FAILED_BLOCK:
-        return b"the policy handler failed to make the block that it wanted"
+        return b"the policy handler failed to make the decision that it wanted"
     return b""

@@ -33,6 +33,9 @@ cdef enum Verdict:
     VERDICT_FAILED         # nothing was forwarded
     VERDICT_IGNORED        # a block in monitor mode
     VERDICT_UNDECIDED      # the handler failed, and failure_policy let the request go
+    VERDICT_ANSWERED
+    VERDICT_ABORTED
+    VERDICT_OTHER_IGNORED  # another decision in monitor mode
 
 
 # What moving content came to

@@ -12,7 +12,7 @@ from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody, n
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare, new_budget_share
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.decision cimport (
-    JUDGED_ALLOW, JUDGED_BLOCK, JUDGED_NO_DECISION, JUDGED_UNDECIDED, judge, judge_failure, judgement_text,
+    JUDGED_ABORT, JUDGED_ALLOW, JUDGED_BLOCK, JUDGED_NO_DECISION, JUDGED_RESPOND, JUDGED_UNDECIDED, judge, judge_failure, judgement_text,
 )
 from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
 from soth_mitm._dataplane.exchange.route cimport Route
@@ -300,6 +300,18 @@ cdef class Exchange(ExchangeCallbacks):
             self.status = decision.status
             self.tell_observer(EXCHANGE_DECIDED)
             return self.answer(decision.status, decision.body, decision.headers)
+        if judgement == JUDGED_RESPOND:
+            self.settings.counters.requests_answered += 1
+            self.verdict = VERDICT_ANSWERED
+            self.status = decision.status
+            self.tell_observer(EXCHANGE_DECIDED)
+            return self.answer(decision.status, decision.body, decision.headers)
+        if judgement == JUDGED_ABORT:
+            self.settings.counters.requests_aborted += 1
+            self.verdict = VERDICT_ABORTED
+            self.tell_observer(EXCHANGE_DECIDED)
+            self.client.hang_up(decision.how == "reset")
+            return self.terminate()
         if judgement == JUDGED_UNDECIDED:
             self.verdict = VERDICT_UNDECIDED
             self.tell_observer(EXCHANGE_DECIDED)
@@ -326,7 +338,7 @@ cdef class Exchange(ExchangeCallbacks):
         if self.has_response():
             return self.truncate(ConnectionAbortedError("failed after the response had begun"))
         self.status = status
-        if self.cause is None and self.verdict != VERDICT_BLOCKED:
+        if self.cause is None and self.verdict not in (VERDICT_BLOCKED, VERDICT_ANSWERED):
             self.cause = text
         if self.upstream is not None and self.connection.has_reserved(self.upstream.connection()):
             self.is_last = True
@@ -1165,11 +1177,15 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int on_late_decision(self, object decision) except -1:
         if type(decision) is not self.settings.decision_type:
             self.hooks.misjudged(decision)
-        elif decision.is_block:
-            self.verdict = VERDICT_IGNORED
+        elif decision is not self.settings.allow:
+            if decision.kind == "block":
+                self.verdict = VERDICT_IGNORED
+                self.settings.counters.blocks_ignored += 1
+            else:
+                self.verdict = VERDICT_OTHER_IGNORED
+                self.settings.counters.decisions_ignored += 1
             self.tell_observer(EXCHANGE_DECIDED)
-            self.settings.counters.blocks_ignored += 1
-            self.settings.on_ignored_block(self.request_view)
+            self.settings.on_ignored_decision(self.request_view, decision)
         return 0
 
     cdef int show_response_head(self) except -1:

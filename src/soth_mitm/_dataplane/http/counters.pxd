@@ -15,6 +15,9 @@ cdef class Counters:
     cdef public int64_t requests_allowed
     cdef public int64_t requests_blocked
     cdef public int64_t blocks_ignored
+    cdef public int64_t requests_answered
+    cdef public int64_t requests_aborted
+    cdef public int64_t decisions_ignored
     cdef public int64_t requests_refused
     cdef public int64_t names_refused
     cdef public int64_t responses_relayed

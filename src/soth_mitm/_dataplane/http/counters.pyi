@@ -7,6 +7,9 @@ class Counters:
     requests_allowed: int
     requests_blocked: int
     blocks_ignored: int
+    requests_answered: int
+    requests_aborted: int
+    decisions_ignored: int
     requests_refused: int
     names_refused: int
     responses_relayed: int

@@ -138,7 +138,7 @@ cdef class Hooks:
         return HOOK_FAILED
 
     cdef int misjudged(self, object answer) except -1:
-        return self.mistaken(self.on_request, "a HandlerDecision (HandlerDecision.ALLOW or .block(...))", answer)
+        return self.mistaken(self.on_request, "a HandlerDecision (HandlerDecision.ALLOW, .block(...), ...)", answer)
 
     cdef int mistaken(self, Hook hook, str wanted, object answer) except -1:
         # a repr that is not Python's own might raise

@@ -29,7 +29,7 @@ cdef class Settings:
     cdef public object allow                   # HandlerDecision.ALLOW
     cdef public object observer                # observer.flow(...), told of each flow; None: nobody wants to know
     cdef public object meant_to_block          # meant_to_block(exception): on_request failed in making a block
-    cdef public object on_ignored_block        # called with the request when monitor mode passes over a block
+    cdef public object on_ignored_decision        # called with the request and what monitor mode does not apply
     cdef public dict stream_types              # streams.types: media types in lower case, each a Stream; None: there are none
     # decode_apart(arguments of decode_body, done): calls done(its result, or None) from the loop, later. None: all is decoded on the loop
     cdef public object decode_apart

@@ -22,7 +22,7 @@ class Settings:
     allow: Any
     observer: Any
     meant_to_block: Any
-    on_ignored_block: Any
+    on_ignored_decision: Any
     stream_types: dict[bytes, int] | None
     decode_apart: Any
     strip_alt_svc: bool
@@ -70,7 +70,7 @@ class Settings:
         allow: Any,
         observer: Any,
         meant_to_block: Any,
-        on_ignored_block: Any,
+        on_ignored_decision: Any,
         stream_types: dict[bytes, int] | None,
         decode_apart: Any,
         strip_alt_svc: bool,

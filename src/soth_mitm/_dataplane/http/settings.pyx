@@ -33,7 +33,7 @@ cdef class Settings:
         allow,
         observer,
         meant_to_block,
-        on_ignored_block,
+        on_ignored_decision,
         dict stream_types,
         decode_apart,
         bint strip_alt_svc,
@@ -78,7 +78,7 @@ cdef class Settings:
         self.allow = allow
         self.observer = observer
         self.meant_to_block = meant_to_block
-        self.on_ignored_block = on_ignored_block
+        self.on_ignored_decision = on_ignored_decision
         self.stream_types = stream_types
         self.decode_apart = decode_apart
         self.strip_alt_svc = strip_alt_svc

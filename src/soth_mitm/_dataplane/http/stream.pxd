@@ -114,6 +114,8 @@ cdef class Stream:
     cdef int reset(self, object error) except -1
     # A client's: why this response cannot be its answer, b"": it can
     cdef bytes objection_to(self, Head response)
+    # A client's: there is no answer. What was sent before arrives, then a FIN or, `by_reset`, a RST. One stream of several is reset alone
+    cdef int hang_up(self, bint by_reset) except -1
     # Bytes without a protocol from now on (101): both go to a tunnel
     cdef int switch_protocols(self, Stream upstream, Head response) except -1
     # An upstream's: its connection is used for something else from now on, and is no longer its pool's

@@ -140,6 +140,9 @@ cdef class Stream:
     cdef int reset(self, object error) except -1:
         return 0
 
+    cdef int hang_up(self, bint by_reset) except -1:
+        raise NotImplementedError("a client's stream says how it ends without an answer")
+
     cdef bytes objection_to(self, Head response):
         return b""
 

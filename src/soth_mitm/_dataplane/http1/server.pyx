@@ -32,7 +32,7 @@ from soth_mitm._dataplane.transport.callbacks cimport (
 )
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.lingering_close cimport (
-    close_gracefully, close_lingering, close_truncated,
+    close_gracefully, close_lingering, close_reset, close_truncated,
 )
 from soth_mitm._dataplane.upstream.pool cimport PooledConnection
 from soth_mitm._dataplane.wire.head cimport (
@@ -553,6 +553,13 @@ cdef class Http1ServerStream(Http1Stream):
 
     cdef int reset(self, object error) except -1:
         self.endpoint.abort(error)
+        return self.owner.stop()
+
+    cdef int hang_up(self, bint by_reset) except -1:
+        if by_reset:
+            close_reset(self.endpoint, self.settings)
+        else:
+            close_lingering(self.endpoint, self.settings)
         return self.owner.stop()
 
     cdef int switch_protocols(self, Stream upstream, Head response) except -1:

@@ -17,7 +17,7 @@ from soth_mitm._dataplane.http1.encoder cimport text_line
 from soth_mitm._dataplane.http1.framing cimport body_end, body_of_stream, body_without_framing
 from soth_mitm._dataplane.http1.stream cimport Http1Stream
 from soth_mitm._dataplane.http2.extended_connect cimport accepts_key, fields_of_acceptance, upgrade_of
-from soth_mitm._dataplane.http2.frame cimport HTTP_1_1_REQUIRED, NO_ERROR
+from soth_mitm._dataplane.http2.frame cimport CANCEL, HTTP_1_1_REQUIRED, INTERNAL_ERROR, NO_ERROR
 from soth_mitm._dataplane.http2.limits cimport LIMIT_REPLIES
 from soth_mitm._dataplane.http2.session_stream cimport SessionStream
 from soth_mitm._dataplane.http2.stream cimport DRIVER_STAGES_END, Http2Stream, SessionDriver
@@ -329,6 +329,10 @@ cdef class Http2ServerStream(Http2Stream):
         if self.tunnel is not None and not self.tunnel.over:
             return self.tunnel.stop(error)
         return Http2Stream.reset(self, error)
+
+    cdef int hang_up(self, bint by_reset) except -1:
+        self.reset_with(INTERNAL_ERROR if by_reset else CANCEL)
+        return self.leave()
 
     # ---- responses
 

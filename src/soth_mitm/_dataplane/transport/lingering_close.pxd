@@ -21,6 +21,10 @@ cdef int close_lingering(Endpoint endpoint, Settings settings) except -1
 cdef int close_truncated(Endpoint endpoint, Settings settings, bint shown, object error) except -1
 
 
+# Reset the connection once everything that was sent before has arrived
+cdef int close_reset(Endpoint endpoint, Settings settings) except -1
+
+
 cdef class LingeringClose(EndpointCallbacks):
     cdef Endpoint endpoint
     cdef EndpointCallbacks previous  # gets on_closed()

@@ -63,14 +63,9 @@ cdef int close_truncated(Endpoint endpoint, Settings settings, bint shown, objec
     if endpoint.is_closing():
         return 0
     endpoint.close_error = error
-    lingering = LingeringClose(endpoint, settings)
+    lingering = last_flush(endpoint, settings)
     lingering.is_truncated = True
     lingering.error = error
-    endpoint.discarding = True
-    endpoint.read_buffer.drop()
-    if endpoint.tls is not None:
-        endpoint.tls.forget()
-    endpoint.flush()
     if not shown and endpoint.tls is None:
         lingering.resets = True
         lingering.reset_when_sent()
@@ -82,6 +77,27 @@ cdef int close_truncated(Endpoint endpoint, Settings settings, bint shown, objec
         endpoint.transport.write_eof()
         lingering.wait()
     return endpoint.resume_all()
+
+
+cdef int close_reset(Endpoint endpoint, Settings settings) except -1:
+    cdef LingeringClose lingering
+    if endpoint.is_closing():
+        return 0
+    lingering = last_flush(endpoint, settings)
+    lingering.resets = True
+    lingering.reset_when_sent()
+    return endpoint.resume_all()
+
+
+cdef LingeringClose last_flush(Endpoint endpoint, Settings settings):
+    """Give the transport what is queued, and discard from now on what comes."""
+    cdef LingeringClose lingering = LingeringClose(endpoint, settings)
+    endpoint.discarding = True
+    endpoint.read_buffer.drop()
+    if endpoint.tls is not None:
+        endpoint.tls.forget()
+    endpoint.flush()
+    return lingering
 
 
 def linger_and_close(Endpoint endpoint not None, Settings settings not None):
@@ -116,6 +132,7 @@ cdef class LingeringClose(EndpointCallbacks):
             self.unsent = unsent
             self.patience = self.settings.body_idle.seconds
         if unsent == 0 or self.patience <= 0:
+            self.endpoint.reset_on_close()
             return self.endpoint.abort(self.error)
         self.patience -= self.settings.settling.seconds
         return self.deadline.set(self.settings.settling, 0)
