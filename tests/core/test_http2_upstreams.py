@@ -12,6 +12,8 @@ import pytest
 from h2.errors import ErrorCodes
 
 from soth_mitm._dataplane.http2.server import Http2ServerConnection
+from soth_mitm._dataplane.upstream.connect_probe import ConnectProbe
+from soth_mitm.errors import WireError
 from support.doubles import load_double
 from support.http2_client import Http2Client
 from support.http2_upstream import RealUpstreams
@@ -458,6 +460,86 @@ async def test_the_upstreams_settings_change(double: RealUpstreams) -> None:
             await scene.until(lambda: held, "the last one does not come")
             await held.pop(0).say(response(b"ok"))
         assert [(await task).content for task in asking] == [b"ok"] * 4
+
+
+# ---- an upstream that allows no stream
+
+NO_STREAM_IN_TIME = {"upstream__connect_timeout_ms": 100, "timeouts__upstream_tls_handshake_ms": 100, "upstream__retry_delay_ms": 0}
+
+
+async def ask_in_vain(scene: Scene, client: Any, count: int = 8) -> list[asyncio.Task[Any]]:
+    """Let requests wait for an upstream that allows no stream; the first of them finds that out."""
+    asking = [asyncio.create_task(client.ask(get(b"/0")))]
+    await scene.until(lambda: scene.pool.open and not scene.pool.dialling, "the dial does not end")
+    asking += [asyncio.create_task(client.ask(get(b"/%d" % number))) for number in range(1, count)]
+    await scene.until(lambda: scene.pool.waiting_count == count, "the requests do not wait")
+    return asking
+
+
+@pytest.mark.parametrize("idle", [0, 8])
+async def test_requests_wait_until_the_upstream_allows_a_stream(double: RealUpstreams, idle: int) -> None:
+    async with Scene(double, "mux", "mux", streams=0, connection_pool__max_idle_per_host=idle) as scene:
+        client = await scene.connect()
+        asking = await ask_in_vain(scene, client)
+        # a reload or a drain leaves it to those that wait
+        scene.pool.limit(scene.pool.max_open, 0)
+        assert (len(scene.dialled), scene.pool.open, scene.pool.waiting_count) == (1, 1, 8)
+        scene.accepted[0].settings(max_concurrent_streams=3)
+        assert [(await task).status for task in asking] == [200] * 8
+        assert scene.dialled[0].served >= 3, "its new room is not used"
+
+
+@pytest.mark.parametrize("idle", [0, 8])
+async def test_no_stream_is_allowed_in_time(double: RealUpstreams, idle: int) -> None:
+    # idle connections are kept for less long than requests wait
+    keys = {"connection_pool__max_idle_per_host": idle, "connection_pool__idle_timeout_ms": 30, **NO_STREAM_IN_TIME}
+    async with Scene(double, "mux", "mux", streams=0, **keys) as scene:
+        client = await scene.connect()
+        answers = [await task for task in await ask_in_vain(scene, client)]
+        assert [answer.status for answer in answers] == [504] * 8
+        assert answers[0].content.startswith(b"an origin was reached, and allowed no stream of HTTP/2")
+        assert len(scene.dialled) == 1 and scene.counters.upstream_timeouts == 8
+        # and it is closed when nothing waits for it any more
+        await scene.until(lambda: scene.pool.open == 0, "a connection that nothing wants is kept")
+
+
+async def test_no_stream_is_allowed_and_the_connection_ends(double: RealUpstreams) -> None:
+    async with Scene(double, "mux", "mux", streams=0) as scene:
+        client = await scene.connect()
+        for dials in (1, 2):
+            asking = await ask_in_vain(scene, client)
+            scene.accepted[-1].leave()
+            answers = [await task for task in asking]
+            assert [answer.status for answer in answers] == [502] * 8 and b"allowed no stream" in answers[0].content
+            assert len(scene.dialled) == dials, "what would do the same is dialled again and again"
+
+
+async def test_an_upstream_that_allows_no_more_streams_is_dialled_once_more(double: RealUpstreams) -> None:
+    async with Scene(double, "mux", "mux") as scene:
+        client = await scene.connect()
+        await client.ask(get())
+        scene.streams = 0
+        scene.accepted[0].settings(max_concurrent_streams=0)
+        await scene.until(lambda: scene.accepted[0].acknowledged == 2, "the SETTINGS are not acknowledged")
+        asking = [asyncio.create_task(client.ask(get())) for _ in range(8)]
+        await scene.until(lambda: scene.pool.waiting_count == 8 and len(scene.accepted) == 2, "the requests do not wait")
+        await scene.until(lambda: not scene.pool.dialling, "the dial does not end")
+        assert len(scene.dialled) == 2
+        # whichever of the two allows one
+        scene.accepted[0].settings(max_concurrent_streams=100)
+        assert [(await task).status for task in asking] == [200] * 8
+        assert len(scene.dialled) == 2
+
+
+async def test_a_client_is_told_that_its_upstream_allows_no_stream(double: RealUpstreams) -> None:
+    """Before its handshake is answered."""
+    async with Scene(double, "http1", "mux", streams=0, **NO_STREAM_IN_TIME) as scene:
+        future: asyncio.Future[object] = scene.loop.create_future()
+        probe = ConnectProbe(scene.settings, scene.pool, future)
+        with pytest.raises(WireError, match="an origin was reached, and allowed no stream of HTTP/2") as failure:
+            await future
+        assert failure.value.status == 504 and len(scene.dialled) == 1
+        probe.close()
 
 
 # ---- from HTTP/2 to HTTP/2

@@ -133,7 +133,7 @@ def test_what_a_deadline_does(name: str) -> None:
     _, status, _, text = states.EXPIRY_RULES[states.EXPIRY_NAMES.index(name)]
     assert (status == 0) == name.endswith("download"), "a response that has begun cannot be answered"
     assert status in (0, 408, 503, 504)
-    assert re.search(r"\((timeouts|upstream|connection_pool)\.\w+\)$", text), "the text names the key that sets the deadline"
+    assert re.search(r"(\(|; )(timeouts|upstream|connection_pool)\.\w+\)$", text), "the text names the key that sets the deadline"
 
 
 @pytest.mark.parametrize("name", states.EXPIRY_NAMES)

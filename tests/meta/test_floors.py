@@ -26,10 +26,10 @@ FLOORS = """
 1  _dataplane.transport: callbacks states tls_engine endpoint outbound_endpoint gathered_writes
 1  _dataplane.http: hooks settings
 1  _dataplane.transport: lingering_close awaitable_endpoint
-1  _dataplane.exchange: body_buffer
+1  _dataplane.exchange: body_buffer states
 1  _dataplane.http: stream
 1  _dataplane.upstream: pool connect_probe
-1  _dataplane.exchange: relay stream_tunnel route callbacks budget_share hook_queue taps states decision exchange
+1  _dataplane.exchange: relay stream_tunnel route callbacks budget_share hook_queue taps decision exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
 1  _dataplane.http2: extended_connect outlet stream client server
 1  _dataplane:

@@ -114,6 +114,8 @@ class Http2Upstream:
         self.has_left = False
         self.goaway: h2.events.ConnectionTerminated | None = None
         self.pings = 0
+        self.acknowledged = 0
+        """How many of our SETTINGS."""
         self.fault: BaseException | None = None
         self._on_stream = on_stream
         self._tasks: set[asyncio.Task[None]] = set()
@@ -181,6 +183,8 @@ class Http2Upstream:
                 self._wake()
             case h2.events.PingReceived():
                 self.pings += 1
+            case h2.events.SettingsAcknowledged():
+                self.acknowledged += 1
             case h2.events.RequestReceived():
                 stream = self.streams[number] = Http2UpstreamStream(self, number)  # type: ignore[arg-type]
                 stream.message = request_of(event.headers)

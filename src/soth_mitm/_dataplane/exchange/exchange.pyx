@@ -18,11 +18,12 @@ from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.states cimport (
     COUNT_REFUSED, COUNT_UPSTREAM_TIMEOUT, EXPIRE_ANSWER, EXPIRY_ACQUIRE, EXPIRY_DOWNLOAD, EXPIRY_HALF_CLOSED, EXPIRY_HTTP2_DOWNLOAD,
-    EXPIRY_HTTP2_RESPONSE, EXPIRY_NO_CONTINUE, EXPIRY_RESPONSE, EXPIRY_UPLOAD, EXPIRY_UPLOAD_NOT_TAKEN, INPUT_ACQUIRE, INPUT_AGAIN,
-    INPUT_ANSWER, INPUT_ANSWERED, INPUT_ASK_ROUTE, INPUT_BEGIN, INPUT_COLLECT, INPUT_COMPLETE, INPUT_DECIDE, INPUT_END, INPUT_EXPECT,
-    INPUT_RETRY, INPUT_SEND, INPUT_SENT, INPUT_SWITCH, REQUEST_ACQUIRE, REQUEST_COLLECT, REQUEST_DECIDE, REQUEST_RELAY, REQUEST_ROUTE,
-    REQUEST_SENT, RESPONSE_DONE, RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE, STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE,
-    STAGE_UPLOAD, RequestInput, ResponseInput, expiry_rule, next_request_state, next_response_state,
+    EXPIRY_HTTP2_NO_STREAMS, EXPIRY_HTTP2_RESPONSE, EXPIRY_NO_CONTINUE, EXPIRY_RESPONSE, EXPIRY_UPLOAD, EXPIRY_UPLOAD_NOT_TAKEN,
+    INPUT_ACQUIRE, INPUT_AGAIN, INPUT_ANSWER, INPUT_ANSWERED, INPUT_ASK_ROUTE, INPUT_BEGIN, INPUT_COLLECT, INPUT_COMPLETE,
+    INPUT_DECIDE, INPUT_END, INPUT_EXPECT, INPUT_RETRY, INPUT_SEND, INPUT_SENT, INPUT_SWITCH, REQUEST_ACQUIRE, REQUEST_COLLECT,
+    REQUEST_DECIDE, REQUEST_RELAY, REQUEST_ROUTE, REQUEST_SENT, RESPONSE_DONE, RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE,
+    STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE, STAGE_UPLOAD, RequestInput, ResponseInput, expiry_rule, next_request_state,
+    next_response_state,
 )
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, MOST_STEPS, FrameTap, new_frame_tap
 from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hook, Hooks
@@ -910,7 +911,7 @@ cdef class Exchange(ExchangeCallbacks):
             self.decide()
         elif stage == STAGE_ACQUIRE:
             self.pool.cancel(self)
-            self.expire(EXPIRY_ACQUIRE)
+            self.expire(EXPIRY_HTTP2_NO_STREAMS if self.pool.allows_none() else EXPIRY_ACQUIRE)
         elif stage == STAGE_RESPONSE:
             self.expire(EXPIRY_HTTP2_RESPONSE if self.upstream.is_multiplexed() else EXPIRY_RESPONSE)
         elif stage == STAGE_DOWNLOAD:
@@ -938,7 +939,7 @@ cdef class Exchange(ExchangeCallbacks):
         elif counter == COUNT_REFUSED:
             self.settings.counters.requests_refused += 1
         if action == EXPIRE_ANSWER:
-            return self.explain(status, text.encode())
+            return self.explain(status, text.replace("{origin}", "" if self.pool is None else str(self.pool.origin)).encode())
         return self.truncate(TimeoutError(text))
 
     cdef int on_half_closed(self) except -1:

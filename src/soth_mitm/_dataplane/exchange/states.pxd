@@ -70,6 +70,7 @@ cdef enum Expiry:
     EXPIRY_HALF_CLOSED
     EXPIRY_HTTP2_RESPONSE      # the same as EXPIRY_RESPONSE and EXPIRY_DOWNLOAD, of an upstream's stream that is one of several
     EXPIRY_HTTP2_DOWNLOAD
+    EXPIRY_HTTP2_NO_STREAMS    # instead of EXPIRY_ACQUIRE: there is a connection, whose upstream allows no stream
     EXPIRIES
 
 

@@ -12,6 +12,7 @@ RESPONSE_STATE_NAMES = ("none", "head", "relay", "done", "switched")
 RESPONSE_INPUT_NAMES = ("expect", "begin", "complete", "answered", "again", "switch")
 EXPIRY_NAMES = (
     "upload", "upload_not_taken", "no_continue", "acquire", "response", "download", "half_closed", "http2_response", "http2_download",
+    "http2_no_streams",
 )
 
 # A row for each state, a column for each input, in the order of the enums. A digit is the state that follows; x: a mistake
@@ -33,7 +34,7 @@ cdef const char* RESPONSE_TABLE = (
     b"xxxxxx"      # switched
 )
 
-# What to do when a time is over, in the order of Expiry: action, status, counter, text for people
+# What to do when a time is over, in the order of Expiry: action, status, counter, text for people, in which {origin} is the upstream
 EXPIRY_RULES = (
     (EXPIRE_ANSWER, 408, COUNT_REFUSED, "the request body stopped arriving (timeouts.body_idle_ms)"),
     (EXPIRE_ANSWER, 504, COUNT_UPSTREAM_TIMEOUT, "the upstream stopped taking the request body (timeouts.body_idle_ms)"),
@@ -47,6 +48,9 @@ EXPIRY_RULES = (
      "the client ended its direction, and nothing came for it in time (timeouts.half_closed_client_ms)"),
     (EXPIRE_ANSWER, 504, COUNT_UPSTREAM_TIMEOUT, "the upstream did not answer in time (upstream.h2_header_stage_timeout_ms)"),
     (EXPIRE_TRUNCATE, 0, COUNT_UPSTREAM_TIMEOUT, "the body stopped moving (upstream.h2_body_idle_timeout_ms)"),
+    (EXPIRE_ANSWER, 504, COUNT_UPSTREAM_TIMEOUT,
+     "{origin} was reached, and allowed no stream of HTTP/2 in time "
+     "(its SETTINGS say MAX_CONCURRENT_STREAMS 0; upstream.connect_timeout_ms)"),
 )
 
 

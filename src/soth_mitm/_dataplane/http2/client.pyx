@@ -226,7 +226,7 @@ cdef class Http2ClientConnection(PooledConnection):
         if self.endpoint.is_closing():
             return 0
         if stage == STAGE_IDLE:
-            return self.retire()
+            return PooledConnection.on_deadline(self, stage)
         if stage < DRIVER_STAGES_END:
             return self.driver.on_stage(stage)
         if self.driver.has_lost:

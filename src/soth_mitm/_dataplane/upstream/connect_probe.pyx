@@ -2,6 +2,7 @@
 
 cimport cython
 
+from soth_mitm._dataplane.exchange.states cimport EXPIRY_ACQUIRE, EXPIRY_HTTP2_NO_STREAMS, expiry_rule
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport Stream, StreamCallbacks
 from soth_mitm._dataplane.memory.deadline cimport Deadline
@@ -14,8 +15,8 @@ from soth_mitm.errors import WireError
 cdef class ConnectProbe(StreamCallbacks):
     """Acquires a stream of `pool` and releases it as soon as it is there.
 
-    `future` ends with the facts of the upstream's connection, or with the error that the dial ended in, or with a WireError (503) when no
-    stream has become free after the duration of `settings.claim`.
+    `future` ends with the facts of the upstream's connection, or with the error that the dial ended in, or with a WireError (503, or 504
+    if the upstream allows no stream) when none has become free after the duration of `settings.claim`.
     """
 
     def __cinit__(self, Settings settings not None, OriginPool pool not None, future):
@@ -46,5 +47,5 @@ cdef class ConnectProbe(StreamCallbacks):
     cdef int on_deadline(self, int stage) except -1:
         self.pool.cancel(self)
         self.pool.counters.upstream_timeouts += 1
-        return self.on_pool_failure(WireError(
-            "no upstream connection became free in time (connection_pool.max_connections_per_host)", side="upstream", status=503))
+        _, status, _, text = expiry_rule(EXPIRY_HTTP2_NO_STREAMS if self.pool.allows_none() else EXPIRY_ACQUIRE)
+        return self.on_pool_failure(WireError(text.replace("{origin}", str(self.pool.origin)), side="upstream", status=status))

@@ -53,7 +53,8 @@ cdef class OriginPool:
     cdef object waiting                # deque of StreamCallbacks
     cdef readonly Py_ssize_t open      # connections that are being dialled, in use, or idle
     cdef readonly Py_ssize_t dialling
-    cdef readonly Py_ssize_t streams_expected  # that a new connection will carry, by what the last one could
+    # that a new connection will carry, by what the last one could. 0: its upstream allows none, for now
+    cdef readonly Py_ssize_t streams_expected
 
     # A stream for `exchange`: on_pool_ready() at once from a ready connection, or later in its turn, or on_pool_failure()
     cdef int acquire(self, StreamCallbacks exchange) except -1
@@ -71,6 +72,10 @@ cdef class OriginPool:
     cdef int require_http1(self) except -1
     # It may have more room than before, or has begun to end
     cdef int offer(self, PooledConnection connection) except -1
+    # It was idle for too long
+    cdef int on_idle_too_long(self, PooledConnection connection) except -1
+    # Its upstream's SETTINGS allow no stream: whoever waits, waits for them to change
+    cdef bint allows_none(self) noexcept
     # It is gone or of no more use
     cdef int discard(self, PooledConnection connection) except -1
     # What to tell of a connection that `error` ended: a WireError if the upstream refused it in TLS, else None
@@ -84,5 +89,7 @@ cdef class OriginPool:
     cdef int put_shared(self, PooledConnection connection) except -1
     cdef int leave_place(self, PooledConnection connection) except -1
     cdef int wait(self, StreamCallbacks exchange) except -1
+    cdef bint wants_dial(self) noexcept        # those who wait need one more, if max_open allows it
     cdef int dial_for_waiting(self) except -1
+    cdef int fail_waiting(self, Py_ssize_t most, object error) except -1   # the first ones
     cdef int grant(self, PooledConnection connection, StreamCallbacks exchange) except -1

@@ -54,8 +54,7 @@ cdef class PooledConnection(HttpConnection):
         return self.endpoint.close()
 
     cdef int on_deadline(self, int stage) except -1:
-        # it was idle for too long
-        return self.retire()
+        return 0 if self.pool is None else self.pool.on_idle_too_long(self)
 
     def abort(self):
         """Cut the connection now."""
@@ -112,7 +111,7 @@ cdef class OriginPool:
     cdef int wait(self, StreamCallbacks exchange) except -1:
         self.waiting.append(exchange)
         self.dial_for_waiting()
-        if self.dialling * self.streams_expected < len(self.waiting):
+        if self.open >= self.max_open and self.dialling * self.streams_expected < len(self.waiting):
             self.counters.pool_waits += 1
         return 0
 
@@ -133,7 +132,11 @@ cdef class OriginPool:
             return connection.retire() if connection.is_idle() else 0
         return self.offer(connection)
 
+    cdef bint allows_none(self) noexcept:
+        return self.streams_expected == 0
+
     cdef int offer(self, PooledConnection connection) except -1:
+        cdef bint allowed_none = self.allows_none()
         if connection.is_ending():
             return connection.retire() if connection.is_idle() else 0
         while self.waiting and connection.free_streams():
@@ -144,11 +147,14 @@ cdef class OriginPool:
                 # what its socket had to say has ended them
                 break
             self.grant(connection, <StreamCallbacks>self.waiting.popleft())
+        if allowed_none and not self.allows_none():
+            # more may wait than it can carry
+            self.dial_for_waiting()
         if connection.pool is None or connection.place is self.idle:
             return 0
         if not connection.is_idle():
             return self.put_shared(connection) if connection.free_streams() else 0
-        if self.max_idle == 0 or connection.usable_for == 0:
+        if (self.max_idle == 0 and not self.waiting) or connection.usable_for == 0:
             return connection.retire()
         self.leave_place(connection)
         connection.idle_since = monotonic()
@@ -179,7 +185,17 @@ cdef class OriginPool:
         connection.deadline.clear()
         self.leave_place(connection)
         self.open -= 1
+        if self.open == 0 and self.allows_none():
+            # the next one would do the same
+            self.fail_waiting(len(self.waiting), WireError(
+                f"{self.origin} allowed no stream of HTTP/2, and closed the connection", side="upstream", status=502))
         return self.dial_for_waiting()
+
+    cdef int on_idle_too_long(self, PooledConnection connection) except -1:
+        if self.waiting and not connection.free_streams() and not connection.is_ending():
+            # they wait until its upstream allows a stream
+            return connection.deadline.set(self.idle_deadline, 0)
+        return connection.retire()
 
     cdef int store_session(self, PooledConnection connection) except -1:
         if not connection.seen_back and connection.endpoint.bytes_in and self.on_first_return is not None:
@@ -243,6 +259,9 @@ cdef class OriginPool:
     cdef int grant(self, PooledConnection connection, StreamCallbacks exchange) except -1:
         cdef Stream stream
         connection.served += 1
+        if self.allows_none():
+            # by now it allows some
+            self.streams_expected = connection.free_streams()
         if connection.place is self.idle:
             # it had no room before
             self.leave_place(connection)
@@ -252,8 +271,20 @@ cdef class OriginPool:
             self.put_shared(connection)
         return exchange.on_pool_ready(stream)
 
+    cdef int fail_waiting(self, Py_ssize_t most, object error) except -1:
+        while most > 0 and self.waiting:
+            most -= 1
+            (<StreamCallbacks>self.waiting.popleft()).on_pool_failure(error)
+        return 0
+
+    cdef bint wants_dial(self) noexcept:
+        if self.allows_none():
+            # its SETTINGS may change. A second connection would have the same
+            return self.open == 0 and len(self.waiting) > 0
+        return self.dialling * self.streams_expected < len(self.waiting)
+
     cdef int dial_for_waiting(self) except -1:
-        while self.dialling * self.streams_expected < len(self.waiting) and self.open < self.max_open:
+        while self.wants_dial() and self.open < self.max_open:
             self.open += 1
             self.dialling += 1
             self.counters.pool_misses += 1
@@ -281,11 +312,10 @@ cdef class OriginPool:
         self.dialling -= 1
         connection.pool = self
         room = connection.free_streams()
-        self.streams_expected = max(1, room)
+        self.streams_expected = room
         self.release(connection)
-        if room:
-            # more may wait than it can carry. One that can carry none says nothing good of the next
-            self.dial_for_waiting()
+        # more may wait than it can carry
+        self.dial_for_waiting()
 
     def failed(self, error):
         """A dial ended in `error`, which those who waited for it are told, unless there is a connection for them that they would have done
@@ -295,7 +325,9 @@ cdef class OriginPool:
         self.dialling -= 1
         self.open -= 1
         # the first ones, as many as no other dial is for
-        most = max(1, min(self.streams_expected, <Py_ssize_t>len(self.waiting) - self.dialling * self.streams_expected))
+        most = <Py_ssize_t>len(self.waiting) - self.dialling * self.streams_expected
+        if not self.allows_none():
+            most = max(1, min(self.streams_expected, most))
         while most > 0 and self.waiting:
             most -= 1
             connection = self.take_ready(INFINITY)
@@ -305,7 +337,7 @@ cdef class OriginPool:
             elif connection is not None:
                 self.release(connection)
             elif self.waiting:
-                (<StreamCallbacks>self.waiting.popleft()).on_pool_failure(error)
+                self.fail_waiting(1, error)
         self.dial_for_waiting()
 
     def limit(self, Py_ssize_t max_open, Py_ssize_t max_idle):
@@ -316,6 +348,9 @@ cdef class OriginPool:
         for connection in list(self.idle):
             if len(self.idle) <= max_idle and self.open <= max_open:
                 break
+            if self.waiting and not connection.free_streams():
+                # they wait until its upstream allows a stream
+                continue
             connection.retire()
         self.dial_for_waiting()
 
