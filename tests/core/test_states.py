@@ -11,6 +11,7 @@ from soth_mitm._dataplane.exchange import states
 from soth_mitm._dataplane.http1 import connection_state
 from soth_mitm._dataplane.memory.transitions import drawing
 from soth_mitm._dataplane.transport import states as transport_states
+from soth_mitm._dataplane.websocket import frame as websocket_frame
 from support.source import ROOT
 
 Transitions = dict[str, dict[str, str]]
@@ -74,6 +75,11 @@ WANTED: dict[str, Transitions] = {
         "shut": {"end": "closed", "fail": "failed"},
         "closed": {},
     },
+    "frames": {
+        "open": {"whole": "open", "first": "message", "control": "open", "close": "closing"},
+        "message": {"middle": "message", "last": "open", "control": "message", "close": "closing"},
+        "closing": {},
+    },
 }
 TABLES = {
     "request": (states.request_transitions, states.REQUEST_STATE_NAMES, states.REQUEST_INPUT_NAMES),
@@ -88,6 +94,7 @@ TABLES = {
         )
         for name in ("endpoint", "reading", "backlog", "tls")
     },
+    "frames": (websocket_frame.frames_transitions, websocket_frame.FRAMES_STATE_NAMES, websocket_frame.FRAMES_INPUT_NAMES),
 }
 PAIRS = [
     (machine, state, event)

@@ -25,6 +25,7 @@ BANNED_WORDS = {
 NARROW = (
     "_dataplane/memory/",
     "_dataplane/transport/",
+    "_dataplane/websocket/",
     "_dataplane/http1/client",
     "_dataplane/http1/connection_",
     "_dataplane/http1/encoder",

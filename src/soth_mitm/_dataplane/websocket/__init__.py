@@ -1,1 +1,1 @@
-"""WebSocket (RFC 6455) with permessage-deflate (RFC 7692): frames, handshakes, messages. No socket, no loop."""
+"""WebSocket (RFC 6455), permessage-deflate (RFC 7692): frames, handshakes, messages. No socket."""

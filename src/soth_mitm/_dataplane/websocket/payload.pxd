@@ -1,7 +1,8 @@
 # Payload in C: ext/mask.h and ext/utf8.h, where each function says what it answers.
 
 cdef extern from "mask.h" nogil:
-    unsigned int soth_mask(char* out, const char* data, size_t n, const char* key, unsigned int phase) noexcept
+    unsigned int soth_mask(char* out, const char* data, size_t n, const char* key,
+                           unsigned int phase) noexcept
 
 
 cdef extern from "utf8.h" nogil:
