@@ -54,14 +54,52 @@ def test_an_odd_window_is_announced_from_half_on() -> None:
     assert window.take(1) == 3
 
 
-@pytest.mark.parametrize(("seconds", "grows"), [(0.249, True), (0.25, False)])
-def test_rule_21_growth_within_two_round_trips(seconds: float, grows: bool) -> None:
+@pytest.mark.parametrize(
+    ("size", "announced"), [(262144, 131072), (262146, 131072), (1 << 20, 131072), (1 << 23, 1 << 20), (1 << 30, 1 << 27)]
+)
+def test_rule_21_a_large_window_is_announced_in_small_parts(size: int, announced: int) -> None:
+    window = WindowPair(size)
+    window.receive(2 * announced)
+    for _ in range(2):
+        assert window.take(announced - 1) == 0
+        assert window.take(1) == announced
+    assert window.left == window.size == size
+
+
+@pytest.mark.parametrize(("seconds", "size"), [(0.0624, 400), (0.0625, 200), (0.2499, 200), (0.25, 100)])
+def test_rule_21_growth_within_two_round_trips(seconds: float, size: int) -> None:
     window = WindowPair(100)
     window.receive(100)
-    assert window.take(50, 10.0, 0.125, 1000) == 50  # the first says nothing about the pace
-    assert window.take(50, 10.0 + seconds, 0.125, 1000) == (150 if grows else 50)
-    assert window.size == (200 if grows else 100)
-    assert window.left == window.size
+    assert window.take(1, 10.0, 0.125, 1000) == 0
+    for part in range(1, 4):
+        # without a pause; the half is reached with the last of them
+        assert window.take(16, 10.0 + part * seconds / 4, 0.125, 1000) == 0
+    assert window.take(1, 10.0 + seconds, 0.125, 1000) == size - 50
+    assert window.size == size
+    assert window.left == window.size - 50
+
+
+@pytest.mark.parametrize(("pause", "size"), [(0.0625, 200), (0.063, 400)])
+def test_rule_21_while_the_peer_waits_no_time_passes(pause: float, size: int) -> None:
+    window = WindowPair(100)
+    window.receive(100)
+    assert window.take(49, 10.0, 0.125, 1000) == 0
+    assert window.take(1, 10.0 + pause, 0.125, 1000) == (size - 50 if size == 200 else 50)
+    # behind the pause, half of the window comes at once
+    assert window.take(49, 10.0 + pause, 0.125, 1000) == (0 if size == 200 else size - 51)
+    assert window.size == size
+
+
+def test_rule_21_the_pace_is_that_of_half_of_a_large_window() -> None:
+    size, part = 1 << 20, 1 << 17
+    window = WindowPair(size)
+    announced = []
+    for number in range(1, 9):
+        window.receive(part)
+        # each part alone would be within two round trips
+        announced.append(window.take(part, number * 0.1, 0.2, 1 << 23))
+    assert announced == [part] * 8
+    assert window.size == size
 
 
 def test_growth_ends_at_the_most() -> None:
@@ -70,22 +108,31 @@ def test_growth_ends_at_the_most() -> None:
     now = 0.0
     for _ in range(4):
         window.receive(window.left)
-        announced.append(window.take(window.size, now, 0.1, 350))
-        now += 0.01
-    assert announced == [100, 200, 350, 350]
+        window.take(0, now, 0.1, 350)
+        announced.append(window.take(window.size, now + 0.05, 0.1, 350))
+        now += 0.1
+    assert announced == [200, 350, 350, 350]
     assert window.size == 350
 
 
-def test_rule_22_no_growth_while_the_receiver_is_slow_or_memory_is_short() -> None:
+def test_rule_22_no_growth_while_some_waits_or_memory_is_short() -> None:
     window = WindowPair(100)
     window.receive(100)
-    window.take(50, 0.0, 0.1, 1000)
-    window.hold()
-    assert window.take(50, 0.01, 0.1, 1000) == 50
+    assert window.take(50, 0.0, 0.1, 0) == 50
+    assert window.take(50, 0.01, 0.1, 1000, waits=True) == 50
     window.receive(50)
-    assert window.take(50, 0.02, 0.1, 0) == 50
-    window.receive(50)
-    assert window.take(50, 0.03, 0.1, 1000) == 150
+    # the rest is taken: from the last look on, that took two round trips
+    for part in range(5, 21):
+        assert window.take(1, part / 100, 0.1, 1000, waits=part < 20) == 0
+    assert window.size == 100
+
+
+def test_rule_22_the_pace_is_that_of_the_taker() -> None:
+    window = WindowPair(100)
+    window.receive(100)
+    for part in range(10):
+        window.take(10, part / 100, 0.1, 1000, waits=part < 9)
+    assert window.size == 200
 
 
 def test_without_a_round_trip_nothing_grows() -> None:

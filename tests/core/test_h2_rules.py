@@ -532,12 +532,12 @@ def test_rule_19_the_connection_is_credited_for_everything(what: str) -> None:
     assert peer.failure == ""
     assert peer.ours.windows()[:2] == (2**30 - 40_000, 2**30)
     if what in DROPPED:
-        # half of the window is announced, whatever became of the stream
+        # an eighth of the window is announced, whatever became of the stream
         peer.took()
         octets = peer.data(stream, bytes(16384))
-        for _ in range(2**29 // 16384):
+        for _ in range(2**27 // 16384):
             peer.ours.feed(octets)
-        assert [(number, increment >= 2**29) for number, increment in updates_of(peer.took())] == [(0, True)]
+        assert [(number, increment >= 2**27) for number, increment in updates_of(peer.took())] == [(0, True)]
 
 
 def test_rule_20_a_stream_that_is_stuck_holds_no_other() -> None:
@@ -566,7 +566,8 @@ def test_rule_21_windows_grow_with_use() -> None:
         sizes.append(peer.ours.windows(1)[1])
     assert sizes == sorted(sizes)
     assert sizes[-1] == 1 << 20
-    assert peer.ours.totals.http2_window_growths == 5
+    # 65535, 262140, 1048560, 1048576: all of it comes within half of the round trip
+    assert peer.ours.totals.http2_window_growths == 3
 
 
 @pytest.mark.parametrize("taken_at_once", [True, False])

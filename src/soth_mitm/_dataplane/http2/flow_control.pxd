@@ -9,8 +9,9 @@ cdef struct ReceiveWindow:
     int64_t left               # what the peer may still send; negative after SETTINGS that made it smaller
     int64_t size               # what it is filled up to
     int64_t taken              # was taken by whoever it was for, and is not announced yet
-    double announced_at        # when the peer was last told; negative: never
-    bint was_held              # not all was taken at once since then: its receiver is the slow one
+    double taken_at            # when some was taken last; negative: never
+    int64_t used               # was taken since the last look at the pace
+    double looked_at           # when that was
 
 
 cdef enum WindowFault:
@@ -23,9 +24,10 @@ cdef enum WindowFault:
 cdef void open_window(ReceiveWindow* window, int64_t size) noexcept nogil
 # `length` octets came; `slack` more than `left` are let pass. A WindowFault.
 cdef int receive_octets(ReceiveWindow* window, uint32_t length, int64_t slack) noexcept nogil
-# `length` of them were taken. What is to be announced now, 0: nothing yet. A window that was used up
-# within two round trips doubles, up to `most`; with a `most` of 0 it does not grow.
-cdef uint32_t take_octets(ReceiveWindow* window, uint32_t length, double now, double round_trip, int64_t most) noexcept nogil
+# `length` of them were taken; `waits`: others were not, yet. What is to be announced now, 0: nothing. When
+# nothing waits, and half of a window or more was used within two round trips, it doubles; within half a
+# round trip, it becomes four times as large. Up to `most`; with a `most` of 0 it does not grow.
+cdef uint32_t take_octets(ReceiveWindow* window, uint32_t length, bint waits, double now, double round_trip, int64_t most) noexcept nogil
 # So much content is announced: what the window grows by at once to hold it, `most` altogether. To be announced.
 cdef uint32_t expect_octets(ReceiveWindow* window, int64_t length, int64_t most) noexcept nogil
 # Our SETTINGS changed what the window began with

@@ -13,11 +13,8 @@ class WindowPair:
     def receive(self, length: int, slack: int = 0) -> None:
         """So much came."""
 
-    def take(self, length: int, now: float = 0.0, round_trip: float = 0.0, most: int = 0) -> int:
+    def take(self, length: int, now: float = 0.0, round_trip: float = 0.0, most: int = 0, waits: bool = False) -> int:
         """So much was taken; returns what is to be announced."""
-
-    def hold(self) -> None:
-        """What came was not taken at once."""
 
     def expect(self, length: int, most: int) -> int:
         """So much is announced by a head; returns what is to be announced."""

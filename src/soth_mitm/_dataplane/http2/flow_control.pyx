@@ -1,9 +1,10 @@
 """Windows of HTTP/2: what a peer may send, when it is told that it may send more, and how a window grows.
 
 Credit follows consumption. What was taken by the other side of an exchange is announced when it is half
-of the window, so that there is neither an update for each frame nor a peer that stands still. A window
-grows only while it is what holds its peer up: it was used up within two round trips, and whoever takes
-the content was never the slower one in between.
+of a small window, so that there is not an update for each frame, and an eighth of a large one: what is not
+announced is a part of the window that the peer cannot use, and a link that is long and fast needs it. A
+window grows only while it is what holds its peer up: half of it was used within two round trips, counted
+to the moment in which whoever takes the content had taken all of it.
 """
 
 cimport cython
@@ -12,6 +13,9 @@ from libc.stdint cimport int64_t, uint32_t
 from soth_mitm._dataplane.http2.frame cimport FLOW_CONTROL_ERROR, MAX_WINDOW, NO_ERROR, PROTOCOL_ERROR
 
 from soth_mitm._dataplane.http2.frame import name_error_code
+
+cdef enum:
+    ANNOUNCED_AT_ONCE = 131072     # octets that are announced however large the window is
 
 FAULT_TEXTS = {
     WINDOW_ZERO: "a WINDOW_UPDATE increases nothing",
@@ -22,9 +26,8 @@ FAULT_TEXTS = {
 
 cdef void open_window(ReceiveWindow* window, int64_t size) noexcept nogil:
     window.left = window.size = size
-    window.taken = 0
-    window.announced_at = -1
-    window.was_held = False
+    window.taken = window.used = 0
+    window.looked_at = window.taken_at = -1
 
 
 cdef int receive_octets(ReceiveWindow* window, uint32_t length, int64_t slack) noexcept nogil:
@@ -34,24 +37,31 @@ cdef int receive_octets(ReceiveWindow* window, uint32_t length, int64_t slack) n
     return WINDOW_OK
 
 
-cdef uint32_t take_octets(ReceiveWindow* window, uint32_t length, double now, double round_trip, int64_t most) noexcept nogil:
-    cdef int64_t growth
+cdef uint32_t take_octets(ReceiveWindow* window, uint32_t length, bint waits, double now, double round_trip, int64_t most) noexcept nogil:
+    cdef int64_t growth = 0
     cdef int64_t increment
+    cdef double seconds
+    if now - window.taken_at > round_trip / 2:
+        # the peer waited, for us or for what it sends, which says nothing of its pace
+        window.looked_at = now
+        window.used = 0
+    window.taken_at = now
     window.taken += length
-    if 2 * window.taken < window.size:
+    window.used += length
+    if 2 * window.used >= window.size and not waits:
+        seconds = now - window.looked_at
+        if seconds < 2 * round_trip and window.size < most:
+            growth = min(window.size if 2 * seconds >= round_trip else 3 * window.size, most - window.size)
+        window.used = 0
+        window.looked_at = now
+    if growth == 0 and 2 * window.taken < window.size and window.taken < max(window.size >> 3, <int64_t>ANNOUNCED_AT_ONCE):
         return 0
-    increment = window.taken
-    if (not window.was_held and window.announced_at >= 0 and now - window.announced_at < 2 * round_trip
-            and window.size < most):
-        growth = min(window.size, most - window.size)
-        window.size += growth
-        increment += growth
+    window.size += growth
+    increment = window.taken + growth
     # only for a window that our SETTINGS made negative, or one of 2^31 - 1
     increment = min(increment, MAX_WINDOW - window.left)
     window.left += increment
     window.taken = 0
-    window.announced_at = now
-    window.was_held = False
     return <uint32_t>increment
 
 
@@ -118,13 +128,9 @@ cdef class WindowPair:
         """So much came."""
         self.check(receive_octets(&self.window, length, slack))
 
-    def take(self, uint32_t length, double now=0.0, double round_trip=0.0, int64_t most=0):
+    def take(self, uint32_t length, double now=0.0, double round_trip=0.0, int64_t most=0, bint waits=False):
         """So much was taken; returns what is to be announced."""
-        return take_octets(&self.window, length, now, round_trip, most)
-
-    def hold(self):
-        """What came was not taken at once."""
-        self.window.was_held = True
+        return take_octets(&self.window, length, waits, now, round_trip, most)
 
     def expect(self, int64_t length, int64_t most):
         """So much is announced by a head; returns what is to be announced."""

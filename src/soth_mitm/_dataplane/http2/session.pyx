@@ -707,7 +707,7 @@ cdef class Session:
         fault = receive_octets(&self.window, head.length, 0)
         if fault:
             return self.fail(window_fault_code(fault), "more DATA came than the connection's window allows")
-        increment = take_octets(&self.window, head.length, self.now, 0, 0)
+        increment = take_octets(&self.window, head.length, False, self.now, 0, 0)
         if increment:
             self.write_window(0, increment)
         stream = self.streams.get(head.stream)
@@ -746,21 +746,17 @@ cdef class Session:
         if stream.is_released:
             return self.credit(stream, <uint32_t>length)
         if stream.kept_size() == 0:
-            # whoever takes it was not the slower one
-            stream.window.was_held = False
             taken = self.callbacks.on_stream_data(stream, data, length)
             if self.data_stream is not stream:
                 # it was reset
                 return 0
             if stream.is_released:
                 taken = length
-            if taken:
-                self.credit(stream, <uint32_t>taken)
         if taken < length:
             if stream.kept is None:
                 stream.kept = Buffer(self.arena)
             stream.kept.append_exact(data + taken, length - taken)
-        return 0
+        return self.credit(stream, <uint32_t>taken) if taken else 0
 
     cdef int end_data(self) except -1:
         cdef SessionStream stream = self.data_stream
@@ -1139,14 +1135,10 @@ cdef class Session:
         if self.has_failed or not may_receive(stream.state) or (self.data_stream is stream and self.data_ends):
             # nothing more will come
             return 0
-        increment = take_octets(&stream.window, length, self.now, self.round_trip, self.growth_limit())
+        increment = take_octets(&stream.window, length, stream.kept_size() > 0, self.now, self.round_trip, self.growth_limit())
         if stream.window.size > size:
             self.totals.http2_window_growths += 1
-        if increment == 0:
-            return 0
-        # until what waits has been taken: a write that was full for one turn of the loop says nothing
-        stream.window.was_held = stream.kept_size() > 0
-        return self.write_window(stream.id, increment)
+        return self.write_window(stream.id, increment) if increment else 0
 
     cdef int64_t growth_limit(self) noexcept:
         return 0 if self.arena.budget.above_read_mark() else self.limits.max_window
