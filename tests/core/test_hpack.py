@@ -49,6 +49,7 @@ def test_table_follows_appendix_c() -> None:
         ("ff808080800a", "integer"),
         ("ffffffffff7f", "integer"),
         ("ff8080808001", "integer"),
+        ("000161" + "7f808080808000" + "78" * 127, "integer"),  # a length with more zeros than an integer needs
         ("ff", "ends in the middle"),
         ("40", "ends in the middle"),
         ("4001", "ends in the middle"),
@@ -69,6 +70,7 @@ def test_malformed_blocks(block: str, part: str) -> None:
 def test_blocks_that_are_just_right() -> None:
     assert decode("3fe11f82") == [(b":method", b"GET", False)]  # 4096, the announced size
     assert decode("203f0182") == [(b":method", b"GET", False)]  # two updates
+    assert decode("000161" + "7f8080808000" + "78" * 127) == [(b"a", b"x" * 127, False)]  # zeros in a length, as many as may be
     assert decode("") == []
 
 

@@ -1,13 +1,15 @@
 """The exchange as a whole: clients, upstreams, handler and deadlines do whatever the input says, and the rules of the house hold.
 
-Input: see `operations`. The settings are four bytes, see `settings_of`.
+Input: see `operations`. The settings are four bytes, see `settings_of`; the seventh says who speaks HTTP/2, in `http2_wire`.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -23,8 +25,10 @@ from fuzz.agreement import (
     exchanged,
     name_of,
 )
-from fuzz.conversations import finals, request_stream, response_stream
+from fuzz.conversations import Message, finals, request_stream, response_stream
 from fuzz.fake_loop import FakeLoop
+from fuzz.http2_agreement import check as check_http2
+from fuzz.http2_peers import Http2Peer, Http2Upstream
 from fuzz.mutations import mutate_operations
 from fuzz.operations import SEPARATOR, VERBS, from_text, parse
 from fuzz.scene import MOST_OPERATIONS, NO_TIME, Client, Peer, Scene, Upstream, make_config, settings_of
@@ -33,6 +37,7 @@ from soth_mitm._dataplane.exchange.route import Route
 from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import HookCounters
 from soth_mitm._dataplane.http1.server import Http1ServerConnection
+from soth_mitm._dataplane.http2.server import Http2ServerConnection
 from soth_mitm._dataplane.memory import ledger
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
@@ -40,6 +45,7 @@ from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm._dataplane.upstream.pool import OriginPool
 from soth_mitm.connection import ConnectionMeta, TcpV4
 from soth_mitm.errors import WireError
+from soth_mitm.proxy.alpn import HTTP2
 from soth_mitm.proxy.calls import HandlerCalls, HandlerReports
 from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.dialler import Dialler
@@ -49,6 +55,23 @@ from soth_mitm.proxy.settings import make_settings
 from soth_mitm.proxy.upstream_pools import UpstreamPools
 from support.samples import read_samples
 
+# In what an upstream of HTTP/1 says this stands for the answer to the key of a WebSocket (RFC 6455), which no fuzzer finds
+ACCEPTS = b"{accepts}"
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# Who speaks HTTP/2: the first client, the others, the upstreams; few and little of everything; peers that say everything themselves
+HTTP2_CLIENT, HTTP2_CLIENTS, HTTP2_UPSTREAMS, HTTP2_SMALL, HTTP2_BARE = 1, 2, 4, 8, 16
+SMALL = {
+    "http2_max_concurrent_streams": 2,
+    "http2_max_header_list_size": 400,
+    "http2.max_streams_per_upstream": 2,
+    "http2.initial_window_bytes": 16384,
+    "http2.max_window_bytes": 16384,
+    "http2.reset_burst": 3,
+    "http2.resets_per_second": 1,
+    "http2.glitch_burst": 8,
+    "http2.glitches_per_second": 1,
+    "http2.max_queued_replies": 4,
+}
 WORDS = tuple(
     from_text(line)
     for line in (
@@ -60,6 +83,25 @@ WORDS = tuple(
         "upstream 0 HTTP/1.1 204 No Content\\r\\n\\r\\n",
         "upstream 0 HTTP/1.1 100 Continue\\r\\n\\r\\n",
         "upstream 0 HTTP/1.1 200 OK\\r\\n\\r\\nuntil close",
+        "client 0 H1AGET /1",
+        "client 0 H2AGET /2",
+        "client 0 H1@POST /1\\ncontent-length:5",
+        "client 0 D1Ahello",
+        "client 0 T1Ax-t:1",
+        "client 0 R1@8",
+        "client 0 W1@1000",
+        "client 0 H1@:method:CONNECT\\n:protocol:websocket\\n:scheme:http\\n:path:/\\n:authority:a.example\\nsec-websocket-version:13",
+        "upstream 0 H1A204",
+        "upstream 0 H1@200\\ncontent-length:2",
+        "upstream 0 D1Aok",
+        "upstream 0 H1@103",
+        "upstream 0 T1Ax-t:1",
+        "upstream 0 R1@7",
+        "upstream 0 R1@13",
+        "upstream 0 G0@1 0",
+        "upstream 0 S0@3=1 4=10",
+        "upstream 0 HTTP/1.1 101 S\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\nSec-WebSocket-Accept: {accepts}\\r\\n\\r\\n",
+        "upstream 0 S0@8=1",
         *(f"{mark}{verb} {number}" for verb in VERBS for number in (0, 1) for mark in ("", "+")),
     )
 ) + (
@@ -87,8 +129,35 @@ cached_config = functools.cache(make_config)
 FAMILY = TcpV4(("127.0.0.1", 8080), ("127.0.0.1", 50000))
 
 
-class ExchangeClient(Client):
-    """A client connection with the exchange that serves it."""
+class ServedClient(Client):
+    """A client with the connection that serves it."""
+
+    def serve(
+        self, scene: ExchangeScene, intake: AwaitableEndpoint, kind: type[Http1ServerConnection] | type[Http2ServerConnection]
+    ) -> None:
+        """Begin."""
+        self.endpoint.connection_made(self.transport)
+        intake.attach(self.endpoint)
+        self._handler = scene.handler
+        self._id = UUID(int=len(scene.clients) + 1)
+        meta = ConnectionMeta(self._id, FAMILY)
+        self._connection = kind(scene.settings, self.endpoint, self._ended, **scene.routing(meta))
+        self._connection.start()
+
+    def drain(self) -> None:
+        self._connection.drain()
+
+    def abort(self) -> None:
+        self._connection.abort()
+        self.endpoint.abort()
+
+    def _ended(self) -> None:
+        self.ends += 1
+        assert self._handler.all_returned(self._id), "the end is told before every hook has returned"
+
+
+class ExchangeClient(ServedClient):
+    """A client that speaks HTTP/1."""
 
     def __init__(self, scene: ExchangeScene) -> None:
         intake = AwaitableEndpoint(scene.loop)
@@ -96,13 +165,7 @@ class ExchangeClient(Client):
         limit = scene.settings.head_limit
         self.requests = request_stream(limit)
         self.responses = response_stream(self.requests)
-        self.endpoint.connection_made(self.transport)
-        intake.attach(self.endpoint)
-        self._handler = scene.handler
-        self._id = UUID(int=len(scene.clients) + 1)
-        meta = ConnectionMeta(self._id, FAMILY)
-        self._exchange = Http1ServerConnection(scene.settings, self.endpoint, self._ended, **scene.routing(meta))
-        self._exchange.start()
+        self.serve(scene, intake, Http1ServerConnection)
 
     def hear(self, data: bytes) -> None:
         self.responses.feed(data)
@@ -110,16 +173,29 @@ class ExchangeClient(Client):
     def say(self, data: bytes) -> None:
         self.requests.feed(data)
 
-    def drain(self) -> None:
-        self._exchange.drain()
 
-    def abort(self) -> None:
-        self._exchange.abort()
-        self.endpoint.abort()
+class Http2ExchangeClient(Http2Peer, ServedClient):
+    """A client that speaks HTTP/2."""
 
-    def _ended(self) -> None:
-        self.ends += 1
-        assert self._handler.all_returned(self._id), "the end is told before every hook has returned"
+    def __init__(self, scene: ExchangeScene, *, bare: bool) -> None:
+        intake = AwaitableEndpoint(scene.loop)
+        super().__init__(scene.loop, ClientEndpoint(scene.arena, intake), is_client=True, bare=bare)
+        self.serve(scene, intake, Http2ServerConnection)
+        self.begin()
+
+
+class AllPools(UpstreamPools):
+    """Pools that are remembered; one has another for what HTTP/2 does not do."""
+
+    def __init__(self, *how: Any) -> None:
+        self.all: list[OriginPool] = []
+        super().__init__(*how)
+
+    def pool(self, origin: Origin) -> OriginPool:
+        pool = super().pool(origin)
+        if pool not in self.all:
+            self.all.append(pool)
+        return pool
 
 
 class SeparateDeadlines(Deadlines):
@@ -146,19 +222,33 @@ class ExchangeScene(Scene):
         keys, hooks, pool, more = settings_of(settings)
         loop = FakeLoop()
         super().__init__(ScriptedHandler(loop, hooks), loop, dials_at_once=not pool & 16)
+        http2 = settings[6] if len(settings) > 6 else 0
+        self.http2 = http2
+        self.bare = bool(http2 & HTTP2_BARE)
+        if http2 & HTTP2_SMALL:
+            keys |= SMALL
         config = cached_config(**keys)
         self.observed = not more & 16
         self._routed = bool(more & 32)
         self.checked = 0
         self.arena = Arena(config.max_http_head_bytes)
         self.counters = Counters()
-        self.all_pools: list[OriginPool] = []
         reports = HandlerReports(lambda error: None)
         self.deadlines = SeparateDeadlines(loop)
         self.calls = HandlerCalls(self.handler, config, loop, self.deadlines, HookCounters(), reports)
         self.settings: Any = make_settings(config, self.arena, self.counters, self.calls.hooks, self.deadlines, reports)
-        dialler = cast(Dialler, SimpleNamespace(dial=self._dial, keep_session=lambda *_: None))
-        self.pools = UpstreamPools(config.connection_pool, self.settings, self.deadlines, dialler, self.calls)
+        dialler = cast(Dialler, SimpleNamespace(dial=self._dial, keep_session=lambda *_: None, count=lambda error: None))
+        self.pools = AllPools(config.connection_pool, self.settings, self.deadlines, dialler, self.calls)
+
+    @property
+    def all_pools(self) -> list[OriginPool]:
+        """Those that were in use."""
+        return self.pools.all
+
+    @property
+    def speaks_http2(self) -> bool:
+        """Whether anybody does."""
+        return bool(self.http2 & (HTTP2_CLIENT | HTTP2_CLIENTS | HTTP2_UPSTREAMS))
 
     def routing(self, meta: ConnectionMeta) -> dict[str, Any]:
         """Return the routing of one client's exchange."""
@@ -169,20 +259,25 @@ class ExchangeScene(Scene):
     def _route_to(self, authority: str, meta: ConnectionMeta) -> Route:
         if authority.startswith("no"):
             return Route(None, meta, "http", authority, observed=authority.startswith("now"), status=403, reason=b"not there")
-        pool = self.pools.pool(Origin("b.example" if authority.startswith("b") else "a.example", 80))
-        if pool not in self.all_pools:
-            self.all_pools.append(pool)
+        alpn = (HTTP2,) if self.http2 & HTTP2_UPSTREAMS else ()
+        pool = self.pools.pool(Origin("b.example" if authority.startswith("b") else "a.example", 80, alpn=alpn))
         return Route(pool, meta, "http", authority or "a.example", observed=self.observed)
 
     async def _dial(self, origin: Origin) -> UpstreamEndpoint:
-        peer = await self.dial(self._connect)
+        peer = await self.dial(self._connect_http2 if HTTP2 in origin.alpn else self._connect)
         endpoint: UpstreamEndpoint = peer.endpoint
         return endpoint
 
     def _connect(self) -> Peer:
         return self.attach(Upstream)
 
-    def attach(self, kind: type[Peer]) -> Peer:
+    def _connect_http2(self) -> Peer:
+        peer = self.attach(functools.partial(Http2Upstream, bare=self.bare))
+        assert isinstance(peer, Http2Upstream)
+        peer.begin()
+        return peer
+
+    def attach(self, kind: Callable[[FakeLoop, Any], Peer]) -> Peer:
         """Connect an upstream."""
         intake = AwaitableEndpoint(self.loop)
         peer = kind(self.loop, UpstreamEndpoint(self.arena, intake))
@@ -194,7 +289,17 @@ class ExchangeScene(Scene):
         return WireError("cannot connect", side="upstream", status=(502, 504)[number % 2], retryable=True)
 
     def new_client(self) -> Client:
+        if self.http2 & (HTTP2_CLIENTS if self.clients else HTTP2_CLIENT):
+            return Http2ExchangeClient(self, bare=self.bare)
         return ExchangeClient(self)
+
+    def _act_as(self, peer: Peer, action: str, data: bytes) -> None:
+        if isinstance(peer, Http2Peer) and action in ("", "many"):
+            peer.speak(data, action == "many")
+        elif isinstance(peer, Upstream) and ACCEPTS in data:
+            super()._act_as(peer, action, data.replace(ACCEPTS, acceptance(peer.requests.messages[-1:])))
+        else:
+            super()._act_as(peer, action, data)
 
     def drain(self) -> None:
         self.settings.draining = True
@@ -214,6 +319,12 @@ class ExchangeScene(Scene):
         self.deadlines.close()
 
 
+def acceptance(messages: list[Message]) -> bytes:
+    """Return the value of Sec-WebSocket-Accept that answers the last of the requests."""
+    keys = [value for message in messages for name, value in message.head.fields if name.lower() == b"sec-websocket-key"]
+    return base64.b64encode(hashlib.sha1(b"".join(keys) + GUID, usedforsecurity=False).digest())
+
+
 def run(data: bytes) -> None:
     """Test one input."""
     settings, operations = parse(data)
@@ -226,8 +337,11 @@ def run(data: bytes) -> None:
             if not operation.same_turn:
                 # else a hook that is cancelled does not know it yet
                 check_permits(scene)
-                check_clients(scene)
-                check_memory(scene)
+                if scene.speaks_http2:
+                    check_nothing_kept(scene)
+                else:
+                    check_clients(scene)
+                    check_memory(scene)
         scene.wind_down()
     check_permits(scene)
     check_end(scene)
@@ -241,6 +355,19 @@ def check_clients(scene: ExchangeScene) -> None:
         answered = len(finals(client.responses)) >= len(client.requests.messages) and client.responses.at_boundary
         if client.transport.ended and answered:
             assert client.transport.closing, "a client that said its last word and was answered is kept"
+
+
+def check_nothing_kept(scene: ExchangeScene) -> None:
+    """Where no exchange goes on and nobody has begun to say something or has yet to take something, nothing is held."""
+    if scene.counters.active_flows or scene.handler.waiting:
+        return
+    for peer in scene.peers:
+        said_all = peer.requests.at_boundary and peer.responses.at_boundary and not peer.transport.has_unread
+        # what does not fit into the window of a stream waits for it
+        took_all = peer.transport.get_write_buffer_size() == 0 and (peer.http2 is None or peer.http2.heard.is_complete)
+        if not (said_all and took_all):
+            return
+    assert scene.arena.budget.held == 0, f"{scene.arena.budget.held} bytes are held, and nothing goes on"
 
 
 def check_memory(scene: ExchangeScene) -> None:
@@ -295,6 +422,9 @@ def check_permits(scene: ExchangeScene) -> None:
     """Nothing of a request reaches an upstream before it was allowed to."""
     settings = scene.settings
     lent = 2 * len(scene.peers) * (2 * scene.arena.max_buffer + 65536)
+    if scene.speaks_http2:
+        # each stream has a window
+        lent += 2 * 65536 * sum(len(peer.requests.messages) for peer in scene.peers)
     assert scene.arena.budget.held <= lent, f"{scene.arena.budget.held} bytes lent to {len(scene.peers)} connections"
     if not settings.enforce or settings.hooks.on_request is None or not scene.observed:
         return
@@ -319,6 +449,11 @@ def check_end(scene: ExchangeScene) -> None:
     assert scene.arena.budget.held == 0
     left = {name: count for name, count in ledger.counts().items() if count}
     assert not left, left
+    if scene.speaks_http2:
+        check_http2(scene, scene.counters.retries, scene.settings.body_limit)
+        counters = scene.counters
+        assert (counters.http2_client_connections, counters.http2_upstream_connections, counters.http2_streams) == (0, 0, 0)
+        return
     stripped = b"alt-svc" if scene.settings.strip_alt_svc and scene.observed else b""
     check_requests(scene, scene.counters.retries)
     all_exchanged = exchanged(scene)

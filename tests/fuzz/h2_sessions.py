@@ -49,6 +49,7 @@ class Act:
 
 
 MOST_OPERATIONS = 60
+MOST_EAGER = 100
 SMALL_LIMITS = {
     "max_streams": 3,
     "list_size": 300,
@@ -157,6 +158,8 @@ class Scene:
         self.probe = SessionProbe(not self.is_client, self.arena, limits, offers_connect=bool(options & SMALL))
         self.bytewise = bytewise
         self.is_eager = bool(options & EAGER)
+        # of what records everything no one says that it is full
+        self.eagerness = MOST_EAGER
         self.wire = Wire(self.is_client)
         self.told: list[tuple[Any, ...]] = []
         self.streams: set[int] = set()
@@ -195,7 +198,8 @@ class Scene:
                 self.state[stream] = "reset" + before
             elif name != "writable":
                 self.state[stream] = name
-        if name == "writable" and self.is_eager:
+        if name == "writable" and self.is_eager and self.eagerness:
+            self.eagerness -= 1
             # more than a turn lets through, and once more
             self.probe.data(stream, bytes(20_000))
             self.probe.data(stream, bytes(300), True)

@@ -11,6 +11,7 @@ Mutate = Callable[[bytes, int], bytes]
 # One in so many changes is one of the bytes
 BYTES_IN = 3
 MOST_DIGITS = 4
+MOST_SETTINGS = 7
 
 
 def insert(operations: list[bytes], chance: random.Random, words: Sequence[bytes], mutate: Mutate) -> None:
@@ -89,6 +90,6 @@ def mutate_operations(words: Sequence[bytes], data: bytes, most: int, seed: int,
         if operations:
             chance.choice(CHANGES)(operations, chance, known, mutate)
     if chance.randrange(16) == 0:
-        settings = mutate(settings or b"\0", 6).replace(SEPARATOR, b"")[:6]
+        settings = mutate(settings or b"\0", MOST_SETTINGS).replace(SEPARATOR, b"")[:MOST_SETTINGS]
     changed = SEPARATOR.join([settings, *operations])
     return changed if len(changed) <= most else mutate(data, most)

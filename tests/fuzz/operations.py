@@ -51,8 +51,9 @@ VERBS = {
 }
 NAMES = {letter: name for name, letter in VERBS.items()}
 LETTERS = "".join(NAMES)
-# Bytes of an operation that says much
+# Bytes of an operation that says much, and messages
 MANY = 20_000
+MOST_MESSAGES = 8
 
 
 class Operation(NamedTuple):

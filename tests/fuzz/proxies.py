@@ -1,6 +1,7 @@
 """A whole proxy on a loop without sockets: clients from their first byte, CONNECT, TLS, tunnels, dials, reloads, the end.
 
-Input: see `operations`. The settings are those of `scene.settings_of`, and one byte more. Names resolve to two addresses or to none.
+Input: see `operations`. The settings are those of `scene.settings_of`, and one byte more; the seventh says who speaks HTTP/2. Names
+resolve to two addresses or to none.
 
 With `SPEAK_TLS` clients speak TLS inside of CONNECT, and origins when they are spoken to in it: what a script has them say is inside.
 ``client_notifies`` and ``upstream_notifies`` are their close_notify.
@@ -21,11 +22,14 @@ from unittest import mock
 
 from fuzz.agreement import check_answers, exchanged, is_forwarded, is_own, name_of
 from fuzz.conversations import SWITCHED, finals
+from fuzz.exchanges import SMALL
 from fuzz.fake_loop import FakeLoop
+from fuzz.http2_agreement import check_response, pairs_of
+from fuzz.http2_agreement import is_forwarded as is_passed_request
 from fuzz.mutations import mutate_operations
 from fuzz.operations import VERBS, from_text, parse
 from fuzz.proxy_peers import Origin, ProxyClient, SecurablePeer, authority
-from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, repeated, settings_of
+from fuzz.scene import MOST_OPERATIONS, Client, Peer, Scene, make_config, settings_of
 from fuzz.scripted_handler import ConnectionHandler
 from soth_mitm import MitmConfig
 from soth_mitm._dataplane.memory import ledger
@@ -34,11 +38,16 @@ from soth_mitm.errors import ShutdownTimeoutError
 from soth_mitm.policy import Policy
 from soth_mitm.proxy import settings as proxy_settings
 from soth_mitm.proxy.listener import Listener
+from soth_mitm.proxy.resolver import system_addresses
 from soth_mitm.proxy.service import Service
 from soth_mitm.tls.client_hello import NEED_MORE, sniff
 from support.samples import read_samples
 
 UNIX, BLOCK_UNLISTED, BLOCK_UNKNOWN, FEW_CLIENTS, SPEAK_TLS = 1, 2, 4, 8, 16
+# HTTP/2: in TLS clients offer it, and origins choose it; clients speak it in plain text behind CONNECT; few and little of everything;
+# clients of HTTP/1 share its connections
+HTTP2_OFFERED, HTTP2_CHOSEN, HTTP2_PLAIN, HTTP2_SMALL, HTTP2_SHARED = 1, 2, 4, 8, 16
+HTTP2_ALPN = ("h2", "http/1.1")
 WORDS = (
     *(from_text(f"{verb} {number}") for verb in VERBS for number in (0, 1)),
     b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n",
@@ -48,6 +57,20 @@ WORDS = (
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     b"\x16\x03\x01",
     b"SSH-2.0-",
+    *(
+        from_text(line)
+        for line in (
+            "client 0 H1AGET /1",
+            "client 0 H1@POST /1",
+            "client 0 D1Ahello",
+            "client 0 R1@8",
+            "upstream 0 H1@200",
+            "upstream 0 D1Aok",
+            "upstream 0 H1A204",
+            "upstream 0 R1@13",
+            "upstream 0 G0@0 0",
+        )
+    ),
 )
 mutate = functools.partial(mutate_operations, WORDS)
 # The last digit of the addresses that a host has
@@ -55,17 +78,18 @@ HOSTS = {"a": 1, "b": 2}
 UNLISTED = 3
 
 
+def addresses_of(host: str) -> tuple[str, ...]:
+    """Answer in the place of the system's resolver."""
+    if host.startswith("nx"):
+        raise socket.gaierror(-2, "no such name")
+    last = HOSTS.get(host.removesuffix(".example"), UNLISTED)
+    return f"192.0.2.{last}", f"2001:db8::{last}"
+
+
 class ProxyLoop(FakeLoop):
-    """A loop that also resolves and connects."""
+    """A loop that also connects, and asks no name server."""
 
     connect: Callable[[Callable[[], Any], str], Any]
-
-    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:  # type: ignore[override]
-        if host.startswith("nx"):
-            raise socket.gaierror(-2, "no such name")
-        last = HOSTS.get(host.removesuffix(".example"), UNLISTED)
-        addresses = [(socket.AF_INET, f"192.0.2.{last}"), (socket.AF_INET6, f"2001:db8::{last}")]
-        return [(family, socket.SOCK_STREAM, 6, "", (address, port)) for family, address in addresses]
 
     async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:  # type: ignore[override]
         peer = await self.connect(protocol_factory, host)
@@ -74,6 +98,8 @@ class ProxyLoop(FakeLoop):
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
         """There are no threads here: it is done at once, and heard of later."""
         future = self.create_future()
+        if func is system_addresses:
+            func = addresses_of
         try:
             future.set_result(func(*args))
         except Exception as error:
@@ -93,6 +119,7 @@ class ProxyScene(Scene):
         # what is sent on of a response is not to depend on whose it is
         self._keys["interception.strip_alt_svc"] = False
         self._more = settings[4] if len(settings) > 4 else 0
+        self.http2 = settings[6] if len(settings) > 6 else 0
         loop = ProxyLoop()
         super().__init__(ConnectionHandler(loop, hooks), loop, dials_at_once=not pool & 16)
         loop.connect = lambda factory, address: self.dial(lambda: self._connected(factory, address))
@@ -126,9 +153,14 @@ class ProxyScene(Scene):
         if self._speak_tls and isinstance(peer, ProxyClient) and not action and peer.tls is None and peer.is_connected:
             peer.begin_tls(data)
             peer.closed_in = "TLS: what was said last need not have been read"
+        if self.http2 & HTTP2_PLAIN and not self._speak_tls and isinstance(peer, ProxyClient) and not action and peer.http2 is None:
+            if peer.is_connected:
+                super()._act_as(peer, "", peer.begin_http2(b"http"))
         if peer.tls is not None and action in ("", "many"):
-            peer.pending += repeated(data) if action and data else data
+            peer.pending.append((data, action == "many"))
             peer.pump_tls()
+        elif peer.http2 is not None and action in ("", "many"):
+            super()._act_as(peer, "", peer.words(data, action == "many"))
         elif peer.tls is not None and action == "notifies":
             peer.tls.notify()
             peer.pump_tls()
@@ -157,6 +189,8 @@ class ProxyScene(Scene):
                 "max_concurrent_flows": 1 if more & FEW_CLIENTS else 2048,
                 "process_attribution.enabled": False,
                 "upstream.verify_upstream_tls": False,
+                "http2.for_http1_clients": bool(self.http2 & HTTP2_SHARED),
+                **(SMALL if self.http2 & HTTP2_SMALL else {}),
             },
         )
 
@@ -164,13 +198,13 @@ class ProxyScene(Scene):
         self._factory = factory
 
     def _connected(self, factory: Callable[[], Any], address: str) -> Peer:
-        peer = Origin(self.loop, factory(), int(address[-1]), self._speak_tls)
+        peer = Origin(self.loop, factory(), int(address[-1]), self._speak_tls, HTTP2_ALPN if self.http2 & HTTP2_CHOSEN else ())
         assert peer.number != UNLISTED or not self.blocks_unlisted, "connected to whom the policy blocks"
         peer.endpoint.connection_made(peer.transport)
         return peer
 
     def new_client(self) -> Client:
-        client = ProxyClient(self.loop, self._factory(None), self._head_limit)
+        client = ProxyClient(self.loop, self._factory(None), self._head_limit, HTTP2_ALPN if self.http2 & HTTP2_OFFERED else ())
         local: Any = "/run/proxy.sock" if self._more & UNIX else ("127.0.0.1", 8080)
         client.transport.extra |= {"sockname": local, "peername": ("127.0.0.1", 50000 + len(self.clients))}
         client.endpoint.connection_made(client.transport)
@@ -226,7 +260,7 @@ def check_permits(scene: ProxyScene) -> None:
         return
     for peer in scene.origins_of("a"):
         spoken = sniff(peer.heard)
-        assert not peer.heard or spoken in ("tls", "http", NEED_MORE), f"an intercepted upstream is sent {peer.heard!r}"
+        assert not peer.heard or spoken in ("tls", "http", "http2", NEED_MORE), f"an intercepted upstream is sent {peer.heard!r}"
         assert (
             peer.responses.fault == SWITCHED or (spoken == "tls" and peer.tls is None) or not (peer.requests.fault or peer.out_of_turn)
         ), f"an intercepted upstream is sent {peer.requests.fault or 'a request too early'}: {peer.heard!r}"
@@ -253,6 +287,9 @@ def check_end(scene: ProxyScene) -> None:
 def check_conversations(scene: ProxyScene) -> None:
     """Tunnels carry what was said, everything else is requests of somebody and their answers."""
     clients = cast(list[ProxyClient], scene.clients)
+    if any(peer.http2 is not None for peer in scene.peers):
+        check_http2(scene, clients)
+        return
     asked = [message for client in clients for message in client.requests.messages]
     for peer in cast(list[Origin], scene.upstreams):
         if any(peer.heard in client.said for client in clients) or (peer.tls is None and sniff(peer.heard) == "tls"):
@@ -268,6 +305,28 @@ def check_conversations(scene: ProxyScene) -> None:
         if scene.blocks_unlisted and client.asked_name == "z.example":
             inside = finals(client.responses)[1:]
             assert all(is_own(message) for message in inside), "answered under the name of whom is blocked"
+
+
+def check_http2(scene: ProxyScene, clients: list[ProxyClient]) -> None:
+    """The same where somebody speaks HTTP/2; what is said through a tunnel is nobody's business."""
+    asked = [pair for client in clients for pair in pairs_of(client) if pair.request.method != "CONNECT" or client.http2 is not None]
+    answered = []
+    for peer in cast(list[Origin], scene.upstreams):
+        if any(peer.heard in client.said for client in clients) or (peer.tls is None and sniff(peer.heard) == "tls"):
+            continue
+        pairs = list(pairs_of(peer))
+        answered += pairs
+        if peer.http2 is not None:
+            assert not peer.http2.heard.fault, f"an upstream is sent {peer.http2.heard.fault}"
+        for sent, _, _ in pairs:
+            assert any(is_passed_request(sent, pair.request) for pair in asked), f"nobody asked for {sent}"
+    for client in clients:
+        asks_a = bool(client.requests.messages) and client.requests.messages[0].head.target.startswith("a.example:")
+        if client.http2 is None or not (client.is_intercepted or (client.tls is None and asks_a and scene.intercepts)):
+            continue
+        assert not client.http2.heard.fault, f"a client is sent {client.http2.heard.fault}"
+        for pair in pairs_of(client):
+            check_response(pair, answered)
 
 
 def seeds() -> Iterator[bytes]:

@@ -9,14 +9,17 @@ from typing import Any
 from fuzz.agreement import ESTABLISHED
 from fuzz.conversations import LIMIT, finals, request_stream, response_stream
 from fuzz.fake_loop import FakeLoop
+from fuzz.http2_wire import PREFACE, Http2Talk
 from fuzz.plain_http import Refused, read_head
-from fuzz.scene import Client, Peer
+from fuzz.scene import Client, Peer, repeated
 from fuzz.tls_peer import TlsPeer
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca
 from support.certs import TestCA
 
 # Whom a client asks for in TLS, if not for whom it asked in CONNECT: by the first byte that it says inside
 OTHER_NAMES = {b"!": "b.example", b"~": "z.example"}
+# The name of the CA of origins
+ORIGINS = "Origins"
 
 
 @functools.cache
@@ -26,23 +29,37 @@ def authority() -> CertificateAuthority:
 
 
 @functools.cache
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return the context of clients, which trust the proxy's CA and that of the origins, and the one of origins."""
-    origins = TestCA()
-    client = origins.client_context()
-    client.load_verify_locations(cadata=authority().cert_pem.decode())
-    return client, origins.server_context("a.example", "b.example", "z.example")
+def origins_authority() -> TestCA:
+    """The CA of every origin here."""
+    return TestCA(ORIGINS)
+
+
+@functools.cache
+def context(is_origin: bool, alpn: tuple[str, ...]) -> ssl.SSLContext:
+    """Return the context of clients, which trust the proxy's CA and that of the origins, or the one of origins."""
+    origins = origins_authority()
+    if is_origin:
+        made = origins.server_context("a.example", "b.example", "z.example")
+    else:
+        made = origins.client_context()
+        made.load_verify_locations(cadata=authority().cert_pem.decode())
+    if alpn:
+        made.set_alpn_protocols(list(alpn))
+    return made
 
 
 class SecurablePeer(Peer):
-    """A peer, with all bytes that it `said` to the proxy and `heard` from it."""
+    """A peer, with all bytes that it `said` to the proxy and `heard` from it. `alpn` is what it offers, or chooses from, in TLS."""
 
-    def __init__(self, loop: FakeLoop, endpoint: Any) -> None:
+    is_client = False
+
+    def __init__(self, loop: FakeLoop, endpoint: Any, alpn: tuple[str, ...]) -> None:
         super().__init__(loop, endpoint)
         self.said = self.heard = b""
         self.tls: TlsPeer | None = None
-        # what is to be said inside, when it can be
-        self.pending = b""
+        # what is to be said inside, when it can be: operations, and whether they say much
+        self.pending: list[tuple[bytes, bool]] = []
+        self._alpn = alpn
         self._taken = 0
 
     def tell(self, data: bytes) -> None:
@@ -53,17 +70,42 @@ class SecurablePeer(Peer):
         """It is told this, inside of TLS if it speaks that."""
         raise NotImplementedError
 
+    def begin_http2(self, scheme: bytes) -> bytes:
+        """Speak HTTP/2 from now on; return the first bytes."""
+        self.http2 = Http2Talk(is_client=self.is_client, scheme=scheme, watched=True)
+        return self.http2.begin()
+
+    def words(self, data: bytes, many: bool) -> bytes:
+        """Return the bytes of an operation."""
+        if self.http2 is not None:
+            return b"".join(self.http2.speak(data, many))
+        return repeated(data) if many and data else data
+
     def say(self, data: bytes) -> None:
         self.said += data
         if self.tls is None:
+            self.say_inside(data)
+
+    def say_inside(self, data: bytes) -> None:
+        """It says this, inside of TLS if it speaks that."""
+        if self.http2 is not None:
+            self.http2.say(data)
+        else:
             self.tell(data)
 
     def hear(self, data: bytes) -> None:
         self.heard += data
         if self.tls is None:
-            self.listen(data)
+            self.transport.peer_sends(self.hear_inside(data))
         else:
             self.tls.incoming.write(data)
+
+    def hear_inside(self, data: bytes) -> bytes:
+        """It is told this, inside of TLS if it speaks that; return what it says to that by itself."""
+        if self.http2 is not None:
+            return self.http2.hear(data)
+        self.listen(data)
+        return b""
 
     def pump_tls(self) -> bool:
         """Do what TLS has to do; tell whether anything came of it."""
@@ -71,17 +113,25 @@ class SecurablePeer(Peer):
         if tls is None:
             return False
         tls.advance()
+        if tls.secured and self.http2 is None and tls.tls.selected_alpn_protocol() == "h2":
+            self.write_inside(self.begin_http2(b"https"))
         if self.pending and tls.secured:
-            if not (tls.failed or tls.notified or self.transport.lost):
-                tls.write(self.pending)
-                self.tell(self.pending)
-            self.pending = b""
+            pending, self.pending = self.pending, []
+            for operation in pending:
+                self.write_inside(self.words(*operation))
         new, self._taken = tls.received[self._taken :], len(tls.received)
         if new:
-            self.listen(new)
+            self.write_inside(self.hear_inside(new))
         wire = tls.outgoing.read()
         self.transport.peer_sends(wire)
         return bool(wire or new)
+
+    def write_inside(self, data: bytes) -> None:
+        """Say this inside of TLS, if that is possible."""
+        tls = self.tls
+        if data and tls is not None and not (tls.failed or tls.notified or self.transport.lost):
+            tls.write(data)
+            self.say_inside(data)
 
     @property
     def has_ended(self) -> bool:
@@ -91,8 +141,10 @@ class SecurablePeer(Peer):
 class ProxyClient(SecurablePeer, Client):
     """A client; `asked_name` is the one that it asked for in TLS."""
 
-    def __init__(self, loop: FakeLoop, endpoint: Any, limit: int) -> None:
-        super().__init__(loop, endpoint)
+    is_client = True
+
+    def __init__(self, loop: FakeLoop, endpoint: Any, limit: int, alpn: tuple[str, ...]) -> None:
+        super().__init__(loop, endpoint, alpn)
         self.requests = request_stream(limit)
         self.responses = response_stream(self.requests)
         self.asked_name = ""
@@ -128,7 +180,14 @@ class ProxyClient(SecurablePeer, Client):
         """Speak TLS from now on."""
         target = self.requests.messages[0].head.target.rpartition(":")[0]
         self.asked_name = OTHER_NAMES.get(data[:1], target)
-        self.tls = TlsPeer(contexts()[0], False, self.asked_name)
+        self.tls = TlsPeer(context(False, self._alpn), False, self.asked_name)
+
+    @property
+    def is_intercepted(self) -> bool:
+        """Whether it is the proxy whom it speaks TLS with."""
+        if self.tls is None or not self.tls.secured:
+            return False
+        return ((("commonName", ORIGINS),),) != (self.tls.tls.getpeercert() or {}).get("issuer")
 
     @property
     def is_cut(self) -> bool:
@@ -147,8 +206,11 @@ class Origin(SecurablePeer):
     `out_of_turn`: it was sent a request before the exchange before was over.
     """
 
-    def __init__(self, loop: FakeLoop, endpoint: Any, number: int, speaks_tls: bool) -> None:
-        super().__init__(loop, endpoint)
+    requests: Any
+    responses: Any
+
+    def __init__(self, loop: FakeLoop, endpoint: Any, number: int, speaks_tls: bool, alpn: tuple[str, ...]) -> None:
+        super().__init__(loop, endpoint, alpn)
         self.number = number
         self.out_of_turn = False
         self._speaks_tls = speaks_tls
@@ -163,8 +225,17 @@ class Origin(SecurablePeer):
 
     def hear(self, data: bytes) -> None:
         if self._speaks_tls and not self.heard and data.startswith(b"\x16"):
-            self.tls = TlsPeer(contexts()[1], True)
+            self.tls = TlsPeer(context(True, self._alpn), True)
+        elif self.http2 is None and self.tls is None and (self.heard + data).startswith(PREFACE):
+            data, self.heard = self.heard + data, b""
+            self.transport.peer_sends(self.begin_http2(b"http"))
         super().hear(data)
+
+    def begin_http2(self, scheme: bytes) -> bytes:
+        begin = super().begin_http2(scheme)
+        assert self.http2 is not None
+        self.requests, self.responses = self.http2.directions
+        return begin
 
     def _note_turn(self) -> None:
         said = len(finals(self.responses))

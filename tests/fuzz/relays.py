@@ -1,17 +1,18 @@
 """One client's bytes and the upstreams' answers, in any pieces: both sides are sent the same, and the handler sees the same.
 
 Input: see `operations`. What ``client`` says is one stream, each ``upstream`` is the answer to one request, given when the request is
-complete. The settings are those of `scene.settings_of`, and two bytes that cut.
+complete. The settings are those of `scene.settings_of`, and two bytes that cut. Where somebody speaks HTTP/2, see `http2_relays`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from fuzz import http2_relays
 from fuzz.conversations import SWITCHED, Stream, finals, request_stream, response_stream
 from fuzz.cutting import every_way
+from fuzz.exchanges import HTTP2_CLIENT, HTTP2_UPSTREAMS, ExchangeClient, ExchangeScene, check_end, check_permits
 from fuzz.exchanges import WORDS as WORDS
-from fuzz.exchanges import ExchangeClient, ExchangeScene, check_end, check_permits
 from fuzz.exchanges import mutate as mutate
 from fuzz.exchanges import seeds as seeds
 from fuzz.operations import parse
@@ -97,7 +98,11 @@ def is_whole_answer(data: bytes, requests: Stream) -> bool:
 def run(data: bytes) -> None:
     """Test one input."""
     settings, operations = parse(data)
-    settings = settings.ljust(6, b"\0")
+    settings = settings.ljust(7, b"\0")
+    if settings[6] & (HTTP2_CLIENT | HTTP2_UPSTREAMS):
+        http2_relays.run(settings, operations)
+        return
+    settings = settings[:6]
     text = b"".join(operation.data for operation in operations if operation.verb == "client")
     answers = [operation.data for operation in operations if operation.verb == "upstream"][:MOST_ANSWERS]
     cut = settings[4], settings[5]

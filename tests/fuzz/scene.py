@@ -12,7 +12,8 @@ from typing import Any
 from fuzz.conversations import LIMIT, SWITCHED, finals, request_stream, response_stream
 from fuzz.fake_loop import FakeLoop
 from fuzz.fake_transport import FakeTransport
-from fuzz.operations import MANY, Operation
+from fuzz.http2_wire import Http2Talk
+from fuzz.operations import MANY, MOST_MESSAGES, Operation
 from fuzz.scripted_handler import HOOKS, ScriptedHandler
 from soth_mitm import MitmConfig
 from soth_mitm.config.schema import Kind, specs
@@ -21,7 +22,6 @@ from soth_mitm.config.sections import MAX_COUNT
 MOST_CLIENTS = 3
 MOST_OPERATIONS = 200
 MOST_TIMERS = 400
-MOST_MESSAGES = 8
 # Milliseconds. It is over when the next line runs, and more than nought, which means other things here and there
 NO_TIME = 1e-6
 
@@ -30,7 +30,9 @@ HEAD_LIMITS = (65536, 256)
 
 
 class Peer:
-    """One client or upstream connection: its transport and what was said on it."""
+    """One client or upstream connection: its transport and what was said on it. `http2` is there when it speaks HTTP/2."""
+
+    http2: Http2Talk | None = None
 
     def __init__(self, loop: FakeLoop, endpoint: Any) -> None:
         self.endpoint = endpoint

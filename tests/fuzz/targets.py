@@ -48,6 +48,7 @@ TARGETS = {
         Target("exchanges", 2048),
         Target("relays", 2048),
         Target("pumps", 1024),
+        Target("hpack", 1024),
         Target("h2_sessions", 1024),
         Target("proxies", 2048),
         Target("hellos", 4096, ("soth_mitm.tls.client_hello", "soth_mitm.tls.fingerprint", "soth_mitm.tls.names")),

@@ -62,12 +62,11 @@ cdef int read_integer(const char** at, const char* end, int prefix, uint32_t* va
             return HPACK_CUT
         octet = <uint8_t>at[0][0]
         at[0] += 1
-        if shift > 21 and octet & 0x7F:
-            # 4 octets of 7 bits hold all that is legal; zeros behind them are odd, but bounded by the block
+        if shift > 28 or (shift == 28 and octet & 0x7F):
+            # 4 octets of 7 bits hold all that is legal; RFC 7541 section 5.1 wants a limit for zeros behind them too
             return HPACK_INTEGER
-        if shift <= 21:
-            total += <uint32_t>(octet & 0x7F) << shift
-            shift += 7
+        total += <uint32_t>(octet & 0x7F) << shift
+        shift += 7
         if total > MAX_INTEGER:
             return HPACK_INTEGER
         if not octet & 0x80:
