@@ -18,7 +18,7 @@ KEYS = st.binary(min_size=4, max_size=4)
 @pytest.fixture(scope="module")
 def payload() -> Any:
     """The functions of ext/."""
-    return load_double("websocket_payload")
+    return load_double("websocket")
 
 
 def masked(data: bytes, key: bytes, phase: int) -> bytes:

@@ -80,6 +80,20 @@ cdef bint may_switch(Head request) noexcept:
     return relayed
 
 
+cdef bint names_protocol(Head head, const char* name, Py_ssize_t length) noexcept:
+    cdef View names[MAX_PROTOCOLS]
+    cdef int i
+    for i in range(_protocols(head, names)):
+        if names[i].len == length and soth_equals_lower(names[i].ptr, name, length):
+            return True
+    return False
+
+
+cdef bint names_only(Head head, const char* name, Py_ssize_t length) noexcept:
+    cdef View names[MAX_PROTOCOLS]
+    return _protocols(head, names) == 1 and names_protocol(head, name, length)
+
+
 cdef bint was_offered(Head request, Head response) noexcept:
     cdef View offered[MAX_PROTOCOLS]
     cdef View chosen[MAX_PROTOCOLS]

@@ -5,8 +5,6 @@ from soth_mitm._dataplane.wire.head cimport Head
 
 # GET with Upgrade and a key of ours, from an extended CONNECT with the :protocol `websocket`. None: it has content, or is no such request
 cdef Head upgrade_of(Head connect)
-# Does the 101 answer the key of `request`, once?
-cdef int accepts_key(Head request, Head response) except -1
 # What of a 101 goes on behind `:status` 200: (name, value) pairs
 cdef list fields_of_acceptance(Head response)
 # The 101 that a successful response to the extended CONNECT means

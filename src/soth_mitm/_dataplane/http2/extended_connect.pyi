@@ -1,7 +1,5 @@
 from soth_mitm._dataplane.wire.head import Head
 
-GUID: bytes
-
 def upgrade_from(connect: Head) -> Head | None:
     """Return the upgrade of HTTP/1.1 that an extended CONNECT asks for, None if it has content. For tests."""
 

@@ -4,7 +4,6 @@ An exchange, the handler and every check know the one form only: GET with Upgrad
 The key and its answer are for HTTP/1.1 (RFC 8441 section 5): ours go to an upstream, and neither goes to a client.
 """
 
-import hashlib
 import os
 from base64 import b64encode
 
@@ -12,26 +11,10 @@ from cpython.bytes cimport PyBytes_AS_STRING
 
 from soth_mitm._dataplane.http1.head_parser cimport parse_request_head, parse_response_head
 from soth_mitm._dataplane.memory.view cimport view_bytes
+from soth_mitm._dataplane.websocket.handshake cimport accept_of, accepts_key, only_value
 from soth_mitm._dataplane.wire.head cimport (
     FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_KEEP_ALIVE, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HTTP_2, Field, Head,
 )
-
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-
-cdef bytes _accept_of(bytes key):
-    return b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
-
-
-cdef bytes _only(Head head, const char* name, Py_ssize_t length):
-    """Return the value of the one field of that name in lower case; b"" if there is none, or there are more."""
-    cdef bytes wanted = name[:length], value = b""
-    cdef int i, count = 0
-    for i in range(head.count):
-        if view_bytes(head.span(head.fields[i].line, head.fields[i].name_len)).lower() == wanted:
-            value = view_bytes(head.span(head.fields[i].value, head.fields[i].value_len))
-            count += 1
-    return value if count == 1 else b""
 
 
 cdef Head upgrade_of(Head connect):
@@ -60,10 +43,6 @@ cdef Head upgrade_of(Head connect):
     return head
 
 
-cdef int accepts_key(Head request, Head response) except -1:
-    return _only(response, b"sec-websocket-accept", 20) == _accept_of(_only(request, b"sec-websocket-key", 17))
-
-
 cdef list fields_of_acceptance(Head response):
     cdef list fields = []
     cdef bytes name
@@ -84,7 +63,7 @@ cdef Head switch_of(Head request, Head response):
     cdef Head head = Head.__new__(Head)
     cdef list lines = [
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: ",
-        _accept_of(_only(request, b"sec-websocket-key", 17)), b"\r\n"]
+        accept_of(only_value(request, b"sec-websocket-key", 17)), b"\r\n"]
     cdef bytes raw
     cdef Py_ssize_t scanned = 0
     for name, value in fields_of_acceptance(response):

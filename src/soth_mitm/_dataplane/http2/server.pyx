@@ -16,7 +16,7 @@ from soth_mitm._dataplane.http1.connection_auth cimport authenticates_connection
 from soth_mitm._dataplane.http1.encoder cimport text_line
 from soth_mitm._dataplane.http1.framing cimport body_end, body_of_stream, body_without_framing
 from soth_mitm._dataplane.http1.stream cimport Http1Stream
-from soth_mitm._dataplane.http2.extended_connect cimport accepts_key, fields_of_acceptance, upgrade_of
+from soth_mitm._dataplane.http2.extended_connect cimport fields_of_acceptance, upgrade_of
 from soth_mitm._dataplane.http2.frame cimport CANCEL, HTTP_1_1_REQUIRED, INTERNAL_ERROR, NO_ERROR
 from soth_mitm._dataplane.http2.limits cimport LIMIT_REPLIES
 from soth_mitm._dataplane.http2.session_stream cimport SessionStream
@@ -26,6 +26,7 @@ from soth_mitm._dataplane.memory.view cimport View, is_view_of, view_bytes, view
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_SETUP
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully, close_lingering
+from soth_mitm._dataplane.websocket.handshake cimport accepts_key
 from soth_mitm._dataplane.wire.grpc cimport grpc_failure
 from soth_mitm._dataplane.wire.head cimport METHOD_CONNECT, Head
 from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, stream_of
