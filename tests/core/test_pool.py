@@ -199,3 +199,113 @@ async def test_a_dial_that_fails_is_told_to_all_that_it_was_for(double: Any) -> 
         answers = await asyncio.gather(*(client.ask(get()) for _ in range(8)))
         assert [answer.status for answer in answers] == [502] * 8
         assert scene.counters.pool_misses == 1 + 3, "the requests that wait have a connection dialled for each"
+
+
+class Held(Scene):
+    """A scene whose dials begin when the test lets them. Nothing is known of its origin, which may speak HTTP/2."""
+
+    def __init__(self, double: Any, upstreams: str, *, answer_ms: int = 60_000, **keys: Any) -> None:
+        super().__init__(double, "mux", upstreams, **keys)
+        self.answer_ms = answer_ms
+        self.held: list[OriginPool] = []
+        self.dials = 0
+
+    async def __aenter__(self) -> Scene:
+        await super().__aenter__()
+        self.pool.first_answer = self.deadlines.after(self.answer_ms)
+        return self
+
+    def _dial(self, pool: OriginPool) -> None:
+        self.dials += 1
+        self.held.append(pool)
+
+    def let_go(self, count: int = 1) -> None:
+        """Let the first dials begin."""
+        for _ in range(count):
+            super()._dial(self.held.pop(0))
+
+    async def ask(self, client: Any, count: int) -> list[asyncio.Task[Any]]:
+        """Let so many requests wait."""
+        waiting = self.pool.waiting_count
+        tasks = [ask(client, b"/%d" % number) for number in range(count)]
+        await self.until(lambda: self.pool.waiting_count == waiting + count, "the requests do not wait")
+        return tasks
+
+
+async def test_the_first_answer_of_an_unknown_origin_is_for_all_that_wait(double: Any) -> None:
+    async with Held(double, "mux") as scene:
+        client = await scene.connect()
+        tasks = await scene.ask(client, 30)
+        assert scene.dials == 2, "a second one in case that the first one hangs, and no more"
+        scene.let_go()
+        assert [(await task).status for task in tasks] == [200] * 30
+        assert (scene.dials, scene.pool.open) == (2, 2)
+        # the second one is not needed, and the first one is
+        scene.let_go()
+        await scene.until(lambda: len(scene.dialled) == 2 and scene.pool.open == 1, "the surplus connection is kept")
+        assert scene.dialled[0].served == 30
+        assert (await client.ask(get())).status == 200 and scene.dials == 2
+
+
+async def test_an_unknown_origin_that_speaks_http1_costs_one_handshake(double: Any) -> None:
+    async with Held(double, "http1") as scene:
+        client = await scene.connect()
+        tasks = await scene.ask(client, 30)
+        assert scene.dials == 2
+        scene.let_go()
+        await scene.until(lambda: scene.dials == 30, "those that waited are not dialled for at once")
+        while scene.held:
+            scene.let_go()
+        assert [(await task).status for task in tasks] == [200] * 30
+        # from now on it is known
+        for connection in scene.dialled:
+            connection.abort()
+        await scene.until(lambda: scene.pool.open == 0, "a connection goes on")
+        scene.dials = 0
+        tasks = await scene.ask(client, 10)
+        assert scene.dials == 10
+        scene.let_go(10)
+        await asyncio.gather(*tasks)
+
+
+async def test_first_dials_that_hang_do_not_hold_the_others_for_long(double: Any) -> None:
+    async with Held(double, "mux", answer_ms=20) as scene:
+        client = await scene.connect()
+        tasks = await scene.ask(client, 10)
+        await scene.until(lambda: scene.dials == 10, "those that waited are not dialled for")
+        # they hold back nothing else either
+        tasks += await scene.ask(client, 5)
+        assert scene.dials == 15
+        scene.held.append(scene.held.pop(0))
+        scene.let_go()
+        assert [(await task).status for task in tasks] == [200] * 15
+        scene.let_go(14)
+        await scene.until(lambda: scene.pool.dialling == 0, "a dial does not end")
+
+
+async def test_a_first_dial_that_fails_is_told_to_one_and_another_begins(double: Any) -> None:
+    async with Held(double, "gone") as scene:
+        client = await scene.connect()
+        tasks = await scene.ask(client, 6)
+        for dials in range(2, 7):
+            assert scene.dials == dials
+            scene.let_go()
+            await scene.until(lambda dials=dials: scene.pool.waiting_count == 7 - dials, "the failure is not told")
+        scene.let_go()
+        assert [(await task).status for task in tasks] == [502] * 6 and scene.dials == 6
+        # and it is as unknown as before
+        scene.upstream_kind = "mux"
+        tasks = await scene.ask(client, 6)
+        assert scene.dials == 8
+        scene.let_go(2)
+        assert [(await task).status for task in tasks] == [200] * 6 and scene.dials == 8
+
+
+async def test_what_is_known_of_an_origin_needs_no_answer(double: Any) -> None:
+    async with Held(double, "mux") as scene:
+        scene.pool.expect(100)
+        client = await scene.connect()
+        tasks = await scene.ask(client, 30)
+        assert scene.dials == 1
+        scene.let_go()
+        assert [(await task).status for task in tasks] == [200] * 30

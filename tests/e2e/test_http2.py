@@ -116,6 +116,42 @@ class TestWhoSpeaksWhat:
                 assert client.request("/bytes/70000").body == pattern(70_000)
         assert {request.version for request in h2_origin.requests} == {"HTTP/2"} and len(h2_origin.connections) == 1
 
+    @pytest.mark.parametrize("upstream", [BOTH, ["http/1.1"]], ids=",".join)
+    def test_many_requests_at_once_for_an_upstream_that_is_not_known(
+        self, proxy: ProxyFactory, origin_ca: TestCA, upstream: list[str]
+    ) -> None:
+        """The first connection says what it speaks; they share it if that is HTTP/2."""
+        running = proxy()
+        with serving(origin_ca, *upstream) as origin:
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                numbers = [client.open(f"/bytes/{count}") for count in range(30)]
+                assert [client.answer(number).body for number in numbers] == [pattern(count) for count in range(30)]
+            assert len(origin.connections) <= (2 if "h2" in upstream else 30)
+
+    @pytest.mark.parametrize("handler", [Observing, Recording])
+    def test_many_clients_at_once_of_an_upstream_that_is_not_known(
+        self, proxy: ProxyFactory, h2_origin: Origin, handler: Callable[[], Any]
+    ) -> None:
+        running = proxy(handler())
+        failures: list[BaseException] = []
+
+        def fetch() -> None:
+            try:
+                connection, client = http2_client(running, h2_origin.port)
+                with connection:
+                    assert client.request("/bytes/9").body == pattern(9)
+            except BaseException as failure:
+                failures.append(failure)
+
+        threads = [threading.Thread(target=fetch) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures, failures
+        assert len(h2_origin.connections) <= 2
+
     def test_a_client_of_http1_is_given_http1(self, proxy: ProxyFactory, h2_origin: Origin) -> None:
         running = proxy()
         with running.secured(h2_origin.port) as client:

@@ -36,6 +36,9 @@ MAX_ORIGINS = 4096
 INFO_SECONDS = 300.0
 # How long idle upstream connections beyond connection_pool.max_idle_per_host are kept for the next wave of requests.
 SURPLUS_MILLISECONDS = 1000
+# How long requests wait for the first two connections to an origin to say whether it speaks HTTP/2: a handshake with the other side of the
+# world fits in.
+FIRST_ANSWER_MILLISECONDS = 1000
 # How long a refusal of a connection that was idle is kept for the next request, which is answered with it.
 REFUSAL_SECONDS = 5.0
 
@@ -59,6 +62,7 @@ class UpstreamPools:
         self._connection_pool = connection_pool
         self._idle = deadlines.after(connection_pool.idle_timeout_ms)
         self._surplus = deadlines.after(min(SURPLUS_MILLISECONDS, connection_pool.idle_timeout_ms))
+        self._first_answer = deadlines.after(FIRST_ANSWER_MILLISECONDS)
         self._settings = settings
         self._dialler = dialler
         self._calls = calls
@@ -94,6 +98,10 @@ class UpstreamPools:
             pool.on_refusal = partial(self._refused, origin)
             if HTTP2 in origin.alpn:
                 pool.fallback = partial(self._without_http2, origin)
+                if not self.is_known(origin):
+                    pool.first_answer = self._first_answer
+                elif speaks_http2(origin, self.known_info(origin)):
+                    pool.expect(self._settings.upstream_http2.max_streams)
             self._alive[origin] = pool
         self._kept[origin] = pool
         self._make_room()
@@ -191,6 +199,8 @@ class UpstreamPools:
             self._connected(pool, Http1ClientConnection(upstream))
             return
         # how many streams it takes is known when its SETTINGS have come
+        if pool.first_answer is not None:
+            pool.expect(self._settings.upstream_http2.max_streams)
         connection = Http2ClientConnection(upstream, self._settings)
         self._beginning.add(connection)
         connection.start(partial(self._http2_begun, pool, connection))

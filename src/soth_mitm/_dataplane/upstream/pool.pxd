@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 from soth_mitm._dataplane.http.counters cimport Counters
 from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream, StreamCallbacks
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 
 # An upstream connection of a pool. It carries one stream (HTTP/1) or several (HTTP/2).
@@ -34,7 +35,7 @@ cdef class PooledConnection(HttpConnection):
     cdef int retire(self) except -1
 
 
-cdef class OriginPool:
+cdef class OriginPool(Waiter):
     cdef object __weakref__
     cdef readonly object origin        # the pool's key, for the dialler and for people
     # fallback() -> OriginPool of the same origin that speaks HTTP/1 only; None: this one may not speak anything else
@@ -55,6 +56,11 @@ cdef class OriginPool:
     cdef readonly Py_ssize_t dialling
     # that a new connection will carry, by what the last one could. 0: its upstream allows none, for now
     cdef readonly Py_ssize_t streams_expected
+
+    # How long requests wait for the first dials to say what the origin speaks; None: that is known, or makes no difference
+    cdef public DeadlineQueue first_answer
+    cdef Deadline answer_deadline
+    cdef bint is_answer_late           # since then those who wait have connections dialled as if it were HTTP/1
 
     # A stream for `exchange`: on_pool_ready() at once from a ready connection, or later in its turn, or on_pool_failure()
     cdef int acquire(self, StreamCallbacks exchange) except -1
@@ -88,7 +94,9 @@ cdef class OriginPool:
     cdef PooledConnection take_idle(self, double idle_seconds)
     cdef int put_shared(self, PooledConnection connection) except -1
     cdef int leave_place(self, PooledConnection connection) except -1
+    cdef bint is_surplus(self, PooledConnection connection) except -1    # it was dialled, and others have room for what it was dialled for
     cdef int wait(self, StreamCallbacks exchange) except -1
+    cdef int await_answer(self, StreamCallbacks exchange) except -1
     cdef bint wants_dial(self) noexcept        # those who wait need one more, if max_open allows it
     cdef int dial_for_waiting(self) except -1
     cdef int fail_waiting(self, Py_ssize_t most, object error) except -1   # the first ones

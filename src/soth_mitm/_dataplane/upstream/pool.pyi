@@ -6,6 +6,7 @@ from typing_extensions import disjoint_base
 from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.stream import HttpConnection
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
+from soth_mitm._dataplane.memory.waiter import Waiter
 from soth_mitm._dataplane.transport.endpoint import Endpoint
 from soth_mitm.errors import WireError
 
@@ -16,10 +17,11 @@ class PooledConnection(HttpConnection):
     def abort(self) -> None: ...
 
 @final
-class OriginPool:
+class OriginPool(Waiter):
     fallback: Callable[[], OriginPool] | None
     on_first_return: Callable[[Endpoint], object] | None
     on_refusal: Callable[[Exception, bool], WireError] | None
+    first_answer: DeadlineQueue | None
     def __new__(
         cls,
         origin: Any,
@@ -32,6 +34,7 @@ class OriginPool:
         max_idle: int,
     ) -> OriginPool: ...
     def connected(self, connection: PooledConnection) -> None: ...
+    def expect(self, streams: int) -> None: ...
     def failed(self, error: BaseException) -> None: ...
     def limit(self, max_open: int, max_idle: int) -> None: ...
     @property

@@ -13,13 +13,15 @@ from libc.math cimport INFINITY
 
 from soth_mitm._dataplane.http.counters cimport Counters
 from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream, StreamCallbacks
-from soth_mitm._dataplane.memory.deadline cimport DeadlineQueue
+from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 from soth_mitm.errors import WireError
 
 SSL_ERROR = ssl.SSLError
 
 cdef enum:
+    FIRST_DIALS = 2        # at once, while it is not known what an origin speaks: the second one in case that the first one hangs
     HTTP1_SECONDS = 300    # that an upstream's wish for HTTP/1.1 is remembered, as long as what TLS agreed on
 
 
@@ -63,12 +65,15 @@ cdef class PooledConnection(HttpConnection):
 
 
 @cython.final
-cdef class OriginPool:
+cdef class OriginPool(Waiter):
     """Connections to one origin under one TLS identity.
 
     `dial(pool)` is called when a new connection is wanted and must end in exactly one call of `connected` or `failed`. `max_open` bounds
     what is dialled, in use and idle together; requests beyond it wait in order. Idle ones beyond `max_idle` are closed after the duration
     of `surplus_deadline`; a `max_idle` of 0 closes each when its last stream ends.
+
+    `first_answer` is for an origin that may speak HTTP/2: while that is not known, two connections are dialled at once, and other requests
+    wait for the first of them that is connected, for no longer than that.
     """
 
     def __cinit__(self, origin, dial, Counters counters not None, DeadlineQueue idle_deadline not None,
@@ -85,6 +90,7 @@ cdef class OriginPool:
         self.shared = []
         self.waiting = deque()
         self.streams_expected = 1
+        self.answer_deadline = Deadline(self)
 
     cdef OriginPool pool_for(self, bint needs_http1):
         if self.fallback is None or not (needs_http1 or monotonic() < self.http1_until):
@@ -109,8 +115,7 @@ cdef class OriginPool:
         return self.wait(exchange)
 
     cdef int wait(self, StreamCallbacks exchange) except -1:
-        self.waiting.append(exchange)
-        self.dial_for_waiting()
+        self.await_answer(exchange)
         if self.open >= self.max_open and self.dialling * self.streams_expected < len(self.waiting):
             self.counters.pool_waits += 1
         return 0
@@ -118,7 +123,18 @@ cdef class OriginPool:
     cdef int acquire_new(self, StreamCallbacks exchange) except -1:
         if self.open >= self.max_open:
             return self.acquire(exchange)
+        return self.await_answer(exchange)
+
+    cdef int await_answer(self, StreamCallbacks exchange) except -1:
         self.waiting.append(exchange)
+        if self.first_answer is not None and len(self.waiting) == 1 and self.dialling == 0:
+            self.is_answer_late = False
+            self.answer_deadline.set(self.first_answer, 0)
+        return self.dial_for_waiting()
+
+    cdef int on_deadline(self, int stage) except -1:
+        # what hangs is not to hold the others
+        self.is_answer_late = True
         return self.dial_for_waiting()
 
     cdef int cancel(self, StreamCallbacks exchange) except -1:
@@ -159,10 +175,20 @@ cdef class OriginPool:
         self.leave_place(connection)
         connection.idle_since = monotonic()
         # requests come and go in waves: what is too much between two of them is closed when it stays too much
-        connection.deadline.set(self.idle_deadline if len(self.idle) < self.max_idle else self.surplus_deadline, 0)
+        connection.deadline.set(
+            self.idle_deadline if len(self.idle) < self.max_idle and not self.is_surplus(connection) else self.surplus_deadline, 0)
         connection.place = self.idle
         self.idle.append(connection)
         return 0
+
+    cdef bint is_surplus(self, PooledConnection connection) except -1:
+        cdef PooledConnection other
+        if connection.served or connection.free_streams() <= 1:
+            return False
+        for other in self.shared + self.idle:
+            if other is not connection and other.free_streams() > 1:
+                return True
+        return False
 
     cdef int put_shared(self, PooledConnection connection) except -1:
         if connection.place is None:
@@ -281,6 +307,8 @@ cdef class OriginPool:
         if self.allows_none():
             # its SETTINGS may change. A second connection would have the same
             return self.open == 0 and len(self.waiting) > 0
+        if self.first_answer is not None and self.dialling >= FIRST_DIALS and not self.is_answer_late:
+            return False
         return self.dialling * self.streams_expected < len(self.waiting)
 
     cdef int dial_for_waiting(self) except -1:
@@ -312,10 +340,16 @@ cdef class OriginPool:
         self.dialling -= 1
         connection.pool = self
         room = connection.free_streams()
-        self.streams_expected = room
+        self.expect(room)
         self.release(connection)
         # more may wait than it can carry
         self.dial_for_waiting()
+
+    def expect(self, Py_ssize_t streams):
+        """It is known what the origin speaks: a new connection is likely to carry so many streams."""
+        self.streams_expected = streams
+        self.first_answer = None
+        self.answer_deadline.clear()
 
     def failed(self, error):
         """A dial ended in `error`, which those who waited for it are told, unless there is a connection for them that they would have done
