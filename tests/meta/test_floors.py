@@ -17,7 +17,7 @@ from support.source import ROOT, line_of, module_name, named, package_files, wit
 FLOORS = """
 1  errors
 1  _dataplane.memory: ledger waiter budget view buffer deadline transitions
-1  _dataplane.wire: scan fields target head forwards headers head_edits decode
+1  _dataplane.wire: scan fields target head forwards headers head_edits decode redactor
 1  _dataplane.http1: head_parser framing encoder
 1  _dataplane.http: upgrade messages counters
 1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint
@@ -34,7 +34,7 @@ FLOORS = """
 1  _dataplane.http1: connection_state connection_auth stream client server
 1  _dataplane.http2: extended_connect outlet stream client server
 1  _dataplane:
-2  escaping addresses globs destinations connection decision address_ranges
+2  escaping spellings addresses globs destinations connection decision address_ranges
 2  config: schema sections loading strict not_built tree
 2  address_guard
 2  config: effect reference
