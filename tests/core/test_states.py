@@ -12,6 +12,7 @@ from soth_mitm._dataplane.http1 import connection_state
 from soth_mitm._dataplane.memory.transitions import drawing
 from soth_mitm._dataplane.transport import states as transport_states
 from soth_mitm._dataplane.websocket import frame as websocket_frame
+from soth_mitm._dataplane.websocket import windows as websocket_windows
 from support.source import ROOT
 
 Transitions = dict[str, dict[str, str]]
@@ -80,6 +81,10 @@ WANTED: dict[str, Transitions] = {
         "message": {"middle": "message", "last": "open", "control": "message", "close": "closing"},
         "closing": {},
     },
+    "windows": {
+        "equal": {"change": "own"},
+        "own": {"change": "own", "fill": "equal"},
+    },
 }
 TABLES = {
     "request": (states.request_transitions, states.REQUEST_STATE_NAMES, states.REQUEST_INPUT_NAMES),
@@ -95,6 +100,7 @@ TABLES = {
         for name in ("endpoint", "reading", "backlog", "tls")
     },
     "frames": (websocket_frame.frames_transitions, websocket_frame.FRAMES_STATE_NAMES, websocket_frame.FRAMES_INPUT_NAMES),
+    "windows": (websocket_windows.windows_transitions, websocket_windows.WINDOWS_STATE_NAMES, websocket_windows.WINDOWS_INPUT_NAMES),
 }
 PAIRS = [
     (machine, state, event)

@@ -21,7 +21,7 @@ FLOORS = """
 1  _dataplane.http1: head_parser framing encoder
 1  _dataplane.http: upgrade messages counters
 1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint
-1  _dataplane.websocket: payload violations frame handshake
+1  _dataplane.websocket: payload violations frame handshake deflate windows message_reader message_writer
 1  _dataplane.http2: octets frame hpack_table hpack_decoder hpack_encoder settings flow_control limits stream_state message
 1  _dataplane.http2: session_stream session session_probe
 1  _dataplane.transport: callbacks states tls_engine endpoint outbound_endpoint gathered_writes
