@@ -68,7 +68,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     tunnel_count: int = 0
     """Tunnels begun, those after a 101 included."""
     dropped_trailers_count: int = 0
-    """Messages that lost their trailers: HTTP/1 has no room for them after content with a length."""
+    """Messages that lost trailers: all, as HTTP/1 has no room behind content with a length, or fields that may not be trailers."""
     stream_chunk_count: int = 0
     """Frames of streams, in both directions."""
     stream_framing_error_count: int = 0

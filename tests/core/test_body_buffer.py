@@ -171,6 +171,25 @@ def test_sending_may_begin_again_anywhere() -> None:
             body.rewind()
 
 
+@pytest.mark.parametrize("limit", [ENDLESS, 7, 0])
+def test_trailers_that_are_dropped(limit: int) -> None:
+    """What the handler is shown and the upstream is sent does not have them, in whatever framing."""
+    front = BODY[: BODY.index(b"A: 1")]
+    wire = front + b"Cookie: a=1\r\nA: 1\r\nRange: x\r\na:  2 \r\nCONTENT-TYPE: x\r\n\r\n"
+    passing = b"A: 1\r\na:  2 \r\n"
+    for pieces in ways(wire):
+        body = keeper(limit)
+        assert feed(body, pieces) == (wire, passing)
+        for most in (1, 3, 65536):
+            assert send(body, most) == BODY
+            body.rewind()
+            assert content(body, most) == (CONTENT, passing)
+            body.rewind()
+    body = keeper()
+    assert feed(body, [b"0\r\nCookie: a=1\r\n\r\n"])[1] == b""
+    assert send(body) == b"0\r\n\r\n"
+
+
 def test_nothing_came() -> None:
     body = keeper()
     assert feed(body, [b"", b"5", b";a"]) == (b"", b"")

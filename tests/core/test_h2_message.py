@@ -1,9 +1,12 @@
 """Messages of HTTP/2: rules 32 to 46 of what has bitten others, into heads and back (RFC 9113 section 8)."""
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from soth_mitm._dataplane.http1.encoder import rewrite_request, rewrite_response
 from soth_mitm._dataplane.http2.message import (
     fields_of_own_response,
     fields_of_request,
@@ -290,6 +293,48 @@ def test_pseudo_headers_in_trailers() -> None:
             trailers_of(listed(("x", "1"), (name, "200")), is_request)
     assert trailers_of(listed(("grpc-status", "0"), ("x", " y "))) == b"grpc-status: 0\r\nx: y\r\n"
     assert trailers_of([]) == b""
+
+
+@pytest.mark.parametrize("is_request", [True, False])
+@pytest.mark.parametrize("name", ["content-length", "host", "te", "trailer"])
+def test_trailers_that_are_refused(name: str, is_request: bool) -> None:
+    with pytest.raises(ValueError, match="may only stand in the head"):
+        trailers_of(listed(("x", "1"), (name, {"te": "trailers"}.get(name, "1"))), is_request)
+
+
+# RFC 9110 section 6.5.1: authentication, controls, how to read the content; the same list as in HTTP/1
+FOR_HEADS = (
+    "age authorization cache-control content-encoding content-range content-type cookie expect expires http2-settings if-match "
+    "if-modified-since if-none-match if-range if-unmodified-since location max-forwards pragma proxy-authenticate proxy-authorization "
+    "range retry-after set-cookie vary www-authenticate"
+).split()
+FOR_TRAILERS = (
+    "grpc-status grpc-message grpc-status-details-bin x-user-metadata-bin server-timing digest content-digest repr-digest content-md5 "
+    "etag date signature authentication-info accept-ranges rang cookies x-cookie content-location if"
+).split()
+
+
+@pytest.mark.parametrize("is_request", [True, False])
+def test_trailers_that_are_dropped(is_request: bool) -> None:
+    for name in FOR_HEADS:
+        assert trailers_of(listed(("a", "1"), (name, "x"), ("b", "2")), is_request) == b"a: 1\r\nb: 2\r\n", name
+        assert trailers_of(listed((name, "x")), is_request) == b"", name
+        assert fields_of_trailers(b"%b: x\r\n" % name.title().encode()) == [], name
+    for name in FOR_TRAILERS:
+        assert trailers_of(listed((name, "x")), is_request) == b"%b: x\r\n" % name.encode()
+        assert plain(fields_of_trailers(b"%b: x\r\n" % name.title().encode())) == [(name.encode(), b"x")]
+
+
+@pytest.mark.parametrize("make", [request_of, response_of])
+def test_the_settings_of_an_upgrade_stay_behind(make: Any) -> None:
+    """HTTP2-Settings is a field of HTTP/1 that concerns one connection (RFC 7540 section 3.2.1)."""
+    fields = (request if make is request_of else response)(("http2-settings", "AAMA"), ("x", "1"))
+    made = make(fields)
+    head = made[0] if make is request_of else made
+    written = rewrite_request(head) if make is request_of else rewrite_response(head)
+    assert written.lower().endswith(b"\r\nx: 1\r\n\r\n") and b"http2-settings" not in written.lower()
+    left = fields_of_request(head) if make is request_of else fields_of_response(head)
+    assert plain(left)[-1] == (b"x", b"1") and b"http2-settings" not in dict(plain(left))
 
 
 def test_rule_38_cookies_are_joined() -> None:

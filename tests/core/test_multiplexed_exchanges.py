@@ -466,6 +466,44 @@ async def test_trailers_of_a_request_with_a_length_are_dropped_and_counted(doubl
         assert scene.counters.trailers_dropped == 1
 
 
+@pytest.mark.parametrize("clients", ["http1", "mux"])
+@pytest.mark.parametrize("size", [0, 100_000])
+@handlers
+async def test_fields_that_may_not_be_trailers(double: Any, clients: str, size: int, handler: Any) -> None:
+    """They are dropped, and counted once in each message; nothing else of it changes, and the connections go on."""
+    if clients == "mux" and not isinstance(double, RealClients):
+        pytest.skip("the double's format has no rules")
+    said = b"X-A: 1\r\nCookie: a=1\r\nIf-Match: *\r\nX-B: 2\r\nAuthorization: x\r\n"
+
+    async def answer(peer: Any) -> None:
+        await scene.request(peer)
+        await peer.say(Message(b"HTTP/1.1 200 OK", [CHUNKED], b"y" * size, b"Set-Cookie: a=1\r\nGrpc-Status: 0\r\nContent-Type: x\r\n"))
+
+    async with Scene(double, clients, "http1", shown := handler and handler()) as scene:
+        scene.answer = answer
+        client = await scene.connect()
+        for number in range(1, 3):
+            reply = await client.ask(unsized(clients, b"x" * size, said))
+            passing = b"X-A: 1\r\nX-B: 2\r\n"
+            assert (reply.content, reply.trailers) == (b"y" * size, as_named(double, b"Grpc-Status: 0\r\n"))
+            assert (scene.seen[-1].content, scene.seen[-1].trailers) == (b"x" * size, as_named(double, passing))
+            assert scene.counters.trailers_dropped == 2 * number
+        if shown is not None:
+            assert [name.lower() for name, _ in shown.requests[0][0].trailers.raw] == [b"x-a", b"x-b"]
+            assert [name.lower() for name, _ in shown.responses[0].trailers.raw] == [b"grpc-status"]
+
+
+@pytest.mark.parametrize("clients", ["http1", "mux"])
+async def test_none_of_the_trailers_may_be_one(double: Any, clients: str) -> None:
+    if clients == "mux" and not isinstance(double, RealClients):
+        pytest.skip("the double's format has no rules")
+    async with Scene(double, clients, "http1", Handler()) as scene:
+        client = await scene.connect()
+        reply = await client.ask(unsized(clients, b"x", b"Range: bytes=0-\r\n"))
+        assert (reply.status, reply.content, reply.trailers) == (200, b"x", b"")
+        assert (scene.seen[0].content, scene.seen[0].trailers, scene.counters.trailers_dropped) == (b"x", b"", 1)
+
+
 # ---- responses
 
 

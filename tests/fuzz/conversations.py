@@ -9,6 +9,7 @@ from soth_mitm._dataplane.http1.framing import BodyReader
 from soth_mitm._dataplane.http1.head_parser import HeadReader
 from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.errors import WireError
+from support.feed import sent_on
 
 LIMIT = 1 << 20
 SWITCHED = "protocols were switched"
@@ -63,8 +64,7 @@ class Stream:
             message = self.messages[-1]
             taken, content, trailers = message.body.feed(self.rest)
             message.trailers += trailers
-            gap, length = message.body.gap
-            message.raw += self.rest[:gap] + self.rest[gap + length : taken] if length else self.rest[:taken]
+            message.raw += sent_on(message.body, self.rest[:taken], trailers)
             message.content += content
             self.rest = self.rest[taken:]
             return taken > 0

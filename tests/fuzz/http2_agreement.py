@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fuzz.agreement import OWN_STATUSES, check_order, fields_of
 from fuzz.conversations import Message, Stream, finals
 from fuzz.http2_wire import Fields, StreamMessage
+from fuzz.plain_http import passes_as_trailer
 from fuzz.scene import Peer, Scene
 
 OWN_TYPE = (b"content-type", b"text/plain; charset=utf-8")
@@ -85,7 +86,7 @@ def of_stream(message: StreamMessage, unfinished: tuple[int, bytes] = (0, b"")) 
     """Read a message of HTTP/2."""
     more = unfinished[1] if unfinished[0] == message.number and not message.ended and message.reset is None else b""
     method, path, status = message.head
-    trailers = neutral(message.trailers or [])
+    trailers = [field for field in neutral(message.trailers or []) if passes_as_trailer(field[0])]
     switches = bool(message.pseudo(b":protocol"))
     content = bytes(message.content) + more
     length = length_of(message.fields)

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fuzz.operations import MANY, MOST_MESSAGES
+from fuzz.plain_http import passes_as_trailer
 from soth_mitm._dataplane.http2.frame import make_frame
 from soth_mitm._dataplane.http2.hpack_decoder import HpackDecoder
 from soth_mitm._dataplane.http2.hpack_encoder import HpackEncoder
@@ -452,7 +453,7 @@ def check_fields(fields: Fields, *, is_trailers: bool, is_request: bool) -> None
     pseudo = [name for name in names if name.startswith(b":")]
     assert names[: len(pseudo)] == pseudo and len(set(pseudo)) == len(pseudo), names
     if is_trailers:
-        assert not pseudo
+        assert not pseudo and all(map(passes_as_trailer, names)), names
     elif is_request:
         assert b":method" in pseudo and set(pseudo) <= {b":method", b":scheme", b":path", b":authority", b":protocol"}, names
     else:

@@ -26,12 +26,13 @@ LOOSE_TRAILER_LINE = re.compile(rb"(%b):([^\0\r\n]*)\r\n" % TOKEN)
 LOOSE_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*)(?:;%b)?\r\n" % TEXT)
 AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]+))?")
 ABSOLUTE = re.compile(rb"(https?)://([^/?]*)(.*)", re.IGNORECASE)
-# RFC 9110 section 6.5.1, and everything else that the data plane acts upon
-NEVER_TRAILERS = frozenset(
-    b"authorization connection content-encoding content-length content-type expect host keep-alive proxy-authenticate proxy-authorization "
-    b"proxy-connection te trailer transfer-encoding upgrade www-authenticate".split()
+# RFC 9110 section 6.5.1: framing, routing and the connection; and what is not sent on, with all that begins with `if-`
+NEVER_TRAILERS = frozenset(b"connection content-length host keep-alive proxy-connection te trailer transfer-encoding upgrade".split())
+DROPPED_TRAILERS = frozenset(
+    b"age authorization cache-control content-encoding content-range content-type cookie expect expires http2-settings location "
+    b"max-forwards pragma proxy-authenticate proxy-authorization range retry-after set-cookie vary www-authenticate".split()
 )
-ALWAYS_STOP = frozenset(b"connection keep-alive proxy-authorization proxy-connection te upgrade".split())
+ALWAYS_STOP = frozenset(b"connection http2-settings keep-alive proxy-authorization proxy-connection te upgrade".split())
 # What Connection may name and is sent on all the same; `close` is an option and no field
 NEVER_STOP = frozenset(b"close content-encoding content-length content-type expect host trailer transfer-encoding".split())
 
@@ -333,6 +334,11 @@ def all_chunks(found: PlainChunks, form: re.Pattern[bytes]) -> bool:
         found.relayed += b"\r\n"
 
 
+def passes_as_trailer(name: bytes) -> bool:
+    """Tell whether a field, its name in lower case, is sent on when it stands in trailers."""
+    return name not in NEVER_TRAILERS | DROPPED_TRAILERS and not name.startswith(b"if-")
+
+
 def read_trailers(found: PlainChunks, limit: int, is_request: bool) -> bool:
     """Read the trailer section; False when more has to come."""
     block = find_block(found.left, limit, FAULT if is_request else LOOSE_FAULT)
@@ -341,6 +347,8 @@ def read_trailers(found: PlainChunks, limit: int, is_request: bool) -> bool:
     _, fields = split_fields(block, FIELD_LINE if is_request else LOOSE_TRAILER_LINE)
     if any(name in NEVER_TRAILERS for name, _ in fields):
         raise Refused("what is no trailer")
-    found.trailers, found.left = block[:-2], found.left[len(block) :]
-    found.relayed += block
+    lines = zip(block[:-2].splitlines(keepends=True), fields, strict=True)
+    found.trailers = b"".join(line for line, (name, _) in lines if passes_as_trailer(name))
+    found.left = found.left[len(block) :]
+    found.relayed += found.trailers + b"\r\n"
     return True

@@ -86,13 +86,19 @@ def drain(body: BodyReader, data: bytes, outcome: Outcome) -> int:
         consumed, content, trailers = body.feed(data, taken)
         outcome.content += content
         outcome.trailers += trailers
-        gap, length = body.gap
-        outcome.relayed += (
-            data[taken : taken + gap] + data[taken + gap + length : taken + consumed] if length else data[taken : taken + consumed]
-        )
+        outcome.relayed += sent_on(body, data[taken : taken + consumed], trailers)
         taken += consumed
         if consumed == 0:
             return taken
+
+
+def sent_on(body: BodyReader, piece: bytes, trailers: bytes) -> bytes:
+    """Return what leaves of what the last feed consumed, which ended with these trailers."""
+    lines, length = body.lines_replaced
+    if length:
+        piece = piece[:lines] + trailers + piece[lines + length :]
+    gap, length = body.gap
+    return piece[:gap] + piece[gap + length :] if length else piece
 
 
 def read_every_way(data: bytes, how: Reading) -> tuple[Outcome, Head | None]:

@@ -24,6 +24,7 @@ cdef class BufferedBody:
     cdef BodyCopy content
     cdef BodyCopy framing     # None: there is nothing but content
     cdef Body initial         # as it was before the first byte
+    cdef bytes trailers       # those that pass, when some do not; None else
     # sending
     cdef Body replay             # as far as the frame was read again
     cdef Py_ssize_t content_sent
@@ -32,7 +33,7 @@ cdef class BufferedBody:
     cdef Py_ssize_t content_due  # bytes of the content that come after them
 
     # Take what can be taken of the next bytes of the body; how many. Of a body whose length is known no more than the limit.
-    # `trailers` is set as by body_next(), borrowed from `data`
+    # `trailers` is set as by body_next(), borrowed from `data` or from here, without those that are not to be sent on
     cdef Py_ssize_t take(self, Body* body, const char* data, Py_ssize_t size, View* trailers) except -1
     # Keep content of a stream: what is beyond the limit lies in `framing`, where nothing else is
     cdef int add_content(self, const char* data, Py_ssize_t length) except -1

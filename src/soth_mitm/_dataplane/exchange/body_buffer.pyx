@@ -9,7 +9,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
 from soth_mitm._dataplane.http1.framing cimport (
@@ -17,7 +17,7 @@ from soth_mitm._dataplane.http1.framing cimport (
     Body, body_error_text, body_framing_due, body_next, body_of_request,
     body_of_stream, body_reenter,
 )
-from soth_mitm._dataplane.wire.fields cimport USUAL_FIELDS
+from soth_mitm._dataplane.wire.fields cimport USUAL_FIELDS, passing_trailers
 from soth_mitm._dataplane.wire.head cimport Head
 from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
 
@@ -115,13 +115,19 @@ cdef class BufferedBody:
             if count <= 0:
                 break
             total += count
-            if lines.len:
-                trailers[0] = lines
             if payload.len:
                 added = content.add(payload.ptr, payload.len)
                 if added:
                     self.add_framing(data + framed, payload.ptr - (data + framed))
                     framed = (payload.ptr - data) + added
+            if lines.len:
+                trailers[0] = lines
+                if body.trailers_dropped:
+                    self.trailers = passing_trailers(lines.ptr, <uint32_t>lines.len)
+                    trailers[0] = view_of(PyBytes_AS_STRING(self.trailers), len(self.trailers))
+                    self.add_framing(data + framed, lines.ptr - (data + framed))
+                    self.add_framing(trailers.ptr, trailers.len)
+                    framed = lines.ptr + lines.len - data
         if framed < total:
             self.add_framing(data + framed, total - framed)
         return total

@@ -62,7 +62,7 @@ cdef class Stream:
     cdef int next_piece(self, Piece* piece, Py_ssize_t most) except -2
     # All pieces so far were used: they may go. How many bytes of the connection that were
     cdef Py_ssize_t take_content(self) except -1
-    # The same for a body that is collected: what is here goes into `buffered`; how many bytes that were. `trailers` as in Piece
+    # The same for a body that is collected: what is here goes into `buffered`; how many bytes are kept of it. `trailers` as in Piece
     cdef BufferedBody new_buffer(self, Py_ssize_t limit)
     cdef Py_ssize_t collect_into(self, BufferedBody buffered, View* trailers) except -1
     cdef bint is_complete(self) noexcept           # the whole message came

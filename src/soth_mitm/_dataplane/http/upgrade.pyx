@@ -5,7 +5,6 @@ carry requests past the decision. Such a request goes on as if it had not asked,
 with one of these in it is no list that a client of another protocol sends.
 """
 
-from soth_mitm._dataplane.wire.fields cimport stop_fields
 from soth_mitm._dataplane.wire.head cimport FIELD_UPGRADE, Head
 from soth_mitm._dataplane.wire.scan cimport soth_equals_fold, soth_equals_lower, soth_find_not_token
 from soth_mitm._dataplane.memory.view cimport View, view_of
@@ -74,9 +73,6 @@ cdef bint may_switch(Head request) noexcept:
     for i in range(count):
         if _passes_the_policy(names[i]):
             relayed = False
-    if not relayed:
-        # of h2c, whether Connection names it or not (RFC 7540 section 3.2.1)
-        stop_fields(request.base(), request.fields, request.count, b"http2-settings", 14)
     return relayed
 
 

@@ -48,6 +48,7 @@ cdef struct Body:
     Py_ssize_t trailer_limit   # bytes of the trailer section, its final CRLF included
     int most_fields        # in it
     bint loose             # of a response: read as real servers write it
+    int trailers_dropped   # fields of the trailer section that are not to be sent on; set with BODY_DONE
     # White space among what body_next() has just consumed, which is not sent on: `gap_len` bytes,
     # `gap` bytes behind its beginning
     Py_ssize_t gap
@@ -64,7 +65,7 @@ cdef void body_of_response(Body* body, Head head, int request_method, Py_ssize_t
 #   > 0: so many bytes consumed (they may be framing only); `payload` is the content among them (len 0: none), borrowed from `data`;
 #        bytes that lie before a fault are reported first, the fault by the next call;
 #        when `trailers` is not NULL and this piece ends with the trailer section, it is set to the field lines (final CRLF excluded),
-#        else len 0
+#        else len 0; when body.trailers_dropped, passing_trailers() takes what may leave out of them
 #     0: more bytes are needed, or the body is done (body.state tells)
 #    -1: malformed; state is BODY_FAILED and stays so
 # An empty body (BODY_NONE, length 0) is BODY_DONE from the start.

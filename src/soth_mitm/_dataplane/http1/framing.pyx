@@ -4,8 +4,8 @@ Chunked framing is checked byte for byte, because it is relayed as it came: a si
 stands between it and the CRLF but an extension that begins with ``;``, the CRLF after the data is there, and the trailer section keeps the
 rules of field lines. In a response white space may follow the size, which many servers write; it is not relayed.
 
-None of the header fields that this package knows by name may be a trailer: each belongs to one of the kinds that RFC 9110 section 6.5.1
-keeps out (framing, routing, control of the connection, authentication, how to read the content).
+A field that frames or routes the message or concerns the connection is refused as a trailer. Others that RFC 9110 section 6.5.1 keeps out
+are read, and not sent on: `trailer_rule` of wire/fields tells them apart.
 """
 
 cimport cython
@@ -13,8 +13,8 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 
 from soth_mitm._dataplane.wire.fields cimport (
-    ERROR_BARE_CR, ERROR_BARE_LF, ERROR_CONTROL, ERROR_FIELDS_END, FIELD_OTHER, USUAL_FIELDS, Field, block_error, field_error_text,
-    parse_field_line,
+    ERROR_BARE_CR, ERROR_BARE_LF, ERROR_CONTROL, ERROR_FIELDS_END, TRAILER_DROPPED, TRAILER_REFUSED, USUAL_FIELDS, Field, block_error,
+    field_error_text, parse_field_line, passing_trailers, trailer_rule,
 )
 from soth_mitm._dataplane.wire.head cimport METHOD_CONNECT, METHOD_HEAD, Head
 from soth_mitm._dataplane.wire.scan cimport SOTH_NUMBER_OVERFLOW, soth_find_block_end, soth_find_control, soth_parse_hex
@@ -70,6 +70,7 @@ cdef void _begin(Body* body, int kind, int64_t length) noexcept nogil:
     body.payload_total = 0
     body.excess = 0
     body.gap = body.gap_len = 0
+    body.trailers_dropped = 0
     if kind == BODY_NONE or (kind == BODY_LENGTH and length == 0):
         body.state = BODY_DONE
     else:
@@ -210,7 +211,7 @@ cdef Py_ssize_t _trailers(Body* body, const char* data, Py_ssize_t length) noexc
     cdef size_t scanned = min(body.remaining, <int64_t>window)     # no chunk is open: `remaining` counts what is known to be clean
     cdef Py_ssize_t end = soth_find_block_end(data, window, body.loose, &scanned)
     cdef Py_ssize_t offset = 0
-    cdef int error, count = 0
+    cdef int error, rule, count = 0, dropped = 0
     cdef Field field
     body.remaining = scanned
     if end < 0:
@@ -221,13 +222,17 @@ cdef Py_ssize_t _trailers(Body* body, const char* data, Py_ssize_t length) noexc
         error = parse_field_line(data, <uint32_t>offset, <uint32_t>(end - 2), &field)
         if error:
             return -error
-        if field.name != FIELD_OTHER:
+        rule = trailer_rule(data, &field)
+        if rule == TRAILER_REFUSED:
             return -ERROR_TRAILER_NAME
+        if rule == TRAILER_DROPPED:
+            dropped += 1
         count += 1
         if count > body.most_fields:
             return -ERROR_TRAILER_COUNT
         offset += field.line_len
     body.remaining = 0
+    body.trailers_dropped = dropped
     body.state = BODY_DONE
     return end
 
@@ -316,6 +321,8 @@ cdef class BodyReader:
 
     cdef Body body
     cdef str side
+    cdef Py_ssize_t lines_at
+    cdef Py_ssize_t lines_len
 
     def __cinit__(self):
         _begin(&self.body, BODY_NONE, 0)
@@ -369,19 +376,29 @@ cdef class BodyReader:
         """Where in what the last `feed` consumed white space begins that is not relayed, and how long it is."""
         return self.body.gap, self.body.gap_len
 
+    @property
+    def lines_replaced(self):
+        """Where in what the last `feed` consumed trailer lines begin of which some are not sent on, and how long they are together."""
+        return self.lines_at, self.lines_len
+
     def feed(self, bytes data not None, Py_ssize_t start=0):
         """Take one piece from `data`, which begins at `start`: (bytes consumed, content, trailer lines).
 
-        Nothing consumed means that more bytes are needed, or that the body is done; bytes not consumed are to be fed again. Raises
-        WireError when the body is malformed, and again at every later call.
+        Nothing consumed means that more bytes are needed, or that the body is done; bytes not consumed are to be fed again. Trailer lines
+        that are not to be sent on are left out. Raises WireError when the body is malformed, and again at every later call.
         """
         cdef View payload, trailers
         cdef Py_ssize_t consumed
+        self.lines_at = self.lines_len = 0
         if not 0 <= start <= len(data):
             raise ValueError(f"start: {start} is not within the {len(data)} bytes given")
         consumed = body_next(&self.body, PyBytes_AS_STRING(data) + start, len(data) - start, &payload, &trailers)
         if consumed < 0:
             raise self._error()
+        if trailers.len and self.body.trailers_dropped:
+            self.lines_at = trailers.ptr - (PyBytes_AS_STRING(data) + start)
+            self.lines_len = trailers.len
+            return consumed, view_bytes(payload), passing_trailers(trailers.ptr, <uint32_t>trailers.len)
         return consumed, view_bytes(payload), view_bytes(trailers)
 
     def add(self, Py_ssize_t length):

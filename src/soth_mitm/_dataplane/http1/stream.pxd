@@ -21,6 +21,11 @@ cdef class Http1Stream(Stream):
     cdef Py_ssize_t forwarded      # of them, those that were forwarded or are not to be
     cdef Http1Stream sink          # what take_content() forwards to; None: nothing
     cdef OutFraming out_framing
+    # Of trailers in the read buffer that do not all pass: those that do, and where all of them lie;
+    # None: there are none such
+    cdef bytes lines
+    cdef Py_ssize_t lines_at
+    cdef Py_ssize_t lines_end
 
     cdef int count_in(self, Py_ssize_t count) except -1
     cdef int count_out(self, Py_ssize_t count) except -1

@@ -2,7 +2,8 @@
 sections 6 and 7).
 """
 
-from libc.stdint cimport int64_t
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport int64_t, uint32_t
 
 from soth_mitm._dataplane.exchange.body_buffer cimport BufferedBody, new_buffered_body
 from soth_mitm._dataplane.http.stream cimport ANY_LENGTH, Piece, Stream
@@ -13,6 +14,7 @@ from soth_mitm._dataplane.http1.framing cimport (
 )
 from soth_mitm._dataplane.memory.view cimport View, view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL
+from soth_mitm._dataplane.wire.fields cimport passing_trailers
 
 
 # not final: each side derives from it
@@ -34,6 +36,12 @@ cdef class Http1Stream(Stream):
             self.sink.send_wire(
                 data - self.offset + self.forwarded, self.offset + self.body.gap - self.forwarded)
             self.forwarded = self.offset + self.body.gap + self.body.gap_len
+        if piece.trailers.len and self.body.trailers_dropped:
+            self.lines = passing_trailers(piece.trailers.ptr, <uint32_t>piece.trailers.len)
+            self.lines_at = self.offset + (piece.trailers.ptr - data)
+            self.lines_end = self.lines_at + piece.trailers.len
+            piece.trailers = view_of(PyBytes_AS_STRING(self.lines), len(self.lines))
+            self.settings.counters.trailers_dropped += 1
         self.offset += count
         return 1
 
@@ -42,8 +50,15 @@ cdef class Http1Stream(Stream):
         if count == 0:
             return 0
         if self.sink is not None:
+            if self.lines is not None:
+                self.sink.send_wire(
+                    self.endpoint.read_buffer.data() + self.forwarded,
+                    self.lines_at - self.forwarded)
+                self.sink.send_wire(PyBytes_AS_STRING(self.lines), len(self.lines))
+                self.forwarded = self.lines_end
             self.sink.send_wire(
                 self.endpoint.read_buffer.data() + self.forwarded, count - self.forwarded)
+        self.lines = None
         self.offset = 0
         self.forwarded = 0
         self.count_in(count)
@@ -60,13 +75,16 @@ cdef class Http1Stream(Stream):
         return new_buffered_body(&self.body, limit)
 
     cdef Py_ssize_t collect_into(self, BufferedBody buffered, View* trailers) except -1:
-        cdef Py_ssize_t size = self.endpoint.read_buffer.size(), count
+        cdef Py_ssize_t size = self.endpoint.read_buffer.size(), count, held = buffered.size()
         trailers[0] = view_of(NULL, 0)
         if size == 0:
             return 0
         count = buffered.take(&self.body, self.endpoint.read_buffer.data(), size, trailers)
+        if count and buffered.trailers is not None:
+            self.settings.counters.trailers_dropped += 1
         self.offset = count
-        return count
+        # without the trailers that were dropped
+        return buffered.size() - held
 
     cdef bint is_complete(self) noexcept:
         return self.body.state == BODY_DONE

@@ -29,6 +29,7 @@ cdef enum MessageFault:
     MESSAGE_TE
     MESSAGE_LENGTH
     MESSAGE_TRAILER            # a pseudo-header in trailers
+    MESSAGE_TRAILER_NAME       # TRAILER_REFUSED
     MESSAGE_TOO_MANY           # fields: no fault of form
 
 
@@ -43,8 +44,8 @@ cdef struct RequestFacts:
 # them, and nothing else is mended. A MessageFault.
 cdef int read_request(FieldList fields, Head head, bint may_extend, int most_fields, RequestFacts* facts) except -1
 cdef int read_response(FieldList fields, Head head, int most_fields) except -1
-# Append trailers as field lines, each with its CRLF
-cdef int read_trailers(FieldList fields, bint is_request, int most_fields, Octets lines) except -1
+# Append trailers as field lines, each with its CRLF; `dropped`: how many fields are not among them, since they may not be trailers
+cdef int read_trailers(FieldList fields, bint is_request, int most_fields, Octets lines, int* dropped) except -1
 
 # Append the block of a head. What concerns one connection stays behind, names become lower-case, cookies
 # are split, `edits` (None: none) are applied. `authority` is used when the head names none; `protocol`

@@ -18,9 +18,10 @@ from soth_mitm._dataplane.http2.hpack_encoder cimport HpackEncoder
 from soth_mitm._dataplane.http2.octets cimport Octets
 from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
 from soth_mitm._dataplane.wire.fields cimport (
-    FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_EXPECT, FIELD_HOST, FIELD_KEEP_ALIVE, FIELD_OTHER,
-    FIELD_PROXY_AUTHORIZATION, FIELD_PROXY_CONNECTION, FIELD_TE, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, USUAL_FIELDS,
-    Field, parse_field_line, read_content_length,
+    FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_EXPECT, FIELD_HOST, FIELD_HTTP2_SETTINGS,
+    FIELD_KEEP_ALIVE, FIELD_OTHER, FIELD_PROXY_AUTHORIZATION, FIELD_PROXY_CONNECTION, FIELD_TE,
+    FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, TRAILER_DROPPED, TRAILER_PASSES, TRAILER_REFUSED,
+    USUAL_FIELDS, Field, parse_field_line, read_content_length, trailer_rule,
 )
 from soth_mitm._dataplane.wire.head cimport HTTP_2, Head
 from soth_mitm._dataplane.wire.head_edits cimport FieldEdit, HeadEdits
@@ -66,6 +67,7 @@ FAULT_TEXTS = {
     MESSAGE_TE: "TE is something else than `trailers`",
     MESSAGE_LENGTH: "Content-Length is not one number",
     MESSAGE_TRAILER: "a pseudo-header stands in the trailers",
+    MESSAGE_TRAILER_NAME: "a field stands in the trailers that may only stand in the head",
     MESSAGE_TOO_MANY: "there are too many fields",
 }
 
@@ -171,7 +173,8 @@ cdef int _note_field(Reading* reading, Field* field, const char* base, int index
             return MESSAGE_TE
         field.hop = 1
         reading.has_hop = True
-    elif field.name == FIELD_PROXY_AUTHORIZATION:
+    elif field.name == FIELD_PROXY_AUTHORIZATION or field.name == FIELD_HTTP2_SETTINGS:
+        # the latter is a field of HTTP/1 (RFC 7540 section 3.2.1), and an upstream could act upon it
         field.hop = 1
         reading.has_hop = True
     elif field.name == FIELD_CONTENT_LENGTH:
@@ -449,19 +452,24 @@ cdef int read_response(FieldList fields, Head head, int most_fields) except -1:
     return MESSAGE_OK
 
 
-cdef int read_trailers(FieldList fields, bint is_request, int most_fields, Octets lines) except -1:
+cdef int read_trailers(FieldList fields, bint is_request, int most_fields, Octets lines, int* dropped) except -1:
     cdef Reading reading
     cdef const char* base = fields.lines.data
-    cdef int i, fault = _read_fields(fields, &reading, is_request, True)
+    cdef int i, rule, fault = _read_fields(fields, &reading, is_request, True)
     cdef Field* field
     cdef char* at
+    dropped[0] = 0
     if fault:
         return fault
     if fields.count > most_fields:
         return MESSAGE_TOO_MANY
     for i in range(fields.count):
         field = &fields.fields[i]
-        if field.hop:
+        rule = trailer_rule(base, field)
+        if rule == TRAILER_REFUSED:
+            return MESSAGE_TRAILER_NAME
+        if rule == TRAILER_DROPPED:
+            dropped[0] += 1
             continue
         lines.reserve(<Py_ssize_t>field.name_len + field.value_len + LINE_OVERHEAD)
         at = _copy(lines.data + lines.size, base + field.line, field.name_len)
@@ -476,17 +484,16 @@ cdef int read_trailers(FieldList fields, bint is_request, int most_fields, Octet
 
 # ---- out -------------------------------------------------------------------------------------------------
 
-cdef inline bint _goes_on(const Field* field, const char* base, bint is_request, bint is_trailer) noexcept nogil:
+cdef inline bint _goes_on(const Field* field, bint is_request) noexcept nogil:
     """Tell whether a field leaves as it is. TE has a rule of its own; Host of a request became `:authority`."""
     if field.name == FIELD_OTHER:
-        return not field.hop and not (field.name_len == 14 and soth_equals_lower(base + field.line, b"http2-settings", 14))
+        return not field.hop
     if field.name == FIELD_HOST:
         # in a response it means nothing
         return not is_request and not field.hop
-    if field.hop or field.name in (FIELD_CONNECTION, FIELD_KEEP_ALIVE, FIELD_PROXY_AUTHORIZATION,
-                                   FIELD_PROXY_CONNECTION, FIELD_TE, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE):
-        return False
-    return not (is_trailer and field.name == FIELD_CONTENT_LENGTH)
+    return not field.hop and field.name not in (
+        FIELD_CONNECTION, FIELD_HTTP2_SETTINGS, FIELD_KEEP_ALIVE, FIELD_PROXY_AUTHORIZATION,
+        FIELD_PROXY_CONNECTION, FIELD_TE, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE)
 
 
 cdef int _write_field(HpackEncoder encoder, Octets out, Octets scratch, const char* name, uint32_t name_len,
@@ -534,7 +541,7 @@ cdef int _write_edited_line(HpackEncoder encoder, Octets out, Octets scratch, by
     base = PyBytes_AS_STRING(line)
     if parse_field_line(base, 0, <uint32_t>len(line), &field):
         raise ValueError("an edit is a field line that was checked before")
-    if not _goes_on(&field, base, is_request, False):
+    if not _goes_on(&field, is_request):
         return 0
     if field.name_len == 6 and soth_equals_lower(base, b"cookie", 6):
         return _write_cookie(encoder, out, base + field.value, field.value_len, False)
@@ -564,7 +571,7 @@ cdef int _write_fields(HpackEncoder encoder, Octets out, Octets scratch, Head he
             if edit is not None:
                 _write_edit(encoder, out, scratch, edit, head.is_request)
                 continue
-        if not _goes_on(field, base, head.is_request, False):
+        if not _goes_on(field, head.is_request):
             if field.name == FIELD_TE and _has_trailers(base + field.value, field.value_len):
                 encoder.encode(out, b"te", 2, b"trailers", 8, False)
             continue
@@ -664,7 +671,7 @@ cdef int write_trailers(HpackEncoder encoder, Octets out, Octets scratch, bytes 
         if parse_field_line(base, at, end, &field):
             raise ValueError("trailers are field lines that were parsed before")
         at += field.line_len
-        if _goes_on(&field, base, True, True):
+        if trailer_rule(base, &field) == TRAILER_PASSES:
             _write_field(encoder, out, scratch, base + field.line, field.name_len, base + field.value, field.value_len, False)
     return 0
 
@@ -729,7 +736,8 @@ def response_of(fields not None, int most_fields=USUAL_FIELDS):
 def trailers_of(fields not None, bint is_request=False, int most_fields=USUAL_FIELDS):
     """Return the lines of trailers; as `request_of`."""
     cdef Octets lines = Octets()
-    _check(read_trailers(_list_of(fields), is_request, most_fields, lines))
+    cdef int dropped
+    _check(read_trailers(_list_of(fields), is_request, most_fields, lines, &dropped))
     return (<char*>lines.data)[:lines.size] if lines.size else b""
 
 

@@ -907,15 +907,17 @@ cdef class Session:
 
     cdef int handle_trailers(self, SessionStream stream, bint is_end) except -1:
         cdef Octets lines = self.memory.scratch
-        cdef int fault
+        cdef int fault, dropped
         lines.clear()
-        fault = read_trailers(self.memory.fields, self.is_server, MAX_FIELDS, lines)
+        fault = read_trailers(self.memory.fields, self.is_server, MAX_FIELDS, lines, &dropped)
         if fault == MESSAGE_TOO_MANY:
             return self.answer_too_large(stream, is_end)
         if fault or not is_end:
             return self.stream_error(stream, PROTOCOL_ERROR)
         if stream.content_length >= 0 and stream.content_total != stream.content_length:
             return self.stream_error(stream, PROTOCOL_ERROR)
+        if dropped:
+            self.totals.trailers_dropped += 1
         if lines.size:
             stream.trailers_wait = PyBytes_FromStringAndSize(lines.data, lines.size)
         self.end_remote(stream)

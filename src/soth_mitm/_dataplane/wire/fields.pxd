@@ -27,6 +27,7 @@ cdef enum FieldName:
     FIELD_UPGRADE
     FIELD_WWW_AUTHENTICATE
     FIELD_AUTHORIZATION
+    FIELD_HTTP2_SETTINGS
 
 
 cdef struct Field:
@@ -81,6 +82,18 @@ cdef int check_field(const char* name, size_t name_len, const char* value,
 
 # Does the field frame or route the message, or concern the connection? Only the proxy sets such.
 cdef bint is_own_field(const char* name, size_t length) noexcept nogil
+
+# What becomes of a field that stands in a trailer section (RFC 9110 section 6.5.1), the same in every version of HTTP
+cdef enum TrailerRule:
+    TRAILER_PASSES = 0
+    TRAILER_DROPPED        # a recipient that merges trailers into the head would act upon it
+    TRAILER_REFUSED        # it says how the message is framed, where it goes or what the connection is: the message is malformed
+
+# `base` is what the field's `line` counts from
+cdef int trailer_rule(const char* base, const Field* field) noexcept nogil
+
+# Of field lines that parse_field_line accepts, each with its CRLF: those that may be trailers
+cdef bytes passing_trailers(const char* lines, uint32_t length)
 
 # Read one Content-Length value, which may list one number several times (RFC 9110 section 8.6). `number` is -1 before the first; `repeated`
 # is set when it was there already. 0 or a FieldError.

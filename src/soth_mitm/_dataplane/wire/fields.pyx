@@ -4,6 +4,7 @@ Strict where leniency has let two readers see two messages: the name is a token 
 space (obs-fold) is refused. Values are bytes: 0x80 to 0xFF may stand in them. Which control bytes may, the scan of the block has decided.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memchr
 
@@ -90,6 +91,8 @@ cdef int field_name(const char* name, size_t length) noexcept nogil:
     elif length == 13:
         return _if_equal(name, b"authorization", 13, FIELD_AUTHORIZATION)
     elif length == 14:
+        if first == c"h":
+            return _if_equal(name, b"http2-settings", 14, FIELD_HTTP2_SETTINGS)
         return _if_equal(name, b"content-length", 14, FIELD_CONTENT_LENGTH)
     elif length == 16:
         if first == c"c":
@@ -120,9 +123,62 @@ cdef bint is_own_field(const char* name, size_t length) noexcept nogil:
     if known == FIELD_OTHER:
         return length == 12 and soth_equals_lower(name, b"max-forwards", 12)
     return known in (
-        FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_EXPECT, FIELD_HOST, FIELD_KEEP_ALIVE,
-        FIELD_PROXY_AUTHORIZATION, FIELD_PROXY_CONNECTION, FIELD_TE, FIELD_TRAILER,
-        FIELD_TRANSFER_ENCODING, FIELD_UPGRADE)
+        FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_EXPECT, FIELD_HOST, FIELD_HTTP2_SETTINGS,
+        FIELD_KEEP_ALIVE, FIELD_PROXY_AUTHORIZATION, FIELD_PROXY_CONNECTION, FIELD_TE,
+        FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE)
+
+
+cdef int trailer_rule(const char* base, const Field* field) noexcept nogil:
+    if field.name in (FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_HOST, FIELD_KEEP_ALIVE,
+                      FIELD_PROXY_CONNECTION, FIELD_TE, FIELD_TRAILER, FIELD_TRANSFER_ENCODING,
+                      FIELD_UPGRADE):
+        return TRAILER_REFUSED
+    if field.name != FIELD_OTHER or _is_for_heads(base + field.line, field.name_len):
+        return TRAILER_DROPPED
+    return TRAILER_PASSES
+
+
+cdef bint _is_for_heads(const char* name, uint32_t length) noexcept nogil:
+    """Tell whether a field without a number controls a request or its answer, authenticates, or
+    says what the content is. ETag, Server-Timing, digests and the like are made for trailers.
+    """
+    if length > 3 and soth_equals_lower(name, b"if-", 3):
+        return True
+    if length == 3:
+        return soth_equals_lower(name, b"age", 3)
+    elif length == 4:
+        return soth_equals_lower(name, b"vary", 4)
+    elif length == 5:
+        return soth_equals_lower(name, b"range", 5)
+    elif length == 6:
+        return soth_equals_lower(name, b"cookie", 6) or soth_equals_lower(name, b"pragma", 6)
+    elif length == 7:
+        return soth_equals_lower(name, b"expires", 7)
+    elif length == 8:
+        return soth_equals_lower(name, b"location", 8)
+    elif length == 10:
+        return soth_equals_lower(name, b"set-cookie", 10)
+    elif length == 11:
+        return soth_equals_lower(name, b"retry-after", 11)
+    elif length == 12:
+        return soth_equals_lower(name, b"max-forwards", 12)
+    elif length == 13:
+        return (soth_equals_lower(name, b"cache-control", 13)
+                or soth_equals_lower(name, b"content-range", 13))
+    return False
+
+
+cdef bytes passing_trailers(const char* lines, uint32_t length):
+    cdef Field field
+    cdef list kept = []
+    cdef uint32_t at = 0
+    while at < length:
+        if parse_field_line(lines, at, length, &field):
+            raise ValueError("trailers are field lines that were parsed before")
+        at += field.line_len
+        if trailer_rule(lines, &field) == TRAILER_PASSES:
+            kept.append(PyBytes_FromStringAndSize(lines + field.line, field.line_len))
+    return b"".join(kept)
 
 
 cdef int read_content_length(const char* value, uint32_t length, int64_t* number, bint* repeated) noexcept nogil:

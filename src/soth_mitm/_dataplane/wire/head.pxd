@@ -16,6 +16,7 @@ from soth_mitm._dataplane.wire.fields cimport (
     FIELD_CONTENT_TYPE,
     FIELD_EXPECT,
     FIELD_HOST,
+    FIELD_HTTP2_SETTINGS,
     FIELD_KEEP_ALIVE,
     FIELD_OTHER,
     FIELD_PROXY_AUTHENTICATE,

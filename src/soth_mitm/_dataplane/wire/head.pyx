@@ -117,7 +117,7 @@ cdef class Head:
                     # without it.
                     field.hop = 1
                     self.has_hop = True
-        elif field.name in (FIELD_CONNECTION, FIELD_KEEP_ALIVE, FIELD_PROXY_CONNECTION,
+        elif field.name in (FIELD_CONNECTION, FIELD_HTTP2_SETTINGS, FIELD_KEEP_ALIVE, FIELD_PROXY_CONNECTION,
                             FIELD_PROXY_AUTHORIZATION, FIELD_TE, FIELD_UPGRADE):
             field.hop = 1
             self.has_hop = True
