@@ -591,6 +591,23 @@ class TestEnds:
             ending.join()
         assert {code for _, code in client.goaways} == {0}
 
+    def test_a_client_that_answers_nothing_does_not_hold_a_shutdown(
+        self, proxy: ProxyFactory, h2_origin: Origin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is given a second for the PING of the first GOAWAY: longer waits would outlast `timeouts.drain_ms`."""
+        running = proxy()
+        connection, client = http2_client(running, h2_origin.port)
+        with connection:
+            assert client.request("/bytes/9").status == 200
+            monkeypatch.setattr(client, "flush", lambda: None)
+            ending = threading.Thread(target=lambda: running.handle.shutdown(8))
+            ending.start()
+            client.socket.settimeout(3.5)
+            while len(client.goaways) < 2:
+                client.read()
+            assert [last for last, _ in client.goaways] == [2**31 - 1, 1]
+        ending.join()
+
     def test_what_does_not_finish_is_cut_and_counted(self, proxy: ProxyFactory, h2_origin: Origin) -> None:
         going = threading.Event()
         started = threading.Event()

@@ -17,7 +17,7 @@ OBJECTS = ("decision_type", "allow", "observer", "meant_to_block", "on_ignored_d
 DEADLINES = (
     *("half_closed", "client_head", "client_idle", "body_idle", "body_buffer", "response_head", "claim", "tunnel_idle"),
     *("tunnel_quiet", "linger", "settling", "pace"),
-    *("http2_settings", "http2_ping", "http2_stall", "http2_response_head", "http2_body_idle"),
+    *("http2_settings", "http2_ping", "http2_drain", "http2_stall", "http2_response_head", "http2_body_idle"),
 )
 HTTP2: dict[str, Callable[[], object]] = {"http2_memory": HeadMemory, "client_http2": Http2Limits, "upstream_http2": Http2Limits}
 

@@ -23,6 +23,8 @@ from soth_mitm.proxy.deadlines import Deadlines
 LINGER_SECONDS = 5.0
 # How long a tunnel or an upgraded connection may be silent while the proxy drains.
 QUIET_SECONDS = 1.0
+# How long an HTTP/2 client may take to answer the PING that goes with the first GOAWAY of a drain.
+GOAWAY_SECONDS = 1.0
 # How often it is looked whether the system has sent what a connection had to be sent before it is reset.
 SETTLING_MILLISECONDS = 20
 # How often HTTP/2 streams that do not move are looked for, as a part of the time that they have.
@@ -131,6 +133,7 @@ def make_settings(
         http2_strict_overflow=config.upstream.h2_response_overflow_mode == "strict_fail",
         http2_settings=deadlines.after(http2.settings_timeout_ms),
         http2_ping=deadlines.after(http2.ping_timeout_ms),
+        http2_drain=deadlines.after(int(GOAWAY_SECONDS * 1000)),
         http2_stall=deadlines.after(max(1, http2.stall_timeout_ms // STALL_LOOKS)),
         http2_keepalive=deadlines.after(http2.keepalive_ms) if http2.keepalive_ms else None,
         http2_response_head=deadlines.after(config.upstream.h2_header_stage_timeout_ms),

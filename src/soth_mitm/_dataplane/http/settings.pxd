@@ -59,6 +59,7 @@ cdef class Settings:
     cdef public bint http2_strict_overflow     # upstream.h2_response_overflow_mode is strict_fail
     cdef public DeadlineQueue http2_settings   # http2.settings_timeout_ms
     cdef public DeadlineQueue http2_ping       # http2.ping_timeout_ms
+    cdef public DeadlineQueue http2_drain      # for the answer to the PING that goes with a GOAWAY
     cdef public DeadlineQueue http2_stall      # http2.stall_timeout_ms: how often streams that do not move are looked for
     cdef public DeadlineQueue http2_keepalive  # http2.keepalive_ms; None: no PING without a reason
     cdef public DeadlineQueue http2_response_head  # upstream.h2_header_stage_timeout_ms

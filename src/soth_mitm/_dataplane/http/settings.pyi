@@ -47,6 +47,7 @@ class Settings:
     http2_strict_overflow: bool
     http2_settings: DeadlineQueue
     http2_ping: DeadlineQueue
+    http2_drain: DeadlineQueue
     http2_stall: DeadlineQueue
     http2_keepalive: DeadlineQueue | None
     http2_response_head: DeadlineQueue
@@ -94,6 +95,7 @@ class Settings:
         http2_strict_overflow: bool,
         http2_settings: DeadlineQueue,
         http2_ping: DeadlineQueue,
+        http2_drain: DeadlineQueue,
         http2_stall: DeadlineQueue,
         http2_keepalive: DeadlineQueue | None,
         http2_response_head: DeadlineQueue,

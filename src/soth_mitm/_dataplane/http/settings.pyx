@@ -57,6 +57,7 @@ cdef class Settings:
         bint http2_strict_overflow,
         DeadlineQueue http2_settings not None,
         DeadlineQueue http2_ping not None,
+        DeadlineQueue http2_drain not None,
         DeadlineQueue http2_stall not None,
         DeadlineQueue http2_keepalive,
         DeadlineQueue http2_response_head not None,
@@ -102,6 +103,7 @@ cdef class Settings:
         self.http2_strict_overflow = http2_strict_overflow
         self.http2_settings = http2_settings
         self.http2_ping = http2_ping
+        self.http2_drain = http2_drain
         self.http2_stall = http2_stall
         self.http2_keepalive = http2_keepalive
         self.http2_response_head = http2_response_head

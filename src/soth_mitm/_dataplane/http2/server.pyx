@@ -209,7 +209,7 @@ cdef class Http2ServerConnection(HttpConnection):
         if not self.driver.session.has_left:
             # the client may not know yet, and streams of it may be on their way
             if self.drain_deadline.queue is None:
-                self.drain_deadline.set(self.settings.linger, STAGE_DRAIN)
+                self.drain_deadline.set(self.settings.http2_drain, STAGE_DRAIN)
             return 0
         # its octets lie in the read buffer while they are read
         return self.leave() if self.open_streams == 0 and not self.driver.is_feeding else 0
