@@ -326,6 +326,28 @@ class TestEnds:
                 assert client.streams[number].over
             stopping.join(20)
 
+    def test_the_client_ends_and_reads_slowly(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        """An upstream of HTTP/1 that is not read is not silent. The end of its client would let it drop what it still has to say."""
+        data, fin = pattern(400_000), threading.Event()
+
+        def say_all(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(accept(request) + data)
+            assert connection.receive() == b"close\n"
+            assert connection.receive() == b""
+            fin.set()
+            connection.close()
+
+        plain_origin.script(say_all, "/chat")
+        running = proxy(**{"upstream.connect_to": [f"{HOST}:*=http://127.0.0.1:{plain_origin.port}"]})
+        connection, client = http2_client(running, plain_origin.port)
+        with connection:
+            number = ask(client)
+            client.send(number, b"close\n", end=True)
+            assert not fin.wait(2)
+            answer = client.answer(number)
+            assert (answer.body, answer.ended) == (data, True)
+            assert fin.wait(10)
+
 
 class TestRefused:
     def test_by_the_handler_and_nothing_is_dialled(self, proxy: ProxyFactory, upstream: Callable[..., Any]) -> None:

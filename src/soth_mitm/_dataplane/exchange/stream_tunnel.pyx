@@ -213,6 +213,9 @@ cdef class StreamTunnel(StreamCallbacks):
         return 0 if self.over else self.carry(source)
 
     cdef int on_deadline(self, int stage) except -1:
+        if self.end_waits and self.client.is_write_paused():
+            # the upstream is silent because it is not read
+            return self.wait()
         if self.end_waits:
             self.end_waits = False
             self.upstream.send_end(None)
