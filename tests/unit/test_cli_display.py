@@ -310,6 +310,10 @@ META = ConnectionMeta(
             "gRPC 5 NOT_FOUND 0 B  5 ms  h2",
         ),
         (Event(kind=EventKind.FLOW_END, status=200, is_stream=True, grpc_status="99"), "gRPC 99 0 B  5 ms"),
+        *(
+            (Event(kind=EventKind.FLOW_END, status=200, is_stream=True, grpc_status=text), "gRPC, its status is no number 0 B  5 ms")
+            for text in ("", "0 OK", "-1", "\u0660", "12345", "0\x1b[2K")
+        ),
         (Event(kind=EventKind.FLOW_END, status=204, http_version="HTTP/1.1"), "204 0 B  5 ms"),
         (Event(kind=EventKind.FLOW_END, status=204, http_version="HTTP/2"), "204 0 B  5 ms  h2"),
         (Event(kind=EventKind.FLOW_END, status=418, verdict=Verdict.BLOCKED), "BLOCKED 418 5 ms"),

@@ -23,6 +23,7 @@ GRPC_STATUS_NAMES = {
         )
     )
 }
+LONGEST_GRPC_STATUS = 4
 _TUNNELS = {
     "unlisted": "it is not in interception.destinations",
     "handler": "by the handler",
@@ -137,6 +138,9 @@ def _grpc_outcome(status: str | None) -> Part | None:
     """Return what became of a gRPC call, in the names of its specification; None if its upstream did not say."""
     if status is None:
         return None
+    if not (status.isascii() and status.isdigit() and len(status) <= LONGEST_GRPC_STATUS):
+        # a text that the upstream chose could be read as the outcome of another call
+        return "gRPC, its status is no number", "red"
     name = GRPC_STATUS_NAMES.get(status, "")
     return f"gRPC {status} {name}".rstrip(), "green" if status == "0" else "red"
 
