@@ -40,9 +40,9 @@ class Outcome(NamedTuple):
     def __str__(self) -> str:
         said = f"{self.runs} inputs in {self.seconds:.0f} s ({self.runs / max(self.seconds, 1):.0f}/s), {self.counters} counters reached"
         if self.code == 0:
-            return f"{self.name:<14}{said}, nothing found"
+            return f"{self.name:<18}{said}, nothing found"
         where = self.finding.relative_to(ROOT) if self.finding else f"{(WORK / self.name / 'log').relative_to(ROOT)}, exit code {self.code}"
-        return f"{self.name:<14}{said}, FOUND {where}"
+        return f"{self.name:<18}{said}, FOUND {where}"
 
 
 def choose_build() -> None:
@@ -124,7 +124,7 @@ def fuzz(python: Path, environment: dict[str, str], name: str, seconds: int) -> 
                 if elapsed - printed >= SECONDS_BETWEEN_LINES:
                     printed = elapsed
                     print(
-                        f"{name:<14}{elapsed:6.0f} s {runs:>10} inputs {status[5]:>7}/s {counters:>7} counters {status[6]:>6} MB",
+                        f"{name:<18}{elapsed:6.0f} s {runs:>10} inputs {status[5]:>7}/s {counters:>7} counters {status[6]:>6} MB",
                         flush=True,
                     )
     print("".join(trouble[:LINES_OF_TROUBLE]), end="", file=sys.stderr, flush=True)
