@@ -8,11 +8,7 @@ credited, both sides keep their streams. Every request differs in its path. Our 
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,13 +16,12 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+from bench.micro.compiled import compiled_loop
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from soth_mitm._dataplane.http1.head_parser import HeadReader
 from soth_mitm._dataplane.wire.head import Head
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
 AT_ONCE = 10
 COUNT = 1000
 BROWSER = [
@@ -68,22 +63,7 @@ def lines(fields: list[tuple[bytes, bytes]]) -> bytes:
 @pytest.fixture(scope="session")
 def exchanges(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The compiled loop."""
-    folder = tmp_path_factory.mktemp("http2_exchanges")
-    code = f"""
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-source, headers = {str(HERE / "http2_exchanges.pyx")!r}, {str(ROOT / "ext")!r}
-module = Extension("http2_exchanges", [source], include_dirs=[headers], extra_compile_args=["-O3"])
-directives = {{"language_level": 3, "cdivision": True, "boundscheck": False, "wraparound": False, "initializedcheck": False}}
-setup(ext_modules=cythonize([module], build_dir=".", compiler_directives=directives), script_args=["-q", "build_ext", "--build-lib", "."])
-"""
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, env={**os.environ, "PYTHONPATH": ""})
-    (library,) = folder.glob("http2_exchanges.*.so")
-    spec = importlib.util.spec_from_file_location("http2_exchanges", library)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return compiled_loop("http2_exchanges", tmp_path_factory.mktemp("http2_exchanges"))
 
 
 def report(benchmark: Any, name: str, count: int) -> None:

@@ -3,6 +3,7 @@
 cimport cython
 from libc.stdint cimport uint32_t
 
+from soth_mitm._dataplane.http.counters cimport Counters
 from soth_mitm._dataplane.http2.limits cimport Http2Limits
 from soth_mitm._dataplane.http2.octets cimport Octets
 from soth_mitm._dataplane.http2.session cimport HeadMemory, Outlet, Session, SessionCallbacks
@@ -67,8 +68,8 @@ cdef class Exchanges:
         cdef HeadMemory memory = HeadMemory()
         self.to_server, self.to_client = Wire(), Wire()
         self.client, self.server = Client(), Server()
-        self.client.session = Session(False, arena, memory, Http2Limits(), self.to_server, self.client)
-        self.server.session = Session(True, arena, memory, Http2Limits(), self.to_client, self.server)
+        self.client.session = Session(False, arena, memory, Http2Limits(), self.to_server, self.client, Counters())
+        self.server.session = Session(True, arena, memory, Http2Limits(), self.to_client, self.server, Counters())
         self.server.response = response
         self.server.content = content
         self.client.session.begin()
