@@ -134,20 +134,27 @@ class Http2Client:
         return stream
 
     def read(self) -> None:
-        """Read what comes next; `EOFError` when nothing will."""
+        """Read what comes next, and answer what has to be; `EOFError` when nothing will."""
+        self.hear()
+        self.flush()
+
+    def hear(self) -> None:
+        """Read what comes next, and answer nothing."""
         data = self.socket.recv(1 << 16)
         if not data:
             self.gone = True
             raise EOFError("the proxy has closed the connection")
         for event in self.h2.receive_data(data):
             self._on_event(event)
-        self.flush()
 
-    def read_to_end(self) -> None:
+    def read_to_end(self, *, answering: bool = True) -> None:
         """Read until the proxy closes."""
         try:
             while True:
-                self.read()
+                if answering:
+                    self.read()
+                else:
+                    self.hear()
         except (EOFError, OSError):
             self.gone = True
 

@@ -47,7 +47,7 @@ cdef class Settings:
     cdef public DeadlineQueue response_head    # upstream.timeout_ms
     cdef public DeadlineQueue claim            # waiting for a connection of the pool
     cdef public DeadlineQueue tunnel_idle      # timeouts.tunnel_idle_ms
-    cdef public DeadlineQueue tunnel_quiet     # the same in a drain
+    cdef public DeadlineQueue tunnel_quiet     # the same in a drain: a peer that says nothing holds up a shutdown for no longer
     cdef public DeadlineQueue linger           # reading on after our last byte, so that it arrives
     cdef public DeadlineQueue settling         # before looking again whether the system has sent our last bytes
     cdef public DeadlineQueue pace             # flow_runtime.dispatch_queue_send_timeout_ms: how long a full queue paces its flow
@@ -64,3 +64,6 @@ cdef class Settings:
     cdef public DeadlineQueue http2_keepalive  # http2.keepalive_ms; None: no PING without a reason
     cdef public DeadlineQueue http2_response_head  # upstream.h2_header_stage_timeout_ms
     cdef public DeadlineQueue http2_body_idle  # upstream.h2_body_idle_timeout_ms
+
+    # How long a peer is waited for that has nothing more to say to us: `linger`, and less while the proxy shuts down
+    cdef DeadlineQueue last_wait(self)

@@ -108,3 +108,6 @@ cdef class Settings:
         self.http2_keepalive = http2_keepalive
         self.http2_response_head = http2_response_head
         self.http2_body_idle = http2_body_idle
+
+    cdef DeadlineQueue last_wait(self):
+        return self.tunnel_quiet if self.draining else self.linger

@@ -119,9 +119,9 @@ cdef class LingeringClose(EndpointCallbacks):
     cdef int wait(self) except -1:
         # The last bytes may take as long as those before: the transport sees that the peer reads
         # only when the kernel has made much room. Once they are sent, the peer gets the shorter
-        # `linger`.
+        # `last_wait`.
         self.left = self.endpoint.transport.get_write_buffer_size()
-        return self.deadline.set(self.settings.body_idle if self.left else self.settings.linger, 0)
+        return self.deadline.set(self.settings.body_idle if self.left else self.settings.last_wait(), 0)
 
     cdef int reset_when_sent(self) except -1:
         # a reset discards what the system has not sent, and no event says when it has sent
