@@ -8,7 +8,8 @@ What holds for all of them:
 - They are called on the event loop that serves the connection. A plain `def` must return soon: it cannot be interrupted, and everything
   else on that loop waits for it.
 - A coroutine that finishes without suspending runs within the read that caused it. One that suspends becomes a task of its own; at its
-  deadline that task is cancelled.
+  deadline that task is cancelled, and where nobody waits for a decision any more: `on_request` and `on_connect` of a request whose client
+  has left.
 - An exception is counted in `handler_panic_count`, a missed deadline in `handler_timeout_count`; then the flow goes on as the method's text
   says. With `handler.recover_from_panics = false` an exception aborts the flow instead. `asyncio.CancelledError` is one like another.
 - What is no `Exception` (`SystemExit`, `KeyboardInterrupt`, one of your own) ends the flow, with nothing forwarded, and is raised to the

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from soth_mitm import ConnectTarget, HandlerDecision, InterceptHandler, RawRequest, RawResponse
+from support.http2_inside import Http2Client, http2_client
 from support.origin import Origin, Request, ScriptedConnection
 from support.recording import Recording
 from support.running import HOST, ProxyFactory, Running
@@ -60,8 +61,8 @@ def end_direction(client: WireClient) -> None:
     """Send a FIN, in TLS behind a close_notify; what comes can still be read."""
     if isinstance(client.socket, ssl.SSLSocket):
         client.socket.setblocking(False)
-        # which would also wait for the other side's
-        with pytest.raises(ssl.SSLWantReadError):
+        # which would also wait for the other side's, and minds what was not read
+        with pytest.raises(ssl.SSLError, match=r"not complete \(read\)|APPLICATION_DATA_AFTER_CLOSE_NOTIFY"):
             client.socket.unwrap()
         client.socket.settimeout(TIMEOUT)
     socket.socket.shutdown(client.socket, socket.SHUT_WR)
@@ -292,3 +293,111 @@ class TestWhatCameBeforeTheEnd:
                     client.read_to_end()
                 assert handler.requests == [] and plain_origin.requests == []
         running.wait_idle()
+
+
+class Undecided(Recording):
+    """Decides when it is let go, and notes when it is cancelled; `stubborn`: and goes on then."""
+
+    def __init__(self, *, stubborn: bool = False) -> None:
+        super().__init__()
+        self.stubborn = stubborn
+        self.go_on = threading.Event()
+
+    async def on_request(self, request: RawRequest) -> HandlerDecision:
+        self._note("on_request", request)
+        if request.path != "/silent":
+            return HandlerDecision.ALLOW
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self._note("cancelled", request)
+            if not self.stubborn:
+                raise
+            await asyncio.to_thread(self.go_on.wait, 20)
+            self._note("returned", request)
+        return HandlerDecision.ALLOW
+
+
+UPLOAD = f"POST /silent HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 50000\r\n\r\n".encode() + b"x" * 50_000
+UNTIL_THEN = {"handler.request_timeout_ms": 60_000, KEY: 100}
+
+
+def nothing_is_left(running: Running, origin: Origin, count: int) -> None:
+    """The hooks of so many requests were cancelled; that is no failure, and nothing was forwarded."""
+    assert len(running.handler.wait("cancelled", count)) == count
+    running.wait_idle("active_flows", "buffered_bytes")
+    metrics = running.metrics()
+    assert (metrics.handler_timeout_count, metrics.handler_panic_count, metrics.upstream_timeout_count) == (0, 0, 0)
+    assert "/silent" not in [request.target for request in origin.requests]
+    assert not running.handler.of("on_response") or {each.request.path for each in running.handler.of("on_response")} == {"/bytes/3"}
+    assert not running.handler.of("on_stream_end")
+
+
+@pytest.mark.parametrize("leave", [reset, close, unread])
+@pytest.mark.parametrize("request_bytes", [REQUEST, UPLOAD], ids=["get", "post"])
+def test_nobody_decides_for_who_has_left(proxy: ProxyFactory, silent: Silent, leave: Leave, request_bytes: bytes) -> None:
+    running = proxy(Undecided(), **UNTIL_THEN)
+    client = connect(running, silent)
+    client.send(request_bytes)
+    running.handler.wait("on_request")
+    leave(client)
+    nothing_is_left(running, silent.origin, 1)
+    running.wait_idle()
+    assert len(running.handler.wait("on_connection_close")) == 1
+
+
+def http2_clients(running: Running, silent: Silent) -> tuple[WireClient, Http2Client]:
+    port = silent.origin.port
+    if silent.origin.url().startswith("https"):
+        return http2_client(running, port)
+    client = running.tunnel(port)
+    return client, Http2Client.inside(client, port, scheme="http")
+
+
+@pytest.mark.parametrize("leave", [reset, close])
+@pytest.mark.parametrize("body", [None, b"x" * 50_000], ids=["get", "post"])
+def test_nobody_decides_for_streams_whose_client_has_left(proxy: ProxyFactory, silent: Silent, leave: Leave, body: bytes | None) -> None:
+    running = proxy(Undecided(), **UNTIL_THEN)
+    connection, client = http2_clients(running, silent)
+    for _ in range(MANY):
+        client.open("/silent", method="GET" if body is None else "POST", body=body)
+    running.handler.wait("on_request", MANY)
+    leave(connection)
+    nothing_is_left(running, silent.origin, MANY)
+    running.wait_idle()
+    assert len(running.handler.wait("on_connection_close")) == 1
+
+
+@pytest.mark.parametrize("body", [None, b"x" * 50_000], ids=["get", "post"])
+def test_nobody_decides_for_a_stream_that_was_reset(proxy: ProxyFactory, silent: Silent, body: bytes | None) -> None:
+    running = proxy(Undecided(), **UNTIL_THEN)
+    connection, client = http2_clients(running, silent)
+    with connection:
+        for _ in range(MANY):
+            number = client.open("/silent", method="GET" if body is None else "POST", body=body)
+            running.handler.wait("on_request")
+            client.h2.reset_stream(number, 8)
+            client.flush()
+        nothing_is_left(running, silent.origin, MANY)
+        if running.handler.requests[0].scheme == "https":
+            assert client.request("/bytes/3").status == 200
+    running.wait_idle()
+
+
+@pytest.mark.parametrize("silent", [True], indirect=True, ids=["tls"])
+def test_the_slot_of_a_hook_that_does_not_end_is_taken(proxy: ProxyFactory, silent: Silent) -> None:
+    """Whoever opens and resets streams has no more of them decided on at once than others."""
+    running = proxy(Undecided(stubborn=True), http2_max_concurrent_streams=2, **UNTIL_THEN)
+    connection, client = http2_clients(running, silent)
+    with connection:
+        for _ in range(2):
+            number = client.open("/silent")
+            client.h2.reset_stream(number, 8)
+            client.flush()
+        running.handler.wait("cancelled", 2)
+        assert client.request("/bytes/3").reset == 7
+        running.handler.go_on.set()
+        running.handler.wait("returned", 2)
+        running.wait_idle("active_flows")
+        assert client.request("/bytes/3").status == 200
+    assert [request.target for request in silent.origin.requests] == ["/bytes/3"]

@@ -67,7 +67,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef bint is_last                  # the client's connection is of no use for another request
     cdef int pressure                  # PauseReason bits: why less is to be read
     cdef int pending_calls             # calls whose end is awaited beside the queue: on_connect, on_request, a decoding thread
-    cdef Suspended asking              # an on_connect that has suspended
+    cdef Suspended asking              # an on_connect or on_request that has suspended
 
     # request
     cdef Head request

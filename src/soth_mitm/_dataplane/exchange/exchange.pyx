@@ -255,6 +255,7 @@ cdef class Exchange(ExchangeCallbacks):
         outcome = hooks.run(hooks.on_request, self.request_view, None, self)
         if outcome == HOOK_PENDING:
             self.pending_calls += 1
+            self.asking = hooks.pending
             return 0
         if self.is_over():
             return 0
@@ -278,10 +279,10 @@ cdef class Exchange(ExchangeCallbacks):
 
     cdef int on_hook_result(self, object result, object error) except -1:
         self.pending_calls -= 1
+        self.asking = None
         if self.is_over() or self.request_state not in (REQUEST_ROUTE, REQUEST_DECIDE):
             return self.settle()
         if self.request_state == REQUEST_ROUTE:
-            self.asking = None
             self.take_route(result, error)
         elif error is None:
             self.decided(judge(self.settings, result), result, None)

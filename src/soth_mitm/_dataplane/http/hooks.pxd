@@ -96,10 +96,12 @@ cdef class Suspended(Waiter):
     cdef object result
     cdef object error
     cdef bint ended
+    cdef bint is_given_up                  # it was cancelled, since nobody wants its answer any more
 
     cdef int end(self, object result, object error) except -1
     cdef int abandon(self) except -1       # nobody waits for it any more
-    cdef int give_up(self) except -1       # the waiter wants no answer; it is told of the end all the same
+    # The waiter wants no answer. It is told when the hook, which is cancelled, has returned or is late
+    cdef int give_up(self) except -1
 
 
 # A call that the control plane waits for

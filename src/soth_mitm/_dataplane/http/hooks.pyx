@@ -149,9 +149,9 @@ cdef class Hooks:
         return not self.recover or not isinstance(error, (Exception, self.tasks.Cancelled))
 
     cdef bint counts_as_failure(self, Suspended call, object error) except -1:
-        # a hook that was late was counted so, and one that was cancelled at the proxy's end did not fail
+        # a hook that was late was counted so, and one that was cancelled at its flow's or the proxy's end did not fail
         if isinstance(error, (Exception, self.tasks.Cancelled)):
-            return not call.ended and not (self.closed and isinstance(error, self.tasks.Cancelled))
+            return not call.ended and not ((self.closed or call.is_given_up) and isinstance(error, self.tasks.Cancelled))
         return True
 
     cdef int overran(self, Hook hook) except -1:
@@ -233,10 +233,10 @@ cdef class Suspended(Waiter):
         return 0
 
     cdef int give_up(self) except -1:
-        if self.ended:
-            return 0
-        self.task.cancel()
-        return self.end(None, ConnectionAbortedError("the client left"))
+        if not self.ended and not self.is_given_up:
+            self.is_given_up = True
+            self.task.cancel()
+        return 0
 
     def deliver(self):
         """Tell the waiter. Called by the loop."""
