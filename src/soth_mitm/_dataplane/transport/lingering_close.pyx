@@ -121,7 +121,8 @@ cdef class LingeringClose(EndpointCallbacks):
         # only when the kernel has made much room. Once they are sent, the peer gets the shorter
         # `last_wait`.
         self.left = self.endpoint.transport.get_write_buffer_size()
-        return self.deadline.set(self.settings.body_idle if self.left else self.settings.last_wait(), 0)
+        return self.deadline.set(
+            self.settings.body_idle if self.left else self.settings.last_wait(), 0)
 
     cdef int reset_when_sent(self) except -1:
         # a reset discards what the system has not sent, and no event says when it has sent
