@@ -222,7 +222,7 @@ async def test_settings_that_we_send_are_not_acknowledged(doubled: Any) -> None:
     await served_after(doubled, OWN, b"", check, http2__settings_timeout_ms=60)
 
 
-async def test_10_an_upstream_that_pings_and_does_not_read(doubled: Any) -> None:
+async def test_rule_10_an_upstream_that_pings_and_does_not_read(doubled: Any) -> None:
     def check(scene: Scene, answer: Any, upstream: RawUpstream) -> None:
         assert answer.status in (502, 504)
         assert scene.arena.budget.held < 1 << 20

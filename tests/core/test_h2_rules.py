@@ -1,5 +1,6 @@
 """What has bitten other engines for HTTP/2, by its number in the list of pitfalls: each limit hit exactly and missed by one."""
 
+import itertools
 import struct
 
 import pytest
@@ -494,6 +495,32 @@ def test_rule_17_responses_and_trailers_that_are_too_large() -> None:
     assert resets_of(peer.took()) == [(1, CALM), (5, CALM)]
 
 
+@pytest.mark.parametrize("is_server", [True, False], ids=["server", "client"])
+def test_rule_18_any_order_leaves_nothing(is_server: bool) -> None:
+    """What a peer and the owner of a stream do, in each order; a block is made in the moment in which it comes."""
+    acts = {
+        "head": lambda peer: peer.feed(peer.headers(1, POST if is_server else RESPONSE)),
+        "content": lambda peer: peer.feed(peer.data(1, bytes(1000), end=True)),
+        "window": lambda peer: peer.feed(peer.window(1, 1000)),
+        "reset": lambda peer: peer.feed(peer.reset(1)),
+        "goaway": lambda peer: peer.feed(make_frame(GOAWAY, 0, 0, struct.pack(">II", 0, 0))),
+        "our reset": lambda peer: peer.ours.reset(1),
+        "release": lambda peer: peer.ours.release(1),
+    }
+    for order in itertools.permutations(acts):
+        peer = Peer(is_server)
+        peer.ours.give_room(1, 0)
+        if not is_server:
+            peer.ours.open(request_head(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n"), False)
+        known = not is_server
+        for name in [*order, "release"]:
+            # content before its head ends the connection, and nobody hears of the stream
+            if known or name not in ("our reset", "release"):
+                acts[name](peer)
+            known = known or "head" in peer.names()
+        assert (peer.arena.budget.held, peer.ours.session.active) == (0, 0), order
+
+
 # ---- 2.2 flow control
 
 
@@ -764,6 +791,22 @@ def test_rule_27_the_socket_says_how_much() -> None:
     peer.ours.take_sent()
     peer.ours.serve()
     assert peer.names() == ["writable"]
+
+
+@pytest.mark.parametrize("piece", [1000, 16384, 40_000])
+def test_rule_29_what_waits_is_consumed_from_its_beginning(piece: int) -> None:
+    content = bytes(number * number >> 8 & 255 for number in range(1 << 20))
+    peer = Peer(initial_window=len(content))
+    peer.ours.give_room(1, 0)
+    peer.feed(peer.headers(1, POST))
+    for at in range(0, len(content), 16384):
+        peer.feed(peer.data(1, content[at : at + 16384]))
+    assert peer.ours.kept(1) == content and len(content) <= peer.arena.budget.held < 2 * len(content)
+    taken = bytearray()
+    while kept := len(peer.ours.kept(1)):
+        taken += peer.ours.consume(1, min(kept, piece))
+    assert taken == content and peer.failure == ""
+    assert peer.arena.budget.held == 0
 
 
 def test_rule_31_a_reset_waits_for_nothing() -> None:

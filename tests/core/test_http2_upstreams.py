@@ -17,7 +17,7 @@ from soth_mitm.errors import WireError
 from support.doubles import load_double
 from support.http2_client import Http2Client
 from support.http2_upstream import RealUpstreams
-from support.multiplex import Handler, Message, MuxPeerStream, Scene, get, post, response
+from support.multiplex import CREDIT, Handler, Message, MuxPeerStream, Scene, get, post, response
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +35,7 @@ def double(doubled: Any) -> RealUpstreams:
     return RealUpstreams(doubled)
 
 
+@pytest.mark.rule(53)
 @clients
 async def test_a_request_and_its_response(double: RealUpstreams, clients: str) -> None:
     async with Scene(double, clients, "mux", Handler()) as scene:
@@ -52,6 +53,7 @@ async def test_a_request_and_its_response(double: RealUpstreams, clients: str) -
     assert scene.accepted[0].pings == 0
 
 
+@pytest.mark.rule(1, 53)
 @clients
 async def test_a_response_that_ends_with_its_last_octets_is_not_reset(double: RealUpstreams, clients: str) -> None:
     async def answer(peer: MuxPeerStream) -> None:
@@ -78,7 +80,7 @@ def target_of(peer: MuxPeerStream) -> bytes:
 # ---- (48) the connection is of use when the upstream's SETTINGS came
 
 
-async def test_48_an_upstream_that_sends_no_settings(double: RealUpstreams) -> None:
+async def test_rule_48_an_upstream_that_sends_no_settings(double: RealUpstreams) -> None:
     double.upstream_peer = lambda scene, reader, writer: SilentUpstream(reader, writer)  # type: ignore[method-assign,assignment]
     async with Scene(double, "http1", "mux", http2__settings_timeout_ms=60) as scene:
         client = await scene.connect()
@@ -87,7 +89,7 @@ async def test_48_an_upstream_that_sends_no_settings(double: RealUpstreams) -> N
         assert [type(error).__name__ for error in double.told] == ["WireError"]
 
 
-async def test_48_an_upstream_that_closes_before_its_settings(double: RealUpstreams) -> None:
+async def test_rule_48_an_upstream_that_closes_before_its_settings(double: RealUpstreams) -> None:
     double.upstream_peer = lambda scene, reader, writer: SilentUpstream(reader, writer, closes=True)  # type: ignore[method-assign,assignment]
     async with Scene(double, "http1", "mux") as scene:
         client = await scene.connect()
@@ -115,7 +117,7 @@ class SilentUpstream:
 
 @clients
 @pytest.mark.parametrize("refusals", [1, 2])
-async def test_49_what_was_refused_is_sent_again_once(double: RealUpstreams, clients: str, refusals: int) -> None:
+async def test_rule_49_what_was_refused_is_sent_again_once(double: RealUpstreams, clients: str, refusals: int) -> None:
     tries = 0
 
     async def answer(peer: MuxPeerStream) -> None:
@@ -134,7 +136,7 @@ async def test_49_what_was_refused_is_sent_again_once(double: RealUpstreams, cli
 
 
 @clients
-async def test_50_goaway_ends_what_it_names_and_nothing_else(double: RealUpstreams, clients: str) -> None:
+async def test_rule_50_goaway_ends_what_it_names_and_nothing_else(double: RealUpstreams, clients: str) -> None:
     held: list[MuxPeerStream] = []
 
     async def answer(peer: MuxPeerStream) -> None:
@@ -164,7 +166,7 @@ async def test_50_goaway_ends_what_it_names_and_nothing_else(double: RealUpstrea
         assert scene.pool.open == 1
 
 
-async def test_50_a_server_that_never_worked_is_not_asked_again(double: RealUpstreams) -> None:
+async def test_rule_50_a_server_that_never_worked_is_not_asked_again(double: RealUpstreams) -> None:
     async def answer(peer: MuxPeerStream) -> None:
         peer.peer.leave(last=0, code=11)
 
@@ -175,7 +177,7 @@ async def test_50_a_server_that_never_worked_is_not_asked_again(double: RealUpst
         assert (len(scene.dialled), scene.counters.retries) == (1, 0)
 
 
-async def test_50_an_idle_connection_that_goes_away_is_closed(double: RealUpstreams) -> None:
+async def test_rule_50_an_idle_connection_that_goes_away_is_closed(double: RealUpstreams) -> None:
     async with Scene(double, "http1", "mux") as scene:
         client = await scene.connect()
         await client.ask(get())
@@ -191,7 +193,7 @@ async def test_50_an_idle_connection_that_goes_away_is_closed(double: RealUpstre
 
 @clients
 @pytest.mark.parametrize("fallback", [False, True])
-async def test_44_http_1_1_is_required(double: RealUpstreams, clients: str, fallback: bool) -> None:
+async def test_rule_44_http_1_1_is_required(double: RealUpstreams, clients: str, fallback: bool) -> None:
     async def answer(peer: Any) -> None:
         if not isinstance(peer, MuxPeerStream):
             return await peer.say(response((await scene.request(peer)).content))
@@ -218,7 +220,7 @@ async def test_44_http_1_1_is_required(double: RealUpstreams, clients: str, fall
 
 
 @clients
-async def test_42_an_early_answer_and_no_error_stop_the_upload(double: RealUpstreams, clients: str) -> None:
+async def test_rule_42_an_early_answer_and_no_error_stop_the_upload(double: RealUpstreams, clients: str) -> None:
     async def answer(peer: MuxPeerStream) -> None:
         await peer.until(lambda: peer.content)
         if target_of(peer) == b"/early":
@@ -241,7 +243,7 @@ async def test_42_an_early_answer_and_no_error_stop_the_upload(double: RealUpstr
 
 @clients
 @pytest.mark.parametrize("code", [b"no more", b"INTERNAL_ERROR"])
-async def test_43_a_reset_behind_a_complete_response_takes_nothing_from_it(double: RealUpstreams, clients: str, code: bytes) -> None:
+async def test_rule_43_a_reset_behind_a_complete_response_takes_nothing_from_it(double: RealUpstreams, clients: str, code: bytes) -> None:
     async def answer(peer: MuxPeerStream) -> None:
         await peer.until(lambda: len(peer.content) == 5)
         peer.head(response(b"y" * 10_000))
@@ -266,7 +268,7 @@ async def test_43_a_reset_behind_a_complete_response_takes_nothing_from_it(doubl
 
 @clients
 @pytest.mark.parametrize("how", ["reset", "goaway", "lost"])
-async def test_40_a_response_that_is_cut_does_not_look_complete(double: RealUpstreams, clients: str, how: str) -> None:
+async def test_rule_40_a_response_that_is_cut_does_not_look_complete(double: RealUpstreams, clients: str, how: str) -> None:
     async def answer(peer: MuxPeerStream) -> None:
         await scene.request(peer)
         peer.head(Message(b"HTTP/1.1 200 ", []))
@@ -286,7 +288,7 @@ async def test_40_a_response_that_is_cut_does_not_look_complete(double: RealUpst
 
 
 @clients
-async def test_41_interim_responses_are_relayed(double: RealUpstreams, clients: str) -> None:
+async def test_rule_41_interim_responses_are_relayed(double: RealUpstreams, clients: str) -> None:
     async def answer(peer: MuxPeerStream) -> None:
         await scene.request(peer)
         for number in range(3):
@@ -310,7 +312,7 @@ async def test_41_interim_responses_are_relayed(double: RealUpstreams, clients: 
 # ---- (52) to (57): the life of a connection
 
 
-async def test_52_a_connection_that_answers_no_ping_is_dead(double: RealUpstreams) -> None:
+async def test_rule_52_a_connection_that_answers_no_ping_is_dead(double: RealUpstreams) -> None:
     async def answer(peer: MuxPeerStream) -> None:
         await scene.request(peer)
         if peer.peer is scene.accepted[0] and target_of(peer) == b"/frozen":
@@ -329,7 +331,7 @@ async def test_52_a_connection_that_answers_no_ping_is_dead(double: RealUpstream
         assert scene.pool.open == 1
 
 
-async def test_54_control_frames_do_not_keep_an_idle_connection(double: RealUpstreams) -> None:
+async def test_rule_54_control_frames_do_not_keep_an_idle_connection(double: RealUpstreams) -> None:
     async with Scene(double, "http1", "mux", connection_pool__idle_timeout_ms=150) as scene:
         client = await scene.connect()
         await client.ask(get())
@@ -341,7 +343,7 @@ async def test_54_control_frames_do_not_keep_an_idle_connection(double: RealUpst
         assert scene.pool.open == 0 and first.goaway is not None and first.goaway.error_code == 0
 
 
-async def test_56_a_slot_is_free_when_the_upstream_knows_of_the_reset(double: RealUpstreams) -> None:
+async def test_rule_56_a_slot_is_free_when_the_upstream_knows_of_the_reset(double: RealUpstreams) -> None:
     """The library counts streams as an upstream does, and would refuse one too many."""
 
     async def answer(peer: MuxPeerStream) -> None:
@@ -366,7 +368,7 @@ async def test_56_a_slot_is_free_when_the_upstream_knows_of_the_reset(double: Re
         assert len(scene.dialled) == 1 and scene.accepted[0].pings == 5
 
 
-async def test_57_what_comes_behind_a_reset_harms_nothing(double: RealUpstreams) -> None:
+async def test_rule_57_what_comes_behind_a_reset_harms_nothing(double: RealUpstreams) -> None:
     """(61) The head of a response that nobody wants is decoded all the same: the next one refers to it."""
 
     async def answer(peer: MuxPeerStream) -> None:
@@ -561,8 +563,48 @@ async def test_many_streams_from_http2_to_http2(handler: Any) -> None:
         assert [(answer.status, answer.content, answer.complete) for answer in answers] == [(200, body, True) for body in bodies]
 
 
+@pytest.mark.parametrize("way", ["download", "upload"])
+async def test_rule_30_a_stream_that_is_stuck_pauses_no_socket(way: str) -> None:
+    """Behind its content come the frames of other streams, and the window that lets it go on."""
+    much = bytes(300_000)
+
+    async def answer(peer: MuxPeerStream) -> None:
+        if target_of(peer) == b"/upload":
+            stuck.append(peer)
+        await scene.request(peer)
+        await peer.say(response(much if target_of(peer) == b"/download" else b"ok"))
+
+    stuck: list[MuxPeerStream] = []
+    async with Scene(RealUpstreams(Http2Clients), "mux", "mux") as scene:
+        scene.answer = answer
+        scene.upstreams_give_credit = way == "download"
+        client = await scene.connect()
+        stream = client.open()
+        stream.gives_credit = way == "upload"
+        if way == "upload":
+            stream.head(post(much, target=b"/upload"))
+            sending = asyncio.create_task(stream.send(much))
+            await scene.until(lambda: bool(stuck) and len(stuck[0].content) == CREDIT, "the window of the upstream is not used up")
+        else:
+            await stream.say(get(b"/download"))
+            await stream.until(lambda: len(stream.content) == CREDIT)
+        for number in range(20):
+            assert (await client.ask(post(b"x" * 10_000))).content == b"ok", number
+        assert len(scene.accepted) == 1 and not stream.ended
+        if way == "upload":
+            stuck[0].gives_credit = True
+            stuck[0].give(len(much))
+            await sending
+            stream.end()
+        else:
+            stream.gives_credit = True
+            stream.give(len(much))
+        assert (await stream.whole()).content == (b"ok" if way == "upload" else much)
+        assert scene.seen and (way == "download" or stuck[0].content == much)
+
+
 @pytest.mark.parametrize("code", [b"REFUSED_STREAM", b"HTTP_1_1_REQUIRED", b"PROTOCOL_ERROR", b"CANCEL"])
-async def test_44_codes_before_the_head(code: bytes) -> None:
+async def test_rule_44_codes_before_the_head(code: bytes) -> None:
     """A body that was not collected is gone: what the upstream did not process, its client may send again."""
 
     async def answer(peer: MuxPeerStream) -> None:
@@ -586,7 +628,7 @@ async def test_44_codes_before_the_head(code: bytes) -> None:
 @pytest.mark.parametrize(
     ("code", "passed"), [(b"CANCEL", b"CANCEL"), (b"PROTOCOL_ERROR", b"INTERNAL_ERROR"), (b"no more", b"INTERNAL_ERROR")]
 )
-async def test_44_codes_behind_the_head(code: bytes, passed: bytes) -> None:
+async def test_rule_44_codes_behind_the_head(code: bytes, passed: bytes) -> None:
     async def answer(peer: MuxPeerStream) -> None:
         await scene.request(peer)
         peer.head(Message(b"HTTP/1.1 200 ", []))

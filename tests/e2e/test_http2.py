@@ -63,6 +63,7 @@ def offered(origin: Origin) -> str | None:
 class TestWhoSpeaksWhat:
     """The upstream is offered what its client offers; the client is offered what the upstream chose."""
 
+    @pytest.mark.rule(47)
     @pytest.mark.parametrize("upstream", [BOTH, ["http/1.1", "h2"], H2_ONLY, ["http/1.1"], []], ids=",".join)
     @pytest.mark.parametrize("client", [BOTH, ["http/1.1"], []], ids=",".join)
     def test_an_upstream_that_may_be_reached_ahead(
@@ -86,6 +87,7 @@ class TestWhoSpeaksWhat:
             assert origin.requests[0].version == ("HTTP/2" if both_speak_h2 else "HTTP/1.1")
             assert len(origin.connections) == 1
 
+    @pytest.mark.rule(26, 47)
     def test_the_first_client_of_an_upstream_that_is_not_known_speaks_what_it_would_rather(
         self, proxy: ProxyFactory, origin_ca: TestCA
     ) -> None:
@@ -152,6 +154,7 @@ class TestWhoSpeaksWhat:
         assert not failures, failures
         assert len(h2_origin.connections) <= 2
 
+    @pytest.mark.rule(47)
     def test_a_client_of_http1_is_given_http1(self, proxy: ProxyFactory, h2_origin: Origin) -> None:
         running = proxy()
         with running.secured(h2_origin.port) as client:
@@ -302,6 +305,7 @@ class TestSuites:
         context.set_ciphers("ECDHE-ECDSA-AES128-SHA256")
         return context
 
+    @pytest.mark.rule(62)
     def test_such_an_upstream_is_spoken_to_in_http1(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
         running = proxy(Observing())
         with Origin(self.weak(origin_ca), host=HOST) as origin:
@@ -311,6 +315,7 @@ class TestSuites:
                 assert connection.request("/bytes/9", f"{HOST}:{origin.port}").body == pattern(9)
             assert [request.version for request in origin.requests] == ["HTTP/1.1"]
 
+    @pytest.mark.rule(62)
     def test_also_where_it_is_reached_after_the_client(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
         running = proxy()
         with Origin(self.weak(origin_ca), host=HOST) as origin:
@@ -363,6 +368,7 @@ class TestUpstreamsThatFail:
 class TestForeignNames:
     """A browser sends requests for other names over a connection whose certificate is good for them."""
 
+    @pytest.mark.rule(60)
     def test_it_is_told_to_open_another(self, proxy: ProxyFactory, h2_origin: Origin) -> None:
         running = proxy()
         connection, client = http2_client(running, h2_origin.port)

@@ -13,6 +13,7 @@ from e2e.test_on_connect import Gate, Waiting, at_once, later, plain
 from soth_mitm import ConnectDecision, ConnectTarget
 from support.certs import TestCA
 from support.handshakes import client_hello_bytes
+from support.http2_inside import http2_client
 from support.origin import Origin
 from support.origin_answers import pattern
 from support.running import HOST, ProxyFactory, Running
@@ -81,6 +82,17 @@ class TestIntercepted:
                 assert client.request("/bytes/3", HOST).body == pattern(3)
                 assert client.request("/bytes/3", name).body == pattern(3)
             assert [target.host for target in running.handler.targets] == [HOST, name]
+
+
+@FORMS
+def test_streams_of_http2_ask_once_for_each_name(proxy: ProxyFactory, origin_ca: TestCA, form: Any) -> None:
+    running = start(proxy, refusing(UNLISTED, form=form), **{"http2.misdirected": "allow"})
+    with Origin(origin_ca.server_context(HOST, OTHER, UNLISTED, alpn=("h2",)), host=HOST) as origin:
+        connection, client = http2_client(running, origin.port)
+        with connection:
+            for name, status in ((OTHER, 200), (OTHER, 200), (UNLISTED, 451), (UNLISTED, 451), (OTHER, 200), (HOST, 200)):
+                assert client.request("/bytes/3", authority=f"{name}:{origin.port}").status == status
+    assert [target.host for target in running.handler.targets] == [HOST, OTHER, UNLISTED]
 
 
 @FORMS

@@ -104,6 +104,7 @@ def read_until(client: Http2Client, number: int, length: int) -> bytes:
 
 
 class TestOpen:
+    @pytest.mark.rule(58)
     def test_both_ways_and_a_fin_each(self, proxy: ProxyFactory, upstream: Callable[..., Any]) -> None:
         running = proxy()
         with upstream(echo) as origin:
@@ -379,6 +380,7 @@ class TestRefused:
                 assert (answer.status, answer.body) == (status, b"no")
                 assert client.request("/bytes/9").body == pattern(9)
 
+    @pytest.mark.rule(58)
     @pytest.mark.parametrize("how", ["wrong", "no 101"])
     def test_a_bridge_that_the_upstream_does_not_build(self, proxy: ProxyFactory, origin_ca: TestCA, how: str) -> None:
         """The one is no WebSocket, the other is no 101: a 2xx would begin the WebSocket for this client."""

@@ -74,7 +74,7 @@ class FakeTransport:
         self.extra: dict[str, object] = {"socket": self.socket}
         self._loop = loop
         self._protocol = protocol
-        self._on_write = on_write
+        self.on_write = on_write
         self._on_read = on_read
         self._incoming: deque[bytes] = deque()
         self._fin = False
@@ -93,7 +93,7 @@ class FakeTransport:
             # the protocol does not know yet
             return
         assert not self.closing and not self.eof_written, "a write after the end"
-        self._on_write(data)
+        self.on_write(data)
         if self._peer_reads:
             return
         self._unread += len(data)

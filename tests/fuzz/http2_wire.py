@@ -207,6 +207,8 @@ class FrameReader:
         self.fault = ""
         self.rest = b""
         self.goaways: list[tuple[int, int]] = []
+        self.pongs: list[bytes] = []
+        """What PINGs were answered with."""
         self._preface = has_preface
         self._decoder = HpackDecoder()
         # number, fragments and flags of a block that goes on
@@ -280,6 +282,8 @@ class FrameReader:
             self._block = number, self._block[1] + payload, self._block[2] | (flags & END_HEADERS)
         elif kind == RST_STREAM and len(payload) == 4 and number in self.streams and self.streams[number].reset is None:
             self.streams[number].reset = int.from_bytes(payload, "big")
+        elif kind == PING and flags & ACK:
+            self.pongs.append(payload)
         elif kind == GOAWAY and len(payload) >= 8:
             last, code = struct.unpack(">II", payload[:8])
             self.goaways.append((last & 0x7FFFFFFF, code))

@@ -33,8 +33,7 @@ cdef class GatheredWrites:
                 endpoint = endpoints.pop()
                 endpoint.is_gathered = False
                 endpoint.flush()
-                if not endpoint.is_closing():
-                    endpoint.callbacks.on_flushed(endpoint)
+                endpoint.callbacks.on_flushed(endpoint)
         finally:
             # one that failed does not hold up the others
             while endpoints:
