@@ -148,6 +148,10 @@ OWN = [
     "Max-Forwards",
     "Proxy-Authorization",
     "Proxy-Connection",
+    "Sec-WebSocket-Accept",
+    "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Version",
     "TE",
     "Trailer",
     "Transfer-Encoding",
@@ -163,6 +167,13 @@ def test_what_frames_or_routes_is_refused(name: str) -> None:
             change()
     head = request(*FIELDS)
     assert rewrite_request(head, edits=edits) is head.raw
+
+
+@pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "Sec-WebSocket-Keys", "Sec-WebSocket", "Origin"])
+def test_what_of_a_handshake_a_handler_may_set(name: str) -> None:
+    edits = HeadEdits()
+    edits.set(name, "chat")
+    assert fields_of(edits) == [*FIELDS, f"{name}: chat\r\n".encode()]
 
 
 CHUNKED = [b"Host: a\r\n", b"Transfer-Encoding: chunked\r\n", b"A: 1\r\n"]

@@ -322,7 +322,7 @@ cdef class Http2ClientStream(Http2Stream):
             # RFC 8441 section 5: the key belongs to HTTP/1.1
             self.upgrade = head
             edits = HeadEdits()
-            edits.remove_field(b"sec-websocket-key")
+            edits.put(b"sec-websocket-key", None)
             protocol = view_of(b"websocket", 9)
         self.method = head.method
         owner.unsent -= 1

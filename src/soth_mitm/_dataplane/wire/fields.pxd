@@ -80,7 +80,8 @@ cdef int field_name(const char* name, size_t length) noexcept nogil
 cdef int check_field(const char* name, size_t name_len, const char* value,
                      size_t value_len) noexcept nogil
 
-# Does the field frame or route the message, or concern the connection? Only the proxy sets such.
+# Does the field frame or route the message, concern the connection, or open a WebSocket? Only the
+# proxy sets such.
 cdef bint is_own_field(const char* name, size_t length) noexcept nogil
 
 # What becomes of a field that stands in a trailer section (RFC 9110 section 6.5.1), the same in every version of HTTP

@@ -118,10 +118,23 @@ cdef int check_field(const char* name, size_t name_len, const char* value,
     return ERROR_NONE if soth_find_control(value, value_len) == value_len else ERROR_CONTROL
 
 
+cdef inline bint _is_of_handshake(const char* name, size_t length) noexcept nogil:
+    # of WebSocket (RFC 6455 section 4): what the proxy judges. The subprotocol is not among them.
+    if length == 17:
+        return soth_equals_lower(name, b"sec-websocket-key", 17)
+    if length == 20:
+        return soth_equals_lower(name, b"sec-websocket-accept", 20)
+    if length == 21:
+        return soth_equals_lower(name, b"sec-websocket-version", 21)
+    return length == 24 and soth_equals_lower(name, b"sec-websocket-extensions", 24)
+
+
 cdef bint is_own_field(const char* name, size_t length) noexcept nogil:
     cdef int known = field_name(name, length)
     if known == FIELD_OTHER:
-        return length == 12 and soth_equals_lower(name, b"max-forwards", 12)
+        if length == 12:
+            return soth_equals_lower(name, b"max-forwards", 12)
+        return _is_of_handshake(name, length)
     return known in (
         FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_EXPECT, FIELD_HOST, FIELD_HTTP2_SETTINGS,
         FIELD_KEEP_ALIVE, FIELD_PROXY_AUTHORIZATION, FIELD_PROXY_CONNECTION, FIELD_TE,
