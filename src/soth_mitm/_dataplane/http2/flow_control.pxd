@@ -12,6 +12,7 @@ cdef struct ReceiveWindow:
     double taken_at            # when some was taken last; negative: never
     int64_t used               # was taken since the last look at the pace
     double looked_at           # when that was
+    bint was_held              # some had to wait since then: who takes it is the slow one
 
 
 cdef enum WindowFault:
@@ -24,9 +25,9 @@ cdef enum WindowFault:
 cdef void open_window(ReceiveWindow* window, int64_t size) noexcept nogil
 # `length` octets came; `slack` more than `left` are let pass. A WindowFault.
 cdef int receive_octets(ReceiveWindow* window, uint32_t length, int64_t slack) noexcept nogil
-# `length` of them were taken; `waits`: others were not, yet. What is to be announced now, 0: nothing. When
-# nothing waits, and half of a window or more was used within two round trips, it doubles; within half a
-# round trip, it becomes four times as large. Up to `most`; with a `most` of 0 it does not grow.
+# `length` of them were taken; `waits`: others were not, yet. What is to be announced now, 0: nothing. A
+# window of which half was used within two round trips doubles, and one within half a round trip becomes
+# four times as large, up to `most`, unless some had to wait. With a `most` of 0 it does not grow.
 cdef uint32_t take_octets(ReceiveWindow* window, uint32_t length, bint waits, double now, double round_trip, int64_t most) noexcept nogil
 # So much content is announced: what the window grows by at once to hold it, `most` altogether. To be announced.
 cdef uint32_t expect_octets(ReceiveWindow* window, int64_t length, int64_t most) noexcept nogil

@@ -2,9 +2,10 @@
 
 Credit follows consumption. What was taken by the other side of an exchange is announced when it is half
 of a small window, so that there is not an update for each frame, and an eighth of a large one: what is not
-announced is a part of the window that the peer cannot use, and a link that is long and fast needs it. A
-window grows only while it is what holds its peer up: half of it was used within two round trips, counted
-to the moment in which whoever takes the content had taken all of it.
+announced is a part of the window that the peer cannot use, and a link that is long and fast needs it. While
+some has to wait, more of it would only wait as well, and half of any window is announced at once. A
+window grows only while it is what holds its peer up: half of it was used within two round trips, and
+whoever takes the content was never the slower one in between.
 """
 
 cimport cython
@@ -28,6 +29,7 @@ cdef void open_window(ReceiveWindow* window, int64_t size) noexcept nogil:
     window.left = window.size = size
     window.taken = window.used = 0
     window.looked_at = window.taken_at = -1
+    window.was_held = False
 
 
 cdef int receive_octets(ReceiveWindow* window, uint32_t length, int64_t slack) noexcept nogil:
@@ -48,13 +50,16 @@ cdef uint32_t take_octets(ReceiveWindow* window, uint32_t length, bint waits, do
     window.taken_at = now
     window.taken += length
     window.used += length
-    if 2 * window.used >= window.size and not waits:
+    window.was_held = window.was_held or waits
+    if 2 * window.used >= window.size:
         seconds = now - window.looked_at
-        if seconds < 2 * round_trip and window.size < most:
+        if not window.was_held and seconds < 2 * round_trip and window.size < most:
             growth = min(window.size if 2 * seconds >= round_trip else 3 * window.size, most - window.size)
         window.used = 0
         window.looked_at = now
-    if growth == 0 and 2 * window.taken < window.size and window.taken < max(window.size >> 3, <int64_t>ANNOUNCED_AT_ONCE):
+        window.was_held = False
+    if growth == 0 and 2 * window.taken < window.size and (
+            waits or window.taken < max(window.size >> 3, <int64_t>ANNOUNCED_AT_ONCE)):
         return 0
     window.size += growth
     increment = window.taken + growth
