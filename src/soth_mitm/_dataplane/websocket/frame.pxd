@@ -72,8 +72,8 @@ cdef class FrameReader:
     # LONGEST_HEAD octets at most, and is refused as soon as an octet of it is wrong. Heads and
     # violations do not depend on how the octets are cut.
     cdef int next(self, const char* p, Py_ssize_t n, Py_ssize_t* used) noexcept nogil
-    # The octets of the head at p, 0: not whole, -1: a violation
-    cdef int read_head(self, const char* p, Py_ssize_t n) noexcept nogil
+    # The octets of the head at p, and the state behind it; 0: not whole, -1: a violation
+    cdef int read_head(self, const char* p, Py_ssize_t n, int* following) noexcept nogil
     cdef int refuse(self, int violation) noexcept nogil
     # The n octets of payload at p, which were just taken, in the clear
     cdef bytes unmasked(self, const char* p, Py_ssize_t n)

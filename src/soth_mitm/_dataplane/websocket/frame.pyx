@@ -63,7 +63,7 @@ cdef class FrameReader:
         self.violation = violation
         return -1
 
-    cdef int read_head(self, const char* p, Py_ssize_t n) noexcept nogil:
+    cdef int read_head(self, const char* p, Py_ssize_t n, int* following) noexcept nogil:
         cdef const uint8_t* octets = <const uint8_t*>p
         cdef int bits, opcode, short_length, extended, size
         cdef uint64_t length
@@ -81,7 +81,8 @@ cdef class FrameReader:
             return self.refuse(RESERVED_OPCODE)
         if opcode & BIT_CONTROL and not bits & BIT_FIN:
             return self.refuse(CONTROL_FRAGMENT)
-        if next_state(TABLE, FRAMES_INPUTS, self.state, frames_input(bits)) < 0:
+        following[0] = next_state(TABLE, FRAMES_INPUTS, self.state, frames_input(bits))
+        if following[0] < 0:
             return self.refuse(NO_START if opcode == OPCODE_CONTINUATION else UNFINISHED)
         if n < 2:
             return 0
@@ -115,7 +116,7 @@ cdef class FrameReader:
         return size
 
     cdef int next(self, const char* p, Py_ssize_t n, Py_ssize_t* used) noexcept nogil:
-        cdef int size
+        cdef int size, following = 0
         used[0] = 0
         if self.violation:
             return STEP_VIOLATION
@@ -130,12 +131,12 @@ cdef class FrameReader:
         if self.state == FRAMES_CLOSING:
             used[0] = n
             return STEP_IGNORED if n else STEP_MORE
-        size = self.read_head(p, n)
+        size = self.read_head(p, n, &following)
         if size < 0:
             return STEP_VIOLATION
         if size == 0:
             return STEP_MORE
-        self.state = next_state(TABLE, FRAMES_INPUTS, self.state, frames_input(self.head.bits))
+        self.state = following
         self.left = self.head.length
         used[0] = size
         return STEP_HEAD

@@ -27,7 +27,9 @@ cdef class Windows:
     cdef uint64_t unchanged    # octets that the receiver got as sent since the last change
     cdef readonly bint is_compressed   # what the last call returned: it needs RSV1
 
-    # The payload for a message that passes unchanged; None: the frames that it came in
+    # The payload for a message that passes unchanged; None: the frames that it came in. In
+    # WINDOWS_EQUAL the message is not looked at, so it need not be complete. In WINDOWS_OWN one
+    # that is too long to be held is left out here, and goes on in fragments without compression.
     cdef bytes keep(self, bytes message)
     # The payload for a message in the place of one that was compressed. `may_compress` is False if
     # a secret is in it: the length would tell what stands beside the secret.
