@@ -27,7 +27,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "TlsBypass",
         "new_event_loop",
     ),
-    "Handle traffic": ("InterceptHandler", "HandlerDecision", "ConnectDecision", "ConnectTarget"),
+    "Handle traffic": ("InterceptHandler", "HandlerDecision", "Upstream", "ConnectDecision", "ConnectTarget"),
     "Messages": ("RawRequest", "RawResponse", "StreamChunk", "FrameKind", "Headers"),
     "Connections": ("ConnectionMeta", "SocketFamily", "TcpV4", "TcpV6", "UnixDomain", "ProcessInfo", "TlsInfo"),
     "The CA and who trusts it": (

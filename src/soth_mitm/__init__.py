@@ -12,7 +12,7 @@ from soth_mitm._dataplane.wire.headers import Headers
 from soth_mitm.config import MitmConfig
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily, TcpV4, TcpV6, TlsInfo, UnixDomain
-from soth_mitm.decision import HandlerDecision
+from soth_mitm.decision import HandlerDecision, Upstream
 from soth_mitm.errors import (
     BindError,
     CaError,
@@ -89,6 +89,7 @@ __all__ = [
     "TrustFiles",
     "TrustReport",
     "UnixDomain",
+    "Upstream",
     "WireError",
     "ca_trust_status",
     "client_environment",

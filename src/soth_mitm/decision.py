@@ -1,10 +1,13 @@
-"""What a handler may say about a request: let it go, answer it, or end it."""
+"""What a handler may say about a request: let it go, as it came or changed, answer it, or end it."""
 
+import contextvars
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar, Literal, NoReturn, ParamSpec, TypeVar, final
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple, NoReturn, ParamSpec, TypeVar, final
+from urllib.parse import urlsplit
 
+from soth_mitm.addresses import DEFAULT_PORTS, format_authority, normalise_host, parse_authority, parse_target, refuse_zone
 from soth_mitm.errors import DecisionError, DecisionTypeError, DecisionValueError
 
 P = ParamSpec("P")
@@ -12,8 +15,15 @@ T = TypeVar("T")
 
 HeaderText = str | bytes
 Content = str | bytes | bytearray | memoryview
-Kind = Literal["allow", "block", "respond", "abort"]
+Streamed = Content | AsyncIterable[bytes]
+Kind = Literal["allow", "block", "respond", "forward", "abort"]
 HeaderPairs = Mapping[HeaderText, HeaderText] | Mapping[str, str] | Iterable[tuple[HeaderText, HeaderText]]
+HeaderChanges = (
+    Mapping[HeaderText, HeaderText | Sequence[HeaderText]]
+    | Mapping[str, str]
+    | Mapping[str, str | Sequence[str]]
+    | Iterable[tuple[HeaderText, HeaderText]]
+)
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110 section 5.5: no control characters but the tab; bytes above 0x7F are opaque.
@@ -22,7 +32,16 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset(
     (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade")
 )
+# The same of a request that goes on; what Sec-WebSocket-Protocol offers is between client and upstream alone.
+_OURS_IN_REQUESTS = _OURS | frozenset(
+    (b"host", b"expect", b"max-forwards", b"proxy-authorization", b"http2-settings")
+    + (b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-accept", b"sec-websocket-extensions")
+)
 _BODILESS = (204, 205, 304)
+# Lines that one decision may set, add and remove together.
+_MOST_CHANGES = 64
+# Origin form (RFC 9112 section 3.2.1), or what OPTIONS asks the whole server for.
+_PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*|\*")
 # Exceptions that a handler raised in answer to others; one that is nested deeper is not looked for.
 _MOST_CAUSES = 64
 
@@ -63,27 +82,183 @@ def meant_to_block(error: BaseException) -> bool:
     return False
 
 
-@final
-class HandlerDecision:
-    """The answer of `on_request`. Immutable; made by `ALLOW`, `block`, `respond` and `abort`, never by calling the class.
+class Redirect(NamedTuple):
+    """Where a request is sent instead: what `to` of `HandlerDecision.forward` says, in one spelling.
 
-    `kind` is the name of what made it, in lower case. `status`, `body` and `headers` are those of the answer of a `block` or a
-    `respond`, else 0, empty and empty. `how` is that of an `abort`, else empty. Two that do the same are equal.
+    `is_tls` None: as its own origin. `server_name` None: the name of `authority`, or of its own origin. `authority` None: Host stays.
     """
 
-    __slots__ = ("body", "headers", "how", "kind", "status")
+    host: str
+    port: int
+    is_tls: bool | None
+    server_name: str | None
+    authority: str | None
+
+
+@final
+class Upstream:
+    """Where `HandlerDecision.forward(to=...)` sends a request, for what a string cannot say.
+
+    `host` is the name or address to connect to, at `port`, and `tls` whether TLS is spoken there. `server_name` is what TLS asks for and
+    the certificate is checked for; None: the name of `authority`, or that of the request's own origin. `authority`, a host with an
+    optional port, is what Host and `:authority` say; None: they stay.
+
+    Immutable and hashable; two that say the same are equal. `DecisionValueError` and `DecisionTypeError` say what is wrong.
+    """
+
+    __slots__ = ("_where",)
+
+    _where: Redirect
+
+    def __init__(self, host: str, port: int, *, tls: bool = True, server_name: str | None = None, authority: str | None = None) -> None:
+        object.__setattr__(self, "_where", _upstream(host, port, tls, server_name, authority))
+
+    @property
+    def host(self) -> str:
+        """The name or address to connect to, in the spelling that patterns are compared with."""
+        return self._where.host
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return self._where.port
+
+    @property
+    def tls(self) -> bool:
+        """Whether TLS is spoken there."""
+        return bool(self._where.is_tls)
+
+    @property
+    def server_name(self) -> str | None:
+        """What TLS asks for, or None."""
+        return self._where.server_name
+
+    @property
+    def authority(self) -> str | None:
+        """What Host says, or None."""
+        return self._where.authority
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"an Upstream cannot be changed; make another one (tried to set {name!r})")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"an Upstream cannot be changed (tried to delete {name!r})")
+
+    def __eq__(self, other: object) -> bool:
+        return self._where == other._where if isinstance(other, Upstream) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._where)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _upstream_again, tuple(self._where)
+
+    def __repr__(self) -> str:
+        host, port, tls, server_name, authority = self._where
+        rest = "" if tls else ", tls=False"
+        rest += "" if server_name is None else f", server_name={server_name!r}"
+        rest += "" if authority is None else f", authority={authority!r}"
+        return f"Upstream({host!r}, {port}{rest})"
+
+
+def _upstream_again(host: str, port: int, tls: bool, server_name: str | None, authority: str | None) -> Upstream:
+    return Upstream(host, port, tls=tls, server_name=server_name, authority=authority)
+
+
+@checked
+def _upstream(host: str, port: int, tls: bool, server_name: str | None, authority: str | None) -> Redirect:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"to: expected a whole number as port, got {port!r}")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"to: the port is not within 1..65535: {port}")
+    if not isinstance(tls, bool):
+        raise TypeError(f"to: expected True or False as tls, got {tls!r}")
+    if server_name is not None and not tls:
+        raise ValueError("to: a server_name is for TLS; leave it out, or let tls be True")
+    name = None if server_name is None else _host_of(server_name)
+    scheme = "https" if tls else "http"
+    return Redirect(_host_of(host), port, tls, name, None if authority is None else _authority_of(authority, scheme))
+
+
+def _host_of(text: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"to: expected str as a host, got {type(text).__name__}")
+    try:
+        return normalise_host(text)
+    except ValueError as error:
+        raise ValueError(f"to: `{text}` {error}") from None
+
+
+def _authority_of(text: str, scheme: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"to: expected str as authority, got {type(text).__name__}")
+    try:
+        host, port = parse_authority(text, DEFAULT_PORTS[scheme])
+        refuse_zone(host, port)
+    except ValueError as error:
+        raise ValueError(f"to: `{text}` {error}") from None
+    return format_authority(host, port, scheme)
+
+
+def _redirect(to: "str | Upstream") -> Redirect:
+    if isinstance(to, Upstream):
+        return to._where
+    if not isinstance(to, str):
+        raise TypeError(f"to: expected str or Upstream, got {type(to).__name__}")
+    scheme, mark, _ = to.partition("://")
+    if not mark:
+        try:
+            host, port = parse_target(to)
+        except ValueError as error:
+            raise ValueError(f"to: `{to}` {error}") from None
+        return Redirect(host, port, None, None, None)
+    if scheme.lower() not in DEFAULT_PORTS:
+        raise ValueError(f"to: `{to}` is neither host:port nor an http:// or https:// URL")
+    if any(character <= " " or character == "\x7f" for character in to):
+        # some of which urlsplit leaves out
+        raise ValueError(f"to: {to!r} holds white space or a control character")
+    parts = urlsplit(to)
+    if parts.path not in ("", "/") or parts.query or parts.fragment or to.endswith(("?", "#")):
+        raise ValueError(f"to: `{to}` names more than an origin; `path` says the rest")
+    authority = _authority_of(parts.netloc, parts.scheme)
+    host, port = parse_authority(authority, DEFAULT_PORTS[parts.scheme])
+    return Redirect(host, port, parts.scheme == "https", None, authority)
+
+
+@final
+class HandlerDecision:
+    """The answer of `on_request`. Immutable; made by `ALLOW`, `block`, `respond`, `forward` and `abort`, never by calling the class.
+
+    `kind` is the name of what made it, in lower case. `status`, `body` and `headers` are those of the answer of a `block` or a
+    `respond`, else 0, empty and empty. `set`, `add`, `remove`, `method`, `path`, `body` and `to` are those of a `forward`: empty, or
+    None, where it changes nothing. `how` is that of an `abort`, else empty. Two that do the same are equal.
+
+    One whose body is an async iterable serves one request, and can be neither hashed nor pickled.
+    """
+
+    __slots__ = ("_untaken", "_where", "add", "body", "headers", "how", "kind", "method", "path", "remove", "set", "status", "to")
 
     kind: Kind
     status: int
-    body: bytes
+    body: bytes | AsyncIterable[bytes] | None
     headers: tuple[tuple[bytes, bytes], ...]
+    set: tuple[tuple[bytes, tuple[bytes, ...]], ...]
+    add: tuple[tuple[bytes, bytes], ...]
+    remove: tuple[bytes, ...]
+    method: bytes | None
+    path: bytes | None
+    to: str | Upstream | None
+    _where: Redirect | None
     how: Literal["close", "reset", ""]
+    _untaken: list[tuple[AsyncIterable[bytes], contextvars.Context]] | None
 
     ALLOW: ClassVar["HandlerDecision"]
     Allow: ClassVar["HandlerDecision"]
 
     def __init__(self) -> None:
-        raise TypeError("use HandlerDecision.ALLOW, .block(status, body, headers), .respond(status, body, headers) or .abort(how)")
+        raise TypeError(
+            "use HandlerDecision.ALLOW, .block(status, body, headers), .respond(status, body, headers), .forward(set=...) or .abort(how)"
+        )
 
     @staticmethod
     @checked
@@ -100,12 +275,50 @@ class HandlerDecision:
 
     @staticmethod
     @checked
-    def respond(status: int = 200, body: Content = b"", headers: HeaderPairs = ()) -> "HandlerDecision":
+    def respond(status: int = 200, body: Streamed = b"", headers: HeaderPairs = ()) -> "HandlerDecision":
         """Answer the request with `status` and `body` instead of forwarding it. Counted as answered, and nothing is dialled.
 
-        The arguments, and what is refused, are those of `block`.
+        The arguments, and what is refused, are those of `block`. An async iterable of bytes is sent as it comes, no faster than the client
+        reads, by a task of its own with the context variables of here. The next item is asked for when the client has taken the one before,
+        and has `timeouts.body_idle_ms` to come. `aclose()` is awaited when the client leaves, for `handler.response_timeout_ms` at most. A
+        failure before the first item is answered 502, one behind it cuts the response. For a HEAD nothing is asked for.
         """
         return _answer("respond", status, body, headers)
+
+    @staticmethod
+    @checked
+    def forward(
+        *,
+        set: HeaderChanges = (),
+        add: HeaderChanges = (),
+        remove: Iterable[HeaderText] = (),
+        method: str | None = None,
+        path: str | None = None,
+        body: Streamed | None = None,
+        to: str | Upstream | None = None,
+    ) -> "HandlerDecision":
+        """Forward a changed request.
+
+        `set` replaces every header of a name where the first one stands, else it appends; several values make several lines. `add` appends,
+        `remove` takes away. Names are compared without regard to case, and a header that is set keeps the spelling of the message. What is
+        not named keeps its bytes. Framing, connection, Host, Expect and Sec-WebSocket headers are refused, but Sec-WebSocket-Protocol may
+        be changed; so are more than 64 lines.
+
+        `path` is in origin form, query included. `method` may not become or stop being HEAD, or be CONNECT. `body` needs a request that was
+        shown whole (`request.body_problem` is None). It is sent as it is given, so Content-Encoding, digests, Trailer and Expect leave the
+        request; a Content-Encoding in `set` describes it. Text is sent as UTF-8. An async iterable is sent as it comes, as by `respond`, no
+        faster than the upstream reads; such a request is never sent again. If it fails, the upstream gets no whole request, and the client
+        a 502.
+
+        `to="host:port"` dials another address for the same origin: name, certificate check and Host stay. `to="https://host"` is another
+        origin: name, check and Host are its own; Origin and cookies stay. `Upstream` says what a string cannot. The policy judges the
+        address and each name that is used there, and the address guard each address; what they refuse is answered 403. `request.authority`
+        stays what the client asked for, and the next request goes its own way.
+
+        What is wrong whatever the request is raised here, as by `block`. What is wrong with this request (a head that would be longer than
+        `max_http_head_bytes`, a body for a request that was not shown whole) is a failure of `on_request`, and answered 502.
+        """
+        return _forward(set, add, remove, method, path, body, to)
 
     @staticmethod
     @checked
@@ -131,7 +344,20 @@ class HandlerDecision:
         raise AttributeError(f"a HandlerDecision cannot be changed (tried to delete {name!r})")
 
     def _parts(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
+        return tuple(getattr(self, name) for name in self.__slots__[1:])
+
+    def _take_body(self) -> bytes | tuple[AsyncIterable[bytes], contextvars.Context]:
+        """Return the body that is to be sent: bytes, or the iterable and its context, once. For the proxy.
+
+        `DecisionValueError` if another request has taken the iterable.
+        """
+        if self._untaken is None:
+            assert isinstance(self.body, bytes)
+            return self.body
+        try:
+            return self._untaken.pop()
+        except IndexError:
+            raise DecisionValueError("body: an async iterable serves one request; make a decision for each") from None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, HandlerDecision):
@@ -139,15 +365,21 @@ class HandlerDecision:
         return self._parts() == other._parts()
 
     def __hash__(self) -> int:
+        if self._untaken is not None:
+            raise TypeError("a HandlerDecision with an async iterable cannot be hashed")
         return hash(self._parts())
 
     def __reduce__(self) -> str | tuple[object, ...]:
+        if self._untaken is not None:
+            raise TypeError("a HandlerDecision with an async iterable cannot be pickled or copied")
         if self.kind == "block":
             return HandlerDecision.block, (self.status, self.body, self.headers)
         if self.kind == "respond":
             return HandlerDecision.respond, (self.status, self.body, self.headers)
         if self.kind == "abort":
             return HandlerDecision.abort, (self.how,)
+        if self.kind == "forward":
+            return _forward, (self.set, self.add, self.remove, self.method, self.path, self.body, self.to)
         return "HandlerDecision.ALLOW"
 
     def __repr__(self) -> str:
@@ -155,52 +387,160 @@ class HandlerDecision:
             return "HandlerDecision.ALLOW"
         if self.kind == "abort":
             return f"HandlerDecision.abort({self.how!r})"
+        if self.kind == "forward":
+            # values may be credentials
+            names = [f"{what}={[each[0] for each in pairs]!r}" for what, pairs in (("set", self.set), ("add", self.add)) if pairs]
+            names += [f"remove={list(self.remove)!r}"] if self.remove else []
+            names += [f"{what}={each!r}" for what, each in (("method", self.method), ("path", self.path)) if each is not None]
+            names += [] if self.body is None else [f"body={_shown(self.body)}"]
+            names += [] if self.to is None else [f"to={self.to!r}"]
+            return f"HandlerDecision.forward({', '.join(names)})"
         headers = f", headers={list(self.headers)!r}" if self.headers else ""
-        body = self.body if len(self.body) <= 60 else self.body[:57] + b"..."
-        return f"HandlerDecision.{self.kind}({self.status}, {body!r}{headers})"
+        return f"HandlerDecision.{self.kind}({self.status}, {_shown(self.body)}{headers})"
 
 
 def _make(kind: Kind, **parts: object) -> HandlerDecision:
     decision = object.__new__(HandlerDecision)
-    for name, value in {"kind": kind, "status": 0, "body": b"", "headers": (), "how": "", **parts}.items():
+    for name, value in {**_NOTHING, "kind": kind, **parts}.items():
         object.__setattr__(decision, name, value)
+    body = parts.get("body")
+    untaken = None if body is None or isinstance(body, bytes) else [(body, contextvars.copy_context())]
+    object.__setattr__(decision, "_untaken", untaken)
     return decision
 
 
-def _answer(kind: Kind, status: int, body: Content, headers: HeaderPairs) -> HandlerDecision:
+def _shown(body: bytes | AsyncIterable[bytes] | None) -> str:
+    if not isinstance(body, bytes):
+        return f"<{type(body).__name__}>"
+    return repr(body if len(body) <= 60 else body[:57] + b"...")
+
+
+def _forward(
+    set: HeaderChanges,
+    add: HeaderChanges,
+    remove: Iterable[HeaderText],
+    method: str | bytes | None,
+    path: str | bytes | None,
+    body: Streamed | None,
+    to: str | Upstream | None,
+) -> HandlerDecision:
+    wanted: dict[bytes, tuple[bytes, list[bytes]]] = {}
+    for name, value in _lines(set, "set"):
+        wanted.setdefault(name.lower(), (name, []))[1].append(value)
+    added = tuple(_lines(add, "add"))
+    if isinstance(remove, str | bytes):
+        raise TypeError(f"remove: expected an iterable of names, got {remove!r}")
+    removed = tuple(dict.fromkeys(_name(name, "remove", _OURS_IN_REQUESTS).lower() for name in remove))
+    for name in removed:
+        if name in wanted:
+            raise ValueError(f"remove: {name.decode()!r} is set as well")
+    count = sum(len(values) for _, values in wanted.values()) + len(added) + len(removed)
+    if count > _MOST_CHANGES:
+        raise ValueError(f"one decision changes {_MOST_CHANGES} header lines at most, got {count}")
+    return _make(
+        "forward",
+        set=tuple((name, tuple(values)) for name, values in wanted.values()),
+        add=added,
+        remove=removed,
+        method=None if method is None else _method(method),
+        path=None if path is None else _path(path),
+        body=None if body is None else _streamed(body),
+        to=to,
+        _where=None if to is None else _redirect(to),
+    )
+
+
+def _lines(given: HeaderChanges, what: str) -> Iterator[tuple[bytes, bytes]]:
+    if isinstance(given, str | bytes):
+        raise TypeError(f"{what}: expected a mapping or pairs of name and value, got {given!r}")
+    pairs = given.items() if isinstance(given, Mapping) else given
+    for name, values in pairs:
+        if isinstance(values, str | bytes):
+            yield _header(name, values, what, _OURS_IN_REQUESTS)
+            continue
+        lines = [_header(name, value, what, _OURS_IN_REQUESTS) for value in values]
+        if not lines:
+            raise ValueError(f"{what}: {name!r} has no value; `remove` takes a header away")
+        yield from lines
+
+
+def _method(method: str | bytes) -> bytes:
+    raw = _bytes_of(method, "method", "method")
+    if not _TOKEN.fullmatch(raw):
+        raise ValueError(f"method: {method!r} is no method")
+    if raw == b"CONNECT":
+        raise ValueError("method: a request cannot become a CONNECT")
+    return raw
+
+
+def _path(path: str | bytes) -> bytes:
+    raw = _bytes_of(path, "path", "path")
+    if not _PATH.fullmatch(raw):
+        raise ValueError(f"path: expected the origin form, such as '/v1/items?limit=3', got {path!r}")
+    return raw
+
+
+def _streamed(body: Streamed) -> bytes | AsyncIterable[bytes]:
+    return body if isinstance(body, AsyncIterable) else _content(body)
+
+
+def _content(body: Content) -> bytes:
+    if not isinstance(body, str | bytes | bytearray | memoryview):
+        raise TypeError(f"body: expected str or bytes, got {type(body).__name__}")
+    return body.encode("utf-8") if isinstance(body, str) else bytes(body)
+
+
+def _answer(kind: Kind, status: int, body: Streamed, headers: HeaderPairs) -> HandlerDecision:
     if isinstance(status, bool) or not isinstance(status, int):
         raise TypeError(f"status: expected a whole number, got {status!r}")
     if not 200 <= status <= 599:
         raise ValueError(f"status: expected a final status from 200 to 599, got {status}")
-    if not isinstance(body, str | bytes | bytearray | memoryview):
-        raise TypeError(f"body: expected str or bytes, got {type(body).__name__}")
-    content = body.encode("utf-8") if isinstance(body, str) else bytes(body)
+    content = _streamed(body) if kind == "respond" else _content(body)  # type: ignore[arg-type]
     if content and status in _BODILESS:
-        raise ValueError(f"body: a response with status {status} has none, got {len(content)} bytes")
+        given = f"{len(content)} bytes" if isinstance(content, bytes) else "an async iterable"
+        raise ValueError(f"body: a response with status {status} has none, got {given}")
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return _make(kind, status=status, body=content, headers=tuple(_header(name, value) for name, value in pairs))
+    return _make(kind, status=status, body=content, headers=tuple(_header(name, value, "headers", _OURS) for name, value in pairs))
 
 
-def _header(name: HeaderText, value: HeaderText) -> tuple[bytes, bytes]:
-    raw_name, raw_value = _bytes_of(name, "name"), _bytes_of(value, "value").strip(b" \t")
-    if not _TOKEN.fullmatch(raw_name):
-        raise ValueError(f"headers: {name!r} is not a header name")
-    if raw_name.lower() in _OURS:
-        raise ValueError(f"headers: {name!r} is set by the proxy; leave it out")
+def _name(name: HeaderText, what: str, ours: frozenset[bytes]) -> bytes:
+    raw = _bytes_of(name, what, "name")
+    if not _TOKEN.fullmatch(raw):
+        raise ValueError(f"{what}: {name!r} is not a header name")
+    if raw.lower() in ours:
+        raise ValueError(f"{what}: {name!r} is set by the proxy; leave it out")
+    return raw
+
+
+def _header(name: HeaderText, value: HeaderText, what: str, ours: frozenset[bytes]) -> tuple[bytes, bytes]:
+    raw_name, raw_value = _name(name, what, ours), _bytes_of(value, what, "value").strip(b" \t")
     if _CONTROL.search(raw_value):
-        raise ValueError(f"headers: the value of {name!r} contains a control character: {value!r}")
+        raise ValueError(f"{what}: the value of {name!r} contains a control character: {value!r}")
     return raw_name, raw_value
 
 
-def _bytes_of(text: HeaderText, what: str) -> bytes:
+def _bytes_of(text: HeaderText, what: str, part: str) -> bytes:
     if isinstance(text, bytes):
         return text
     if not isinstance(text, str):
-        raise TypeError(f"headers: expected str or bytes as {what}, got {type(text).__name__}")
+        raise TypeError(f"{what}: expected str or bytes as {part}, got {type(text).__name__}")
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
-        raise ValueError(f"headers: {text!r} is not Latin-1; encode it to bytes yourself") from None
+        raise ValueError(f"{what}: {text!r} is not Latin-1; encode it to bytes yourself") from None
 
 
+_NOTHING: Mapping[str, object] = {
+    "status": 0,
+    "body": b"",
+    "headers": (),
+    "set": (),
+    "add": (),
+    "remove": (),
+    "method": None,
+    "path": None,
+    "to": None,
+    "_where": None,
+    "how": "",
+}
 HandlerDecision.ALLOW = HandlerDecision.Allow = _make("allow")

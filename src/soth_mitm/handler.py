@@ -129,10 +129,11 @@ class InterceptHandler:
         the request was forwarded, and what is returned is counted but not applied.
         Gets: the request, with its whole body unless `request.body_problem` says why not. A gate that looks at bodies blocks what has such
         a problem, or sets `body.incomplete = "refuse"`: then the proxy answers those requests, and asks about whole bodies only.
-        Returns: `HandlerDecision.ALLOW` to forward it, `HandlerDecision.block(status, body)` to refuse it with that answer,
-        `HandlerDecision.respond(status, body)` to answer it in the upstream's place, `HandlerDecision.abort()` to end it without one.
+        Returns: `HandlerDecision.ALLOW` to forward it as it came, `HandlerDecision.forward(set=..., ...)` to forward it changed,
+        `HandlerDecision.block(status, body)` to refuse it with that answer, `HandlerDecision.respond(status, body)` to answer it in the
+        upstream's place, `HandlerDecision.abort()` to end it without an answer.
         Deadline: `handler.request_timeout_ms`. Failure: `handler.failure_policy`; `block` answers 502, `allow` forwards. Any other value
-        that is returned is counted as an exception and answered 502.
+        that is returned is counted as an exception and answered 502, and so is a change that cannot be applied to this request.
         """
         return HandlerDecision.ALLOW
 

@@ -51,6 +51,12 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that `on_request` ended without an answer, with `HandlerDecision.abort`."""
     ignored_decision_count: int = 0
     """Other decisions of `on_request` that were not applied because `intercept_mode` is monitor."""
+    changed_request_count: int = 0
+    """Of the requests that `on_request` allowed, those that `HandlerDecision.forward` changed."""
+    redirected_request_count: int = 0
+    """Of the requests that `on_request` allowed, those that `HandlerDecision.forward(to=...)` sent elsewhere."""
+    cancelled_own_body_count: int = 0
+    """Bodies that `on_request` gave as async iterables and that were closed before their end, because nothing took more of them."""
     refused_request_count: int = 0
     """Requests answered 400, 408, 413, 415 or 431 because they were malformed, late, too large, or not to be inspected."""
     refused_name_count: int = 0

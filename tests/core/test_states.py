@@ -30,7 +30,7 @@ WANTED: dict[str, Transitions] = {
         "ended": {},
     },
     "response": {
-        "none": {"expect": "head", "answered": "done"},
+        "none": {"expect": "head", "begin": "relay", "answered": "done"},
         "head": {"begin": "relay", "answered": "done", "again": "none", "switch": "switched"},
         "relay": {"complete": "done"},
         "done": {},

@@ -30,7 +30,7 @@ FLOORS = """
 1  _dataplane.exchange: body_buffer states
 1  _dataplane.http: stream
 1  _dataplane.upstream: pool connect_probe
-1  _dataplane.exchange: relay stream_tunnel route callbacks budget_share hook_queue taps decision exchange
+1  _dataplane.exchange: relay stream_tunnel route callbacks budget_share hook_queue taps decision changes own_body exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
 1  _dataplane.http2: extended_connect outlet stream client server
 1  _dataplane:
@@ -49,7 +49,7 @@ FLOORS = """
 4  proxy: detached deadlines counters descriptors forks tasks threads loops protocols process_lookup learning calls settings resolver
 4  proxy.outbound: origin direct
 4  proxy: tls_info alpn tls_handshake dialler upstream_pools leaves resources metrics_collection start_warnings
-4  proxy: generation listener client_reader client
+4  proxy: redirects generation listener client_reader client
 4  proxy.inbound: target http_proxy
 4  proxy: session client_tls decisions routing first_bytes connection_setup service handle threaded signals proxy
 5  __init__

@@ -57,6 +57,8 @@ class Verdict(IntEnum):
     """The handler ended it without a response."""
     OTHER_NOT_APPLIED = 8
     """Another decision than to allow or to block, in monitor mode."""
+    CHANGED = 9
+    """Forwarded, and not as it came."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

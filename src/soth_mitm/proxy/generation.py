@@ -15,6 +15,7 @@ from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.direct import Direct
 from soth_mitm.proxy.outbound.origin import DIRECT, Origin
+from soth_mitm.proxy.redirects import Redirects
 from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.resources import ProxyResources
 from soth_mitm.proxy.settings import client_end_ms, make_settings
@@ -74,6 +75,9 @@ class ConfigGeneration:
         handshake = self._deadlines.after(timeouts.upstream_tls_handshake_ms)
         self.dialler = Dialler(config, contexts, {DIRECT: direct}, handshake, resources.connection_counters)
         self.pools = UpstreamPools(config.connection_pool, self.settings, self._deadlines, self.dialler, self.calls, resources.observation)
+        is_strict = config.preset == "strict"
+        redirects = Redirects(policy, self.pools, self.origin, self.is_ours_by_name, self.spoken, is_strict)
+        self.settings.on_redirect = redirects.route
 
     def sign_with(self, leaves: LeafStore) -> None:
         """Take the leaves of handshakes that are still to come from `leaves`."""
@@ -83,10 +87,18 @@ class ConfigGeneration:
         """Return what the upstream of a client is offered that offers `client_offer` (ALPN)."""
         return alpn.upstream_offer(client_offer, self.spoken)
 
-    def origin(self, host: str, port: int, server_name: str | None, offer: tuple[str, ...] = (alpn.HTTP1,)) -> Origin:
+    def origin(
+        self,
+        host: str,
+        port: int,
+        server_name: str | None,
+        offer: tuple[str, ...] = (alpn.HTTP1,),
+        identity: tuple[str, int] | None = None,
+    ) -> Origin:
         """Return the pool key for a target that is offered `offer`.
 
-        TLS when `server_name` is given, unless `upstream.connect_to` has a scheme for it.
+        TLS when `server_name` is given, unless `upstream.connect_to` has a scheme for it. `identity` is the destination for which a client
+        certificate is chosen; None: the target.
         """
         there = self._connect_to.get(host, port)
         speaks_tls = server_name is not None if there is None or there.secure is None else there.secure
@@ -100,7 +112,7 @@ class ConfigGeneration:
             return Origin(host, port, alpn=(alpn.HTTP2,) if offer == (alpn.HTTP2,) else ())
         if alpn.HTTP2 not in offer and self.config.http2.for_http1_clients:
             offer = self.spoken
-        certificate = self._client_certificates.get(host, port)
+        certificate = self._client_certificates.get(*(identity or (host, port)))
         return Origin(host, port, server_name, certificate, alpn=offer)
 
     def ready_context(self, name: str, protocol: str) -> ssl.SSLContext | None:
@@ -125,6 +137,8 @@ class ConfigGeneration:
         await self._resolver.close()
         await self.calls.close()
         self._deadlines.close()
+        # it refers to us
+        self.settings.on_redirect = None
 
 
 def _client_certificates(upstream: UpstreamConfig) -> dict[str, ClientCertificate]:

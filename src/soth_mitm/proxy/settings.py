@@ -103,6 +103,8 @@ def make_settings(
         refuse_incomplete=config.body.incomplete == "refuse",
         retry=config.upstream.retry_on_failure,
         decode_apart=None if decoding is None else _decode_in(decoding, hooks.loop),
+        # of the generation, which has the pools
+        on_redirect=None,
         stream_types=stream_types(config.streams.types),
         strip_alt_svc=config.interception.strip_alt_svc,
         decision_type=HandlerDecision,
@@ -118,6 +120,7 @@ def make_settings(
         body_idle=deadlines.after(timeouts.body_idle_ms),
         body_buffer=deadlines.after(config.body.buffer_timeout_ms),
         response_head=deadlines.after(config.upstream.timeout_ms),
+        own_body_close=deadlines.after(config.handler.response_timeout_ms),
         # twice the connect deadline and the delay between, because a failed connect is tried again
         claim=deadlines.after(
             2 * (config.upstream.connect_timeout_ms + timeouts.upstream_tls_handshake_ms) + config.upstream.retry_delay_ms

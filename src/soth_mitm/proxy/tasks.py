@@ -6,6 +6,7 @@
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task, _unregister_task, current_task
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any
 
 enter = _enter_task
@@ -14,9 +15,9 @@ current = current_task
 Cancelled = asyncio.CancelledError
 
 
-def make(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """Return a task that drives `coroutine`."""
-    return asyncio.Task(coroutine, loop=loop, name="soth-mitm hook")
+def make(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: Context | None = None) -> asyncio.Task[None]:
+    """Return a task that drives `coroutine`, in `context` or in a copy of the current one."""
+    return asyncio.Task(coroutine, loop=loop, name="soth-mitm hook", context=context)
 
 
 def leave_behind(task: asyncio.Task[None]) -> None:

@@ -10,5 +10,8 @@ cdef class ExchangeCallbacks(StreamCallbacks):
     cdef int on_copies_late(self) except -1
     # on_request was called after the request had left, and returned this
     cdef int on_late_decision(self, object decision) except -1
+    # A body that the handler gave has an item, an end or an error; its iterable is closed, and it is of no more use
+    cdef int on_own_body(self, object body) except -1
+    cdef int on_own_body_closed(self, object body) except -1
     # The last hook that was queued has returned
     cdef int on_queue_idle(self) except -1

@@ -16,5 +16,11 @@ cdef class ExchangeCallbacks(StreamCallbacks):
     cdef int on_late_decision(self, object decision) except -1:
         return 0
 
+    cdef int on_own_body(self, object body) except -1:
+        return 0
+
+    cdef int on_own_body_closed(self, object body) except -1:
+        return 0
+
     cdef int on_queue_idle(self) except -1:
         return 0

@@ -7,6 +7,7 @@ cdef enum Judgement:
     JUDGED_ALLOW = 0
     JUDGED_BLOCK           # with the decision's own response
     JUDGED_RESPOND         # the same, counted as answered
+    JUDGED_FORWARD         # changed, as the decision says
     JUDGED_ABORT           # no answer, as the decision's `how` says
     JUDGED_UNDECIDED       # the hook failed, and failure_policy lets the request go
     JUDGED_NO_DECISION     # what follows is not forwarded: judgement_text() says why

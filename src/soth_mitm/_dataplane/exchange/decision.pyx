@@ -3,7 +3,9 @@
 from soth_mitm._dataplane.http.settings cimport Settings
 
 
-JUDGEMENTS = {"allow": JUDGED_ALLOW, "block": JUDGED_BLOCK, "respond": JUDGED_RESPOND, "abort": JUDGED_ABORT}
+JUDGEMENTS = {
+    "allow": JUDGED_ALLOW, "block": JUDGED_BLOCK, "respond": JUDGED_RESPOND, "forward": JUDGED_FORWARD, "abort": JUDGED_ABORT,
+}
 
 
 cdef int judge(Settings settings, object decision) except -1:

@@ -7,6 +7,7 @@ from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.hook_queue cimport HookQueue
+from soth_mitm._dataplane.exchange.own_body cimport OwnBody
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.states cimport REQUEST_ENDED, RequestInput, RequestState, ResponseInput, ResponseState
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
@@ -36,6 +37,7 @@ cdef enum Verdict:
     VERDICT_ANSWERED
     VERDICT_ABORTED
     VERDICT_OTHER_IGNORED  # another decision in monitor mode
+    VERDICT_CHANGED        # forwarded, and not as it came
 
 
 # What moving content came to
@@ -54,6 +56,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef Stream client
     cdef Stream upstream               # from its grant to its end
     cdef Route route
+    cdef Route way                     # that the request takes, from the decision on: its route, unless the handler sends it elsewhere
     cdef OriginPool pool               # that is asked for a stream: the route's, or its fallback
     cdef int64_t id
     cdef RequestState request_state
@@ -70,7 +73,9 @@ cdef class Exchange(ExchangeCallbacks):
     cdef Suspended asking              # an on_connect or on_request that has suspended
 
     # request
-    cdef Head request
+    cdef Head request                  # as the client sent it
+    cdef Head sent                     # as an upstream is sent it: the same, unless the handler changed it
+    cdef OwnBody own_request           # the body that it is sent with in place of its own; None: it keeps its own
     cdef BufferedBody buffered         # the body, where the decision waits for it; None: it was not collected, or is let go
     cdef BodyCopy request_copy         # of its content, where it is shown after it has passed; or None
     cdef bytes request_trailers
@@ -85,6 +90,8 @@ cdef class Exchange(ExchangeCallbacks):
     cdef bint request_is_wire          # it goes on as the bytes that came
 
     # response
+    cdef OwnBody own_answer            # the body of a response of the handler, where it is sent as it comes; or None
+    cdef object answer_headers         # of that response
     cdef Head response
     cdef BodyCopy response_copy        # of the response's content; None: not copied
     cdef bytes response_trailers
@@ -140,7 +147,14 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int ask(self) except -1
     cdef int refuse_incomplete(self) except -1         # 1: answered, since the handler would not see the whole body
     cdef int decided(self, int judgement, object decision, object error) except -1
-    cdef int fail_closed(self, object error, bytes text) except -1
+    cdef int fail_closed(self, object error, int status, bytes text) except -1
+    cdef bint redirect(self, object where) except -1               # false: it may not go there, and was answered
+    cdef int change(self, object decision) except -1               # the request, then forward it
+    cdef int check_change(self, object decision) except -1         # ValueError: it cannot be applied to this request
+    cdef int replace_content(self, object decision) except -1
+    cdef int answer_from(self, object decision) except -1          # a body that is sent as it comes
+    cdef int relay_answer(self) except -1
+    cdef int discard_rest(self) except -1                          # of a request that was answered
     cdef int reject(self) except -1
     cdef int forward(self) except -1
     cdef int ask_pool(self) except -1
@@ -148,6 +162,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int send_request(self) except -1
     cdef int relay_request(self) except -1
     cdef int move_content(self) except -1              # of the request; a Moved
+    cdef int send_own(self) except -1                  # the same of the body that replaces it
     cdef bint send_buffered(self) except -1
     cdef bint show_buffered(self) except -1
     cdef bint frame_buffered(self) except -1
@@ -165,6 +180,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int end(self) except -1
     cdef int settle(self) except -1
     cdef bint can_repeat(self) noexcept
+    cdef bint is_here_whole(self) noexcept             # all that is to be sent of the request, and it can be sent once more
     cdef bint may_retry(self) except -1
     cdef int retry(self) except -1
     cdef int on_no_response(self, object error) except -1      # the upstream's stream ended without one
@@ -187,6 +203,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef RawRequest show_request(self)
     cdef RawResponse show_response(self, bytes body)
     cdef int ask_afterwards(self) except -1            # monitor mode: before every other hook of the exchange, and once
+    cdef int close_ignored(self, object decision) except -1        # the body of a decision that is not applied
     cdef int show_response_head(self) except -1
     cdef int end_response(self, bint is_whole) except -1
     cdef int end_upload(self) except -1
@@ -203,6 +220,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef Py_ssize_t held(self) noexcept
     cdef int reserve(self, bint is_deciding) except -1
     cdef int forget_buffered(self) except -1           # it will not be sent again; if it is not sent yet, nothing happens
+    cdef int drop_buffered(self) except -1             # it will not be sent at all, or again
 
 
 cdef Exchange new_exchange(Settings settings, HttpConnection connection, Stream client, Route route, Head request)

@@ -11,10 +11,13 @@ from cpython.time cimport monotonic
 from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody, new_body_copy
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare, new_budget_share
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
+from soth_mitm._dataplane.exchange.changes cimport changed_head
 from soth_mitm._dataplane.exchange.decision cimport (
-    JUDGED_ABORT, JUDGED_ALLOW, JUDGED_BLOCK, JUDGED_NO_DECISION, JUDGED_RESPOND, JUDGED_UNDECIDED, judge, judge_failure, judgement_text,
+    JUDGED_ABORT, JUDGED_ALLOW, JUDGED_BLOCK, JUDGED_FORWARD, JUDGED_NO_DECISION, JUDGED_RESPOND, JUDGED_UNDECIDED, judge,
+    judge_failure, judgement_text,
 )
 from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
+from soth_mitm._dataplane.exchange.own_body cimport OwnBody, new_own_bytes, new_own_stream
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.states cimport (
     COUNT_REFUSED, COUNT_UPSTREAM_TIMEOUT, EXPIRE_ANSWER, EXPIRY_ACQUIRE, EXPIRY_DOWNLOAD, EXPIRY_HALF_CLOSED, EXPIRY_HTTP2_DOWNLOAD,
@@ -103,7 +106,9 @@ cdef class Exchange(ExchangeCallbacks):
                     self.collect()
                 elif self.request_state == REQUEST_RELAY:
                     self.relay_request()
-                if self.response_state == RESPONSE_RELAY and not self.is_over():
+                if self.own_answer is not None:
+                    self.relay_answer()
+                elif self.response_state == RESPONSE_RELAY and not self.is_over():
                     self.relay_response()
                 if self.request_state == REQUEST_SENT and self.response_state == RESPONSE_DONE and not self.is_over():
                     self.finish()
@@ -303,11 +308,15 @@ cdef class Exchange(ExchangeCallbacks):
             self.tell_observer(EXCHANGE_DECIDED)
             return self.answer(decision.status, decision.body, decision.headers)
         if judgement == JUDGED_RESPOND:
+            if type(decision.body) is not bytes:
+                return self.answer_from(decision)
             self.settings.counters.requests_answered += 1
             self.verdict = VERDICT_ANSWERED
             self.status = decision.status
             self.tell_observer(EXCHANGE_DECIDED)
             return self.answer(decision.status, decision.body, decision.headers)
+        if judgement == JUDGED_FORWARD:
+            return self.change(decision)
         if judgement == JUDGED_ABORT:
             self.settings.counters.requests_aborted += 1
             self.verdict = VERDICT_ABORTED
@@ -321,16 +330,200 @@ cdef class Exchange(ExchangeCallbacks):
         if judgement == JUDGED_NO_DECISION:
             self.settings.hooks.misjudged(decision)
             error = self.settings.hooks.error
-        return self.fail_closed(error, judgement_text(judgement))
+        return self.fail_closed(error, 502, judgement_text(judgement))
 
-    cdef int fail_closed(self, object error, bytes text) except -1:
+    cdef int fail_closed(self, object error, int status, bytes text) except -1:
         self.verdict = VERDICT_FAILED
         self.cause = error
         self.tell_observer(EXCHANGE_DECIDED)
         if self.settings.hooks.cuts(error):
             return self.abort(error)
         self.settings.counters.requests_blocked += 1
-        return self.explain(502, text)
+        return self.explain(status, text)
+
+    # ---- a changed request
+
+    cdef int change(self, object decision) except -1:
+        cdef Hooks hooks = self.settings.hooks
+        cdef bytes authority = None
+        if decision._where is not None:
+            if not self.redirect(decision._where):
+                return 0
+            if decision._where.authority is not None:
+                authority = self.way.authority.encode()
+        try:
+            self.check_change(decision)
+            self.sent = changed_head(self.request, decision, authority, self.settings.head_limit, self.settings.most_fields)
+            if decision.body is not None:
+                self.replace_content(decision)
+        except ValueError as error:
+            hooks.failed(hooks.on_request, error)
+            return self.fail_closed(error, 502, b"the decision of the policy handler cannot be applied to this request")
+        self.settings.counters.requests_allowed += 1
+        self.settings.counters.requests_changed += self.sent is not self.request or self.own_request is not None
+        self.settings.counters.requests_redirected += self.way is not None
+        self.verdict = VERDICT_CHANGED
+        self.tell_observer(EXCHANGE_DECIDED)
+        return self.forward()
+
+    cdef bint redirect(self, object where) except -1:
+        cdef Hooks hooks = self.settings.hooks
+        cdef Route way = self.settings.on_redirect(self.route, where, self.client.is_multiplexed())
+        if way.pool is None:
+            error = PermissionError(way.reason.decode())
+            hooks.failed(hooks.on_request, error)
+            self.fail_closed(error, way.status, way.reason)
+            return False
+        self.way = way
+        return True
+
+    cdef int check_change(self, object decision) except -1:
+        if decision.method is not None:
+            if (decision.method == b"HEAD") != (self.request.method == METHOD_HEAD):
+                raise ValueError("method: a request may not become HEAD or stop being it")
+            if decision.method == b"TRACE" and (self.has_body or decision.body):
+                raise ValueError("method: a TRACE has no body")
+            if self.keep_upgrade:
+                raise ValueError("method: an upgrade keeps its own")
+        if decision.body is not None and self.request_view.body_problem is not None:
+            raise ValueError(f"body: the request was not shown whole ({self.request_view.body_problem})")
+        return 0
+
+    cdef int replace_content(self, object decision) except -1:
+        taken = decision._take_body()
+        if type(taken) is bytes:
+            self.own_request = new_own_bytes(self.settings, taken)
+        else:
+            self.own_request = new_own_stream(self.settings, self, taken)
+            self.pending_calls += 1
+            # or the iterable would stay until the next hook returns
+            self.settings.hooks.result = None
+        self.has_body = True
+        self.request_trailers = None
+        self.drop_buffered()
+        if self.up is not None:
+            # which was told of another coding
+            self.up = new_frame_tap(
+                self.settings, self.own_share(), stream_of(self.sent, self.settings.stream_types), self.sent, "to_upstream")
+        return 0
+
+    cdef int send_own(self) except -1:
+        cdef OwnBody own = self.own_request
+        cdef Stream sink = self.upstream
+        cdef View piece
+        while own.has_more():
+            if sink.room() <= 0:
+                sink.await_room()
+                return MOVED_SOME
+            if sink.is_write_paused():
+                return MOVED_SOME
+            if self.up is not None and self.up.has_enough():
+                return MOVED_MORE
+            own.next_piece(min(sink.room(), <Py_ssize_t>FRAMED_AT_ONCE), &piece)
+            sink.send_content(piece.ptr, piece.len)
+            if self.up is not None:
+                self.up.observe(piece)
+                if self.up.found:
+                    # traffic first, then the handler
+                    sink.flush()
+                    self.push_frames(self.up)
+                    if self.has_ended or self.is_over():
+                        return MOVED_SOME
+        if own.has_ended:
+            self.end_upload()
+            return MOVED_ALL
+        sink.flush()
+        if not sink.is_write_paused():
+            own.want()
+        return MOVED_SOME
+
+    # ---- responses of the handler whose body is sent as it comes
+
+    cdef int answer_from(self, object decision) except -1:
+        cdef Hooks hooks = self.settings.hooks
+        cdef OwnBody own
+        try:
+            own = new_own_stream(self.settings, self, decision._take_body())
+        except ValueError as error:
+            hooks.failed(hooks.on_request, error)
+            return self.fail_closed(error, 502, b"the decision of the policy handler was used before")
+        # or the iterable would stay until the next hook returns
+        hooks.result = None
+        self.pending_calls += 1
+        self.settings.counters.requests_answered += 1
+        self.verdict = VERDICT_ANSWERED
+        self.status = decision.status
+        self.tell_observer(EXCHANGE_DECIDED)
+        self.move_request(INPUT_ANSWER)
+        if self.request.method == METHOD_HEAD:
+            # never begun
+            own.close()
+            self.client.begin_answer(decision.status, decision.headers, True, self.is_last)
+            self.move_response(INPUT_ANSWERED)
+            self.runs_again = True
+            return 0 if self.client.is_complete() else self.refuse_rest()
+        self.own_answer = own
+        self.answer_headers = decision.headers
+        return own.want()
+
+    cdef int relay_answer(self) except -1:
+        cdef OwnBody own = self.own_answer
+        cdef View piece
+        if self.response_state == RESPONSE_DONE or self.is_over():
+            return 0
+        if not self.client.is_complete():
+            self.discard_rest()
+            if self.is_over():
+                return 0
+        if self.response_state != RESPONSE_RELAY:
+            if not own.has_more() and not own.has_ended:
+                return 0
+            self.client.begin_answer(self.status, self.answer_headers, False, self.is_last)
+            self.move_response(INPUT_BEGIN)
+        while own.has_more():
+            if self.client.room() <= 0:
+                return self.client.await_room()
+            if self.client.is_write_paused():
+                return 0
+            own.next_piece(min(self.client.room(), <Py_ssize_t>BLOCK_SIZE), &piece)
+            self.client.send_content(piece.ptr, piece.len)
+            self.response_total += piece.len
+        if not own.has_ended:
+            self.client.flush()
+            if self.is_over() or self.client.is_write_paused():
+                return 0
+            return own.want()
+        self.client.send_end(None)
+        self.move_response(INPUT_COMPLETE)
+        self.runs_again = True
+        self.client.flush()
+        return 0 if self.is_over() or self.client.is_complete() else self.refuse_rest()
+
+    cdef int discard_rest(self) except -1:
+        # a client that says everything before it reads would wait for us, and we for it
+        cdef Piece piece
+        cdef int pieces = 0
+        while pieces < MOST_PIECES and self.client.next_piece(&piece, NO_ROOM_LIMIT) > 0:
+            pieces += 1
+        self.client.take_content()
+        if pieces == MOST_PIECES:
+            return self.take_later()
+        return 0 if self.client.is_complete() or self.client.has_content() else self.abort_if_cut()
+
+    cdef int on_own_body(self, object body) except -1:
+        cdef OwnBody own = <OwnBody>body
+        if self.is_over():
+            return 0
+        if own.error is not None:
+            self.cause = own.error
+            if self.settings.hooks.cuts(own.error) and not isinstance(own.error, TimeoutError):
+                return self.truncate(own.error) if self.has_response() else self.abort(own.error)
+            self.explain(502, b"the body that the policy handler gave failed before its end")
+        return self.advance()
+
+    cdef int on_own_body_closed(self, object body) except -1:
+        self.pending_calls -= 1
+        return self.settle()
 
     # ---- responses of ours
 
@@ -338,7 +531,7 @@ cdef class Exchange(ExchangeCallbacks):
         if self.response_state == RESPONSE_DONE:
             return self.refuse_rest()
         if self.has_response():
-            return self.truncate(ConnectionAbortedError("failed after the response had begun"))
+            return self.truncate(self.cause or ConnectionAbortedError("failed after the response had begun"))
         self.status = status
         if self.cause is None and self.verdict not in (VERDICT_BLOCKED, VERDICT_ANSWERED):
             self.cause = text
@@ -369,15 +562,17 @@ cdef class Exchange(ExchangeCallbacks):
 
     cdef int forward(self) except -1:
         cdef Stream stream
-        if self.route.pool is None:
+        if self.way is None:
+            self.way = self.route
+        if self.way.pool is None:
             # the client's next connection tries the upstream again
             self.is_last = True
-            return self.fail_upstream(self.route.status, self.route.reason)
-        if forwards_left(self.request) == 0:
+            return self.fail_upstream(self.way.status, self.way.reason)
+        if forwards_left(self.sent) == 0:
             return self.answer_last()
         self.move_request(INPUT_ACQUIRE)
         # a client of HTTP/2 may be given a stream of HTTP/2 for its WebSocket, and that is known when there is one
-        self.pool = self.route.pool.pool_for(self.keep_upgrade and not self.client.is_multiplexed())
+        self.pool = self.way.pool.pool_for(self.keep_upgrade and not self.client.is_multiplexed())
         if self.connection.has_reserved_of(self.pool):
             stream = self.connection.open_reserved(self)
             if stream is not None:
@@ -395,8 +590,8 @@ cdef class Exchange(ExchangeCallbacks):
 
     cdef int answer_last(self) except -1:
         # RFC 9110 section 7.6.2: it ends here, and is answered as by an origin
-        if self.request.method == METHOD_TRACE:
-            return self.answer(200, traced_request(self.request), ((b"Content-Type", b"message/http"),))
+        if self.sent.method == METHOD_TRACE:
+            return self.answer(200, traced_request(self.sent), ((b"Content-Type", b"message/http"),))
         return self.answer(200, b"", ())
 
     cdef int on_pool_ready(self, object stream) except -1:
@@ -413,8 +608,8 @@ cdef class Exchange(ExchangeCallbacks):
             return self.ask_pool()
         self.upstream = upstream
         facts = upstream.connection().facts
-        if facts is not self.route.facts:
-            self.route.set_upstream_info(facts)
+        if facts is not self.way.facts:
+            self.way.set_upstream_info(facts)
         self.send_request()
         return self.advance()
 
@@ -429,23 +624,26 @@ cdef class Exchange(ExchangeCallbacks):
 
     cdef int send_request(self) except -1:
         cdef int64_t length
-        self.request_is_wire = self.client.can_forward_wire(self.upstream)
+        self.request_is_wire = self.own_request is None and self.client.can_forward_wire(self.upstream)
         if self.request_is_wire:
             length = LENGTH_AS_IS
+        elif self.own_request is not None:
+            length = self.own_request.length()
+            self.own_request.rewind()
         elif not self.client.is_complete():
             length = self.request.content_length if self.request.content_length >= 0 else ANY_LENGTH
         else:
             # trailers need a framing that has room for them
             length = self.client.content_total() if self.request_trailers is None else ANY_LENGTH
         self.settings.counters.pairings[2 * <int>self.client.is_multiplexed() + self.upstream.is_multiplexed()] += 1
-        self.upstream.send_request(self.request, self.route.authority, self.keep_upgrade, length)
+        self.upstream.send_request(self.sent, self.way.authority, self.keep_upgrade, length)
         if self.buffered is not None:
             self.buffered.rewind()
         self.interims = 0
         self.move_response(INPUT_EXPECT)
         self.move_request(INPUT_SEND)
         self.runs_again = True
-        if self.buffered is None and self.client.is_complete():
+        if self.buffered is None and self.own_request is None and self.client.is_complete():
             return self.request_sent()
         if self.asks_later and self.request_copy is None:
             self.upstream.flush()
@@ -473,6 +671,8 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int move_content(self) except -1:
         cdef int moved
         cdef bint all_sent
+        if self.own_request is not None:
+            return self.send_own()
         if self.buffered is not None:
             all_sent = self.send_buffered()
             if self.up is not None and not self.show_buffered():
@@ -482,7 +682,7 @@ cdef class Exchange(ExchangeCallbacks):
                 return MOVED_SOME
             if not self.client.is_complete() or self.has_response() or not (
                     self.upstream.can_say_unprocessed() or is_idempotent(
-                        self.request.method, self.request.base(), self.request.method_len)):
+                        self.sent.method, self.sent.base(), self.sent.method_len)):
                 self.forget_buffered()
         moved = self.relay(self.client, self.upstream, self.up, self.request_copy, True)
         if moved == MOVED_ALL:
@@ -576,6 +776,8 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int stop_upload(self) except -1:
         if self.client_deadline is not None:
             self.client_deadline.clear()
+        if self.own_request is not None:
+            self.own_request.close()
         self.move_request(INPUT_SENT)
         return self.drop_upstream()
 
@@ -640,7 +842,7 @@ cdef class Exchange(ExchangeCallbacks):
         return 0
 
     cdef int switch_protocols(self, Head head) except -1:
-        if not self.keep_upgrade or self.request_state != REQUEST_SENT or not was_offered(self.request, head):
+        if not self.keep_upgrade or self.request_state != REQUEST_SENT or not was_offered(self.sent, head):
             return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
         self.settings.counters.upgrades += 1
         self.response = head
@@ -781,6 +983,8 @@ cdef class Exchange(ExchangeCallbacks):
         if self.is_over():
             return 0
         if stream is self.client:
+            if self.own_answer is not None:
+                return self.advance() if now else 0
             if self.upstream is None:
                 return 0
             if now:
@@ -801,7 +1005,7 @@ cdef class Exchange(ExchangeCallbacks):
                 return self.client.pause(PAUSE_PEER_SLOW)
             self.await_upload()
             if self.buffered is not None or not self.request_is_wire:
-                # what was collected goes first
+                # what was collected, or is the handler's, goes first
                 self.advance()
             if self.is_over() or self.request_state != REQUEST_RELAY:
                 return 0
@@ -925,8 +1129,8 @@ cdef class Exchange(ExchangeCallbacks):
             self.stop_upload()
         elif self.upstream is not None and self.upstream.is_write_paused():
             self.expire(EXPIRY_UPLOAD_NOT_TAKEN)
-        elif self.has_enough():
-            # the client waits for us
+        elif self.has_enough() or self.own_request is not None:
+            # the client waits for us, and for the handler
             return self.await_upload()
         else:
             self.expire(EXPIRY_NO_CONTINUE if self.owes_continue() else EXPIRY_UPLOAD)
@@ -955,10 +1159,15 @@ cdef class Exchange(ExchangeCallbacks):
     # ---- ends
 
     cdef bint can_repeat(self) noexcept:
-        if not self.settings.retry or not self.client.is_complete():
+        cdef Head sent = self.sent
+        if not self.settings.retry:
             return False
-        return (not self.has_body or self.buffered is not None) and is_idempotent(
-            self.request.method, self.request.base(), self.request.method_len)
+        return self.is_here_whole() and is_idempotent(sent.method, sent.base(), sent.method_len)
+
+    cdef bint is_here_whole(self) noexcept:
+        if self.own_request is not None:
+            return self.own_request.can_repeat()
+        return self.client.is_complete() and (not self.has_body or self.buffered is not None)
 
     cdef bint may_retry(self) except -1:
         # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
@@ -966,11 +1175,11 @@ cdef class Exchange(ExchangeCallbacks):
         if self.retried or not self.settings.retry:
             return False
         if how == PROCESSED_HTTP1_ONLY and (self.pool.fallback is None or (
-                self.client.is_multiplexed() and self.upstream.authenticates(self.request, None))):
+                self.client.is_multiplexed() and self.upstream.authenticates(self.sent, None))):
             # a client that authenticates by its connection has to make one of its own
             return False
         if how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY:
-            return self.client.is_complete() and (not self.has_body or self.buffered is not None)
+            return self.is_here_whole()
         return how == PROCESSED_UNLIKELY and self.can_repeat()
 
     cdef int retry(self) except -1:
@@ -1082,7 +1291,7 @@ cdef class Exchange(ExchangeCallbacks):
         self.upstream = None
         self.clear_deadlines()
         if upstream is not None:
-            upstream.release(self.request, self.response, self.connection)
+            upstream.release(self.sent, self.response, self.connection)
         self.end()
         return client.release(None, None, None)
 
@@ -1106,6 +1315,10 @@ cdef class Exchange(ExchangeCallbacks):
             self.asking.give_up()
             self.asking = None
         self.end_upload()
+        if self.own_request is not None:
+            self.own_request.close()
+        if self.own_answer is not None:
+            self.own_answer.close()
         self.has_ended = True
         self.pressure = 0
         if self.queue is not None:
@@ -1163,7 +1376,7 @@ cdef class Exchange(ExchangeCallbacks):
         cdef RawResponse response
         if self.request_view is None:
             self.show_request()
-        response = new_response(self.response, self.route.meta, self.id, self.request_view, body, self.is_streaming,
+        response = new_response(self.response, self.way.meta, self.id, self.request_view, body, self.is_streaming,
                                 self.settings.body_limit)
         response.trailer_block = self.response_trailers
         response.body_truncated = self.response_copy is not None and self.response_copy.truncated
@@ -1188,7 +1401,18 @@ cdef class Exchange(ExchangeCallbacks):
                 self.settings.counters.decisions_ignored += 1
             self.tell_observer(EXCHANGE_DECIDED)
             self.settings.on_ignored_decision(self.request_view, decision)
+            if type(decision.body) is not bytes and decision.body is not None:
+                self.close_ignored(decision)
         return 0
+
+    cdef int close_ignored(self, object decision) except -1:
+        try:
+            taken = decision._take_body()
+        except ValueError:
+            # another request has it, or had it
+            return 0
+        self.pending_calls += 1
+        return new_own_stream(self.settings, self, taken).close()
 
     cdef int show_response_head(self) except -1:
         if self.hooks.on_response is not None:
@@ -1248,7 +1472,7 @@ cdef class Exchange(ExchangeCallbacks):
                 # the hook failed at the one before, which was the last that it is told
                 return 0
             chunk.connection_id = self.route.meta.connection_id
-            chunk.connection_meta = self.route.meta
+            chunk.connection_meta = self.route.meta if self.way is None else self.way.meta
             chunk.flow_id = self.id
             chunk.request = self.request_view
             chunk.direction = tap.direction
@@ -1329,6 +1553,12 @@ cdef class Exchange(ExchangeCallbacks):
         if self.up is not None and self.up.framer is not None and self.up_at < buffered.content.size and not self.has_ended:
             # its messages are still to be shown
             return 0
+        return self.drop_buffered()
+
+    cdef int drop_buffered(self) except -1:
+        cdef BufferedBody buffered = self.buffered
+        if buffered is None:
+            return 0
         self.buffered = None
         if self.hooks.on_response is not None or self.hooks.on_stream_chunk is not None:
             # the content is what is shown
@@ -1353,6 +1583,7 @@ cdef Exchange new_exchange(Settings settings, HttpConnection connection, Stream 
     exchange.client = client
     exchange.route = route
     exchange.request = request
+    exchange.sent = request
     if route.observed:
         exchange.hooks = settings.hooks
     exchange.has_body = not client.is_complete()

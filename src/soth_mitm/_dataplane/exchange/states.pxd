@@ -38,7 +38,7 @@ cdef enum ResponseState:
 
 cdef enum ResponseInput:
     INPUT_EXPECT = 0       # the request's head has left
-    INPUT_BEGIN            # the final head came
+    INPUT_BEGIN            # the final head came, or one of ours whose body follows
     INPUT_COMPLETE
     INPUT_ANSWERED         # with a response of ours
     INPUT_AGAIN            # the request is sent again

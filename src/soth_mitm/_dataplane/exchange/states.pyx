@@ -27,7 +27,7 @@ cdef const char* REQUEST_TABLE = (
     b"xxxxxxxxx"   # ended
 )
 cdef const char* RESPONSE_TABLE = (
-    b"1xx3xx"      # none
+    b"12x3xx"      # none
     b"x2x304"      # head
     b"xx3xxx"      # relay
     b"xxxxxx"      # done

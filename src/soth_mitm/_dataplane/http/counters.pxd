@@ -18,6 +18,9 @@ cdef class Counters:
     cdef public int64_t requests_answered
     cdef public int64_t requests_aborted
     cdef public int64_t decisions_ignored
+    cdef public int64_t requests_changed
+    cdef public int64_t requests_redirected
+    cdef public int64_t own_bodies_cancelled
     cdef public int64_t requests_refused
     cdef public int64_t names_refused
     cdef public int64_t responses_relayed

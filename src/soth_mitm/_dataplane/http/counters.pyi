@@ -10,6 +10,9 @@ class Counters:
     requests_answered: int
     requests_aborted: int
     decisions_ignored: int
+    requests_changed: int
+    requests_redirected: int
+    own_bodies_cancelled: int
     requests_refused: int
     names_refused: int
     responses_relayed: int

@@ -30,6 +30,8 @@ cdef class Settings:
     cdef public object observer                # observer.flow(...), told of each flow; None: nobody wants to know
     cdef public object meant_to_block          # meant_to_block(exception): on_request failed in making a block
     cdef public object on_ignored_decision        # called with the request and what monitor mode does not apply
+    # on_redirect(route, where, whether the client is multiplexed) -> Route that a request takes instead; its pool is None: it may not
+    cdef public object on_redirect
     cdef public dict stream_types              # streams.types: media types in lower case, each a Stream; None: there are none
     # decode_apart(arguments of decode_body, done): calls done(its result, or None) from the loop, later. None: all is decoded on the loop
     cdef public object decode_apart
@@ -45,6 +47,7 @@ cdef class Settings:
     cdef public DeadlineQueue body_idle        # timeouts.body_idle_ms: a body that stopped moving, either way
     cdef public DeadlineQueue body_buffer      # body.buffer_timeout_ms: collecting before the decision
     cdef public DeadlineQueue response_head    # upstream.timeout_ms
+    cdef public DeadlineQueue own_body_close   # handler.response_timeout_ms: an iterable of the handler that is to close
     cdef public DeadlineQueue claim            # waiting for a connection of the pool
     cdef public DeadlineQueue tunnel_idle      # timeouts.tunnel_idle_ms
     cdef public DeadlineQueue tunnel_quiet     # the same in a drain: a peer that says nothing holds up a shutdown for no longer

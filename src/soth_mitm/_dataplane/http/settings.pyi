@@ -23,6 +23,7 @@ class Settings:
     observer: Any
     meant_to_block: Any
     on_ignored_decision: Any
+    on_redirect: Any
     stream_types: dict[bytes, int] | None
     decode_apart: Any
     strip_alt_svc: bool
@@ -35,6 +36,7 @@ class Settings:
     body_idle: DeadlineQueue
     body_buffer: DeadlineQueue
     response_head: DeadlineQueue
+    own_body_close: DeadlineQueue
     claim: DeadlineQueue
     tunnel_idle: DeadlineQueue
     tunnel_quiet: DeadlineQueue
@@ -72,6 +74,7 @@ class Settings:
         observer: Any,
         meant_to_block: Any,
         on_ignored_decision: Any,
+        on_redirect: Any,
         stream_types: dict[bytes, int] | None,
         decode_apart: Any,
         strip_alt_svc: bool,
@@ -83,6 +86,7 @@ class Settings:
         body_idle: DeadlineQueue,
         body_buffer: DeadlineQueue,
         response_head: DeadlineQueue,
+        own_body_close: DeadlineQueue,
         claim: DeadlineQueue,
         tunnel_idle: DeadlineQueue,
         tunnel_quiet: DeadlineQueue,

@@ -34,6 +34,7 @@ cdef class Settings:
         observer,
         meant_to_block,
         on_ignored_decision,
+        on_redirect,
         dict stream_types,
         decode_apart,
         bint strip_alt_svc,
@@ -45,6 +46,7 @@ cdef class Settings:
         DeadlineQueue body_idle not None,
         DeadlineQueue body_buffer not None,
         DeadlineQueue response_head not None,
+        DeadlineQueue own_body_close not None,
         DeadlineQueue claim not None,
         DeadlineQueue tunnel_idle not None,
         DeadlineQueue tunnel_quiet not None,
@@ -80,6 +82,7 @@ cdef class Settings:
         self.observer = observer
         self.meant_to_block = meant_to_block
         self.on_ignored_decision = on_ignored_decision
+        self.on_redirect = on_redirect
         self.stream_types = stream_types
         self.decode_apart = decode_apart
         self.strip_alt_svc = strip_alt_svc
@@ -91,6 +94,7 @@ cdef class Settings:
         self.body_idle = body_idle
         self.body_buffer = body_buffer
         self.response_head = response_head
+        self.own_body_close = own_body_close
         self.claim = claim
         self.tunnel_idle = tunnel_idle
         self.tunnel_quiet = tunnel_quiet

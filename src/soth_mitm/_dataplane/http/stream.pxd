@@ -103,6 +103,9 @@ cdef class Stream:
     # `headers` None: the body is a line for people. `is_last` as in send_response()
     cdef int answer(self, int status, bytes body, object headers, bint is_head, bint is_last) except -1
 
+    # The head of a response of ours whose content is still to come, by send_content(); none comes for `is_head`
+    cdef int begin_answer(self, int status, object headers, bint is_head, bint is_last) except -1
+
     # ---- how it ends
     # Both messages are complete; or, without a request, the stream was not used. `client` is the exchange's connection on the other side
     cdef int release(self, Head request, Head response, HttpConnection client) except -1

@@ -140,6 +140,9 @@ cdef class Stream:
     cdef int reset(self, object error) except -1:
         return 0
 
+    cdef int begin_answer(self, int status, object headers, bint is_head, bint is_last) except -1:
+        raise NotImplementedError("a client's stream says how it begins a response of ours")
+
     cdef int hang_up(self, bint by_reset) except -1:
         raise NotImplementedError("a client's stream says how it ends without an answer")
 

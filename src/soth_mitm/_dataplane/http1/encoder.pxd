@@ -37,6 +37,9 @@ cdef bytes last_chunk(bytes trailers)
 # close` when `close`; the body is left out for HEAD (`head_only`) but counted.
 cdef bytes own_response_bytes(int status, bytes body, object headers, bint close, bint head_only)
 
+# The head alone of such an answer, with no length; `chunked`: chunks follow.
+cdef bytes own_head_bytes(int status, object headers, bint close, bint chunked)
+
 # What people are told: nothing, or text that ends with a line feed, so that the next prompt of a
 # shell stands on a line of its own.
 cdef bytes text_line(bytes text)

@@ -164,19 +164,34 @@ cdef bytes own_response_bytes(int status, bytes body, object headers, bint close
     # RFC 9110 sections 8.6 and 6.4.1: these have no content, and a length there would describe
     # another response
     cdef bint bodiless = status < 200 or status == 204 or status == 304
-    cdef bint typed = False
-    cdef list lines = [b"HTTP/1.1 %d %b" % (status, _reason(status))]
-    for name, value in headers or ():
-        typed = typed or name.lower() == b"content-type"
-        lines.append(b"%b: %b" % (name, value))
+    cdef list lines = _own_lines(status, headers, bodiless)
     if not bodiless:
-        if not typed:
-            lines.append(b"Content-Type: text/plain; charset=utf-8")
         lines.append(b"Content-Length: %d" % len(body))
     if close:
         lines.append(b"Connection: close")
     lines.append(b"\r\n" if bodiless or head_only else b"\r\n" + body)
     return b"\r\n".join(lines)
+
+
+cdef bytes own_head_bytes(int status, object headers, bint close, bint chunked):
+    cdef list lines = _own_lines(status, headers, False)
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    if close:
+        lines.append(b"Connection: close")
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
+
+
+cdef list _own_lines(int status, object headers, bint bodiless):
+    cdef bint typed = bodiless
+    cdef list lines = [b"HTTP/1.1 %d %b" % (status, _reason(status))]
+    for name, value in headers or ():
+        typed = typed or name.lower() == b"content-type"
+        lines.append(b"%b: %b" % (name, value))
+    if not typed:
+        lines.append(b"Content-Type: text/plain; charset=utf-8")
+    return lines
 
 
 cdef bytes text_line(bytes text):

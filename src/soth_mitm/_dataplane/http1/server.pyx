@@ -16,7 +16,9 @@ from soth_mitm._dataplane.http1.connection_state cimport (
     SERVER_CLOSE, SERVER_CLOSED, SERVER_DONE, SERVER_HEAD, SERVER_OPEN, SERVER_SWITCH, ServerInput,
     ServerState, next_server_state,
 )
-from soth_mitm._dataplane.http1.encoder cimport own_response_bytes, response_head_bytes, text_line
+from soth_mitm._dataplane.http1.encoder cimport (
+    own_head_bytes, own_response_bytes, response_head_bytes, text_line,
+)
 from soth_mitm._dataplane.http1.framing cimport (
     BODY_CHUNKED, BODY_DONE, body_error_text, body_of_request,
 )
@@ -533,6 +535,15 @@ cdef class Http1ServerStream(Http1Stream):
             self.flush()
             return 0
         return self.refuse_rest()
+
+    cdef int begin_answer(self, int status, object headers, bint is_head, bint is_last) except -1:
+        cdef Http1ServerConnection owner = self.owner
+        if (self.body.state != BODY_DONE or self.settings.draining or self.is_1_0 or is_last
+                or self.has_no_more()):
+            owner.keep_alive = False
+        self.out_framing = OUT_PLAIN if is_head else OUT_UNTIL_CLOSE if self.is_1_0 else OUT_CHUNKED
+        return self.send_head_bytes(own_head_bytes(
+            status, headers, not owner.keep_alive, self.out_framing == OUT_CHUNKED))
 
     cdef int release(self, Head request, Head response, HttpConnection client) except -1:
         cdef Http1ServerConnection owner = self.owner

@@ -49,3 +49,4 @@ cdef class Http2ServerStream(Http2Stream):
     cdef bint has_let_go
 
     cdef int hold(self, bint is_end) except -1     # until switch_protocols()
+    cdef int drain_if(self, bint is_last) except -1

@@ -7,6 +7,8 @@ from soth_mitm._dataplane.http.stream import HttpConnection
 from soth_mitm._dataplane.http2.stream import Http2Stream, SessionDriver
 from soth_mitm._dataplane.transport.endpoint import Endpoint
 
+PLAIN_TEXT: tuple[bytes, bytes]
+
 @final
 class Http2ServerConnection(HttpConnection):
     """The requests of one client connection that speaks HTTP/2."""

@@ -32,6 +32,9 @@ from soth_mitm._dataplane.wire.head cimport METHOD_CONNECT, Head
 from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, stream_of
 
 
+PLAIN_TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+
 cdef enum:
     STAGE_IDLE = DRIVER_STAGES_END     # no stream is open: closed in order
     STAGE_DRAIN                        # the client has not answered the PING of a drain
@@ -259,6 +262,15 @@ cdef class ServerDriver(SessionDriver):
         return close_lingering(self.endpoint, self.settings)
 
 
+cdef bint is_typed(list fields) except -1:
+    """Tell whether there is a Content-Type among the fields."""
+    cdef bytes name
+    for name, _ in fields:
+        if name.lower() == b"content-type":
+            return True
+    return False
+
+
 @cython.final
 cdef class Http2ServerStream(Http2Stream):
     """A request that comes in and its response that goes out."""
@@ -358,34 +370,46 @@ cdef class Http2ServerStream(Http2Stream):
         self.session.head(self.stream, head, None, is_end)
         return self.note_head(is_end)
 
+    cdef int begin_answer(self, int status, object headers, bint is_head, bint is_last) except -1:
+        cdef list fields = list(headers)
+        if self.is_closed:
+            return 0
+        if not is_typed(fields):
+            fields.append(PLAIN_TEXT)
+        self.session.own_head(self.stream, status, fields, -1, is_head)
+        self.note_head(is_head)
+        return self.drain_if(is_last)
+
+    cdef int drain_if(self, bint is_last) except -1:
+        if is_last and self.owner is not None:
+            # the client's next connection tries again
+            self.owner.driver.session.drain()
+            self.owner.check_leaving()
+        return 0
+
     cdef int answer(self, int status, bytes body, object headers, bint is_head, bint is_last) except -1:
         # RFC 9110 sections 8.6 and 6.4.1: these have no content, and a length there would describe another response
         cdef bint is_bodiless = status == 204 or status == 304
         cdef bint is_unread = not self.is_complete() or self.is_held
-        cdef bint is_end, is_typed = is_bodiless
-        cdef bytes name
+        cdef bint is_end, has_type = is_bodiless
         cdef list fields = list(headers or ()), failure
         if self.is_closed:
             return 0
         if headers is None:
             body = text_line(body)
-        for name, _ in fields:
-            is_typed = is_typed or name.lower() == b"content-type"
+        has_type = has_type or is_typed(fields)
         if status >= 300 and self.request is not None and stream_of(self.request, None) == STREAM_GRPC:
             failure = grpc_failure(status, body, fields)
             if failure is not None:
                 fields, body = failure, b""
-                is_typed = is_bodiless = True
-        if not is_typed:
-            fields.append((b"content-type", b"text/plain; charset=utf-8"))
+                has_type = is_bodiless = True
+        if not has_type:
+            fields.append(PLAIN_TEXT)
         is_end = is_head or is_bodiless or not body
         self.session.own_head(self.stream, status, fields, -1 if is_bodiless else len(body), is_end)
         self.note_head(is_end)
         if not is_end:
             self.send_content(PyBytes_AS_STRING(body), len(body))
             self.send_end(None)
-        if is_last and self.owner is not None:
-            # the client's next connection tries again
-            self.owner.driver.session.drain()
-            self.owner.check_leaving()
+        self.drain_if(is_last)
         return self.refuse_rest() if is_unread else 0

@@ -25,7 +25,8 @@ cdef class HeadEdits:
     cdef int append_field(self, bytes name, bytes value) except -1   # one more, behind all others
     cdef int remove_field(self, bytes name) except -1
 
-    # For the proxy itself. `line` is `Name: value` with its CRLF, or None.
+    # For the proxy itself. `line` is `Name: value` with its CRLF, or several such lines, or None; `name` is in lower case for put_more().
+    cdef int put_more(self, bytes name, bytes line) except -1        # one more, behind all others
     cdef int put(self, bytes name, bytes line) except -1
     cpdef int frame_with_length(self, int64_t length) except -1      # Content-Length alone
     cpdef int frame_with_chunks(self) except -1                      # Transfer-Encoding alone

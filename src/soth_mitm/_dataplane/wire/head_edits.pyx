@@ -60,17 +60,17 @@ cdef class HeadEdits:
 
     cdef int append_field(self, bytes name, bytes value) except -1:
         cdef bytes trimmed = value.strip(b" \t")
-        cdef bytes line
         cdef int error = check(name, trimmed)
-        if error == 0:
-            line = field_line(name, trimmed)
-            self.appended.append((name.lower(), line))
-            self.size += len(line)
-        return error
+        return error if error else self.put_more(name.lower(), field_line(name, trimmed))
 
     cdef int remove_field(self, bytes name) except -1:
         cdef int error = check(name, b"")
         return error if error else self.put(name, None)
+
+    cdef int put_more(self, bytes name, bytes line) except -1:
+        self.appended.append((name, line))
+        self.size += len(line)
+        return 0
 
     cdef int put(self, bytes name, bytes line) except -1:
         cdef bytes lower = name.lower()

@@ -1,0 +1,191 @@
+"""A request's head as a decision of the handler changes it.
+
+The changed head is written anew and parsed like one that came from a client. So an upstream is sent
+nothing that we could not have parsed, and whatever depends on a head (its framing, whether it may be
+sent twice, whether it authenticates a connection) is read from what is sent.
+
+Lines that the decision does not name keep their bytes and their order. A field that is set keeps its
+place and the spelling of its name.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+from soth_mitm._dataplane.http1.head_parser cimport (
+    HEAD_MALFORMED, HEAD_TOO_LARGE, head_error_text, parse_request_head, too_large_text,
+)
+from soth_mitm._dataplane.wire.head cimport TARGET_ABSOLUTE, Field, Head
+from soth_mitm._dataplane.wire.head_edits cimport FieldEdit, HeadEdits
+from soth_mitm._dataplane.wire.scan cimport soth_equals_lower
+
+
+# What describes a body, and is wrong of another one (RFC 9110 section 8, RFC 9530)
+BODY_FIELDS = (
+    b"content-length", b"transfer-encoding", b"content-encoding", b"content-md5", b"digest",
+    b"content-digest", b"repr-digest", b"trailer", b"expect",
+)
+
+
+cdef inline bint is_named(const char* base, const Field* field, bytes lower) noexcept:
+    return (field.name_len == <uint32_t>len(lower)
+            and soth_equals_lower(base + field.line, PyBytes_AS_STRING(lower), len(lower)))
+
+
+cdef bint stands_so(Head head, bytes lower, tuple values) except -1:
+    """Tell whether the fields of that name have these values, in this order, and all go on."""
+    cdef const char* base = head.base()
+    cdef Field* field
+    cdef int i, found = 0
+    for i in range(head.count):
+        field = &head.fields[i]
+        if not is_named(base, field, lower):
+            continue
+        if field.hop or found == len(values) or values[found] != head.raw[field.value:field.value + field.value_len]:
+            return False
+        found += 1
+    return found == len(values)
+
+
+cdef bytes spelling(Head head, bytes lower, bytes name):
+    """Return the name as the first field of it spells it, or `name`."""
+    cdef int i
+    for i in range(head.count):
+        if is_named(head.base(), &head.fields[i], lower):
+            return head.raw[head.fields[i].line:head.fields[i].line + head.fields[i].name_len]
+    return name
+
+
+cdef HeadEdits edits_of(Head head, object decision, bytes authority):
+    cdef HeadEdits edits = HeadEdits()
+    cdef bytes name, lower, value
+    cdef tuple values
+    cdef bint has_new_body = decision.body is not None
+    if has_new_body:
+        for lower in BODY_FIELDS:
+            edits.put(lower, None)
+    for lower in decision.remove:
+        edits.put(lower, None)
+    for name, values in decision.set:
+        lower = name.lower()
+        if stands_so(head, lower, values) and not (has_new_body and lower in BODY_FIELDS):
+            continue
+        name = spelling(head, lower, name)
+        edits.put(lower, b"".join([b"%b: %b\r\n" % (name, value) for value in values]))
+    for name, value in decision.add:
+        edits.put_more(name.lower(), b"%b: %b\r\n" % (name, value))
+    if authority is not None:
+        edits.put(b"host", b"%b: %b\r\n" % (spelling(head, b"host", b"Host"), authority))
+    return edits
+
+
+cdef bytes start_line(Head head, object decision, bytes authority):
+    cdef Py_ssize_t end = head.fields[0].line if head.count else len(head.raw) - 2
+    cdef bytes method = head.raw[:head.method_len] if decision.method is None else decision.method
+    cdef bytes path = decision.path
+    cdef bytes target = head.raw[head.target:head.target + head.target_len]
+    if authority is not None and head.form == TARGET_ABSOLUTE:
+        target = head.origin_target() if path is None else path
+    elif path is not None:
+        target = head.raw[head.target:head.path] + path
+    return b"%b %b%b" % (method, target, head.raw[head.target + head.target_len:end])
+
+
+cdef bytes written(Head head, HeadEdits edits, bytes start):
+    cdef const char* base = head.base()
+    cdef Py_ssize_t size = len(start) + edits.size + 2
+    cdef bytes room
+    cdef FieldEdit edit
+    cdef Field* field
+    cdef char* at
+    cdef int i
+    for i in range(head.count):
+        size += head.fields[i].line_len
+    room = PyBytes_FromStringAndSize(NULL, size)
+    at = PyBytes_AS_STRING(room)
+    memcpy(at, PyBytes_AS_STRING(start), len(start))
+    at += len(start)
+    edits.begin()
+    for i in range(head.count):
+        field = &head.fields[i]
+        edit = edits.find(base + field.line, field.name_len)
+        if edit is not None:
+            at = edits.write(edit, at)
+        else:
+            memcpy(at, base + field.line, field.line_len)
+            at += field.line_len
+    at = edits.write_rest(at)
+    at[0] = c"\r"
+    at[1] = c"\n"
+    return room[:at + 2 - PyBytes_AS_STRING(room)]
+
+
+cdef bint was_sensitive(Head head, Head changed, Field* field) noexcept:
+    """Tell whether a field of that name was never to be indexed."""
+    cdef int i
+    for i in range(head.count):
+        if head.fields[i].sensitive and head.fields[i].name_len == field.name_len and same_letters(
+                head.base() + head.fields[i].line, changed.base() + field.line, field.name_len):
+            return True
+    return False
+
+
+cdef bint same_letters(const char* one, const char* other, uint32_t length) noexcept:
+    """Tell whether two names are the same but for their case. Both are tokens."""
+    cdef uint32_t i
+    cdef char a, b
+    for i in range(length):
+        a, b = one[i], other[i]
+        if (a + 32 if c"A" <= a <= c"Z" else a) != (b + 32 if c"A" <= b <= c"Z" else b):
+            return False
+    return True
+
+
+cdef int carry_over(Head head, Head changed, HeadEdits edits) except -1:
+    """Give the fields what their bytes do not say."""
+    cdef const char* base = changed.base()
+    cdef int i, old = 0
+    cdef int first_appended = changed.count - <int>len(edits.appended)
+    cdef Field* field
+    changed.version = head.version
+    for i in range(changed.count):
+        field = &changed.fields[i]
+        if i >= first_appended or edits.find(base + field.line, field.name_len) is not None:
+            # the handler's, and no Connection field of the client's takes it away
+            field.hop = False
+            field.sensitive = was_sensitive(head, changed, field)
+            continue
+        while edits.find(head.base() + head.fields[old].line, head.fields[old].name_len) is not None:
+            old += 1
+        field.sensitive = head.fields[old].sensitive
+        old += 1
+    return 0
+
+
+cdef Head changed_head(Head head, object decision, bytes authority, Py_ssize_t limit,
+                       int most_fields):
+    cdef HeadEdits edits = edits_of(head, decision, authority)
+    cdef bytes raw = written(head, edits, start_line(head, decision, authority))
+    cdef Py_ssize_t scanned = 0, used
+    cdef Head changed
+    if raw == head.raw:
+        return head
+    changed = Head()
+    used = parse_request_head(changed, PyBytes_AS_STRING(raw), len(raw), limit, most_fields, &scanned)
+    if used == HEAD_TOO_LARGE:
+        why = too_large_text(changed, limit, most_fields).decode()
+        raise ValueError(f"the changed head {why}")
+    if used == HEAD_MALFORMED:
+        raise ValueError(f"the changed head is malformed: {head_error_text(changed.error)}")
+    if used != len(raw):
+        raise ValueError("the changed head does not end where it should")
+    carry_over(head, changed, edits)
+    return changed
+
+
+def changed(Head head not None, decision not None, bytes authority=None, Py_ssize_t limit=65536,
+            int most_fields=256):
+    """Return the head that `decision` makes of `head`; `head` itself if that changes nothing. For
+    tests.
+    """
+    return changed_head(head, decision, authority, limit, most_fields)
