@@ -1,6 +1,8 @@
 """An observer beside the proxy: told what happened, and unable to touch it."""
 
+import asyncio
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,69 @@ def test_a_flow_is_told_from_its_decision_to_its_end(tmp_path: Path, origin_ca: 
         ("flow_end", failed, 502, False, "on purpose"),
     ]
     assert watcher.wait(EventKind.FLOW_END)[0].size == 3000
+
+
+def test_what_the_handler_answers_changes_or_ends_is_told(tmp_path: Path, origin_ca: TestCA, origin: Origin) -> None:
+    async def items() -> AsyncIterator[bytes]:
+        yield b"12"
+        yield b"345"
+
+    async def fails() -> AsyncIterator[bytes]:
+        yield b"12"
+        raise LookupError("on purpose")
+
+    def decide(request: RawRequest) -> HandlerDecision:
+        made = {
+            "/text": lambda: HandlerDecision.respond(201, "12345"),
+            "/items": lambda: HandlerDecision.respond(200, items()),
+            "/changed": lambda: HandlerDecision.forward(path="/bytes/7"),
+            "/fails": lambda: HandlerDecision.respond(200, fails()),
+            "/abort": lambda: HandlerDecision.abort("close"),
+        }
+        return made[request.path]()
+
+    watcher = Watcher()
+    running = watched(tmp_path, origin_ca, Recording(decide), watcher)
+    with running.handle:
+        with running.secured(origin.port) as client:
+            for path, status in (("/text", 201), ("/items", 200), ("/changed", 200)):
+                assert client.request(path, "localhost").status == status
+            client.send(b"GET /fails HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.read_head().status == 200
+            with pytest.raises(OSError):
+                # cut: there is no close_notify
+                client.read_to_end()
+        with running.secured(origin.port) as client:
+            client.send(b"GET /abort HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.read_to_end() == b""
+        watcher.wait(EventKind.FLOW_END, 5)
+    ends = [event for event in watcher.events if event.kind is EventKind.FLOW_END]
+    # what the client asked for, whatever it was changed to
+    assert [event.url.rpartition("/")[2] for event in ends] == ["text", "items", "changed", "fails", "abort"]
+    assert [(event.verdict, event.status, event.size, event.cause) for event in ends] == [
+        (Verdict.ANSWERED, 201, 0, ""),
+        (Verdict.ANSWERED, 200, 5, ""),
+        (Verdict.CHANGED, 200, 7, ""),
+        (Verdict.ANSWERED, 200, 2, "on purpose"),
+        (Verdict.ABORTED, 0, 0, ""),
+    ]
+
+
+def test_why_a_streamed_answer_did_not_come_is_told(tmp_path: Path, origin_ca: TestCA) -> None:
+    async def silent() -> AsyncIterator[bytes]:
+        await asyncio.sleep(60)
+        yield b""
+
+    watcher = Watcher()
+    handler = Recording(lambda _: HandlerDecision.respond(200, silent()))
+    running = watched(tmp_path, origin_ca, handler, watcher, **{"timeouts.half_closed_client_ms": 100})
+    with running.handle, running.tunnel(80) as client:
+        client.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.end_writing()
+        assert client.read_answer().status == 504
+        (end,) = watcher.wait(EventKind.FLOW_END)
+    assert (end.verdict, end.status) == (Verdict.ANSWERED, 504)
+    assert "timeouts.half_closed_client_ms" in end.cause
 
 
 def test_a_failure_that_is_let_go_is_told_of(tmp_path: Path, origin_ca: TestCA, plain_origin: Origin) -> None:

@@ -121,6 +121,14 @@ class TestWhereTheyArrive:
         assert [request.path for request in own.requests] == ["/a", "/c", "/e"]
         assert [request.path for request in other.requests] == ["/other/b", "/other/d"]
 
+    def test_a_request_that_names_no_destination(self, proxy: ProxyFactory, serving: Serving) -> None:
+        # which is served where names are not checked
+        own, there = serving(HOST), serving(HOST)
+        running = proxy(Leads(x=f"127.0.0.1:{there.port}"), **{"interception.check_names": "off"})
+        with running.secured(own.port) as client:
+            assert client.request("/x", "127.1").status == 200
+        assert (host_of(there.requests[0]), there.connections[0].sni) == ("127.1", HOST)
+
     def test_a_request_of_http10_without_host(self, proxy: ProxyFactory, serving: Serving) -> None:
         there = serving(HOST)
         running = proxy(Leads(x=f"https://{HOST}:{there.port}"), destinations=("*:*",))

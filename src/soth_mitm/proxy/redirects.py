@@ -45,7 +45,11 @@ class Redirects:
         current = None if route.pool is None else cast(Origin, route.pool.origin)
         authority = to.authority or route.authority
         is_tls = route.scheme == "https" if to.is_tls is None else to.is_tls
-        host, port = parse_authority(authority, DEFAULT_PORTS["https" if is_tls else "http"])
+        if to.authority is not None:
+            host, port = parse_authority(to.authority, DEFAULT_PORTS["https" if is_tls else "http"])
+        else:
+            # what the request itself names is not what it goes to
+            host, port = (current.host, current.port) if current is not None else route.meta.target
         if to.server_name is not None:
             name = to.server_name
         elif to.authority is None and current is not None and current.server_name is not None:

@@ -533,7 +533,9 @@ cdef class Exchange(ExchangeCallbacks):
         if self.has_response():
             return self.truncate(self.cause or ConnectionAbortedError("failed after the response had begun"))
         self.status = status
-        if self.cause is None and self.verdict not in (VERDICT_BLOCKED, VERDICT_ANSWERED):
+        if self.cause is None and (
+                self.verdict not in (VERDICT_BLOCKED, VERDICT_ANSWERED) or self.own_answer is not None):
+            # it is not what the handler gave
             self.cause = text
         if self.upstream is not None and self.connection.has_reserved(self.upstream.connection()):
             self.is_last = True
