@@ -185,9 +185,7 @@ class ProxyClient(SecurablePeer, Client):
     @property
     def is_intercepted(self) -> bool:
         """Whether it is the proxy whom it speaks TLS with."""
-        if self.tls is None or not self.tls.secured:
-            return False
-        return ((("commonName", ORIGINS),),) != (self.tls.tls.getpeercert() or {}).get("issuer")
+        return self.tls is not None and self.tls.issuer not in (None, ((("commonName", ORIGINS),),))
 
     @property
     def is_cut(self) -> bool:

@@ -14,12 +14,15 @@ class TlsPeer:
         self.secured = self.failed = self.ended = self.notified = False
         self.received = b""
         self.written = b""
+        self.issuer: object = None
+        """Who issued the certificate that was shown, as the `ssl` module has it."""
 
     def advance(self) -> None:
         try:
             if not self.secured:
                 self.tls.do_handshake()
                 self.secured = True
+                self.issuer = (self.tls.getpeercert() or {}).get("issuer")
             while not self.ended:
                 data = self.tls.read(1 << 16)
                 self.received += data
