@@ -309,3 +309,18 @@ async def test_what_is_known_of_an_origin_needs_no_answer(double: Any) -> None:
         assert scene.dials == 1
         scene.let_go()
         assert [(await task).status for task in tasks] == [200] * 30
+
+
+async def test_a_second_dial_that_fails_is_no_answer_for_those_that_wait_on_the_first(double: Any) -> None:
+    """Its upstream allows no stream yet."""
+    async with Held(double, "mux", streams=0) as scene:
+        client = await scene.connect()
+        tasks = await scene.ask(client, 6)
+        scene.let_go()
+        await scene.until(lambda: scene.dialled, "the dial does not end")
+        scene.upstream_kind = "gone"
+        scene.let_go()
+        await scene.until(lambda: scene.pool.dialling == 0, "the dial does not end")
+        assert (scene.pool.open, scene.pool.waiting_count) == (1, 6)
+        scene.dialled[0].limit(100)
+        assert [(await task).status for task in tasks] == [200] * 6 and scene.dials == 2

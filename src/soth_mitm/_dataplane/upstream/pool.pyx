@@ -360,7 +360,10 @@ cdef class OriginPool(Waiter):
         self.open -= 1
         # the first ones, as many as no other dial is for
         most = <Py_ssize_t>len(self.waiting) - self.dialling * self.streams_expected
-        if not self.allows_none():
+        if self.allows_none() and self.open:
+            # they wait for a connection that is there, until its upstream allows a stream
+            most = 0
+        elif not self.allows_none():
             most = max(1, min(self.streams_expected, most))
         while most > 0 and self.waiting:
             most -= 1
