@@ -281,6 +281,38 @@ def test_a_handler_that_ends_the_program_ends_it_with_a_word(plain_origin: Origi
     assert plain_origin.requests == []
 
 
+HANGING_NAMES = """
+import socket, threading
+from soth_mitm import HandlerDecision
+
+find = socket.getaddrinfo
+
+def hang(host, *rest, **more):
+    if host == "hangs.invalid":
+        open("asked", "w").close()
+        threading.Event().wait()
+    return find(host, *rest, **more)
+
+socket.getaddrinfo = hang
+
+class Gate:
+    def on_request(self, request):
+        return HandlerDecision.ALLOW
+"""
+
+
+def test_a_name_server_that_does_not_answer_holds_up_no_end() -> None:
+    Path("gate.py").write_text(HANGING_NAMES)
+    with running(subprocess.PIPE, "--destination", "hangs.invalid:*") as (process, port), WireClient(port) as client:
+        client.send(b"GET http://hangs.invalid/ HTTP/1.1\r\nHost: hangs.invalid\r\n\r\n")
+        while not Path("asked").exists():
+            assert process.poll() is None
+        client.reset()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+
+
 # --- one line of each kind
 
 META = ConnectionMeta(
