@@ -1,4 +1,4 @@
-"""Compression of WebSocket messages (RFC 7692) against zlib and wsproto: takeover, windows, last blocks, empty messages, limits."""
+"""Compression of WebSocket messages (RFC 7692) against zlib: takeover, windows, last blocks, empty messages, limits."""
 
 from __future__ import annotations
 

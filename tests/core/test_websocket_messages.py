@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +21,7 @@ FIN, RSV1 = 0x80, 0x40
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY = b"\x01\xfe\x37\x80"
 TAIL = b"\x00\x00\xff\xff"
+CUT_LONG, SHOW_LONG, REFUSE_LONG = range(3)
 MEBIBYTE = 1 << 20
 
 
@@ -66,7 +67,7 @@ def told(reader: MessageReader, pieces: Iterable[bytes], turns: list[int] | None
     return found
 
 
-def every_way(data: bytes, from_client: bool = True, most: int = 1000, **options: bool) -> tuple[list[Told], str]:
+def every_way(data: bytes, from_client: bool = True, most: int = 1000, **options: Any) -> tuple[list[Told], str]:
     """Read `data` in every split, and see that none makes a difference."""
     seen: tuple[list[Told], str] | None = None
     for pieces in splits(data):
@@ -79,13 +80,13 @@ def every_way(data: bytes, from_client: bool = True, most: int = 1000, **options
     return seen
 
 
-def messages(data: bytes, from_client: bool = True, most: int = 1000, **options: bool) -> list[tuple[int, bytes | None, bool]]:
+def messages(data: bytes, from_client: bool = True, most: int = 1000, **options: Any) -> list[tuple[int, bytes | None, bool]]:
     found, violation = every_way(data, from_client, most, **options)
     assert violation == "none"
     return [(event.kind, event.payload, event.is_complete) for event in found]
 
 
-def violation(data: bytes, from_client: bool = True, most: int = 1000, **options: bool) -> str:
+def violation(data: bytes, from_client: bool = True, most: int = 1000, **options: Any) -> str:
     return every_way(data, from_client, most, **options)[1]
 
 
@@ -262,8 +263,82 @@ def test_long_messages_may_be_refused(kind: int, compressed: bool) -> None:
     for length, name in ((10, "none"), (11, "too_long"), (70, "too_long")):
         payload = deflated(b"x" * length) if compressed else b"x" * length
         data = frame(FIN | kind | (RSV1 if compressed else 0), payload)
-        assert violation(data, most=10, may_compress=compressed, refuses_long=True) == name
+        assert violation(data, most=10, may_compress=compressed, when_long=REFUSE_LONG) == name
     assert describe_violation(VIOLATION_NAMES.index("too_long"), True)[0] == 1009
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", [TEXT, BINARY])
+def test_a_long_message_may_be_told_before_its_end(kind: int, compressed: bool) -> None:
+    def sent(message: bytes) -> bytes:
+        payload = deflated(message) if compressed else message
+        size = max(1, len(payload) // 2)
+        first = frame(kind | (RSV1 if compressed else 0), payload[:size]) + frame(FIN | PING)
+        return first + frame(FIN | CONTINUATION, payload[size:])
+
+    for length in (9, 10, 11, 70):
+        data = sent(b"x" * length)
+        found, name = every_way(data + sent(b"next"), most=10, may_compress=compressed, takeover=False, when_long=SHOW_LONG)
+        assert name == "none"
+        begins = [event for event in found if event.name == "long"]
+        if length <= 10:
+            assert [event.payload for event in found if event.name == "message"] == [b"x" * length, b"next"] and not begins
+        else:
+            assert begins == [Told("long", kind, b"x" * 10, False, compressed, 0, 0)]
+            assert Told("end", kind, None, False, compressed, 0, len(data)) in found
+            assert [event.payload for event in found if event.name == "message"] == [b"next"]
+            assert [event.name for event in found].index("long") < [event.name for event in found].index("end")
+
+
+def test_what_follows_a_beginning_that_was_told_is_judged() -> None:
+    data = frame(FIN | TEXT, b"0123456789abc\xff")
+    found, name = every_way(data, most=10, when_long=SHOW_LONG)
+    assert [event.name for event in found] == ["long"] and name == "text_not_utf8"
+    # and what is wrong before it is long is found first
+    found, name = every_way(frame(FIN | TEXT, b"01234\xff6789abc"), most=10, when_long=SHOW_LONG)
+    assert found == [] and name == "text_not_utf8"
+    found, name = every_way(frame(FIN | RSV1 | BINARY, deflated(b"x" * 500)), most=10, may_compress=True, when_long=SHOW_LONG)
+    assert [event.name for event in found] == ["long"] and name == "too_long"
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("when_long", [CUT_LONG, SHOW_LONG, REFUSE_LONG])
+def test_what_has_come_of_a_message_may_be_told_at_any_moment(when_long: int, compressed: bool) -> None:
+    text = "aä€😀b"
+    octets = text.encode()
+    payload = deflated(octets) if compressed else octets
+    data = frame(FIN | TEXT | (RSV1 if compressed else 0), payload) + frame(FIN | TEXT, b"next")
+    for cut in range(len(data) - 10):
+        reader = MessageReader(True, 100, may_compress=compressed, when_long=when_long)
+        name, taken = reader.read(data[:cut])
+        assert name == "more"
+        if taken < 6:
+            assert not reader.show_what_came()
+            continue
+        assert reader.show_what_came()
+        shown = reader.payload
+        assert shown is not None and octets.startswith(shown) and shown.decode() == text[: len(shown.decode())]
+        assert compressed or shown == octets[: taken - 6].decode("utf-8", "ignore").encode()
+        assert not reader.is_complete and reader.kind == TEXT and reader.held_octets() == 0
+        assert not reader.show_what_came()
+        found = told(reader, [data[taken:]])
+        assert [(event.name, event.payload) for event in found] == [("end", None), ("message", b"next")]
+        assert not reader.show_what_came()
+
+
+def test_nothing_is_told_of_a_message_that_is_over_or_wrong() -> None:
+    reader = MessageReader(True, 100)
+    reader.read(frame(TEXT, b"a\xff"))
+    assert reader.violation and not reader.show_what_came()
+    reader = MessageReader(True, 100)
+    reader.read(frame(FIN | PING))
+    assert not reader.show_what_came()
+
+
+def test_when_long_is_one_of_three() -> None:
+    for number in (-1, 3):
+        with pytest.raises(ValueError, match="when_long"):
+            MessageReader(True, 100, when_long=number)
 
 
 def test_a_message_inflates_to_eight_times_what_is_shown_and_no_more() -> None:
@@ -475,7 +550,7 @@ def test_a_message_of_ours_is_one_frame() -> None:
     assert MessageWriter(False).write_message(TEXT, b"\0", True) == b"\xc1\x01\0"
 
 
-def test_every_key_is_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_key_is_used_once() -> None:
     writer = MessageWriter(True)
     keys = [writer.write_message(TEXT, b"")[2:6] for _ in range(5000)]
     # 5000 of 2 ** 32: a repetition by chance is one in 340 runs, two of them one in 230 000

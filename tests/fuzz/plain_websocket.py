@@ -16,16 +16,20 @@ class Rules:
     from_client: bool
     may_compress: bool
     takeover: bool
-    refuses_long: bool
+    when_long: int
     most: int
+
+
+CUT_LONG, SHOW_LONG, REFUSE_LONG = range(3)
 
 
 @dataclass
 class Plain:
-    """Events as (kind, payload, is_complete, is_compressed, begin, end), and the violations one of which ends the stream: none, one, or
-    several of one message, of which either may be found first."""
+    """Events as (name, kind, payload, is_complete, is_compressed, begin, end), and the violations one of which ends the stream: none, one,
+    or several of a message that is malformed, of which `maybe` was told before."""
 
-    events: list[tuple[int, bytes | None, bool, bool, int, int]] = field(default_factory=list)
+    events: list[tuple[str, int, bytes | None, bool, bool, int, int]] = field(default_factory=list)
+    maybe: bool = False
     wrong: frozenset[str] = frozenset()
 
 
@@ -59,7 +63,7 @@ class Inflater:
 def read_stream(stream: bytes, rules: Rules) -> Plain:
     """Read a stream that may be cut anywhere."""
     found, inflater = Plain(), Inflater(rules.takeover)
-    at, kind, compressed, message, begin = 0, -1, False, b"", 0
+    at, kind, compressed, message, begin, is_shown = 0, -1, False, b"", 0, False
     while at < len(stream):
         head = read_head(stream[at:], rules, kind >= 0)
         if isinstance(head, str):
@@ -72,21 +76,32 @@ def read_stream(stream: bytes, rules: Rules) -> Plain:
         is_cut = at > len(stream)
         if opcode < CLOSE:
             if opcode != CONTINUATION:
-                kind, compressed, message, begin = opcode, bool(bits & 0x40), b"", start
+                kind, compressed, message, begin, is_shown = opcode, bool(bits & 0x40), b"", start, False
             message += payload
             is_last = bool(bits & 0x80) and not is_cut
             content = inflater.message(message, is_last) if compressed else message
             found.wrong = judge_message(content, rules, kind, compressed, is_last)
+            found.maybe = content is None and rules.when_long == SHOW_LONG and not is_shown
+            if content is not None and rules.when_long == SHOW_LONG and not is_shown and len(content) > rules.most:
+                shown = content[: rules.most]
+                if kind != TEXT or not text_fault(shown, may_be_cut=True):
+                    shown = shown.decode("utf-8", "ignore").encode() if kind == TEXT else shown
+                    found.events.append(("long", kind, shown, False, compressed, begin, 0))
+                    is_shown = True
             if is_last and not found.wrong:
                 assert content is not None
                 shown = content[: rules.most]
                 shown = shown.decode("utf-8", "ignore").encode() if kind == TEXT else shown
-                found.events.append((kind, shown, len(content) <= rules.most, compressed, begin, at))
+                if is_shown:
+                    found.events.append(("end", kind, None, False, compressed, begin, at))
+                else:
+                    found.events.append(("message", kind, shown, len(content) <= rules.most, compressed, begin, at))
                 kind = -1
         elif not is_cut:
             found.wrong = frozenset(judge_close(payload) if opcode == CLOSE else ())
             if not found.wrong:
-                found.events.append((opcode, payload if opcode == CLOSE else None, True, False, start, at))
+                name = "close" if opcode == CLOSE else "control"
+                found.events.append((name, opcode, payload if opcode == CLOSE else None, True, False, start, at))
         if is_cut or found.wrong or opcode == CLOSE:
             return found
     return found
@@ -156,9 +171,8 @@ def judge_message(content: bytes | None, rules: Rules, kind: int, compressed: bo
     if content is None:
         # what came before the fault is judged too, if it was given out before
         return frozenset({"deflate_data", "text_not_utf8", "too_long"})
-    wrong = set()
-    if len(content) > (rules.most if rules.refuses_long else 8 * rules.most if compressed else len(content)):
-        wrong.add("too_long")
-    if kind == TEXT and text_fault(content, may_be_cut=not is_last):
-        wrong.add("text_not_utf8")
-    return frozenset(wrong)
+    most = rules.most if rules.when_long == REFUSE_LONG else 8 * rules.most if compressed else len(content)
+    # up to there it is judged
+    if kind == TEXT and text_fault(content[:most], may_be_cut=len(content) > most or not is_last):
+        return frozenset({"text_not_utf8"})
+    return frozenset({"too_long"} if len(content) > most else ())

@@ -10,7 +10,7 @@ class MessageReader:
         most: int,
         may_compress: bool = False,
         takeover: bool = True,
-        refuses_long: bool = False,
+        when_long: int = 0,
     ) -> MessageReader: ...
     @property
     def kind(self) -> int: ...
@@ -31,6 +31,9 @@ class MessageReader:
 
     def renew_turn(self) -> None:
         """State that a turn of the loop begins, in which TURN_OCTETS may be inflated."""
+
+    def show_what_came(self) -> bool:
+        """Tell what is here of a message, and keep no more of it. False: there is none."""
 
     def skip_messages(self) -> None:
         """Read no messages from here on, only frames."""

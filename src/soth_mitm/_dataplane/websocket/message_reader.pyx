@@ -23,7 +23,9 @@ from soth_mitm._dataplane.websocket.violations cimport (
     DEFLATE_DATA, NO_VIOLATION, TEXT_NOT_UTF8, TOO_LONG,
 )
 
-EVENT_NAMES = ("more", "turn", "message", "control", "close", "ignored", "violation")
+EVENT_NAMES = (
+    "more", "turn", "message", "long", "end", "control", "close", "ignored", "violation",
+)
 
 cdef enum:
     SCRATCH = 4096             # octets that are checked and not kept are unmasked so many at a time
@@ -34,17 +36,20 @@ cdef class MessageReader:
     """Reader of the messages of one direction.
 
     `most`: octets of a message that are shown. `may_compress` and `takeover`: what was agreed for
-    this direction. `refuses_long`: a message with more than `most` octets is a violation.
+    this direction. `when_long`: a message with more than `most` octets is cut (0), told as soon as
+    that is known (1), or a violation (2).
     """
 
     def __cinit__(self, bint from_client, Py_ssize_t most, bint may_compress=False,
-                  bint takeover=True, bint refuses_long=False):
+                  bint takeover=True, int when_long=CUT_LONG):
         if most < 1:
             raise ValueError(f"most: a message must be allowed at least one octet, not {most}")
+        if not 0 <= when_long < <int>WHEN_LONG:
+            raise ValueError(f"when_long: 0, 1 or 2, not {when_long}")
         self.frames = FrameReader(from_client, may_compress)
         self.most = most
         self.takeover = takeover
-        self.refuses_long = refuses_long
+        self.when_long = when_long
         self.block = bytearray()
         self.begin_turn()
 
@@ -53,11 +58,18 @@ cdef class MessageReader:
         cdef int step, event
         used[0] = 0
         self.payload = None
-        while not self.violation:
+        while True:
+            if self.is_untold:
+                self.is_untold = False
+                self.tell(False)
+                return EVENT_LONG
+            if self.violation:
+                return EVENT_VIOLATION
             if self.message_compressed and self.inflater.is_pending:
                 event = self.inflate()
                 if event:
                     return event
+                continue
             if self.is_in_frame and self.frames.left == 0:
                 event = self.end_frame()
                 if event:
@@ -78,7 +90,6 @@ cdef class MessageReader:
                 self.refuse(self.frames.violation)
             else:
                 return EVENT_IGNORED if step == STEP_IGNORED else EVENT_MORE
-        return EVENT_VIOLATION
 
     cdef void begin_turn(self) noexcept:
         self.allowance = TURN_OCTETS
@@ -87,7 +98,7 @@ cdef class MessageReader:
         if self.violation == DEFLATE_DATA or self.violation == TOO_LONG:
             self.violation = NO_VIOLATION
         self.is_skipping = True
-        self.message_compressed = False
+        self.message_compressed = self.is_untold = self.is_in_message = False
         self.inflater = None
         self.whole = None
         PyByteArray_Resize(self.block, 0)
@@ -118,7 +129,8 @@ cdef class MessageReader:
             self.message_compressed = (
                 self.frames.head.bits & BIT_COMPRESSED != 0 and not self.is_skipping)
             self.total = 0
-            self.is_cut = False
+            self.is_cut = self.is_shown = False
+            self.is_in_message = not self.is_skipping
             self.utf8 = SOTH_UTF8_BORDER
             if self.message_compressed:
                 if self.inflater is None:
@@ -175,6 +187,16 @@ cdef class MessageReader:
     cdef int end_message(self) except -1:
         if self.message_kind == OPCODE_TEXT and self.utf8 != SOTH_UTF8_BORDER:
             return self.refuse(TEXT_NOT_UTF8)
+        cdef bint is_shown = self.is_shown
+        self.tell(not self.is_cut)
+        self.end = self.at
+        self.message_compressed = self.is_in_message = False
+        if is_shown:
+            self.payload = None
+        return EVENT_END if is_shown else EVENT_MESSAGE
+
+    cdef int tell(self, bint is_complete) except -1:
+        """Make what is kept of the message the payload."""
         if self.whole is not None:
             self.payload = self.whole
             self.whole = None
@@ -184,18 +206,26 @@ cdef class MessageReader:
             PyByteArray_Resize(self.block, 0)
         self.kind = self.message_kind
         self.begin = self.message_begin
-        self.end = self.at
-        self.is_complete = not self.is_cut
+        self.end = 0
+        self.is_complete = is_complete
         self.is_compressed = self.message_compressed
-        self.message_compressed = False
-        return EVENT_MESSAGE
+        self.is_shown = True
+        return 0
+
+    cdef bint show_beginning(self) except -1:
+        if not self.is_in_message or self.is_shown or self.violation:
+            return False
+        self.stop_keeping()
+        self.is_untold = False
+        self.tell(False)
+        return True
 
     # ---- payload
 
     cdef int inflate(self) except -1:
-        """Inflate what has been fed: EVENT_MORE if that is done, EVENT_TURN, EVENT_VIOLATION."""
+        """Inflate what has been fed: an event, or 0 if that is done or something is to be told."""
         cdef bytes piece
-        while self.inflater.is_pending:
+        while self.inflater.is_pending and not self.is_untold:
             if self.allowance <= 0:
                 return EVENT_TURN
             piece = self.inflater.take(&self.allowance)
@@ -203,7 +233,7 @@ cdef class MessageReader:
                 return self.refuse(DEFLATE_DATA)
             self.add_piece(piece)
             if self.violation:
-                return EVENT_VIOLATION
+                break
         return EVENT_MORE
 
     cdef int add_piece(self, bytes piece) except -1:
@@ -228,7 +258,7 @@ cdef class MessageReader:
         self.total += <uint64_t>n
         self.check_text(p, kept)
         if kept < n and not self.violation:
-            self.cut()
+            self.overflow()
         if kept < n and not self.violation:
             self.check_text(p + kept, n - kept)
         return self.refuse(TOO_LONG) if is_over and not self.violation else 0
@@ -254,7 +284,7 @@ cdef class MessageReader:
         self.total += <uint64_t>n
         self.check_text(target, kept)
         if kept < n and not self.violation:
-            self.cut()
+            self.overflow()
             self.check_masked(p + kept, n - kept, (phase + <unsigned int>(kept & 3)) & 3)
         return 0
 
@@ -287,14 +317,20 @@ cdef class MessageReader:
             n -= step
         return 0
 
-    cdef int cut(self) except -1:
+    cdef int overflow(self) except -1:
+        """Deal with a message of which more came than is shown."""
+        if not self.is_cut:
+            self.is_untold = self.when_long == SHOW_LONG
+            if self.when_long == REFUSE_LONG:
+                self.refuse(TOO_LONG)
+        return self.stop_keeping()
+
+    cdef int stop_keeping(self) except -1:
         """Keep no more of this message. What is kept of a text ends with a whole character."""
         cdef Py_ssize_t size
         if self.is_cut:
             return 0
         self.is_cut = True
-        if self.refuses_long:
-            self.refuse(TOO_LONG)
         if self.whole is not None:
             self.block += self.whole
             self.whole = None
@@ -315,6 +351,10 @@ cdef class MessageReader:
     def renew_turn(self):
         """State that a turn of the loop begins, in which TURN_OCTETS may be inflated."""
         self.begin_turn()
+
+    def show_what_came(self):
+        """Tell what is here of a message, and keep no more of it. False: there is none."""
+        return self.show_beginning()
 
     def skip_messages(self):
         """Read no messages from here on, only frames."""
