@@ -6,7 +6,7 @@ import base64
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import h2.settings
@@ -50,6 +50,11 @@ def echo(connection: ScriptedConnection, request: Request) -> None:
     if can_half_close(connection):
         connection.send(b"bye\n")
     connection.close()
+
+
+async def parts() -> AsyncIterator[bytes]:
+    """A body that is sent as it comes."""
+    yield b"the first part"
 
 
 def hold(connection: ScriptedConnection, request: Request) -> None:
@@ -364,6 +369,27 @@ class TestRefused:
                 assert client.answer(number).status == 403
                 assert client.request("/bytes/9").body == pattern(9)
             assert [request.path for request in origin.requests] == ["/bytes/9"]
+
+    @pytest.mark.parametrize(
+        "decide",
+        [lambda: HandlerDecision.block(200), lambda: HandlerDecision.respond(204), lambda: HandlerDecision.respond(299, parts())],
+        ids=["block", "respond", "respond in parts"],
+    )
+    def test_by_the_handler_with_a_status_that_would_open_it(
+        self, proxy: ProxyFactory, upstream: Callable[..., Any], decide: Callable[[], HandlerDecision]
+    ) -> None:
+        """To a client of HTTP/1 every status but 101 is a refusal. To one of HTTP/2 each 2xx is the WebSocket."""
+        with upstream(echo) as origin:
+            running = proxy(Recording(lambda request: decide()))
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                answer = client.answer(ask(client))
+                assert answer.status == 502
+                assert answer.text == (
+                    f"the answer to the request for a WebSocket was {decide().status}, with which a WebSocket over HTTP/2 begins\n"
+                )
+            assert origin.requests == []
+        running.wait_idle()
 
     @pytest.mark.parametrize("status", [403, 426])
     def test_by_the_upstream(self, proxy: ProxyFactory, upstream: Callable[..., Any], status: int) -> None:

@@ -121,6 +121,7 @@ cdef class Exchange(ExchangeCallbacks):
     # A response of ours; or, when a response has begun, its end: in order if it was given whole. `text` without headers (None) is a line
     # for people
     cdef int answer(self, int status, bytes text, object headers) except -1
+    cdef bint begins_upgrade(self, int status) noexcept            # a response of ours with that status would be taken for the switch
     cdef int explain(self, int status, bytes text) except -1
     cdef int refuse(self, int status, bytes text) except -1        # the same, counted as the client's fault
     cdef int fail_upstream(self, int status, bytes text) except -1     # the same, counted as the upstream's

@@ -308,13 +308,17 @@ cdef class Exchange(ExchangeCallbacks):
             self.tell_observer(EXCHANGE_DECIDED)
             return self.answer(decision.status, decision.body, decision.headers)
         if judgement == JUDGED_RESPOND:
-            if type(decision.body) is not bytes:
+            body = decision.body
+            if type(body) is not bytes and self.begins_upgrade(decision.status):
+                self.close_ignored(decision)
+                body = b""
+            if type(body) is not bytes:
                 return self.answer_from(decision)
             self.settings.counters.requests_answered += 1
             self.verdict = VERDICT_ANSWERED
             self.status = decision.status
             self.tell_observer(EXCHANGE_DECIDED)
-            return self.answer(decision.status, decision.body, decision.headers)
+            return self.answer(decision.status, body, decision.headers)
         if judgement == JUDGED_FORWARD:
             return self.change(decision)
         if judgement == JUDGED_ABORT:
@@ -532,6 +536,9 @@ cdef class Exchange(ExchangeCallbacks):
             return self.refuse_rest()
         if self.has_response():
             return self.truncate(self.cause or ConnectionAbortedError("failed after the response had begun"))
+        if self.begins_upgrade(status):
+            text = b"the answer to the request for a WebSocket was %d, with which a WebSocket over HTTP/2 begins" % status
+            status, headers = 502, None
         self.status = status
         if self.cause is None and (
                 self.verdict not in (VERDICT_BLOCKED, VERDICT_ANSWERED) or self.own_answer is not None):
@@ -545,6 +552,9 @@ cdef class Exchange(ExchangeCallbacks):
         self.move_request(INPUT_ANSWER)
         self.move_response(INPUT_ANSWERED)
         return 0
+
+    cdef bint begins_upgrade(self, int status) noexcept:
+        return self.keep_upgrade and self.client.takes_for_upgrade(status)
 
     cdef int explain(self, int status, bytes text) except -1:
         return self.answer(status, text, None)

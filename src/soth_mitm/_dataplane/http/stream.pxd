@@ -119,6 +119,8 @@ cdef class Stream:
     cdef bytes objection_to(self, Head response)
     # A client's: there is no answer. What was sent before arrives, then a FIN or, `by_reset`, a RST. One stream of several is reset alone
     cdef int hang_up(self, bint by_reset) except -1
+    # A client's: would it take that status of a response of ours for a 101?
+    cdef bint takes_for_upgrade(self, int status) noexcept
     # Bytes without a protocol from now on (101): both go to a tunnel
     cdef int switch_protocols(self, Stream upstream, Head response) except -1
     # An upstream's: its connection is used for something else from now on, and is no longer its pool's

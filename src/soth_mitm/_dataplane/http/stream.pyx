@@ -149,6 +149,9 @@ cdef class Stream:
     cdef bytes objection_to(self, Head response):
         return b""
 
+    cdef bint takes_for_upgrade(self, int status) noexcept:
+        return False
+
     cdef int switch_protocols(self, Stream upstream, Head response) except -1:
         raise NotImplementedError("this stream cannot switch protocols")
 

@@ -304,10 +304,10 @@ cdef class Http2ServerStream(Http2Stream):
     cdef bytes objection_to(self, Head response):
         if response.status == 101:
             return b"" if accepts_key(self.request, response) else b"the upstream did not answer the key of the WebSocket"
-        if 200 <= response.status < 300:
-            # to this client it would be the beginning of the WebSocket
-            return b"the upstream did not switch to the WebSocket"
-        return b""
+        return b"the upstream did not switch to the WebSocket" if self.takes_for_upgrade(response.status) else b""
+
+    cdef bint takes_for_upgrade(self, int status) noexcept:
+        return 200 <= status < 300
 
     cdef int switch_protocols(self, Stream upstream, Head response) except -1:
         cdef Endpoint endpoint
