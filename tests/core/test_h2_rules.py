@@ -7,6 +7,7 @@ import pytest
 
 from soth_mitm._dataplane.http2.frame import make_frame
 from soth_mitm._dataplane.http2.settings import make_settings
+from soth_mitm._dataplane.memory.buffer import Arena
 from support.sessions import (
     ACK,
     CONTINUATION,
@@ -638,6 +639,58 @@ def test_rule_22_no_growth_while_the_budget_is_short() -> None:
     for _ in range(60):
         peer.feed(peer.data(1, bytes(16384)))
     assert peer.ours.windows(1)[1] == 65535
+
+
+def used_much(peer: Peer, stream: int) -> int:
+    """Open a stream and send on it as fast as the windows allow; return the size of its window."""
+    peer.feed(peer.headers(stream, POST))
+    for _ in range(100):
+        peer.feed(peer.data(stream, bytes(min(peer.ours.windows(stream)[0], 16384))), peer.ours.session.now + 0.001)
+    return peer.ours.windows(stream)[1]
+
+
+def quick_peer(arena: Arena | None = None) -> Peer:
+    peer = Peer(start=False, max_window=1 << 20, arena=arena)
+    peer.feed(PREFACE + make_frame(SETTINGS, 0, 0) + make_frame(SETTINGS, ACK, 0), 0.1)
+    peer.ours.session.now = 1.0
+    return peer
+
+
+def test_rule_22_windows_grow_by_half_of_the_budget_and_by_a_quarter_on_one_connection() -> None:
+    arena = Arena()
+    arena.budget.set_limit(1 << 20)
+    peers = [quick_peer(arena) for _ in range(3)]
+    sizes = [[used_much(peer, stream) for stream in (1, 3)] for peer in peers]
+    assert sizes == [[65535 + (1 << 18), 65535], [65535 + (1 << 18), 65535], [65535, 65535]]
+    assert arena.budget.promised == 1 << 19
+
+
+@pytest.mark.parametrize("how", ["end", "reset", "our reset", "failure"])
+def test_rule_22_what_can_come_no_more_is_promised_no_more(how: str) -> None:
+    peer = quick_peer()
+    peer.arena.budget.set_limit(1 << 20)
+    assert used_much(peer, 1) == 65535 + (1 << 18)
+    if how == "end":
+        peer.feed(peer.data(1, b"", True))
+    elif how == "reset":
+        peer.feed(peer.reset(1))
+    elif how == "our reset":
+        peer.ours.reset(1, CANCEL)
+    else:
+        peer.feed(make_frame(DATA, 0, 0, b""))
+    assert peer.arena.budget.promised == 0
+    if how != "failure":
+        assert used_much(peer, 3) == 65535 + (1 << 18)
+
+
+def test_rule_22_announced_content_is_let_in_as_far_as_windows_may_grow() -> None:
+    peer = quick_peer()
+    peer.arena.budget.set_limit(1 << 20)
+    for stream in (1, 3):
+        peer.feed(peer.headers(stream, [*POST, (b"content-length", b"1000000")]))
+    assert [peer.ours.windows(stream)[1] for stream in (1, 3)] == [65535 + (1 << 18), 65535]
+    peer.feed(peer.reset(1))
+    assert peer.arena.budget.promised == 0
 
 
 def test_content_that_is_announced_is_let_in_at_once() -> None:

@@ -65,8 +65,16 @@ def updates_of(data: bytes) -> list[tuple[int, int]]:
 class Peer:
     """One session of ours, and a peer whose frames are written by hand. The peer's SETTINGS have come already."""
 
-    def __init__(self, is_server: bool = True, settings: dict[str, int] | None = None, *, start: bool = True, **options: Any) -> None:
-        self.arena = Arena()
+    def __init__(
+        self,
+        is_server: bool = True,
+        settings: dict[str, int] | None = None,
+        *,
+        start: bool = True,
+        arena: Arena | None = None,
+        **options: Any,
+    ) -> None:
+        self.arena = Arena() if arena is None else arena
         limits = Http2Limits(**{name: value for name, value in options.items() if name != "offers_connect"})
         self.ours = SessionProbe(is_server, self.arena, limits, offers_connect=options.get("offers_connect", False))
         self.ours.begin()

@@ -124,6 +124,7 @@ cdef class Session:
     cdef int preface_left
     cdef double incomplete_since       # a frame or block is not whole; negative: there is none
     cdef ReceiveWindow window
+    cdef int64_t promised              # of all streams
     cdef SessionStream data_stream     # whose DATA frame is being read; None: its content is dropped
     cdef uint32_t data_left            # of its content
     cdef uint32_t skip_left            # octets to be dropped: padding
@@ -240,4 +241,5 @@ cdef class Session:
     cdef int send_ping(self) except -1
     cdef int linger_over(self, bint may_ping) except -1
     cdef int write_message(self, SessionStream stream, bint is_end, bint is_final) except -1
-    cdef int64_t growth_limit(self) noexcept
+    cdef int promise(self, SessionStream stream, int64_t count) except -1
+    cdef int end_promise(self, SessionStream stream) except -1

@@ -503,6 +503,8 @@ cdef class Session:
         if self.has_failed:
             return 0
         self.has_failed = True
+        self.arena.budget.promise(-self.promised)
+        self.promised = 0
         self.data_stream = self.open_stream = None
         self.lost = list(self.streams.values())
         self.totals.http2_streams -= len(self.lost)
@@ -897,9 +899,11 @@ cdef class Session:
                 return self.stream_error(stream, PROTOCOL_ERROR)
         if is_end:
             self.end_remote(stream)
-        elif stream.content_length > stream.window.size and not self.arena.budget.above_read_mark():
-            increment = expect_octets(&stream.window, stream.content_length, EXPECTED_AT_ONCE)
+        elif stream.content_length > stream.window.size:
+            increment = expect_octets(&stream.window, stream.content_length, min(
+                <int64_t>EXPECTED_AT_ONCE, stream.window.size + self.arena.budget.promise_room(self.promised)))
             if increment:
+                self.promise(stream, increment)
                 self.write_window(stream.id, increment)
         if not stream.is_released:
             self.callbacks.on_stream_head(stream, head, facts.https, is_end)
@@ -1092,6 +1096,7 @@ cdef class Session:
 
     cdef int end_remote(self, SessionStream stream) except -1:
         stream.has_ended = True
+        self.end_promise(stream)
         change_state(&stream.state, EVENT_RECEIVE_END)
         return self.closed_now(stream) if is_closed(stream.state) else 0
 
@@ -1120,6 +1125,7 @@ cdef class Session:
         if self.streams.pop(stream.id, None) is not None:
             self.totals.http2_streams -= 1
         remember_closed(&self.closed, stream.id, stream.state)
+        self.end_promise(stream)
         if self.data_stream is stream:
             self.data_stream = None
         return self.settle(stream)
@@ -1132,18 +1138,27 @@ cdef class Session:
 
     cdef int credit(self, SessionStream stream, uint32_t length) except -1:
         """So much of a stream's content was taken; tell the peer when it is time."""
-        cdef int64_t size = stream.window.size
+        cdef int64_t size = stream.window.size, most
         cdef uint32_t increment
         if self.has_failed or not may_receive(stream.state) or (self.data_stream is stream and self.data_ends):
             # nothing more will come
             return 0
-        increment = take_octets(&stream.window, length, stream.kept_size() > 0, self.now, self.round_trip, self.growth_limit())
+        most = min(self.limits.max_window, size + self.arena.budget.promise_room(self.promised))
+        increment = take_octets(&stream.window, length, stream.kept_size() > 0, self.now, self.round_trip, most)
         if stream.window.size > size:
             self.totals.http2_window_growths += 1
+            self.promise(stream, stream.window.size - size)
         return self.write_window(stream.id, increment) if increment else 0
 
-    cdef int64_t growth_limit(self) noexcept:
-        return 0 if self.arena.budget.above_read_mark() else self.limits.max_window
+    cdef int promise(self, SessionStream stream, int64_t count) except -1:
+        stream.promised += count
+        self.promised += count
+        self.arena.budget.promise(count)
+        return 0
+
+    cdef int end_promise(self, SessionStream stream) except -1:
+        """Nothing more may come."""
+        return 0 if self.has_failed or stream.promised == 0 else self.promise(stream, -stream.promised)
 
     cdef int wait_for(self, SessionStream stream, int wait) except -1:
         if stream.waits_since < 0:

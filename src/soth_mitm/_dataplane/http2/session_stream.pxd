@@ -22,6 +22,7 @@ cdef class SessionStream:
 
     # what comes in
     cdef ReceiveWindow window
+    cdef int64_t promised              # what the window has grown by, while more may come
     cdef bint has_head                 # the final head came
     cdef readonly bint has_ended       # END_STREAM came
     cdef int interim_heads

@@ -15,6 +15,7 @@ cdef class Budget:
     cdef readonly int64_t limit  # max_in_flight_bytes
     cdef readonly int64_t held   # bytes, all connections together
     cdef readonly int64_t waits  # how often a waiter had to wait
+    cdef readonly int64_t promised   # bytes beyond the usual that peers may send, and have not yet
     cdef int64_t read_mark       # reads are small from here on
     cdef int64_t wait_mark       # from here on, an exchange that collects a body waits
     cdef int64_t resume_mark     # and continues below this
@@ -48,6 +49,17 @@ cdef class Budget:
 
     cdef inline bint above_wait_mark(self) noexcept:
         return self.held >= self.wait_mark
+
+    # How many more bytes peers may be told to send beyond the usual, on a connection that was
+    # promised `own` of them. One connection does not get all of them
+    cdef inline int64_t promise_room(self, int64_t own) noexcept:
+        if self.above_read_mark():
+            return 0
+        return max(
+            <int64_t>0, min(self.read_mark - self.promised, self.read_mark // 2 - own))
+
+    cdef inline void promise(self, int64_t count) noexcept:
+        self.promised += count
 
     # True: `waiter` may collect more bytes that it cannot pass on yet. False: it is called back,
     # Waiter.on_budget()

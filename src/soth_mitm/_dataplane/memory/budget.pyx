@@ -22,6 +22,10 @@ like every other. When the deadline of a waiting exchange passes, it stops growi
 decided on what has arrived and is streamed on (`body.buffer_timeout_ms`), a copy ends there, marked
 (`flow_runtime.dispatch_queue_send_timeout_ms`).
 
+*Promised.* The windows of HTTP/2 grow with use, and a peer may fill them at once, whatever became
+of the other side meanwhile. All that they have grown by is at most half of the budget, and a
+quarter of it on one connection.
+
 So the total exceeds the limit by at most what one exchange may keep, one read, and one smallest
 read and one TLS record for each direction of each connection that does not move. Nothing is
 aborted.
