@@ -3,9 +3,12 @@
 cimport cython
 
 from soth_mitm._dataplane.http.settings cimport Settings
-from soth_mitm._dataplane.http2.session cimport Outlet
+from soth_mitm._dataplane.http2.session cimport OUTLET_FULL, Outlet
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.gathered_writes cimport gathered_writes
+
+cdef enum:
+    WRITTEN_AT_ONCE = 1048576      # octets for which a connection keeps one turn of the loop busy
 
 
 @cython.final
@@ -20,6 +23,10 @@ cdef class EndpointOutlet(Outlet):
         else:
             self.counters.bytes_to_upstreams += length
         self.endpoint.send_packed(data, length)
+        if (self.endpoint.gathered >= OUTLET_FULL and not self.endpoint.has_unsent()
+                and self.endpoint.flushed_early < WRITTEN_AT_ONCE):
+            # what has no room is copied and waits, so there is room for as long as the system takes it
+            self.endpoint.flush_records()
         return self.writes.add(self.endpoint)
 
     cdef Py_ssize_t unsent(self) noexcept:

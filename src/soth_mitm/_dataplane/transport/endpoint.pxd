@@ -43,7 +43,8 @@ cdef class Endpoint:
     cdef BacklogState backlog
     cdef readonly int paused           # PauseReason bits: why we do not read; 0: we do
     cdef Py_ssize_t unsent             # bytes in the transport: counted by the budget
-    cdef Py_ssize_t gathered           # bytes given to send_packed() since the last flush()
+    cdef Py_ssize_t gathered           # bytes given to send_packed() that flush() has not seen
+    cdef Py_ssize_t flushed_early      # bytes that flush_records() wrote since the last flush()
     # No state: it stands in the loop's GatheredWrites, however it is closed meanwhile
     cdef bint is_gathered
     cdef int64_t passes                # how often the write buffer was emptied
@@ -116,6 +117,9 @@ cdef class Endpoint:
     cdef int send_packed(self, const char* data, Py_ssize_t length) except -1
     cdef int send_bytes(self, bytes data) except -1
     cdef int flush(self) except -1
+    # What makes full records of send_packed() leaves now, the rest with flush()
+    cdef int flush_records(self) except -1
+    cdef int write_ciphertext(self) except -1
     # what the write buffer has goes to TLS or the transport
     cdef int pass_gathered(self) except -1
     cdef int write_through(self, const char* data, Py_ssize_t length) except -1

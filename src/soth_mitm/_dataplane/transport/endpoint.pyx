@@ -369,27 +369,35 @@ cdef class Endpoint:
         self.undecrypted = length
 
     cdef int flush(self) except -1:
-        cdef object ciphertext
         if self.is_closing():
             return 0
-        self.gathered = 0
+        self.gathered = self.flushed_early = 0
         if self.write_buffer.size():
             self.pass_gathered()
-        if self.tls is not None:
-            ciphertext = self.tls.take()
-            if ciphertext is None:
-                return 0
-            if type(ciphertext) is bytes:
-                self.write_out(ciphertext)
-                if self.has_unsent():
-                    self.count_unsent(PyBytes_GET_SIZE(ciphertext))
+        return self.write_ciphertext() if self.tls is not None else 0
+
+    cdef int flush_records(self) except -1:
+        if self.is_closing():
+            return 0
+        self.flushed_early += self.gathered - self.write_buffer.size()
+        self.gathered = self.write_buffer.size()
+        return self.write_ciphertext() if self.tls is not None else 0
+
+    cdef int write_ciphertext(self) except -1:
+        cdef object ciphertext = self.tls.take()
+        if ciphertext is None:
+            return 0
+        if type(ciphertext) is bytes:
+            self.write_out(ciphertext)
+            if self.has_unsent():
+                self.count_unsent(PyBytes_GET_SIZE(ciphertext))
+        else:
+            if self.write_all is None:
+                self.write_out(b"".join(ciphertext))
             else:
-                if self.write_all is None:
-                    self.write_out(b"".join(ciphertext))
-                else:
-                    self.write_all(ciphertext)
-                if self.has_unsent():
-                    self.count_unsent(sum(map(len, ciphertext)))
+                self.write_all(ciphertext)
+            if self.has_unsent():
+                self.count_unsent(sum(map(len, ciphertext)))
         return 0
 
     cdef int flush_last(self) except -1:
