@@ -51,14 +51,14 @@ class Bench:
         arguments += ["--connect", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{target}", *(["--proxy"] if connect else [])]
         down, up = (self.size, 0) if way == "download" else (1, self.size)
         arguments += ["--path", f"/{down}", "--expect", str(down), *(["--post", str(up)] if up else [])]
-        outcome = native_tools.run_load(self.tools, arguments, http2=route.client_speaks_http2)
+        outcome = native_tools.run_load(self.tools, arguments, http2=route.speaks_http2)
         if outcome["requests"] != 1:
             raise native_tools.NativeToolError(outcome["error_text"])
         return self.size / float(outcome["seconds"])
 
     def directly(self, route: Route, way: str) -> float:
         """Return the rate over the link alone."""
-        port = self.origins[route.origin_speaks_http2].tls_port
+        port = self.origins[route.speaks_http2].tls_port
         with DelayingRelay(port, self.round_trip, self.rate) as relay:
             return self.move(route, way, relay.port, self.certificates.ca, port, connect=False)
 
@@ -67,7 +67,7 @@ class Bench:
         self.number += 1
         directory = self.directory / str(self.number)
         directory.mkdir(mode=0o700)
-        target, port = self.origins[route.origin_speaks_http2].tls_port, free_port()
+        target, port = self.origins[route.speaks_http2].tls_port, free_port()
         with contextlib.ExitStack() as stack:
             if far == "origin":
                 target = stack.enter_context(DelayingRelay(target, self.round_trip, self.rate)).port
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         routes = {name: PROTOCOLS[name] for name in options.protocols}
         origins = {
             http2: stack.enter_context(native_tools.Origin(tools, certificates.chain, certificates.key, http2=http2))
-            for http2 in {route.origin_speaks_http2 for route in routes.values()}
+            for http2 in {route.speaks_http2 for route in routes.values()}
         }
         bench = Bench(tools, Path(scratch), certificates, origins, options.mib * MIB, options.round_trip / 1000, options.mbit * 1e6 / 8)
         for protocol, route in routes.items():

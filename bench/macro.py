@@ -45,14 +45,14 @@ class Bench:
         directory = self.directory / f"{scenario.name}-{opponent.name}"
         directory.mkdir()
         port = free_port()
-        origin = self.origins[scenario.route.origin_speaks_http2]
+        origin = self.origins[scenario.route.speaks_http2]
         ground = opponents.Ground(f"127.0.0.1:{origin.tls_port}", self.certificates, port, directory)
         launch = opponent.plans[scenario.route](ground)
         return stack.enter_context(RunningProxy(opponent.name, launch, port, directory, prefix_command(self.cores.proxy)))
 
     def measure(self, scenario: Scenario, proxy: RunningProxy | None, round_number: int) -> Run:
         """Run the scenario once, through the proxy or directly, and return what it cost."""
-        origin = self.origins[scenario.route.origin_speaks_http2]
+        origin = self.origins[scenario.route.speaks_http2]
         target = f"127.0.0.1:{origin.tls_port}"
         arguments = [*scenario.load_arguments(), *self.amount, "--target", target, "--name", NAME]
         arguments += ["--connect", proxy.address if proxy else target]
@@ -77,7 +77,7 @@ class Bench:
             prefix=prefix_command(self.cores.load),
             on_warm=read_clocks,
             on_measured=after,
-            http2=scenario.route.client_speaks_http2,
+            http2=scenario.route.speaks_http2,
         )
         errors = {name: count for name, count in outcome["errors"].items() if count and name != "total"}
         if errors or outcome["error_text"] or not outcome["requests"]:
@@ -189,10 +189,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     signal.signal(signal.SIGTERM, _stop)
     wanted = [scenario for scenario in scenarios.ALL if scenario.name in options.scenarios]
-    http2 = any(scenario.route.client_speaks_http2 for scenario in wanted)
+    http2 = any(scenario.route.speaks_http2 for scenario in wanted)
     missing = native_tools.missing_for_http2() if http2 else None
     if missing:
-        wanted = [scenario for scenario in wanted if not scenario.route.client_speaks_http2]
+        wanted = [scenario for scenario in wanted if not scenario.route.speaks_http2]
         console.print(f"[yellow]all HTTP/2 scenarios are left out: {missing}[/yellow]")
     tools = native_tools.build(http2=http2 and not missing)
     contestants = available(console, options.opponents, wanted)
@@ -211,13 +211,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         certificates = make_certificates(directory / "certificates")
         with contextlib.ExitStack() as stack:
             origins = {}
-            for speaks_http2 in {scenario.route.origin_speaks_http2 for scenario in wanted}:
+            for speaks_http2 in {scenario.route.speaks_http2 for scenario in wanted}:
                 origin = native_tools.Origin(tools, certificates.chain, certificates.key, prefix_command(cores.origin), http2=speaks_http2)
                 origins[speaks_http2] = stack.enter_context(origin)
             bench = Bench(console, cores, tools, directory, certificates, origins, amount)
             for scenario in wanted:
-                # A client that speaks HTTP/2 cannot talk to an origin of HTTP/1 without a proxy.
-                direct = opponents.DIRECT in options.opponents and scenario.route is not scenarios.Route.HTTP2_TO_HTTP1
+                direct = opponents.DIRECT in options.opponents
                 own, failed = bench.run_scenario(scenario, options.rounds, contestants[scenario.route], direct=direct)
                 runs += own
                 failures += failed

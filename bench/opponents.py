@@ -227,13 +227,13 @@ defaults
 """
 
 
-def _haproxy_http(ground: Ground, clients: str, origin: str) -> Launch:
+def _haproxy_http(ground: Ground, protocol: str) -> Launch:
     certificates = ground.certificates
-    server = f"ssl verify required ca-file {certificates.ca} verifyhost {NAME} sni str({NAME}) alpn {origin} pool-max-conn 128"
+    server = f"ssl verify required ca-file {certificates.ca} verifyhost {NAME} sni str({NAME}) alpn {protocol} pool-max-conn 128"
     text = f"""{HAPROXY_HEAD}  mode http
   http-reuse always
 frontend clients
-  bind 127.0.0.1:{ground.port} backlog 4096 ssl crt {certificates.combined} alpn {clients}
+  bind 127.0.0.1:{ground.port} backlog 4096 ssl crt {certificates.combined} alpn {protocol}
   default_backend origin
 backend origin
   server origin {ground.origin} {server}
@@ -258,11 +258,11 @@ def _haproxy_missing(route: Route) -> str | None:
 # --- nghttpx: HTTP/2 reverse proxy, the yardstick of HTTP/2 -------------------------------------------------------------------------------
 
 
-def _nghttpx(ground: Ground, protocol: str) -> Launch:
+def _nghttpx(ground: Ground) -> Launch:
     host, _, port = ground.origin.rpartition(":")
     options = [
         f"--frontend=127.0.0.1,{ground.port}",
-        f"--backend={host},{port};;proto={protocol};tls;sni={NAME}",
+        f"--backend={host},{port};;proto=h2;tls;sni={NAME}",
         f"--cacert={ground.certificates.ca}",
         "--workers=1",
         "--single-process",
@@ -292,10 +292,9 @@ def _envoy_binary() -> str | None:
     return shutil.which("envoy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
 
-def _envoy(ground: Ground, protocol: dict[str, Any]) -> Launch:
+def _envoy(ground: Ground) -> Launch:
     host, _, port = ground.origin.rpartition(":")
     certificates = ground.certificates
-    alpn = "h2" if "http2_protocol_options" in protocol else "http/1.1"
 
     def address(where: str, number: int) -> dict[str, Any]:
         return {"socket_address": {"address": where, "port_value": number}}
@@ -335,7 +334,7 @@ def _envoy(ground: Ground, protocol: dict[str, Any]) -> Launch:
             }
         ],
     }
-    upstream_options = typed("upstreams.http.v3.HttpProtocolOptions", explicit_http_config=protocol)
+    upstream_options = typed("upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}})
     cluster = {
         "name": "origin",
         "type": "STATIC",
@@ -344,7 +343,7 @@ def _envoy(ground: Ground, protocol: dict[str, Any]) -> Launch:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(host, int(port))}}]}],
         },
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": upstream_options},
-        "transport_socket": tls("UpstreamTlsContext", {"alpn_protocols": [alpn], "validation_context": trust}, sni=NAME),
+        "transport_socket": tls("UpstreamTlsContext", {"alpn_protocols": ["h2"], "validation_context": trust}, sni=NAME),
     }
     config = ground.write("envoy.json", json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}}))
     command = [_envoy_binary() or "envoy", "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error", "-c", str(config)]
@@ -423,14 +422,13 @@ ALL = (
             Route.INTERCEPT: _plan_soth_noop,
             Route.TUNNEL: _plan_soth_tunnel,
             Route.HTTP2: _plan_soth_noop,
-            Route.HTTP2_TO_HTTP1: _plan_soth_noop,
         },
         _soth_missing,
         _soth_version,
     ),
     Opponent(
         "soth-mitm+hook",
-        {Route.INTERCEPT: _plan_soth_hook, Route.HTTP2: _plan_soth_hook, Route.HTTP2_TO_HTTP1: _plan_soth_hook},
+        {Route.INTERCEPT: _plan_soth_hook, Route.HTTP2: _plan_soth_hook},
         _soth_missing,
         _soth_version,
     ),
@@ -443,29 +441,22 @@ ALL = (
     Opponent(
         "haproxy",
         {
-            Route.INTERCEPT: functools.partial(_haproxy_http, clients="http/1.1", origin="http/1.1"),
+            Route.INTERCEPT: functools.partial(_haproxy_http, protocol="http/1.1"),
             Route.TUNNEL: _plan_haproxy_tunnel,
-            Route.HTTP2: functools.partial(_haproxy_http, clients="h2", origin="h2"),
-            Route.HTTP2_TO_HTTP1: functools.partial(_haproxy_http, clients="h2", origin="http/1.1"),
+            Route.HTTP2: functools.partial(_haproxy_http, protocol="h2"),
         },
         _haproxy_missing,
         lambda: _first_line("haproxy", "-v"),
     ),
     Opponent(
         "nghttpx",
-        {
-            Route.HTTP2: functools.partial(_nghttpx, protocol="h2"),
-            Route.HTTP2_TO_HTTP1: functools.partial(_nghttpx, protocol="http/1.1"),
-        },
+        {Route.HTTP2: _nghttpx},
         _nghttpx_missing,
         lambda: _first_line("nghttpx", "--version"),
     ),
     Opponent(
         "envoy",
-        {
-            Route.HTTP2: functools.partial(_envoy, protocol={"http2_protocol_options": {}}),
-            Route.HTTP2_TO_HTTP1: functools.partial(_envoy, protocol={"http_protocol_options": {}}),
-        },
+        {Route.HTTP2: _envoy},
         _envoy_missing,
         lambda: _output(_envoy_binary() or "envoy", "--version").rpartition("version: ")[2],
     ),

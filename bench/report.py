@@ -89,7 +89,7 @@ TABLE_WIDTH = 124
 
 
 def _columns(scenario: Scenario) -> list[str]:
-    relative = ["÷ nghttpx"] if scenario.route.client_speaks_http2 else ["÷ nginx", "mitmproxy ÷"]
+    relative = ["÷ nghttpx"] if scenario.route.speaks_http2 else ["÷ nginx", "mitmproxy ÷"]
     return ["opponent", "CPU µs/req", "min–max", *relative, "requests/s", "p50 ms", "p99 ms", "ends µs/req", "RSS MiB"]
 
 
@@ -100,7 +100,7 @@ def _divided(row: Row, baseline: str) -> str:
 
 def _cells(row: Row, scenario: Scenario) -> list[str]:
     spread = "–" if row.cpu_us_range is None else f"{row.cpu_us_range[0]:.1f}–{row.cpu_us_range[1]:.1f}"
-    if scenario.route.client_speaks_http2:
+    if scenario.route.speaks_http2:
         relative = [_divided(row, "nghttpx")]
     else:
         to_mitmproxy = row.relative_cpu.get("mitmproxy")

@@ -15,17 +15,10 @@ class Route(enum.Enum):
     """TLS goes from the client to the origin; the proxy only relays."""
     HTTP2 = "HTTP/2"
     """As INTERCEPT, with HTTP/2 on both sides."""
-    HTTP2_TO_HTTP1 = "HTTP/2 to HTTP/1"
-    """As INTERCEPT; the client speaks HTTP/2, the origin HTTP/1.1."""
 
     @property
-    def client_speaks_http2(self) -> bool:
-        """Whether the client side is HTTP/2."""
-        return self in (Route.HTTP2, Route.HTTP2_TO_HTTP1)
-
-    @property
-    def origin_speaks_http2(self) -> bool:
-        """Whether the origin side is HTTP/2."""
+    def speaks_http2(self) -> bool:
+        """Whether client and origin speak HTTP/2; otherwise both speak HTTP/1.1."""
         return self is Route.HTTP2
 
 
@@ -48,7 +41,7 @@ class Scenario:
         """Return the options of ``load`` that describe this traffic, without where to and how long."""
         arguments = ["--path", f"/{self.response}", "--expect", str(self.response), "--connections", str(self.connections)]
         arguments += ["--warmup", str(4 * self.connections * self.streams)]
-        if self.route.client_speaks_http2:
+        if self.route.speaks_http2:
             arguments += ["--streams", str(self.streams), "--tls", "1.3"]
         if self.post:
             arguments += ["--post", str(self.post)]
@@ -84,14 +77,6 @@ ALL = (
         streams=10,
     ),
     Scenario("h2-100m", "HTTP/2, GET, 100 MiB answers, 1 connection × 1 stream", Route.HTTP2, 100 * KIB * KIB, 1),
-    Scenario(
-        "h2-to-h1-1k-10x10",
-        "HTTP/2 clients, HTTP/1.1 origin, GET, 1 KiB answers, 10 connections × 10 streams",
-        Route.HTTP2_TO_HTTP1,
-        KIB,
-        10,
-        streams=10,
-    ),
 )
 
 BY_NAME = {scenario.name: scenario for scenario in ALL}
