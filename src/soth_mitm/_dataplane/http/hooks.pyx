@@ -19,6 +19,9 @@ cdef extern from "Python.h":
         PYGEN_NEXT
     PySendResult PyIter_Send(object iterator, object argument, PyObject** result) except PYGEN_ERROR
 
+    bint PyCoro_CheckExact(object answer) noexcept
+
+    object PyContext_Copy(object context)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
 
@@ -77,7 +80,9 @@ cdef class Hooks:
         self.counts.calls += 1
         try:
             answer = hook.method(first, second) if hook.takes_two else hook.method(first)
-            if hasattr(answer, "__await__"):
+            if PyCoro_CheckExact(answer):
+                outcome = self.step(hook, answer, waiter)
+            elif hasattr(answer, "__await__"):
                 outcome = self.step(hook, answer if hasattr(answer, "send") else answer.__await__(), waiter)
             else:
                 self.result = answer
@@ -102,12 +107,15 @@ cdef class Hooks:
         cdef Suspended call
         if carrier is None:
             carrier = self.carrier = Carrier(self.loop, self.tasks)
-        context = self.context.copy()
-        outer = self.tasks.current(self.loop)
-        if outer is not None:
+        context = PyContext_Copy(self.context)
+        outer = None
+        try:
+            self.tasks.enter(self.loop, carrier.task)
+        except RuntimeError:
             # called from a task, as the hooks of a connection are
+            outer = self.tasks.current(self.loop)
             self.tasks.leave(self.loop, outer)
-        self.tasks.enter(self.loop, carrier.task)
+            self.tasks.enter(self.loop, carrier.task)
         PyContext_Enter(context)
         try:
             how = PyIter_Send(coroutine, None, &sent)

@@ -48,6 +48,7 @@ cdef enum:
 
     LINE_OVERHEAD = 4          # ": " and CRLF
     VERSION_LENGTH = 8         # "HTTP/1.1"
+    MOST_DIGITS = 20           # of a number of 64 bits
 
 FAULT_TEXTS = {
     MESSAGE_NAME: "a field name is no token in lower case",
@@ -528,8 +529,15 @@ cdef int _write_cookie(HpackEncoder encoder, Octets out, const char* value, uint
 
 
 cdef int _write_number(HpackEncoder encoder, Octets out, const char* name, uint32_t name_len, int64_t number) except -1:
-    cdef bytes text = b"%d" % number
-    return encoder.encode(out, name, name_len, PyBytes_AS_STRING(text), <uint32_t>len(text), False)
+    """Write a field whose value is a number, which is not negative."""
+    cdef char digits[MOST_DIGITS]
+    cdef int at = MOST_DIGITS
+    while True:
+        at -= 1
+        digits[at] = <char>(c"0" + number % 10)
+        number //= 10
+        if number == 0:
+            return encoder.encode(out, name, name_len, digits + at, <uint32_t>(MOST_DIGITS - at), False)
 
 
 cdef int _write_edited_line(HpackEncoder encoder, Octets out, Octets scratch, bytes line, bint is_request) except -1:
@@ -654,9 +662,8 @@ cdef int write_request(HpackEncoder encoder, Octets out, Octets scratch, Head he
 
 
 cdef int write_response(HpackEncoder encoder, Octets out, Octets scratch, Head head, HeadEdits edits) except -1:
-    cdef bytes status = b"%d" % head.status
     encoder.begin(out)
-    encoder.encode(out, b":status", 7, PyBytes_AS_STRING(status), 3, False)
+    _write_number(encoder, out, b":status", 7, head.status)
     # RFC 9110 section 8.6: these have no length
     return _write_fields(encoder, out, scratch, head, -1, head.status < 200 or head.status == 204,
                          edits)
@@ -678,9 +685,9 @@ cdef int write_trailers(HpackEncoder encoder, Octets out, Octets scratch, bytes 
 
 cdef int write_own_response(HpackEncoder encoder, Octets out, Octets scratch, int status, object headers,
                             Py_ssize_t length) except -1:
-    cdef bytes name, value, number = b"%d" % status
+    cdef bytes name, value
     encoder.begin(out)
-    encoder.encode(out, b":status", 7, PyBytes_AS_STRING(number), 3, False)
+    _write_number(encoder, out, b":status", 7, status)
     for name, value in headers:
         _write_field(encoder, out, scratch, PyBytes_AS_STRING(name), <uint32_t>len(name), PyBytes_AS_STRING(value),
                      <uint32_t>len(value), False)
