@@ -38,6 +38,7 @@ _OURS_IN_REQUESTS = _OURS | frozenset(
     + (b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-accept", b"sec-websocket-extensions")
 )
 _BODILESS = (204, 205, 304)
+_CHARSET = re.compile(rb';[ \t]*charset="?([^";\s]*)', re.IGNORECASE)
 # Lines that one decision may set, add and remove together.
 _MOST_CHANGES = 64
 # Origin form (RFC 9112 section 3.2.1), or what OPTIONS asks the whole server for.
@@ -265,9 +266,10 @@ class HandlerDecision:
     def block(status: int, body: Content = b"", headers: HeaderPairs = ()) -> "HandlerDecision":
         """Answer the request with `status` and `body` instead of forwarding it. Counted as blocked.
 
-        `status` is a final one, 200 to 599. A body given as text is sent as UTF-8. Headers are sent in order; those that frame the answer
-        or belong to the connection are the proxy's and refused. `DecisionValueError` and `DecisionTypeError` (a `ValueError` and a
-        `TypeError`) say what is wrong, where the mistake is made; raised out of `on_request` they block the request with a 502.
+        `status` is a final one, 200 to 599. A body given as text is sent as UTF-8, and refused where Content-Type says another charset.
+        Headers are sent in order; those that frame the answer or belong to the connection are the proxy's and refused.
+        `DecisionValueError` and `DecisionTypeError` (a `ValueError` and a `TypeError`) say what is wrong, where the mistake is made; raised
+        out of `on_request` they block the request with a 502.
         """
         return _answer("block", status, body, headers)
 
@@ -434,6 +436,7 @@ def _forward(
     for name in removed:
         if name in wanted:
             raise ValueError(f"remove: {name.decode()!r} is set as well")
+    _check_charset(body, [(name, value) for name, values in wanted.values() for value in values])
     count = sum(len(values) for _, values in wanted.values()) + len(added) + len(removed)
     if count > _MOST_CHANGES:
         raise ValueError(f"one decision changes {_MOST_CHANGES} header lines at most, got {count}")
@@ -480,6 +483,15 @@ def _path(path: str | bytes) -> bytes:
     return raw
 
 
+def _check_charset(body: object, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    if not isinstance(body, str) or body.isascii():
+        return
+    for name, value in headers:
+        charset = _CHARSET.search(value) if name.lower() == b"content-type" else None
+        if charset is not None and charset[1].lower() not in (b"utf-8", b"utf8"):
+            raise ValueError(f"body: text is sent as UTF-8, and Content-Type says {charset[1].decode('latin-1')}; give bytes")
+
+
 def _streamed(body: Streamed) -> bytes | AsyncIterable[bytes]:
     return body if isinstance(body, AsyncIterable) else _content(body)
 
@@ -500,7 +512,9 @@ def _answer(kind: Kind, status: int, body: Streamed, headers: HeaderPairs) -> Ha
         given = f"{len(content)} bytes" if isinstance(content, bytes) else "an async iterable"
         raise ValueError(f"body: a response with status {status} has none, got {given}")
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return _make(kind, status=status, body=content, headers=tuple(_header(name, value, "headers", _OURS) for name, value in pairs))
+    checked_headers = tuple(_header(name, value, "headers", _OURS) for name, value in pairs)
+    _check_charset(body, checked_headers)
+    return _make(kind, status=status, body=content, headers=checked_headers)
 
 
 def _name(name: HeaderText, what: str, ours: frozenset[bytes]) -> bytes:

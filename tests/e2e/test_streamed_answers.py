@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import runpy
 import socket
 import threading
 import types
@@ -17,6 +18,7 @@ from soth_mitm import HandlerDecision, InterceptHandler, RawRequest
 from support.http2_inside import Http2Client
 from support.origin_answers import pattern
 from support.running import HOST, ProxyFactory, Running
+from support.source import ROOT
 from support.wire_client import WireClient
 
 INTERNAL_ERROR, CANCEL = 2, 8
@@ -460,6 +462,18 @@ class TestUploads:
             number = h2.open("/x", method="POST", end=False)
             assert bytes(h2.answer(number).body) == WHOLE
             assert h2.request("/y", method="POST", body=b"x" * 10).status == 200
+
+
+def test_the_example_stands_in_for_a_model(proxy: ProxyFactory, origin: Any) -> None:
+    example = runpy.run_path(str(ROOT / "docs/examples/edit.py"))
+    running = proxy(example["Edit"]())
+    with running.secured(origin.port) as client:
+        answer = client.request("/v1/chat", HOST, "POST", b"{}")
+        assert answer.get("content-type") == "text/event-stream"
+        events = answer.body.split(b"\n\n")
+        assert events[0] == b'data: {"delta": "this"}' and events[-2:] == [b"data: [DONE]", b""]
+        echo = client.request("/echo", HOST, extra="Cookie: a=b\r\nAuthorization: Bearer mine\r\n").text
+    assert '["Authorization", "Bearer of-the-team"]' in echo and "Cookie" not in echo
 
 
 def test_the_end_of_the_proxy_ends_it(proxy: ProxyFactory) -> None:

@@ -261,6 +261,24 @@ def test_an_upstream_is_a_value() -> None:
         del upstream.host
 
 
+@pytest.mark.parametrize("value", ["text/plain", "text/plain; charset=utf-8", 'text/plain;a=b; CHARSET="UTF-8"', "text/plain;charset=utf8"])
+def test_text_is_utf8(value: str) -> None:
+    assert HandlerDecision.respond(200, "ä", {"Content-Type": value}).body == "ä".encode()
+    assert HandlerDecision.forward(body="ä", set={"content-type": value}).body == "ä".encode()
+
+
+@pytest.mark.parametrize("value", ["text/plain; charset=latin-1", 'text/plain;a="b";charset="iso-8859-1"'])
+def test_text_in_another_charset_is_refused(value: str) -> None:
+    for make in (HandlerDecision.respond, HandlerDecision.block):
+        with pytest.raises(DecisionValueError, match="text is sent as UTF-8, and Content-Type says (latin-1|iso-8859-1); give bytes"):
+            make(403, "ä", {"content-TYPE": value})
+        # of bytes, and of what is the same in both, it is right
+        assert make(403, b"\xe4", {"Content-Type": value}).body == b"\xe4"
+        assert make(403, "a", {"Content-Type": value}).body == b"a"
+    with pytest.raises(DecisionValueError, match="text is sent as UTF-8"):
+        HandlerDecision.forward(body="ä", set={"Content-Type": value})
+
+
 @pytest.mark.parametrize("how", ["", "fin", None, 1])
 def test_an_abort_has_two_ways(how: Any) -> None:
     with pytest.raises(DecisionValueError, match=f"how: expected 'close' or 'reset', got {how!r}"):
