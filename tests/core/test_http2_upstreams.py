@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from h2.errors import ErrorCodes
 
+from soth_mitm._dataplane.http2.frame import make_frame
+from soth_mitm._dataplane.http2.hpack_encoder import HpackEncoder
 from soth_mitm._dataplane.http2.server import Http2ServerConnection
 from soth_mitm._dataplane.upstream.connect_probe import ConnectProbe
 from soth_mitm.errors import WireError
@@ -18,6 +20,7 @@ from support.doubles import load_double
 from support.http2_client import Http2Client
 from support.http2_upstream import RealUpstreams
 from support.multiplex import CREDIT, Handler, Message, MuxPeerStream, Scene, get, post, response
+from support.sessions import CONTINUATION, END_HEADERS, HEADERS
 
 pytestmark = pytest.mark.anyio
 
@@ -110,6 +113,41 @@ class SilentUpstream:
         """Close the connection."""
         self.reading.cancel()
         self.writer.close()
+
+
+# ---- (10) what waits while the upstream does not read
+
+
+@clients
+async def test_rule_10_heads_that_an_upstream_does_not_read(double: RealUpstreams, clients: str) -> None:
+    """Where they would be more than 1 MiB, requests wait for room, and go on when what was sent is read, before it is answered."""
+    count, size = 40, 60_000
+    came = asyncio.Event()
+
+    async def answer(peer: MuxPeerStream) -> None:
+        await scene.request(peer)
+        if len(scene.seen) == count + 1:
+            came.set()
+        if len(scene.seen) > 1:
+            await came.wait()
+        await peer.say(response(b"ok"))
+
+    async with Scene(double, clients, "mux", connection_pool__max_connections_per_host=1) as scene:
+        scene.answer = answer
+        scene.sockets_are_small = True
+        first = await scene.connect()
+        assert (await first.ask(get())).content == b"ok"
+        scene.accepted[0].writer.transport.pause_reading()
+        askers = [first] * count if clients == "mux" else [await scene.connect() for _ in range(count)]
+        asked = [asyncio.create_task(each.ask(get(b"/", (b"X-Large", b"~" * size)))) for each in askers]
+        await scene.until(
+            lambda: (sent := scene.counters.bytes_to_upstreams) > 1 << 20 and sent // size + scene.pool.waiting_count == count,
+            "what was sent makes no room",
+        )
+        assert scene.counters.bytes_to_upstreams < (1 << 20) + 4 * size
+        scene.accepted[0].writer.transport.resume_reading()
+        assert [reply.content for reply in await asyncio.gather(*asked)] == [b"ok"] * count
+        assert len(scene.dialled) == 1 and scene.counters.http2_streams_total >= count
 
 
 # ---- (49) REFUSED_STREAM, (50) GOAWAY
@@ -601,6 +639,48 @@ async def test_rule_30_a_stream_that_is_stuck_pauses_no_socket(way: str) -> None
             stream.give(len(much))
         assert (await stream.whole()).content == (b"ok" if way == "upload" else much)
         assert scene.seen and (way == "download" or stuck[0].content == much)
+
+
+@pytest.mark.parametrize("pairing", [("mux", "http1"), ("mux", "mux"), ("http1", "mux")], ids="-".join)
+async def test_rule_10_interim_responses_that_are_not_read(double: RealUpstreams, pairing: tuple[str, str]) -> None:
+    """An upstream sends 64 on each stream. What waits for the client stays near 1 MiB, and all of it is in order when the client reads.
+
+    From HTTP/1 to HTTP/1 they wait in the upstream's socket.
+    """
+    streams, size, heads = (10 if pairing[0] == "mux" else 1), 30_000, 64
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: %b\r\n\r\n" % (b"~" * size)
+    block = HpackEncoder().encode_block([(b":status", b"103", True), (b"link", b"~" * size, True)])
+
+    async def answer(peer: Any) -> None:
+        await scene.request(peer)
+        for _ in range(heads):
+            if pairing[1] == "mux":
+                # not by the library, which takes seconds for such a value
+                peer.peer.writer.write(make_frame(HEADERS, 0, peer.number, block[:16_000]))
+                peer.peer.writer.write(make_frame(CONTINUATION, END_HEADERS, peer.number, block[16_000:]))
+                await peer.peer.writer.drain()
+            else:
+                peer.writer.write(hints)
+                await peer.writer.drain()
+        await peer.say(response(b"ok"))
+
+    async with Scene(RealUpstreams(Http2Clients) if pairing[0] == "mux" else double, *pairing) as scene:
+        scene.answer = answer
+        scene.sockets_are_small = True
+        client = await scene.connect()
+        client.writer.transport.pause_reading()
+        asked = [client.open() for _ in range(streams)] if pairing[0] == "mux" else [client]
+        for stream in asked:
+            await stream.say(get())
+        await scene.until(lambda: scene.counters.bytes_from_upstreams > streams * heads * size, "an upstream is not read")
+        held = scene.arena.budget.held
+        client.writer.transport.resume_reading()
+        replies = [await (stream.whole() if pairing[0] == "mux" else stream.message()) for stream in asked]
+        assert [reply.content for reply in replies] == [b"ok"] * streams
+        came = sum(len(stream.interims) for stream in asked)
+        assert 0 < scene.counters.interims_dropped == streams * heads - came
+    # what lies in read buffers is counted too
+    assert 1 << 20 < held < (1 << 20) + streams * 65536 + 8 * size
 
 
 @pytest.mark.parametrize("code", [b"REFUSED_STREAM", b"HTTP_1_1_REQUIRED", b"PROTOCOL_ERROR", b"CANCEL"])

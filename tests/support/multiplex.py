@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -385,6 +386,8 @@ class Scene:
         self.upstreams_give_credit = True
         self.answer: Callable[[Any], Awaitable[None]] = self.echo
         self.seen: list[Message] = []
+        # what is not read lies in the proxy then, and not in sockets
+        self.sockets_are_small = False
         self._peers: list[Any] = []
         self._dials: set[asyncio.Task[None]] = set()
 
@@ -442,6 +445,10 @@ class Scene:
             assert self.loop.time() < end, what
             await asyncio.sleep(0.002)
 
+    def _make_small(self, transport: asyncio.BaseTransport, buffer: int) -> None:
+        if self.sockets_are_small:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, buffer, 32768)
+
     # --- the proxy
 
     def _serve(self) -> Accepted:
@@ -451,6 +458,7 @@ class Scene:
 
     def _begin(self, endpoint: ClientEndpoint) -> None:
         AwaitableEndpoint(self.loop).attach(endpoint)
+        self._make_small(endpoint.transport, socket.SO_SNDBUF)
         make = self.double.MuxServerConnection if self.client_kind == "mux" else Http1ServerConnection
         route = Route(self.pool, ConnectionMeta(uuid4(), FAMILY), "http", "a.example")
         connection = make(self.settings, endpoint, self._ended, router=lambda *_: route)
@@ -471,7 +479,8 @@ class Scene:
                 raise ConnectionRefusedError
             port = self._upstream.sockets[0].getsockname()[1]
             intake = AwaitableEndpoint(self.loop)
-            _, endpoint = await self.loop.create_connection(lambda: UpstreamEndpoint(self.arena, intake), "127.0.0.1", port)
+            transport, endpoint = await self.loop.create_connection(lambda: UpstreamEndpoint(self.arena, intake), "127.0.0.1", port)
+            self._make_small(transport, socket.SO_SNDBUF)
         except OSError:
             pool.failed(WireError("cannot connect", side="upstream", status=502))
             return
@@ -492,6 +501,7 @@ class Scene:
     # --- the upstream
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._make_small(writer.transport, socket.SO_RCVBUF)
         if self.upstream_kind == "mux":
             make = getattr(self.double, "upstream_peer", None)
             if make is not None:
@@ -524,6 +534,7 @@ class Scene:
         """Connect a client."""
         port = self._proxy.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+        self._make_small(writer.transport, socket.SO_RCVBUF)
         make = getattr(self.double, "client_peer", MuxPeer) if self.client_kind == "mux" else Http1Peer
         peer = make(reader, writer)
         self._peers.append(peer)

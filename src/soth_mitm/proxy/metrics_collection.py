@@ -67,6 +67,7 @@ def collect_metrics(
         upgrade_count=counters.upgrades,
         tunnel_count=counters.tunnels,
         dropped_trailers_count=counters.trailers_dropped,
+        dropped_interim_count=counters.interims_dropped,
         stream_chunk_count=counters.stream_chunks,
         stream_framing_error_count=counters.framing_errors,
         rejected_connection_count=connections.rejected,

@@ -56,6 +56,7 @@ cdef enum:
     DECODED_HERE = 131072
     MOST_PIECES = 512          # of content that are moved in one turn of the loop
     MOST_INTERIMS = 64         # before one response: each begins its time anew
+    MOST_UNSENT = 1048576      # bytes that wait for the client, from which on it is sent no more of them
 
 
 @cython.final
@@ -814,7 +815,12 @@ cdef class Exchange(ExchangeCallbacks):
             if self.request_state == REQUEST_SENT:
                 # it says that it is at work: its time begins anew
                 self.on_stream_writable(stream, not stream.is_write_paused())
-            if not (head.status == 100 and self.sent_continue):
+            if head.status == 100 and self.sent_continue:
+                pass
+            elif self.client.unsent_total() > MOST_UNSENT:
+                # nothing holds them back, and a response is understood without them
+                self.settings.counters.interims_dropped += 1
+            else:
                 self.strip_alternatives(head)
                 self.client.send_interim(head)
         return self.advance()

@@ -40,6 +40,7 @@ cdef class Counters:
     cdef public int64_t stream_chunks
     cdef public int64_t framing_errors
     cdef public int64_t trailers_dropped
+    cdef public int64_t interims_dropped
     cdef public int64_t bytes_from_clients
     cdef public int64_t bytes_to_clients
     cdef public int64_t bytes_from_upstreams

@@ -32,6 +32,7 @@ class Counters:
     stream_chunks: int
     framing_errors: int
     trailers_dropped: int
+    interims_dropped: int
     bytes_from_clients: int
     bytes_to_clients: int
     bytes_from_upstreams: int

@@ -29,6 +29,7 @@ cdef class Http2ClientConnection(PooledConnection):
     cdef int tell_ready(self, object error) except -1
     cdef int on_settings(self) except -1
     cdef int look_for_room(self) except -1             # what came may have changed how many streams it can carry
+    cdef int offer_room(self) except -1                # what was sent may have made room
     cdef int probe(self) except -1                     # a PING goes with the stream, if nothing came for long
     cdef int await_ping(self) except -1
     cdef int check_ping(self) except -1

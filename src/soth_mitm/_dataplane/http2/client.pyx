@@ -21,6 +21,7 @@ from soth_mitm._dataplane.http2.frame cimport (
     CANCEL, HTTP_1_1_REQUIRED, MAX_STREAM, NO_ERROR, REFUSED_STREAM, error_code_name,
 )
 from soth_mitm._dataplane.http2.limits cimport LIMIT_SETTINGS, LIMIT_STALL
+from soth_mitm._dataplane.http2.session cimport OUTLET_MOST
 from soth_mitm._dataplane.http2.session_stream cimport SessionStream
 from soth_mitm._dataplane.http2.stream cimport DRIVER_STAGES_END, Http2Stream, SessionDriver
 from soth_mitm._dataplane.http2.stream_state cimport is_closed
@@ -114,7 +115,8 @@ cdef class Http2ClientConnection(PooledConnection):
                 or self.driver.session.next_own > MAX_STREAM)
 
     cdef Py_ssize_t free_streams(self) noexcept:
-        if self.is_ending():
+        if self.is_ending() or self.driver.outlet.unsent() > OUTLET_MOST:
+            # heads wait for no room. An upstream that does not read them is sent no more
             return 0
         if self.driver.session.ping_linger:
             # a slot that lingers is free after some time
@@ -171,6 +173,11 @@ cdef class Http2ClientConnection(PooledConnection):
             return self.pool.offer(self) if self.is_ending() or self.pool.waiting else 0
         return self.pool.offer(self) if self.pool.waiting or self.is_idle() else 0
 
+    cdef int offer_room(self) except -1:
+        if self.pool is None or self.is_ending() or not (self.pool.waiting or self.place is None):
+            return 0
+        return self.pool.offer(self)
+
     cdef int stream_left(self) except -1:
         self.opened -= 1
         if not self.driver.has_lost and self.driver.session.ping_linger:
@@ -188,10 +195,14 @@ cdef class Http2ClientConnection(PooledConnection):
         return self.driver.feed()
 
     cdef int on_flushed(self, object endpoint) except -1:
-        return self.driver.serve()
+        self.driver.serve()
+        return self.offer_room()
 
     cdef int on_writable(self, object endpoint, bint now) except -1:
-        return self.driver.serve() if now else 0
+        if not now:
+            return 0
+        self.driver.serve()
+        return self.offer_room()
 
     cdef int on_eof(self, object endpoint, bint clean) except -1:
         self.is_dead = True

@@ -24,7 +24,7 @@ cdef enum:
     CONNECTION_WINDOW = 1073741824
     QUANTUM = 16384            # octets of content that a stream writes in its turn
     OUTLET_FULL = 65536        # unsent octets from which on no content is added
-    OUTLET_MOST = 1048576      # unsent octets from which on no stream of the peer's is taken
+    OUTLET_MOST = 1048576      # unsent octets from which on no stream is opened, whoever would open it
     FRAMES_AT_ONCE = 1000      # that one call reads
     EARLY_STREAMS = 100        # that we open before the peer's SETTINGS came
     EXPECTED_AT_ONCE = 1048576     # what the window of a stream grows to for content that is announced
