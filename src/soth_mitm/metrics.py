@@ -164,7 +164,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     http2_streams_total: int = 0
     """Streams opened, by clients and to upstreams."""
     http2_refused_streams: int = 0
-    """Streams of clients that were refused: beyond `http2_max_concurrent_streams`, or while 1 MiB is unread."""
+    """Refused streams of clients: over `http2_max_concurrent_streams`, or while 1 MiB is unread or open ones hold 2 MiB of heads."""
     http2_resets_received_by_code: dict[str, int] = {}
     """Streams that a peer ended with RST_STREAM, by its code; every code has an entry, and `other` has those without a name."""
     http2_resets_sent_by_code: dict[str, int] = {}

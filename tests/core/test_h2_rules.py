@@ -212,6 +212,31 @@ def test_rule_7_number_of_fields() -> None:
     assert (peer.names(), peer.ours.totals.http2_oversized_heads) == ([], 1)
 
 
+def test_rule_7_heads_of_open_streams() -> None:
+    """Twenty octets for each of 60 000: a stream that would add to 2 MiB of heads is refused, until others are over."""
+    peer = Peer(glitch_burst=1e9)
+    large = [*REQUEST, *([(b"x-large", b"~" * 3000)] * 20)]
+    opened: list[int] = []
+    sizes = 0
+    for stream in range(1, 201, 2):
+        frame = peer.headers(stream, large, True)
+        assert stream == 1 or len(frame) < 50
+        peer.feed(frame)
+        heads = [event for event in peer.ours.take_events() if event[0] == "head"]
+        opened += [event[1] for event in heads]
+        sizes += sum(len(event[2].raw) for event in heads)
+    assert 2 << 20 < sizes < (2 << 20) + 65536
+    refused = resets_of(peer.took())
+    assert len(opened) + len(refused) == 100 and {code for _, code in refused} == {REFUSED}
+    assert peer.ours.totals.http2_refused_streams == len(refused)
+    peer.ours.own_head(opened[0], 200, (), 0, True)
+    peer.ours.release(opened[0])
+    for stream, is_opened in ((201, True), (203, False)):
+        peer.feed(peer.headers(stream, large, True))
+        assert [event[1] for event in peer.events() if event[0] == "head"] == [stream] * is_opened
+    assert peer.failure == ""
+
+
 def write_when_told(peer: Peer) -> None:
     """More content than any window lets through."""
     peer.ours.call_with_events(lambda event: peer.ours.data(event[1], bytes(100_000)) if event[0] == "writable" else None)

@@ -840,8 +840,10 @@ cdef class Session:
             return None
         self.last_peer = number
         # heads wait for no room. A peer that does not read what ended its streams has them open
-        # still, and opens no more
-        if self.active >= self.limits.max_streams or self.outlet.unsent() > OUTLET_MOST:
+        # still, and opens no more. Nor does one whose requests are as long as HPACK makes them of
+        # a few octets
+        if (self.active >= self.limits.max_streams or self.outlet.unsent() > OUTLET_MOST
+                or self.heads > HEADS_MOST):
             self.totals.http2_refused_streams += 1
             self.refused_now += 1
             remember_closed(&self.closed, number, STREAM_WE_RESET)
@@ -891,6 +893,9 @@ cdef class Session:
                 return self.stream_error(stream, ENHANCE_YOUR_CALM)
             return 0 if stream.is_released else self.callbacks.on_stream_head(stream, head, True, False)
         stream.has_head = stream.is_known = True
+        if self.is_server:
+            stream.head_size = len(head.raw)
+            self.heads += stream.head_size
         if not self.is_server and (head.status == 204 or head.status == 304):
             stream.has_no_content = True
         if not stream.has_no_content:
@@ -1134,6 +1139,7 @@ cdef class Session:
         if stream.is_counted and stream.is_released and is_closed(stream.state):
             stream.is_counted = False
             self.active -= 1
+            self.heads -= stream.head_size
         return 0
 
     cdef int credit(self, SessionStream stream, uint32_t length) except -1:
