@@ -71,6 +71,12 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Requests sent a second time, because an idle connection turned out to be closed or the upstream had not processed them."""
     upgrade_count: int = 0
     """Connections that switched protocols (101)."""
+    websocket_upgrade_count: int = 0
+    """Those, and streams of HTTP/2, that switched to WebSocket."""
+    websocket_bad_handshake_count: int = 0
+    """Requests for a WebSocket that lost their upgrade or were answered 400, and 101s answered 502, because of RFC 6455 section 4."""
+    websocket_removed_offer_count: int = 0
+    """Extensions other than permessage-deflate that were taken out of requests, where `on_stream_chunk` is to read the messages."""
     tunnel_count: int = 0
     """Tunnels begun, those after a 101 included."""
     dropped_trailers_count: int = 0

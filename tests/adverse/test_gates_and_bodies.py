@@ -123,7 +123,7 @@ def attacks() -> Iterator[tuple[str, Attack]]:
     yield "a form", Attack("Content-Type: application/x-www-form-urlencoded\r\n", b"k=" + SECRET.replace(b" ", b"+"))
     yield "UTF-16", Attack("Content-Type: text/plain; charset=utf-16\r\n", SECRET.decode().encode("utf-16"))
     yield "behind Expect", Attack("Expect: 100-continue\r\n", SECRET)
-    yield "behind an upgrade", Attack("Connection: upgrade\r\nUpgrade: websocket\r\n", SECRET)
+    yield "behind an upgrade", Attack("Connection: upgrade\r\nUpgrade: tcp\r\n", SECRET)
 
 
 ATTACKS = dict(attacks())

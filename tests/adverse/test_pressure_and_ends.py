@@ -189,7 +189,7 @@ def test_last_bytes_of_a_switched_protocol_arrive_however_it_ends(
     server = origin if secure else plain_origin
 
     def script(connection: ScriptedConnection, request: Request) -> None:
-        connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
         assert connection.receive_exactly(5) == b"hello"
         below = connection.connection.writer.get_extra_info("socket")
         connection.send(bytes(100_000) + b"bye")
@@ -199,7 +199,7 @@ def test_last_bytes_of_a_switched_protocol_arrive_however_it_ends(
     server.script(script, "/ws")
     running = proxy(Recording())
     with (running.secured if secure else running.tunnel)(server.port) as client:
-        client.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        client.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
         assert client.read_head().status == 101
         client.send(b"hello")
         assert client.read_exactly(100_003).endswith(b"bye")

@@ -232,12 +232,11 @@ def expected_upstream(data: bytes, sample: Sample, way: str, authority: bytes) -
     parsed = parse_request(data)
     assert parsed is not None
     head, used = parsed
-    websocket = (b"upgrade", b"websocket") in [(name.lower(), value.lower()) for name, value in head.fields]
     sent_on = sample.verdict.get("sent on")
-    if way == "intercepted" and sent_on and not websocket:
+    if way == "intercepted" and sent_on:
         expected = head.raw if sent_on == "as it came" else sent_on.encode().decode("unicode_escape").encode("latin-1")
     else:
-        expected = rewrite_request(head, websocket and bool(head.facts["upgrade"]), authority.decode())
+        expected = rewrite_request(head, False, authority.decode())
     return expected + data[used:]
 
 

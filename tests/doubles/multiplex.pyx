@@ -726,10 +726,9 @@ cdef class MuxClientStream(MuxStream):
         cdef StreamCallbacks exchange = self.callbacks
         return exchange.on_reset(self, WireError(text, side="upstream", status=502))
 
-    cdef int send_request(self, Head head, str authority, bint keep_upgrade, int64_t length) except -1:
-        cdef HeadEdits edits = None
+    cdef int send_request(self, Head head, str authority, bint keep_upgrade, int64_t length, HeadEdits edits) except -1:
         if head.chunked:
-            edits = HeadEdits()
+            edits = HeadEdits() if edits is None else edits
             if length == ANY_LENGTH:
                 edits.frame_without_content()
             else:

@@ -18,6 +18,7 @@ from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.upstream.pool cimport OriginPool
 from soth_mitm._dataplane.wire.head cimport Head
+from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 
 
 # What an observer is told of an exchange, and what became of its decision; observe/observation.py has the same numbers
@@ -161,6 +162,8 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int ask_pool(self) except -1
     cdef int answer_last(self) except -1               # a request that is to be forwarded no more
     cdef int send_request(self) except -1
+    cdef bint shows_messages(self) noexcept            # of a WebSocket
+    cdef HeadEdits websocket_edits(self)               # of the request: offers that we cannot read are removed
     cdef int relay_request(self) except -1
     cdef int move_content(self) except -1              # of the request; a Moved
     cdef int send_own(self) except -1                  # the same of the body that replaces it
@@ -172,6 +175,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int relay_response(self) except -1
     cdef int response_done(self) except -1
     cdef int switch_protocols(self, Head head) except -1
+    cdef bint open_websocket(self, Head head) except -1
     cdef int relay(self, Stream source, Stream sink, FrameTap tap, BodyCopy copy, bint is_request) except -1   # a Moved
     cdef int stop_upload(self) except -1
     cdef int refuse_rest(self) except -1

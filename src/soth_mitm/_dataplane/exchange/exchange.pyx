@@ -35,15 +35,19 @@ from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport (
     ANY_LENGTH, LENGTH_AS_IS, NO_ROOM_LIMIT, PROCESSED_HTTP1_ONLY, PROCESSED_NOT, PROCESSED_UNLIKELY, HttpConnection, Piece, Stream,
 )
-from soth_mitm._dataplane.http.upgrade cimport was_offered
+from soth_mitm._dataplane.http.upgrade cimport names_protocol, was_offered
 from soth_mitm._dataplane.wire.forwards cimport forwards_left, traced_request
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUDGET, PAUSE_HANDLER, PAUSE_PEER_SLOW, PAUSE_TURN
+from soth_mitm._dataplane.websocket.handshake cimport (
+    Agreement, asks_for_websocket, handshake_fault_text, read_agreement, remove_other_offers, response_fault,
+)
 from soth_mitm._dataplane.wire.fields cimport stop_fields
 from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, METHOD_TRACE, Head, version_text
+from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 from soth_mitm._dataplane.wire.headers cimport headers_of_block
 from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, STREAM_GRPC_WEB_TEXT, STREAM_NONE, stream_of
 from soth_mitm._dataplane.wire.target cimport is_idempotent
@@ -649,7 +653,7 @@ cdef class Exchange(ExchangeCallbacks):
             # trailers need a framing that has room for them
             length = self.client.content_total() if self.request_trailers is None else ANY_LENGTH
         self.settings.counters.pairings[2 * <int>self.client.is_multiplexed() + self.upstream.is_multiplexed()] += 1
-        self.upstream.send_request(self.sent, self.way.authority, self.keep_upgrade, length)
+        self.upstream.send_request(self.sent, self.way.authority, self.keep_upgrade, length, self.websocket_edits())
         if self.buffered is not None:
             self.buffered.rewind()
         self.interims = 0
@@ -667,6 +671,20 @@ cdef class Exchange(ExchangeCallbacks):
             # a reserved stream was not waited for
             self.upstream_deadline.clear()
         return self.await_upload()
+
+    cdef HeadEdits websocket_edits(self):
+        cdef HeadEdits edits
+        cdef int removed
+        if not (self.keep_upgrade and self.shows_messages() and asks_for_websocket(self.sent)):
+            return None
+        # messages of an extension that we do not know could not be shown
+        edits = HeadEdits()
+        removed = remove_other_offers(self.sent, edits)
+        self.settings.counters.websocket_offers_removed += removed
+        return edits if removed else None
+
+    cdef bint shows_messages(self) noexcept:
+        return self.hooks is not None and self.hooks.on_stream_chunk is not None
 
     cdef int relay_request(self) except -1:
         cdef int moved = self.move_content()
@@ -862,6 +880,8 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int switch_protocols(self, Head head) except -1:
         if not self.keep_upgrade or self.request_state != REQUEST_SENT or not was_offered(self.sent, head):
             return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
+        if names_protocol(head, b"websocket", 9) and not self.open_websocket(head):
+            return 0
         self.settings.counters.upgrades += 1
         self.response = head
         self.status = head.status
@@ -879,6 +899,19 @@ cdef class Exchange(ExchangeCallbacks):
         self.clear_deadlines()
         upstream, self.upstream = self.upstream, None
         return self.client.switch_protocols(upstream, head)
+
+    cdef bint open_websocket(self, Head head) except -1:
+        """Judge the 101; false: the client was told that it opens no WebSocket."""
+        cdef Agreement agreement
+        cdef int fault = response_fault(self.sent, head)
+        if not fault and self.shows_messages():
+            fault = read_agreement(self.sent, head, &agreement)
+        if fault:
+            self.settings.counters.websocket_bad_handshakes += 1
+            self.fail_upstream(502, f"the upstream opened no WebSocket: {handshake_fault_text(fault)}".encode())
+            return False
+        self.settings.counters.websocket_upgrades += 1
+        return True
 
     cdef int relay_response(self) except -1:
         cdef int moved = self.relay(self.upstream, self.client, self.down, self.response_copy, False)

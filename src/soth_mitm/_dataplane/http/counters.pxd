@@ -34,6 +34,9 @@ cdef class Counters:
     cdef public int64_t pool_stale
     cdef public int64_t pool_pins
     cdef public int64_t upgrades
+    cdef public int64_t websocket_upgrades
+    cdef public int64_t websocket_bad_handshakes
+    cdef public int64_t websocket_offers_removed
     cdef public int64_t tunnels
     cdef public int64_t dropped_chunks
     cdef public int64_t shortened_copies

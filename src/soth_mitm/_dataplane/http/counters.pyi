@@ -26,6 +26,9 @@ class Counters:
     pool_stale: int
     pool_pins: int
     upgrades: int
+    websocket_upgrades: int
+    websocket_bad_handshakes: int
+    websocket_offers_removed: int
     tunnels: int
     dropped_chunks: int
     shortened_copies: int

@@ -14,6 +14,7 @@ from soth_mitm._dataplane.memory.waiter cimport Waiter
 from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.wire.head cimport Head
+from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 
 
 # A part of a message's content as it lies in the connection's memory. Both views are borrowed, until
@@ -84,8 +85,8 @@ cdef class Stream:
     cdef int forward_wire_to(self, Stream sink) except -1
 
     # ---- what goes out; flush() after the last call of a turn. Everything given is taken; room() says how much should be given
-    # `length` of the content; 0: there is none, and send_end() does not matter
-    cdef int send_request(self, Head head, str authority, bint keep_upgrade, int64_t length) except -1
+    # `length` of the content; 0: there is none, and send_end() does not matter. `edits` of the head, or None; framing is added to them
+    cdef int send_request(self, Head head, str authority, bint keep_upgrade, int64_t length, HeadEdits edits) except -1
     cdef int send_interim(self, Head head) except -1
     cdef int send_continue(self) except -1
     # `source` has the response's content. `is_last`: the connection is of no use for another request

@@ -8,6 +8,7 @@ from soth_mitm._dataplane.memory.view cimport View
 from soth_mitm._dataplane.memory.waiter cimport Waiter
 from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
 from soth_mitm._dataplane.wire.head cimport Head
+from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 
 
 # not final: an exchange is one
@@ -89,7 +90,7 @@ cdef class Stream:
     cdef int forward_wire_to(self, Stream sink) except -1:
         return 0
 
-    cdef int send_request(self, Head head, str authority, bint keep_upgrade, int64_t length) except -1:
+    cdef int send_request(self, Head head, str authority, bint keep_upgrade, int64_t length, HeadEdits edits) except -1:
         raise NotImplementedError("a stream says how it sends a request")
 
     cdef int send_interim(self, Head head) except -1:

@@ -320,13 +320,12 @@ cdef class Http1ClientStream(Http1Stream):
         return 0
 
     cdef int send_request(self, Head head, str authority, bint keep_upgrade,
-                          int64_t length) except -1:
+                          int64_t length, HeadEdits edits) except -1:
         cdef Http1ClientConnection owner = self.owner
-        cdef HeadEdits edits = None
         self.out_framing = OUT_PLAIN
         # a length that is not known is not that of a head which has none
         if length == ANY_LENGTH or (length != LENGTH_AS_IS and length != head.content_length):
-            edits = HeadEdits()
+            edits = HeadEdits() if edits is None else edits
             if length == ANY_LENGTH:
                 self.out_framing = OUT_CHUNKED
                 edits.frame_with_chunks()

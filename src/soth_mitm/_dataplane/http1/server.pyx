@@ -37,6 +37,7 @@ from soth_mitm._dataplane.transport.lingering_close cimport (
     close_gracefully, close_lingering, close_reset, close_truncated,
 )
 from soth_mitm._dataplane.upstream.pool cimport PooledConnection
+from soth_mitm._dataplane.websocket.handshake cimport asks_for_websocket, request_fault
 from soth_mitm._dataplane.wire.head cimport (
     HTTP_1_0, METHOD_CONNECT, METHOD_HEAD, TARGET_ABSOLUTE, Head,
 )
@@ -214,6 +215,10 @@ cdef class Http1ServerConnection(HttpConnection):
                 501, b"CONNECT must be the first request of its connection to the proxy")
         else:
             exchange.keep_upgrade = head.connection_upgrade and may_switch(head)
+            if exchange.keep_upgrade and asks_for_websocket(head) and request_fault(head):
+                # it goes on without its upgrade, and the upstream says what it lacks
+                self.settings.counters.websocket_bad_handshakes += 1
+                exchange.keep_upgrade = False
             return exchange.start()
         return exchange.advance()
 

@@ -318,21 +318,20 @@ cdef class ClientDriver(SessionDriver):
 cdef class Http2ClientStream(Http2Stream):
     """A request that goes out and its response that comes in."""
 
-    cdef int send_request(self, Head head, str authority, bint keep_upgrade, int64_t length) except -1:
+    cdef int send_request(self, Head head, str authority, bint keep_upgrade, int64_t length, HeadEdits edits) except -1:
         cdef Http2ClientConnection owner = self.owner
-        cdef HeadEdits edits = None
         cdef SessionStream stream
         cdef bytes name = authority.encode()
         cdef bint is_end = length == 0 and not keep_upgrade
         cdef View protocol = view_of(NULL, 0)
         if length >= 0 and length != head.content_length and (length or head.chunked):
             # it is known by now
-            edits = HeadEdits()
+            edits = HeadEdits() if edits is None else edits
             edits.frame_with_length(length)
         if keep_upgrade:
             # RFC 8441 section 5: the key belongs to HTTP/1.1
             self.upgrade = head
-            edits = HeadEdits()
+            edits = HeadEdits() if edits is None else edits
             edits.put(b"sec-websocket-key", None)
             protocol = view_of(b"websocket", 9)
         self.method = head.method

@@ -26,7 +26,7 @@ from soth_mitm._dataplane.memory.view cimport View, is_view_of, view_bytes, view
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_SETUP
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully, close_lingering
-from soth_mitm._dataplane.websocket.handshake cimport accepts_key
+from soth_mitm._dataplane.websocket.handshake cimport handshake_fault_text, request_fault
 from soth_mitm._dataplane.wire.grpc cimport grpc_failure
 from soth_mitm._dataplane.wire.head cimport METHOD_CONNECT, Head
 from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, stream_of
@@ -124,6 +124,10 @@ cdef class Http2ServerConnection(HttpConnection):
         stream.callbacks = exchange
         if https != (self.route.scheme == "https"):
             exchange.refuse(421, b"the scheme that the request names is not that of this connection")
+        elif upgrade is not None and request_fault(upgrade):
+            # without its upgrade it would be no request of this client's
+            self.settings.counters.websocket_bad_handshakes += 1
+            exchange.refuse(400, handshake_fault_text(request_fault(upgrade)).encode())
         elif upgrade is not None:
             exchange.keep_upgrade = True
             return exchange.start()
@@ -302,8 +306,6 @@ cdef class Http2ServerStream(Http2Stream):
         return Http2Stream.on_data(self, data, length)
 
     cdef bytes objection_to(self, Head response):
-        if response.status == 101:
-            return b"" if accepts_key(self.request, response) else b"the upstream did not answer the key of the WebSocket"
         return b"the upstream did not switch to the WebSocket" if self.takes_for_upgrade(response.status) else b""
 
     cdef bint takes_for_upgrade(self, int status) noexcept:
