@@ -148,11 +148,11 @@ class InterceptHandler:
         """
 
     def on_stream_chunk(self, chunk: StreamChunk) -> None | Awaitable[None]:
-        """Look at one SSE event, NDJSON line or gRPC message. (The messages of a WebSocket are relayed unseen so far.)
+        """Look at one SSE event, NDJSON line, gRPC message, or message or close of a WebSocket.
 
         When: in wire order, one at a time per flow, after the bytes were relayed. A handler that stays behind paces the flow for at most
         `flow_runtime.dispatch_queue_send_timeout_ms`; then chunks are dropped and counted in `dropped_dispatch_work_count`.
-        Gets: the chunk, with the flow's `request`, its `direction` (the messages of a gRPC request are shown too), and its `sequence`,
+        Gets: the chunk, with the flow's `request`, its `direction` (what clients of gRPC and WebSocket send, too), and its `sequence`,
         counted from 0 per flow and direction.
         Deadline: `handler.response_timeout_ms`. Failure: counted; the stream goes on.
         """

@@ -77,6 +77,10 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Requests for a WebSocket that lost their upgrade or were answered 400, and 101s answered 502, because of RFC 6455 section 4."""
     websocket_removed_offer_count: int = 0
     """Extensions other than permessage-deflate that were taken out of requests, where `on_stream_chunk` is to read the messages."""
+    websocket_decode_error_count: int = 0
+    """Directions of WebSockets of which no more messages were shown: one could not be inflated, was far too long, or was cut."""
+    websocket_violation_count: int = 0
+    """Directions of WebSockets that were not read any more because they broke RFC 6455; they were relayed all the same."""
     tunnel_count: int = 0
     """Tunnels begun, those after a 101 included."""
     dropped_trailers_count: int = 0

@@ -30,7 +30,7 @@ FLOORS = """
 1  _dataplane.exchange: body_buffer states
 1  _dataplane.http: stream
 1  _dataplane.upstream: pool connect_probe
-1  _dataplane.exchange: relay stream_tunnel route callbacks budget_share hook_queue taps decision changes own_body exchange
+1  _dataplane.exchange: relay route callbacks budget_share hook_queue taps message_tap stream_tunnel decision changes own_body exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
 1  _dataplane.http2: extended_connect outlet stream client server
 1  _dataplane:

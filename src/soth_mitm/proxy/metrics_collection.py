@@ -68,6 +68,8 @@ def collect_metrics(
         websocket_upgrade_count=counters.websocket_upgrades,
         websocket_bad_handshake_count=counters.websocket_bad_handshakes,
         websocket_removed_offer_count=counters.websocket_offers_removed,
+        websocket_decode_error_count=counters.websocket_decode_errors,
+        websocket_violation_count=counters.websocket_violations,
         tunnel_count=counters.tunnels,
         dropped_trailers_count=counters.trailers_dropped,
         dropped_interim_count=counters.interims_dropped,

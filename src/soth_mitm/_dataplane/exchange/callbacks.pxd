@@ -13,5 +13,7 @@ cdef class ExchangeCallbacks(StreamCallbacks):
     # A body that the handler gave has an item, an end or an error; its iterable is closed, and it is of no more use
     cdef int on_own_body(self, object body) except -1
     cdef int on_own_body_closed(self, object body) except -1
+    # A MessageTap of its tunnel has read messages: they are in `found`
+    cdef int on_messages(self, object tap) except -1
     # The last hook that was queued has returned
     cdef int on_queue_idle(self) except -1

@@ -22,5 +22,8 @@ cdef class ExchangeCallbacks(StreamCallbacks):
     cdef int on_own_body_closed(self, object body) except -1:
         return 0
 
+    cdef int on_messages(self, object tap) except -1:
+        return 0
+
     cdef int on_queue_idle(self) except -1:
         return 0

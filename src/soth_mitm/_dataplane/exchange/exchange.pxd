@@ -7,9 +7,11 @@ from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.hook_queue cimport HookQueue
+from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.states cimport REQUEST_ENDED, RequestInput, RequestState, ResponseInput, ResponseState
+from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
 from soth_mitm._dataplane.http.hooks cimport Hook, Hooks, Suspended
 from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse
@@ -108,6 +110,9 @@ cdef class Exchange(ExchangeCallbacks):
     cdef FrameTap down                 # the response's frames; None: they are not shown
     cdef FrameTap up                   # the request's
     cdef Py_ssize_t up_at              # how much of what was collected of it has been framed
+    cdef MessageTap from_client        # a WebSocket's messages; None: they are not shown
+    cdef MessageTap from_upstream
+    cdef StreamTunnel tunnel           # that they pass through
     cdef Deadline client_deadline      # of the request: STAGE_COLLECT, STAGE_UPLOAD
     cdef Deadline upstream_deadline    # of what is expected from upstream: STAGE_ACQUIRE, STAGE_RESPONSE, STAGE_DOWNLOAD
 
@@ -176,6 +181,8 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int response_done(self) except -1
     cdef int switch_protocols(self, Head head) except -1
     cdef bint open_websocket(self, Head head) except -1
+    cdef bint has_taps(self) noexcept                  # the messages of this WebSocket are shown
+    cdef int watch(self, StreamTunnel tunnel) except -1    # it has these taps, if there are any
     cdef int relay(self, Stream source, Stream sink, FrameTap tap, BodyCopy copy, bint is_request) except -1   # a Moved
     cdef int stop_upload(self) except -1
     cdef int refuse_rest(self) except -1
@@ -215,6 +222,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int end_frames(self, FrameTap tap) except -1
     cdef int push(self, Hook hook, object first, object second) except -1
     cdef int push_frames(self, FrameTap tap) except -1
+    cdef int push_chunks(self, list found, str direction, int64_t* sequence) except -1
     cdef int spare_request(self) except -1             # memory is scarce: the body that chunks carry is let go
     cdef int strip_alternatives(self, Head head) except -1
     cdef int tell_observer(self, ExchangeEvent event) except -1

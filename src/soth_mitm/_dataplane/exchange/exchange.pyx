@@ -17,6 +17,7 @@ from soth_mitm._dataplane.exchange.decision cimport (
     judge_failure, judgement_text,
 )
 from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
+from soth_mitm._dataplane.exchange.message_tap cimport MessageTap, new_message_tap
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody, new_own_bytes, new_own_stream
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.states cimport (
@@ -28,6 +29,7 @@ from soth_mitm._dataplane.exchange.states cimport (
     STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE, STAGE_UPLOAD, RequestInput, ResponseInput, expiry_rule, next_request_state,
     next_response_state,
 )
+from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, MOST_STEPS, FrameTap, new_frame_tap
 from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hook, Hooks
 from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse, StreamChunk, new_request, new_response
@@ -911,7 +913,25 @@ cdef class Exchange(ExchangeCallbacks):
             self.fail_upstream(502, f"the upstream opened no WebSocket: {handshake_fault_text(fault)}".encode())
             return False
         self.settings.counters.websocket_upgrades += 1
+        if self.shows_messages():
+            self.from_client = new_message_tap(self.settings, self.own_share(), True, &agreement)
+            self.from_upstream = new_message_tap(self.settings, self.own_share(), False, &agreement)
         return True
+
+    cdef bint has_taps(self) noexcept:
+        return self.from_client is not None
+
+    cdef int watch(self, StreamTunnel tunnel) except -1:
+        if not self.has_taps():
+            return 0
+        self.tunnel = tunnel
+        return tunnel.watch(self, self.from_client, self.from_upstream, self.pressure)
+
+    cdef int on_messages(self, object tap) except -1:
+        cdef MessageTap messages = <MessageTap>tap
+        found, messages.found = messages.found, []
+        self.push_chunks(found, messages.direction, &messages.sequence)
+        return 0 if self.has_ended else self.reserve(False)
 
     cdef int relay_response(self) except -1:
         cdef int moved = self.relay(self.upstream, self.client, self.down, self.response_copy, False)
@@ -1077,6 +1097,8 @@ cdef class Exchange(ExchangeCallbacks):
             self.pressure |= reason
         else:
             self.pressure &= ~reason
+        if self.tunnel is not None:
+            return self.tunnel.on_pressure(reason, now)
         self.set_pauses()
         if (not self.pressure and not self.is_over() and self.request_state == REQUEST_RELAY and self.up is not None
                 and self.buffered is not None):
@@ -1326,6 +1348,8 @@ cdef class Exchange(ExchangeCallbacks):
         if self.up is not None:
             self.up.stop()
         self.response_copy = None
+        if self.tunnel is not None and not self.is_over():
+            return self.tunnel.stop(error)
         return self.connection.abort_after(error) if self.is_over() else self.truncate(error)
 
     cdef int drop_upstream(self) except -1:
@@ -1371,6 +1395,8 @@ cdef class Exchange(ExchangeCallbacks):
         if self.own_answer is not None:
             self.own_answer.close()
         self.has_ended = True
+        # it refers to us
+        self.tunnel = None
         self.pressure = 0
         if self.queue is not None:
             self.queue.close()
@@ -1509,11 +1535,14 @@ cdef class Exchange(ExchangeCallbacks):
         return self.queue.push(hook, first, second)
 
     cdef int push_frames(self, FrameTap tap) except -1:
-        cdef StreamChunk chunk
         cdef list found = tap.found
         if not found:
             return 0
         tap.found = []
+        return self.push_chunks(found, tap.direction, &tap.sequence)
+
+    cdef int push_chunks(self, list found, str direction, int64_t* sequence) except -1:
+        cdef StreamChunk chunk
         if self.request_view is None:
             self.show_request()
         elif self.settings.arena.budget.above_wait_mark():
@@ -1526,9 +1555,9 @@ cdef class Exchange(ExchangeCallbacks):
             chunk.connection_meta = self.route.meta if self.way is None else self.way.meta
             chunk.flow_id = self.id
             chunk.request = self.request_view
-            chunk.direction = tap.direction
-            chunk.sequence = tap.sequence
-            tap.sequence += 1
+            chunk.direction = direction
+            chunk.sequence = sequence[0]
+            sequence[0] += 1
             self.settings.counters.stream_chunks += 1
             if self.queue is not None and self.queue.is_dropping and self.queue.is_full():
                 self.settings.counters.dropped_chunks += 1

@@ -13,3 +13,6 @@ class EndpointOwner(HttpConnection):
 @final
 class StreamTunnel(StreamCallbacks):
     """Relays between two streams from now on, beginning with what lies in them."""
+
+    def take_turn(self) -> None:
+        """Go on with messages for which one turn of the loop was too short. Called by the loop."""

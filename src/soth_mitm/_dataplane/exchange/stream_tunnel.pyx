@@ -1,4 +1,5 @@
-"""Tunnels between streams: the relay of a WebSocket that a client opened on a stream of HTTP/2 (RFC 8441 section 5).
+"""Tunnels between streams: the relay of a WebSocket whose messages are shown, and of one that a client opened on a stream of HTTP/2
+(RFC 8441 section 5).
 
 END_STREAM and the end of a connection's direction are one thing, and so are RST_STREAM with CANCEL and a connection that is cut. The
 end of a client's stream reaches a whole connection once its upstream has said nothing for `tunnel_quiet`.
@@ -6,11 +7,13 @@ end of a client's stream reaches a whole connection once its upstream has said n
 
 cimport cython
 
+from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
+from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport NO_ROOM_LIMIT, HttpConnection, Piece, Stream, StreamCallbacks
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.memory.view cimport view_of
-from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL, PAUSE_PEER_SLOW
+from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL, PAUSE_PEER_SLOW, PAUSE_TURN
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully
 from soth_mitm._dataplane.wire.head cimport Head
@@ -28,11 +31,9 @@ cdef class EndpointStream(Stream):
         if self.endpoint.is_gone():
             return owner.on_closed(self.endpoint, self.endpoint.close_error)
         self.has_ended = self.endpoint.has_told_eof()
-        self.callbacks.on_content(self)
-        if self.callbacks is None:
-            return 0
-        # another reason than ours ended with the response
-        return self.endpoint.resume_reading(~PAUSE_PEER_SLOW)
+        # another reason than this one ended with the response
+        self.endpoint.resume_reading(~PAUSE_PEER_SLOW)
+        return 0 if self.callbacks is None else self.callbacks.on_content(self)
 
     cdef int next_piece(self, Piece* piece, Py_ssize_t most) except -2:
         cdef Py_ssize_t count = min(self.endpoint.read_buffer.size() - self.offset, most)
@@ -48,7 +49,10 @@ cdef class EndpointStream(Stream):
         self.offset = 0
         if count == 0:
             return 0
-        self.settings.counters.bytes_from_upstreams += count
+        if self.is_client:
+            self.settings.counters.bytes_from_clients += count
+        else:
+            self.settings.counters.bytes_from_upstreams += count
         self.endpoint.read_buffer.consume(count)
         if self.endpoint.paused & PAUSE_BUFFER_FULL:
             self.endpoint.resume_reading(PAUSE_BUFFER_FULL)
@@ -71,7 +75,10 @@ cdef class EndpointStream(Stream):
         return self.endpoint.paused
 
     cdef int send_content(self, const char* data, Py_ssize_t length) except -1:
-        self.settings.counters.bytes_to_upstreams += length
+        if self.is_client:
+            self.settings.counters.bytes_to_clients += length
+        else:
+            self.settings.counters.bytes_to_upstreams += length
         return self.endpoint.send(data, length)
 
     cdef int send_end(self, bytes trailers) except -1:
@@ -132,11 +139,14 @@ cdef class StreamTunnel(StreamCallbacks):
         self.client.callbacks = self
         self.upstream.callbacks = self
         self.wait()
-        if isinstance(self.upstream, EndpointStream):
-            (<EndpointStream>self.upstream).begin()
-        elif not self.over:
-            self.carry(self.upstream)
-        return 0 if self.over else self.carry(self.client)
+        for stream in (self.upstream, self.client):
+            if self.over:
+                return 0
+            if isinstance(stream, EndpointStream):
+                (<EndpointStream>stream).begin()
+            else:
+                self.carry(<Stream>stream)
+        return 0 if self.over or not self.pressure else self.on_pressure(self.pressure, True)
 
     cdef int drain(self) except -1:
         return 0 if self.over else self.wait()
@@ -153,7 +163,10 @@ cdef class StreamTunnel(StreamCallbacks):
         cdef Piece piece
         cdef Py_ssize_t most
         cdef bint is_whole = isinstance(source, EndpointStream)
+        cdef MessageTap tap = self.tap_of(source)
         while not self.over:
+            if tap is not None and not is_whole and (tap.is_behind or self.pressure):
+                break
             # an end needs no room, and what lies here of a whole connection would be lost with it
             most = NO_ROOM_LIMIT
             if not is_whole:
@@ -165,17 +178,24 @@ cdef class StreamTunnel(StreamCallbacks):
                 break
             if piece.content.len:
                 sink.send_content(piece.content.ptr, piece.content.len)
+                if tap is not None:
+                    tap.observe(piece.content)
         if self.over:
             return 0
         source.take_content()
+        if tap is not None and not self.over:
+            self.show(source, sink, tap)
         if self.over:
             return 0
-        if source.is_complete() and not (self.client_ended if source is self.client else self.upstream_ended):
+        if tap is not None and tap.is_behind:
+            # what is still to be shown goes before the end
+            return self.let_drain(source, sink, is_whole)
+        if source.is_complete() and not self.has_told_end(source):
             if source is self.client:
                 self.client_ended = True
             else:
                 self.upstream_ended = True
-            if isinstance(sink, EndpointStream) and not self.upstream_ended:
+            if isinstance(sink, EndpointStream) and not is_whole and not self.upstream_ended:
                 # browsers end their stream with their Close; many servers of HTTP/1 take FIN for a loss, and drop their answer to it
                 self.end_waits = True
                 self.wait()
@@ -184,12 +204,16 @@ cdef class StreamTunnel(StreamCallbacks):
                 sink.send_end(None)
             if (self.client_ended and self.upstream_ended) or source.is_peer_gone():
                 return self.stop(None)
-        if self.over:
-            return 0
+        return 0 if self.over else self.let_drain(source, sink, is_whole)
+
+    cdef int let_drain(self, Stream source, Stream sink, bint is_whole) except -1:
         if is_whole and sink.is_write_paused():
             source.pause(PAUSE_PEER_SLOW)
             sink.await_room()
         return 0 if self.over else sink.flush()
+
+    cdef bint has_told_end(self, Stream source) noexcept:
+        return self.client_ended if source is self.client else self.upstream_ended
 
     cdef int on_content(self, Stream stream) except -1:
         if self.over:
@@ -199,7 +223,7 @@ cdef class StreamTunnel(StreamCallbacks):
 
     cdef int on_reset(self, Stream stream, object error) except -1:
         # what came before an end is with the other side's stream, and arrives
-        return self.stop(None if (self.client_ended if stream is self.client else self.upstream_ended) else error)
+        return self.stop(None if self.has_told_end(stream) or stream.is_complete() else error)
 
     cdef int on_stream_writable(self, Stream stream, bint now) except -1:
         cdef Stream source
@@ -230,6 +254,15 @@ cdef class StreamTunnel(StreamCallbacks):
             return 0
         self.over = True
         self.deadline.clear()
+        self.watcher = None
+        for tap in (self.from_client, self.from_upstream):
+            if tap is not None:
+                (<MessageTap>tap).stop()
+        on_end, self.on_end = self.on_end, None
+        if isinstance(self.client, EndpointStream):
+            # which gives its connection back to what is then told when it is gone
+            on_end()
+            on_end = None
         if error is None:
             self.upstream.release(None, None, None)
             self.client.release(None, None, None)
@@ -237,15 +270,78 @@ cdef class StreamTunnel(StreamCallbacks):
             # whatever the code of the one was, the other is told CANCEL (RFC 8441 section 5)
             self.upstream.reset(None)
             self.client.reset(None)
-        on_end, self.on_end = self.on_end, None
-        on_end()
+        if on_end is not None:
+            on_end()
+        return 0
+
+    # ---- messages that are shown
+
+    cdef int watch(self, ExchangeCallbacks watcher, MessageTap from_client, MessageTap from_upstream, int pressure) except -1:
+        self.watcher = watcher
+        self.from_client = from_client
+        self.from_upstream = from_upstream
+        self.pressure = pressure
+        return 0
+
+    cdef MessageTap tap_of(self, Stream source):
+        return self.from_client if source is self.client else self.from_upstream
+
+    cdef int show(self, Stream source, Stream sink, MessageTap tap) except -1:
+        if tap.found:
+            # traffic first, then the handler
+            sink.flush()
+            self.watcher.on_messages(tap)
+            if self.over:
+                return 0
+        if not tap.is_behind:
+            return 0
+        source.pause(PAUSE_TURN)
+        return self.take_later()
+
+    cdef int take_later(self) except -1:
+        if not self.is_turn_due and not self.pressure:
+            self.is_turn_due = True
+            self.settings.hooks.loop.call_soon(self.take_turn)
+        return 0
+
+    def take_turn(self):
+        """Go on with messages for which one turn of the loop was too short. Called by the loop."""
+        cdef Stream source
+        cdef MessageTap tap
+        self.is_turn_due = False
+        for source in (self.client, self.upstream):
+            tap = self.tap_of(source)
+            if self.over or self.pressure:
+                return
+            if tap.is_behind:
+                tap.take_turn()
+                self.show(source, self.across(source), tap)
+                if not self.over and not tap.is_behind:
+                    source.resume(PAUSE_TURN)
+                    # its end may have waited
+                    if not self.over:
+                        self.carry(source)
+
+    cdef int on_pressure(self, int reason, bint now) except -1:
+        cdef Stream source
+        self.pressure = self.pressure | reason if now else self.pressure & ~reason
+        for source in (self.client, self.upstream):
+            if self.over:
+                return 0
+            if now:
+                source.pause(reason)
+                continue
+            source.resume(reason)
+            if not self.over and not self.pressure:
+                self.carry(source)
         return 0
 
 
-cdef EndpointStream new_endpoint_stream(Settings settings, Endpoint endpoint):
+cdef EndpointStream new_endpoint_stream(Settings settings, Endpoint endpoint, bint is_client):
     cdef EndpointStream stream = EndpointStream.__new__(EndpointStream)
     stream.settings = settings
     stream.endpoint = endpoint
+    stream.is_client = is_client
     return stream
 
 

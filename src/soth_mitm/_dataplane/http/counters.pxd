@@ -37,6 +37,8 @@ cdef class Counters:
     cdef public int64_t websocket_upgrades
     cdef public int64_t websocket_bad_handshakes
     cdef public int64_t websocket_offers_removed
+    cdef public int64_t websocket_decode_errors
+    cdef public int64_t websocket_violations
     cdef public int64_t tunnels
     cdef public int64_t dropped_chunks
     cdef public int64_t shortened_copies

@@ -29,6 +29,8 @@ class Counters:
     websocket_upgrades: int
     websocket_bad_handshakes: int
     websocket_offers_removed: int
+    websocket_decode_errors: int
+    websocket_violations: int
     tunnels: int
     dropped_chunks: int
     shortened_copies: int

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t
 from soth_mitm._dataplane.exchange.exchange cimport Exchange
 from soth_mitm._dataplane.exchange.relay cimport Tunnel
 from soth_mitm._dataplane.exchange.route cimport Route
+from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport HttpConnection
 from soth_mitm._dataplane.http1.connection_state cimport ServerInput, ServerState
@@ -26,7 +27,8 @@ cdef class Http1ServerConnection(HttpConnection):
     cdef object routed_scheme          # and the scheme; None: the request named no URL
     # an upstream connection that only this client uses; None: none
     cdef HttpConnection reserved
-    cdef Tunnel tunnel                 # after 101
+    cdef Tunnel tunnel                 # after 101: a blind one,
+    cdef StreamTunnel websocket        # or one whose messages are shown
     cdef ServerState state
     cdef bint keep_alive               # the connection goes on after the current exchange
     cdef bint end_reported             # on_end was called

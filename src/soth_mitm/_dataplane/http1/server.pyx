@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t
 from soth_mitm._dataplane.exchange.exchange cimport Exchange, new_exchange
 from soth_mitm._dataplane.exchange.relay cimport Tunnel
 from soth_mitm._dataplane.exchange.route cimport Route
+from soth_mitm._dataplane.exchange.stream_tunnel cimport new_endpoint_stream, new_stream_tunnel
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream, StreamCallbacks
 from soth_mitm._dataplane.http1.connection_state cimport (
@@ -112,6 +113,8 @@ cdef class Http1ServerConnection(HttpConnection):
         self.keep_alive = False
         if self.tunnel is not None:
             self.tunnel.drain()
+        elif self.websocket is not None:
+            self.websocket.drain()
         elif self.exchange is None and self.state != SERVER_CLOSED:
             self.leave()
 
@@ -120,6 +123,8 @@ cdef class Http1ServerConnection(HttpConnection):
         self.settings.arena.check_thread()
         if self.tunnel is not None:
             self.tunnel.abort()
+        if self.websocket is not None:
+            self.websocket.stop(ConnectionAbortedError("aborted"))
         self.cut(ConnectionAbortedError("aborted"))
 
     # ---- heads, one after another
@@ -371,6 +376,12 @@ cdef class Http1ServerConnection(HttpConnection):
         self.reader_deadline.clear()
         if self.half_closed is not None:
             self.half_closed.clear()
+        if self.exchange.has_taps():
+            self.websocket = new_stream_tunnel(
+                self.settings, new_endpoint_stream(self.settings, self.endpoint, True),
+                new_endpoint_stream(self.settings, upstream.endpoint, False), self.tunnel_ended)
+            self.exchange.watch(self.websocket)
+            return self.websocket.start()
         self.tunnel = Tunnel(self.settings, self.endpoint, upstream.endpoint, self.tunnel_ended)
         self.tunnel.start()
         return 0
@@ -458,6 +469,7 @@ cdef class Http1ServerConnection(HttpConnection):
             # which refer to us
             self.stream.owner = None
             self.tunnel = None
+            self.websocket = None
             self.on_end()
         return 0
 

@@ -316,11 +316,12 @@ cdef class Http2ServerStream(Http2Stream):
         if isinstance(upstream, Http1Stream):
             endpoint = upstream.connection().endpoint
             upstream.detach()
-            upstream = new_endpoint_stream(self.settings, endpoint)
+            upstream = new_endpoint_stream(self.settings, endpoint, False)
         self.is_held = False
         body_without_framing(&self.body)
         self.exchange = <Exchange>self.callbacks
         self.tunnel = new_stream_tunnel(self.settings, self, upstream, self.tunnel_ended)
+        self.exchange.watch(self.tunnel)
         self.owner.tunnels.add(self.tunnel)
         return self.tunnel.start()
 
