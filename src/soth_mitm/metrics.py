@@ -80,7 +80,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     websocket_decode_error_count: int = 0
     """Directions of WebSockets of which no more messages were shown: one could not be inflated, was far too long, or was cut."""
     websocket_violation_count: int = 0
-    """Directions of WebSockets that were not read any more because they broke RFC 6455; they were relayed all the same."""
+    """Times that a peer of a WebSocket that is read broke RFC 6455; `websocket.on_violation` says what came of it."""
     tunnel_count: int = 0
     """Tunnels begun, those after a 101 included."""
     dropped_trailers_count: int = 0

@@ -20,12 +20,19 @@ from support.origin import Origin, Request, ScriptedConnection
 from support.origin_answers import pattern
 from support.recording import Recording
 from support.running import HOST, ProxyFactory, Running
+from support.websocket import Unread
 
 Script = Callable[[ScriptedConnection, Request], None]
 
 NO_ERROR, CANCEL = 0, 8
 EXTENDED = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
 ASK = (("sec-websocket-version", "13"), ("sec-websocket-protocol", "chat"))
+
+
+@pytest.fixture
+def proxy(proxy: ProxyFactory) -> ProxyFactory:
+    """Proxies that relay what is no WebSocket inside: their handlers do not read it."""
+    return lambda handler=None, **keys: proxy(Unread() if handler is None else handler, **keys)
 
 
 def accept(request: Request, *, wrong: bool = False) -> bytes:

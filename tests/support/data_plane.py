@@ -12,7 +12,10 @@ from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 
 NUMBERS = {"head_limit": 65536, "most_fields": 100, "body_limit": 65536, "queue_limit": 16, "read_ahead": 65536, "unsafe_idle": 1.0}
-FLAGS = ("enforce", "buffer_requests", "reject_overflow", "refuse_incomplete", "retry", "strip_alt_svc", "http2_strict_overflow")
+FLAGS = (
+    *("enforce", "buffer_requests", "reject_overflow", "refuse_incomplete", "retry", "strip_alt_svc", "http2_strict_overflow"),
+    "websocket_closes",
+)
 OBJECTS = (
     "decision_type",
     "allow",
@@ -26,7 +29,7 @@ OBJECTS = (
 )
 DEADLINES = (
     *("half_closed", "client_head", "client_idle", "body_idle", "body_buffer", "response_head", "claim", "tunnel_idle"),
-    *("tunnel_quiet", "linger", "settling", "pace", "own_body_close"),
+    *("tunnel_quiet", "linger", "settling", "pace", "own_body_close", "websocket_close"),
     *("http2_settings", "http2_ping", "http2_drain", "http2_stall", "http2_response_head", "http2_body_idle"),
 )
 HTTP2: dict[str, Callable[[], object]] = {"http2_memory": HeadMemory, "client_http2": Http2Limits, "upstream_http2": Http2Limits}

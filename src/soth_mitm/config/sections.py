@@ -338,6 +338,19 @@ class ConnectionPoolConfig(Struct, kw_only=True):
     ] = 512
 
 
+class WebSocketConfig(Struct, kw_only=True):
+    """WebSockets whose messages are read, which is where the handler has an `on_stream_chunk`."""
+
+    on_violation: Annotated[
+        Literal["close", "relay"],
+        Key(
+            "A peer that breaks RFC 6455, or sends text that is not UTF-8: `close` sends both sides a Close that says so, and relays "
+            "nothing more of either; `relay` goes on with that direction unread. Both are counted."
+        ),
+    ] = "close"
+    close_timeout_ms: Annotated[int, milliseconds("How long both sides may take to end behind such a Close.")] = 5_000
+
+
 class BodyConfig(Struct, kw_only=True):
     """How much of a body is collected for the handler."""
 

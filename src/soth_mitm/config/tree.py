@@ -34,6 +34,7 @@ from soth_mitm.config.sections import (
     TimeoutsConfig,
     TlsConfig,
     UpstreamConfig,
+    WebSocketConfig,
     count,
     milliseconds,
 )
@@ -134,6 +135,7 @@ class MitmConfig(Struct, kw_only=True):
     tls: TlsConfig = field(default_factory=TlsConfig)
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
     http2: Http2Config = field(default_factory=Http2Config)
+    websocket: WebSocketConfig = field(default_factory=WebSocketConfig)
     connection_pool: ConnectionPoolConfig = field(default_factory=ConnectionPoolConfig)
     body: BodyConfig = field(default_factory=BodyConfig)
     streams: StreamsConfig = field(default_factory=StreamsConfig)

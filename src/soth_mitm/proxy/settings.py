@@ -130,6 +130,8 @@ def make_settings(
         linger=deadlines.after(int(LINGER_SECONDS * 1000)),
         settling=deadlines.after(SETTLING_MILLISECONDS),
         pace=deadlines.after(queue_wait_ms(config)),
+        websocket_closes=config.websocket.on_violation == "close",
+        websocket_close=deadlines.after(config.websocket.close_timeout_ms),
         http2_memory=HeadMemory(),
         client_http2=http2_limits(config, config.http2_max_concurrent_streams, timeouts.client_head_ms),
         upstream_http2=http2_limits(config, http2.max_streams_per_upstream, config.upstream.h2_header_stage_timeout_ms),

@@ -41,6 +41,7 @@ cdef class StreamTunnel(StreamCallbacks):
     cdef MessageTap from_upstream
     cdef int pressure                  # PauseReason bits: why the watcher wants less to be read
     cdef bint is_turn_due              # the loop will call take_turn()
+    cdef bint is_failing               # both sides were told why it ends; what comes is dropped
 
     cdef int start(self) except -1
     cdef int drain(self) except -1     # end as soon as nothing moves
@@ -54,6 +55,9 @@ cdef class StreamTunnel(StreamCallbacks):
     cdef int on_pressure(self, int reason, bint now) except -1
     cdef int show(self, Stream source, Stream sink, MessageTap tap) except -1
     cdef int take_later(self) except -1
+    cdef int fail(self, int violation, bint by_client) except -1
+    cdef int say_close(self, Stream sink, MessageTap tap, int code, bytes reason) except -1
+    cdef int drop(self, Stream source) except -1
     cdef MessageTap tap_of(self, Stream source)
     cdef Stream across(self, Stream stream)
 

@@ -6,6 +6,7 @@ end of a client's stream reaches a whole connection once its upstream has said n
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
 
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
@@ -16,6 +17,8 @@ from soth_mitm._dataplane.memory.view cimport view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL, PAUSE_PEER_SLOW, PAUSE_TURN
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully
+from soth_mitm._dataplane.websocket.message_writer cimport MessageWriter
+from soth_mitm._dataplane.websocket.violations cimport close_code_of, close_reason_of
 from soth_mitm._dataplane.wire.head cimport Head
 
 
@@ -152,6 +155,8 @@ cdef class StreamTunnel(StreamCallbacks):
         return 0 if self.over else self.wait()
 
     cdef int wait(self) except -1:
+        if self.is_failing:
+            return 0
         return self.deadline.set(
             self.settings.tunnel_quiet if self.settings.draining or self.end_waits else self.settings.tunnel_idle, 0)
 
@@ -164,6 +169,8 @@ cdef class StreamTunnel(StreamCallbacks):
         cdef Py_ssize_t most
         cdef bint is_whole = isinstance(source, EndpointStream)
         cdef MessageTap tap = self.tap_of(source)
+        if self.is_failing:
+            return self.drop(source)
         while not self.over:
             if tap is not None and not is_whole and (tap.is_behind or self.pressure):
                 break
@@ -177,15 +184,16 @@ cdef class StreamTunnel(StreamCallbacks):
                     sink.await_room()
                 break
             if piece.content.len:
-                sink.send_content(piece.content.ptr, piece.content.len)
-                if tap is not None:
-                    tap.observe(piece.content)
+                if tap is None:
+                    sink.send_content(piece.content.ptr, piece.content.len)
+                else:
+                    tap.pass_on(piece.content, sink)
         if self.over:
             return 0
         source.take_content()
         if tap is not None and not self.over:
             self.show(source, sink, tap)
-        if self.over:
+        if self.over or self.is_failing:
             return 0
         if tap is not None and tap.is_behind:
             # what is still to be shown goes before the end
@@ -195,6 +203,8 @@ cdef class StreamTunnel(StreamCallbacks):
                 self.client_ended = True
             else:
                 self.upstream_ended = True
+            if tap is not None:
+                tap.finish(sink)
             if isinstance(sink, EndpointStream) and not is_whole and not self.upstream_ended:
                 # browsers end their stream with their Close; many servers of HTTP/1 take FIN for a loss, and drop their answer to it
                 self.end_waits = True
@@ -223,11 +233,11 @@ cdef class StreamTunnel(StreamCallbacks):
 
     cdef int on_reset(self, Stream stream, object error) except -1:
         # what came before an end is with the other side's stream, and arrives
-        return self.stop(None if self.has_told_end(stream) or stream.is_complete() else error)
+        return self.stop(None if self.is_failing or self.has_told_end(stream) or stream.is_complete() else error)
 
     cdef int on_stream_writable(self, Stream stream, bint now) except -1:
         cdef Stream source
-        if self.over:
+        if self.over or self.is_failing:
             return 0
         source = self.across(stream)
         if not now:
@@ -237,6 +247,8 @@ cdef class StreamTunnel(StreamCallbacks):
         return 0 if self.over else self.carry(source)
 
     cdef int on_deadline(self, int stage) except -1:
+        if self.is_failing:
+            return self.stop(None)
         if self.end_waits and self.client.is_write_paused():
             # the upstream is silent because it is not read
             return self.wait()
@@ -250,14 +262,20 @@ cdef class StreamTunnel(StreamCallbacks):
         return self.stop(None)
 
     cdef int stop(self, object error) except -1:
+        cdef Stream source
+        cdef MessageTap tap
         if self.over:
             return 0
         self.over = True
         self.deadline.clear()
         self.watcher = None
-        for tap in (self.from_client, self.from_upstream):
+        for source in (self.client, self.upstream):
+            tap = self.tap_of(source)
             if tap is not None:
-                (<MessageTap>tap).stop()
+                if error is None and not self.is_failing:
+                    # not read, and theirs all the same
+                    tap.finish(self.across(source))
+                tap.stop()
         on_end, self.on_end = self.on_end, None
         if isinstance(self.client, EndpointStream):
             # which gives its connection back to what is then told when it is gone
@@ -293,6 +311,8 @@ cdef class StreamTunnel(StreamCallbacks):
             self.watcher.on_messages(tap)
             if self.over:
                 return 0
+        if tap.violation:
+            return self.fail(tap.violation, source is self.client)
         if not tap.is_behind:
             return 0
         source.pause(PAUSE_TURN)
@@ -311,20 +331,69 @@ cdef class StreamTunnel(StreamCallbacks):
         self.is_turn_due = False
         for source in (self.client, self.upstream):
             tap = self.tap_of(source)
-            if self.over or self.pressure:
+            if self.over or self.pressure or self.is_failing:
                 return
             if tap.is_behind:
-                tap.take_turn()
+                tap.take_turn(self.across(source))
+                self.across(source).flush()
                 self.show(source, self.across(source), tap)
+                if self.is_failing:
+                    return
                 if not self.over and not tap.is_behind:
                     source.resume(PAUSE_TURN)
                     # its end may have waited
                     if not self.over:
                         self.carry(source)
 
+    # ---- a peer that breaks the rules
+
+    cdef int fail(self, int violation, bint by_client) except -1:
+        cdef int code = close_code_of(violation)
+        cdef bytes reason = close_reason_of(violation, by_client)
+        cdef Stream stream
+        self.is_failing = True
+        self.end_waits = False
+        self.deadline.set(self.settings.websocket_close, 0)
+        self.say_close(self.upstream, self.from_client, code, reason)
+        self.say_close(self.client, self.from_upstream, code, reason)
+        for stream in (self.upstream, self.client):
+            if self.over:
+                return 0
+            # what they still send is read, so that nothing resets the connection before the Close has arrived
+            stream.resume(~0)
+            if not self.over:
+                self.drop(stream)
+        return 0
+
+    cdef int say_close(self, Stream sink, MessageTap tap, int code, bytes reason) except -1:
+        cdef MessageWriter writer = MessageWriter(sink is self.upstream)
+        cdef bytes close
+        if not tap.is_in_frame() and not self.has_told_end(self.across(sink)):
+            close = writer.close(code, reason)
+            sink.send_content(PyBytes_AS_STRING(close), len(close))
+        if not self.has_told_end(self.across(sink)):
+            sink.send_end(None)
+        return 0 if self.over else sink.flush()
+
+    cdef int drop(self, Stream source) except -1:
+        cdef Piece piece
+        while not self.over and source.next_piece(&piece, NO_ROOM_LIMIT) > 0:
+            pass
+        if not self.over:
+            source.take_content()
+        if self.over or not source.is_complete():
+            return 0
+        if source is self.client:
+            self.client_ended = True
+        else:
+            self.upstream_ended = True
+        return self.stop(None) if self.client_ended and self.upstream_ended else 0
+
     cdef int on_pressure(self, int reason, bint now) except -1:
         cdef Stream source
         self.pressure = self.pressure | reason if now else self.pressure & ~reason
+        if self.is_failing:
+            return 0
         for source in (self.client, self.upstream):
             if self.over:
                 return 0

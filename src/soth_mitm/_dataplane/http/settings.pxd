@@ -55,6 +55,10 @@ cdef class Settings:
     cdef public DeadlineQueue settling         # before looking again whether the system has sent our last bytes
     cdef public DeadlineQueue pace             # flow_runtime.dispatch_queue_send_timeout_ms: how long a full queue paces its flow
 
+    # WebSockets whose messages are read
+    cdef public bint websocket_closes          # websocket.on_violation is close
+    cdef public DeadlineQueue websocket_close  # websocket.close_timeout_ms
+
     # HTTP/2
     cdef public HeadMemory http2_memory        # of all sessions of the loop
     cdef public Http2Limits client_http2       # what a client may cost

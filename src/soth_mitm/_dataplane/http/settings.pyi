@@ -43,6 +43,8 @@ class Settings:
     linger: DeadlineQueue
     settling: DeadlineQueue
     pace: DeadlineQueue
+    websocket_closes: bool
+    websocket_close: DeadlineQueue
     http2_memory: HeadMemory
     client_http2: Http2Limits
     upstream_http2: Http2Limits
@@ -93,6 +95,8 @@ class Settings:
         linger: DeadlineQueue,
         settling: DeadlineQueue,
         pace: DeadlineQueue,
+        websocket_closes: bool,
+        websocket_close: DeadlineQueue,
         http2_memory: HeadMemory,
         client_http2: Http2Limits,
         upstream_http2: Http2Limits,

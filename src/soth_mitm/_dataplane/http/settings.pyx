@@ -53,6 +53,8 @@ cdef class Settings:
         DeadlineQueue linger not None,
         DeadlineQueue settling not None,
         DeadlineQueue pace not None,
+        bint websocket_closes,
+        DeadlineQueue websocket_close not None,
         HeadMemory http2_memory not None,
         Http2Limits client_http2 not None,
         Http2Limits upstream_http2 not None,
@@ -101,6 +103,8 @@ cdef class Settings:
         self.linger = linger
         self.settling = settling
         self.pace = pace
+        self.websocket_closes = websocket_closes
+        self.websocket_close = websocket_close
         self.http2_memory = http2_memory
         self.client_http2 = client_http2
         self.upstream_http2 = upstream_http2

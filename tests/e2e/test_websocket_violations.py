@@ -1,0 +1,191 @@
+"""What becomes of a WebSocket whose messages are read when a peer breaks RFC 6455 section 5."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from support.certs import TestCA
+from support.http2_inside import http2_client
+from support.origin import Origin, Request, ScriptedConnection
+from support.running import HOST, ProxyFactory
+from support.websocket import BINARY, CLOSE, CONTINUATION, FIN, MASK, PING, RSV1, TEXT, Unread, accept, ask, frame
+
+GOOD = frame(FIN | TEXT, b"good", MASK)
+BY_CLIENT = {
+    "unmasked": (frame(FIN | TEXT, b"bad"), 1002, b"client: unmasked frame"),
+    "compressed": (frame(FIN | RSV1 | TEXT, b"bad", MASK), 1002, b"client: compressed bit not allowed here"),
+    "no start": (frame(FIN | CONTINUATION, b"bad", MASK), 1002, b"client: continuation of no message"),
+    "a fragment of a ping": (frame(PING, b"bad", MASK), 1002, b"client: fragmented control frame"),
+    "a length": (b"\x81\xff" + (1 << 63).to_bytes(8, "big") + MASK, 1002, b"client: length over 63 bits"),
+    "a code": (frame(FIN | CLOSE, b"\x03\xed", MASK), 1002, b"client: close code that must not be sent"),
+    "no UTF-8": (frame(FIN | TEXT, b"bad \xff and more", MASK), 1007, b"client: text is not UTF-8"),
+}
+
+# these are found in a payload, of which some may have passed before; the others in a head, which passes whole
+IN_PAYLOAD = ("a code", "no UTF-8")
+
+
+def closing(code: int, reason: bytes, mask: bytes = b"") -> bytes:
+    return frame(FIN | CLOSE, code.to_bytes(2, "big") + reason, mask)
+
+
+def unmasked(data: bytes) -> tuple[int, bytes]:
+    """Return FIN and opcode, and the payload in the clear, of one short frame with a key."""
+    assert data[1] & 0x80 and len(data) == 6 + (data[1] & 0x7F), data
+    return data[0], bytes(octet ^ data[2 + at % 4] for at, octet in enumerate(data[6:]))
+
+
+def hearing(*said: bytes) -> tuple[Callable[[ScriptedConnection, Request], None], list[bytes], threading.Event]:
+    """Return a script that accepts, says this, and ends when its client has; what it has heard by then; and whether it has ended."""
+    heard: list[bytes] = []
+    ended = threading.Event()
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(accept(request) + b"".join(said))
+        with contextlib.suppress(OSError):
+            while data := connection.receive():
+                heard.append(data)
+        ended.set()
+        connection.close()
+
+    return script, heard, ended
+
+
+class TestClosed:
+    @pytest.mark.parametrize(
+        ("name", "cut"),
+        [*((name, 0) for name in BY_CLIENT), *((name, 1) for name in BY_CLIENT if name not in IN_PAYLOAD)],
+    )
+    def test_by_the_client(self, proxy: ProxyFactory, plain_origin: Origin, name: str, cut: int) -> None:
+        bad, code, reason = BY_CLIENT[name]
+        script, heard, ended = hearing()
+        plain_origin.script(script, "/chat")
+        running = proxy()
+        sent = GOOD + bad + GOOD
+        with running.tunnel(plain_origin.port) as client:
+            client.send(ask())
+            assert client.read_head().status == 101
+            with contextlib.suppress(OSError):
+                for at in range(0, len(sent), cut or len(sent)):
+                    client.send(sent[at : at + (cut or len(sent))])
+            # the innocent one is told as well; what the client sends on is read and goes nowhere
+            assert client.read_to_end() == closing(code, reason)
+        assert ended.wait(10)
+        running.wait_idle()
+        data = b"".join(heard)
+        assert data.startswith(GOOD)
+        assert unmasked(data[len(GOOD) :]) == (FIN | CLOSE, code.to_bytes(2, "big") + reason)
+        assert [chunk.payload for chunk in running.handler.of("on_stream_chunk")] == [b"good"]
+        assert running.metrics().websocket_violation_count == 1
+        assert len(running.handler.of("on_stream_end")) == 1
+
+    def test_within_a_frame(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        """Its beginning has passed when the octet comes that is wrong. No frame can follow there, so its receiver is told the end alone."""
+        bad, code, reason = BY_CLIENT["no UTF-8"]
+        begun, ended, heard = threading.Event(), threading.Event(), []
+
+        def script(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(accept(request))
+            heard.append(connection.receive_exactly(9))
+            begun.set()
+            while data := connection.receive():
+                heard.append(data)
+            ended.set()
+            connection.close()
+
+        plain_origin.script(script, "/chat")
+        running = proxy()
+        with running.tunnel(plain_origin.port) as client:
+            client.send(ask() + bad[:9])
+            assert client.read_head().status == 101
+            assert begun.wait(10)
+            client.send(bad[9:12])
+            assert client.read_to_end() == closing(code, reason)
+        assert ended.wait(10)
+        running.wait_idle()
+        assert b"".join(heard) == bad[:12]
+
+    def test_by_the_upstream(self, proxy: ProxyFactory, origin: Origin) -> None:
+        script, heard, ended = hearing(frame(FIN | TEXT, b"good"), frame(BINARY, b"part"), frame(FIN | TEXT, b"bad"))
+        origin.script(script, "/chat")
+        running = proxy()
+        with running.secured(origin.port) as client:
+            client.send(ask())
+            assert client.read_head().status == 101
+            reason = b"upstream: message inside a fragmented message"
+            assert client.read_to_end() == frame(FIN | TEXT, b"good") + frame(BINARY, b"part") + closing(1002, reason)
+        assert ended.wait(10)
+        running.wait_idle()
+        assert unmasked(b"".join(heard)) == (FIN | CLOSE, (1002).to_bytes(2, "big") + reason)
+
+    def test_on_a_stream_of_http2(self, proxy: ProxyFactory, origin_ca: TestCA) -> None:
+        script, heard, ended = hearing()
+        running = proxy()
+        with Origin(origin_ca.server_context(HOST, "127.0.0.1", alpn=("http/1.1",)), host=HOST) as origin:
+            origin.script(script, "/chat")
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                while not client.h2.remote_settings.enable_connect_protocol:
+                    client.read()
+                fields = ((":protocol", "websocket"), ("sec-websocket-version", "13"))
+                number = client.open("/chat", method="CONNECT", fields=fields, end=False)
+                assert client.head(number).status == 200
+                client.send(number, GOOD + frame(FIN | TEXT, b"bad"))
+                answer = client.answer(number)
+                assert (answer.body, answer.ended) == (closing(1002, b"client: unmasked frame"), True)
+            assert ended.wait(10)
+        running.wait_idle()
+        assert unmasked(b"".join(heard)[len(GOOD) :])[0] == FIN | CLOSE
+
+    def test_peers_that_do_not_end_are_left(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        released = threading.Event()
+
+        def stay(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(accept(request))
+            connection.wait(released)
+
+        plain_origin.script(stay, "/chat")
+        running = proxy(**{"websocket.close_timeout_ms": 50})
+        with running.tunnel(plain_origin.port) as client:
+            client.send(ask() + frame(FIN | TEXT, b"bad"))
+            assert client.read_head().status == 101
+            assert client.read_to_end() == closing(1002, b"client: unmasked frame")
+            running.handler.wait("on_stream_end")
+            released.set()
+        running.wait_idle()
+
+
+class TestRelayed:
+    def test_where_the_configuration_says_so(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        script, heard, ended = hearing(frame(FIN | TEXT, b"fine"))
+        plain_origin.script(script, "/chat")
+        running = proxy(**{"websocket.on_violation": "relay"})
+        sent = GOOD + frame(FIN | TEXT, b"bad") + GOOD
+        with running.tunnel(plain_origin.port) as client:
+            client.send(ask() + sent)
+            assert client.read_head().status == 101
+            assert client.read_exactly(6) == frame(FIN | TEXT, b"fine")
+            client.end_writing()
+            assert client.read_to_end() == b""
+        assert ended.wait(10)
+        running.wait_idle()
+        assert b"".join(heard) == sent
+        assert sorted(chunk.payload for chunk in running.handler.of("on_stream_chunk")) == [b"fine", b"good"]
+        assert running.metrics().websocket_violation_count == 1
+
+    def test_where_nothing_is_read(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        script, heard, ended = hearing()
+        plain_origin.script(script, "/chat")
+        running = proxy(Unread())
+        with running.tunnel(plain_origin.port) as client:
+            client.send(ask() + frame(FIN | TEXT, b"bad"))
+            assert client.read_head().status == 101
+            client.end_writing()
+            assert client.read_to_end() == b""
+        assert ended.wait(10)
+        assert b"".join(heard) == frame(FIN | TEXT, b"bad")
+        assert running.metrics().websocket_violation_count == 0
