@@ -237,6 +237,15 @@ def test_rule_7_heads_of_open_streams() -> None:
     assert peer.failure == ""
 
 
+def test_rule_34_a_request_whose_content_is_missing_takes_no_slot() -> None:
+    """Nobody is told of it, and so nobody would release its stream."""
+    peer = Peer(max_streams=2)
+    for stream in (1, 3, 5):
+        peer.feed(peer.headers(stream, [*POST, (b"content-length", b"5")], True))
+    assert resets_of(peer.took()) == [(1, 1), (3, 1), (5, 1)]
+    assert (peer.ours.take_events(), peer.ours.session.active) == ([], 0)
+
+
 def write_when_told(peer: Peer) -> None:
     """More content than any window lets through."""
     peer.ours.call_with_events(lambda event: peer.ours.data(event[1], bytes(100_000)) if event[0] == "writable" else None)

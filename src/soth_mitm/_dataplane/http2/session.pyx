@@ -892,16 +892,17 @@ cdef class Session:
             if stream.interim_heads > MAX_INTERIM:
                 return self.stream_error(stream, ENHANCE_YOUR_CALM)
             return 0 if stream.is_released else self.callbacks.on_stream_head(stream, head, True, False)
+        if not self.is_server and (head.status == 204 or head.status == 304):
+            stream.has_no_content = True
+        if is_end and head.content_length > 0 and not stream.has_no_content:
+            # its owner is not told of it
+            return self.stream_error(stream, PROTOCOL_ERROR)
         stream.has_head = stream.is_known = True
         if self.is_server:
             stream.head_size = len(head.raw)
             self.heads += stream.head_size
-        if not self.is_server and (head.status == 204 or head.status == 304):
-            stream.has_no_content = True
         if not stream.has_no_content:
             stream.content_length = head.content_length
-            if is_end and head.content_length > 0:
-                return self.stream_error(stream, PROTOCOL_ERROR)
         if is_end:
             self.end_remote(stream)
         elif stream.content_length > stream.window.size:
