@@ -232,12 +232,16 @@ def expected_upstream(data: bytes, sample: Sample, way: str, authority: bytes) -
     parsed = parse_request(data)
     assert parsed is not None
     head, used = parsed
-    sent_on = sample.verdict.get("sent on")
+    sent_on, body_sent_on = sample.verdict.get("sent on"), sample.verdict.get("body sent on")
     if way == "intercepted" and sent_on:
-        expected = head.raw if sent_on == "as it came" else sent_on.encode().decode("unicode_escape").encode("latin-1")
+        expected = head.raw if sent_on == "as it came" else unescaped(sent_on)
     else:
         expected = rewrite_request(head, False, authority.decode())
-    return expected + data[used:]
+    return expected + (data[used:] if body_sent_on is None else unescaped(body_sent_on))
+
+
+def unescaped(text: str) -> bytes:
+    return text.encode().decode("unicode_escape").encode("latin-1")
 
 
 @pytest.mark.parametrize("way", WAYS)
