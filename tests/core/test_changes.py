@@ -76,6 +76,29 @@ class TestFields:
         # of what the handler does not name, the client says that it stops here
         assert rewrite_request(listed) == START + b"Host: a\r\n\r\n"
 
+    @pytest.mark.parametrize(
+        "decision",
+        [
+            forward(set={"X-Gate": "1"}),
+            forward(set={"x-gate": "1"}, path="/a?b"),
+            forward(set={"X-Gate": "1"}, remove=["x-absent"]),
+            forward(set={"X-Gate": "1"}, body=b""),
+        ],
+        ids=repr,
+    )
+    def test_not_even_where_the_client_guessed_its_bytes(self, decision: HandlerDecision) -> None:
+        listed = request(b"Host: a\r\n", b"X-Gate: 1\r\n", b"Connection: X-Gate\r\n")
+        assert b"\r\nX-Gate: 1\r\n" in rewrite_request(changed(listed, decision))
+        several = request(b"Host: a\r\n", b"X-Gate: 1\r\n", b"X-Gate: 2\r\n", b"Connection: x-gate\r\n")
+        assert (
+            rewrite_request(changed(several, forward(set={"X-GATE": ["1", "2"]}))) == START + b"Host: a\r\nX-Gate: 1\r\nX-Gate: 2\r\n\r\n"
+        )
+
+    def test_no_path_becomes_a_part_of_the_host(self) -> None:
+        for start in (b"OPTIONS http://a/x HTTP/1.1\r\n", b"OPTIONS http://a:80/x HTTP/1.1\r\n"):
+            with pytest.raises(ValueError, match=r"^path: a request in absolute form has no `\*`$"):
+                changed(request(b"Host: a\r\n", start=start), forward(path="*"))
+
     def test_a_head_that_becomes_too_long(self) -> None:
         head = request(*FIELDS)
         assert len(changed(head, forward(add={"X": "y" * 10}), limit=len(head.raw) + 15).raw) == len(head.raw) + 15

@@ -140,6 +140,20 @@ class TestHead:
         made.client.ask("/echo", "PUT", b"12345", self.SENT)
         assert named(made.received(), "x-set") == ["new"]
 
+    def test_a_field_that_the_client_guessed_and_named_in_connection(self, scene: SceneFactory) -> None:
+        made = scene(forward(set={"X-Gate": "1"}))
+        if made.client.h2 is not None:
+            pytest.skip("a head of HTTP/2 has no Connection")
+        made.client.ask("/echo", fields=[("Connection", "x-gate"), ("X-Gate", "1")])
+        assert named(made.received(), "x-gate") == ["1"]
+
+    def test_a_trace_that_ends_here_does_not_show_what_was_set(self, scene: SceneFactory) -> None:
+        made = scene(forward(set={"X-Api-Key": "secret", "X-Kept": "secret"}))
+        answer = made.client.ask("/echo", "TRACE", fields=[("Max-Forwards", "0"), ("X-Kept", "mine")])
+        assert answer.status == 200
+        assert "mine" in answer.text and "secret" not in answer.text
+        assert made.origin.requests == []
+
 
 class TestStartLineAndBody:
     def test_method_and_path(self, scene: SceneFactory) -> None:
@@ -232,6 +246,7 @@ class TestWhatCannotBeApplied:
             (forward(method="GET"), "HEAD", None),
             (forward(method="TRACE"), "POST", b"x"),
             (forward(method="TRACE", body=b"x"), "GET", None),
+            (forward(body=b"x"), "TRACE", None),
             (forward(set={"X": "y" * 70_000}), "GET", None),
             (forward(path="*"), "GET", None),
         ],

@@ -87,6 +87,9 @@ cdef bytes start_line(Head head, object decision, bytes authority):
     if authority is not None and head.form == TARGET_ABSOLUTE:
         target = head.origin_target() if path is None else path
     elif path is not None:
+        if path == b"*" and head.form == TARGET_ABSOLUTE:
+            # it would be read as a part of the host
+            raise ValueError("path: a request in absolute form has no `*`")
         target = head.raw[head.target:head.path] + path
     return b"%b %b%b" % (method, target, head.raw[head.target + head.target_len:end])
 
@@ -162,13 +165,27 @@ cdef int carry_over(Head head, Head changed, HeadEdits edits) except -1:
     return 0
 
 
+cdef bint revives(Head head, HeadEdits edits) noexcept:
+    """Tell whether a line of the handler stands for one that would stop here, named in Connection. The
+    client may have guessed its bytes.
+    """
+    cdef FieldEdit edit
+    cdef int i
+    for i in range(head.count):
+        if head.fields[i].hop:
+            edit = edits.find(head.base() + head.fields[i].line, head.fields[i].name_len)
+            if edit is not None and edit.line is not None:
+                return True
+    return False
+
+
 cdef Head changed_head(Head head, object decision, bytes authority, Py_ssize_t limit,
                        int most_fields):
     cdef HeadEdits edits = edits_of(head, decision, authority)
     cdef bytes raw = written(head, edits, start_line(head, decision, authority))
     cdef Py_ssize_t scanned = 0, used
     cdef Head changed
-    if raw == head.raw:
+    if raw == head.raw and not revives(head, edits):
         return head
     changed = Head()
     used = parse_request_head(changed, PyBytes_AS_STRING(raw), len(raw), limit, most_fields, &scanned)

@@ -392,10 +392,12 @@ cdef class Exchange(ExchangeCallbacks):
         if decision.method is not None:
             if (decision.method == b"HEAD") != (self.request.method == METHOD_HEAD):
                 raise ValueError("method: a request may not become HEAD or stop being it")
-            if decision.method == b"TRACE" and (self.has_body or decision.body):
+            if decision.method == b"TRACE" and self.has_body:
                 raise ValueError("method: a TRACE has no body")
             if self.keep_upgrade:
                 raise ValueError("method: an upgrade keeps its own")
+        if decision.body and (self.request.method == METHOD_TRACE if decision.method is None else decision.method == b"TRACE"):
+            raise ValueError("body: a TRACE has none")
         if decision.body is not None and self.request_view.body_problem is not None:
             raise ValueError(f"body: the request was not shown whole ({self.request_view.body_problem})")
         return 0
@@ -610,7 +612,8 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int answer_last(self) except -1:
         # RFC 9110 section 7.6.2: it ends here, and is answered as by an origin
         if self.sent.method == METHOD_TRACE:
-            return self.answer(200, traced_request(self.sent), ((b"Content-Type", b"message/http"),))
+            # what the client sent: it is not told what the handler has put in
+            return self.answer(200, traced_request(self.request), ((b"Content-Type", b"message/http"),))
         return self.answer(200, b"", ())
 
     cdef int on_pool_ready(self, object stream) except -1:
