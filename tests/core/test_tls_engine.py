@@ -42,7 +42,7 @@ class TestTicketOfTls13:
         act(scene, "client 0 GET")
         assert scene.plain_received == b"GET" and not has_ticket(scene)
         writes: list[bytes] = []
-        scene.transport._on_write = lambda data: (writes.append(data), scene.peer.incoming.write(data))
+        scene.transport.on_write = lambda data: (writes.append(data), scene.peer.incoming.write(data))
         act(scene, "upstream 0 answer")
         assert scene.peer.received == b"answer" and has_ticket(scene)
         assert len(writes) == 1
@@ -80,7 +80,7 @@ def test_a_failed_handshake_is_reported_once() -> None:
 def test_one_close_notify_is_written(scene: PumpScene) -> None:
     """The end of our direction writes it, and the close that follows does not write another."""
     writes: list[bytes] = []
-    scene.transport._on_write = lambda data: (writes.append(data), scene.peer.incoming.write(data))
+    scene.transport.on_write = lambda data: (writes.append(data), scene.peer.incoming.write(data))
     act(scene, "client 0 GET\nupstream 0 answer")
     writes.clear()
     act(scene, "upstream_ends 0")
@@ -140,7 +140,7 @@ def test_a_client_whose_tls_fails_while_responses_are_gathered_for_it(
 def test_a_full_read_buffer_takes_no_more(refusing: RefusingScene) -> None:
     """Each request makes room for as much as it was long, not for another record."""
     held: list[int] = []
-    refusing.transport._on_write = lambda data: (
+    refusing.transport.on_write = lambda data: (
         held.append(refusing.scene.arena.budget.held),
         refusing.peer.incoming.write(data),
     )
@@ -164,7 +164,7 @@ def test_an_end_waits_behind_what_a_full_read_buffer_has_no_room_for(
     refusing.transport.ended = True
     refusing.endpoint.eof_received()
     told: list[bool] = []
-    refusing.transport._on_write = lambda data: (
+    refusing.transport.on_write = lambda data: (
         told.append(refusing.endpoint.eof_delivered),
         refusing.peer.incoming.write(data),
     )

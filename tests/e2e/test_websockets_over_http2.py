@@ -186,6 +186,8 @@ class TestOpen:
                 client.send(number, data)
                 assert client.request("/bytes/9").status == 200
                 assert read_until(client, number, len(data) + 3) == data + b"all"
+                # or its script would find the stream reset
+                assert client.answer(number).ended
 
     def test_an_end_with_the_request(self, proxy: ProxyFactory, upstream: Callable[..., Any]) -> None:
         with upstream(echo) as origin:
