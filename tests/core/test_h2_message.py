@@ -284,7 +284,9 @@ def test_rule_37_connection_specific_fields(name: str) -> None:
 
 @pytest.mark.parametrize(("value", "is_good"), [("trailers", True), ("Trailers", True), ("trailers, gzip", False), ("", False)])
 def test_rule_37_te(value: str, is_good: bool) -> None:
-    assert refused(request(("te", value))) == ("" if is_good else "TE is something else than `trailers`")
+    assert refused(request(("te", value))).startswith("TE is something else than `trailers`") != is_good
+    # in a response it concerns the connection, whatever it says
+    assert response_refused(response(("te", value))).startswith("TE is something else than `trailers`, or stands in a response")
 
 
 def test_pseudo_headers_in_trailers() -> None:
@@ -298,7 +300,8 @@ def test_pseudo_headers_in_trailers() -> None:
 @pytest.mark.parametrize("is_request", [True, False])
 @pytest.mark.parametrize("name", ["content-length", "host", "te", "trailer"])
 def test_trailers_that_are_refused(name: str, is_request: bool) -> None:
-    with pytest.raises(ValueError, match="may only stand in the head"):
+    # TE is malformed in a response, wherever it stands
+    with pytest.raises(ValueError, match="TE is" if name == "te" and not is_request else "may only stand in the head"):
         trailers_of(listed(("x", "1"), (name, {"te": "trailers"}.get(name, "1"))), is_request)
 
 
@@ -400,9 +403,13 @@ def test_rule_37_what_concerns_one_connection_stays_behind() -> None:
     ]
     head, _ = parsed(b"GET / HTTP/1.1\r\nHost: a\r\nTE: gzip\r\n\r\n")
     assert len(fields_of_request(head)) == 4
-    answer = parse_response(b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nUpgrade: x\r\nA: b\r\n\r\n")
-    assert answer is not None
-    assert plain(fields_of_response(answer[0])) == [(b":status", b"200"), (b"a", b"b")]
+    for status in (b"200", b"103", b"404"):
+        answer = parse_response(
+            b"HTTP/1.1 %b x\r\nConnection: close, X-Hop\r\nTransfer-Encoding: chunked\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
+            b"te: gzip, trailers\r\nProxy-Connection: x\r\nHTTP2-Settings: x\r\nX-Hop: 1\r\nProxy-Authorization: x\r\nA: b\r\n\r\n" % status
+        )
+        assert answer is not None
+        assert plain(fields_of_response(answer[0])) == [(b":status", status), (b"a", b"b")]
 
 
 def test_host_in_a_response_means_nothing() -> None:

@@ -65,7 +65,7 @@ FAULT_TEXTS = {
     MESSAGE_PROTOCOL: "extended CONNECT was not offered",
     MESSAGE_STATUS: "the status is not a number from 100 to 999, or 101",
     MESSAGE_CONNECTION: "a field concerns one connection only",
-    MESSAGE_TE: "TE is something else than `trailers`",
+    MESSAGE_TE: "TE is something else than `trailers`, or stands in a response",
     MESSAGE_LENGTH: "Content-Length is not one number",
     MESSAGE_TRAILER: "a pseudo-header stands in the trailers",
     MESSAGE_TRAILER_NAME: "a field stands in the trailers that may only stand in the head",
@@ -170,7 +170,8 @@ cdef int _note_field(Reading* reading, Field* field, const char* base, int index
     if field.name in (FIELD_CONNECTION, FIELD_KEEP_ALIVE, FIELD_PROXY_CONNECTION, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE):
         return MESSAGE_CONNECTION
     if field.name == FIELD_TE:
-        if field.value_len != 8 or not soth_equals_lower(value, b"trailers", 8):
+        # RFC 9113 section 8.2.2: in a request it may stand, in a response it concerns the connection
+        if not is_request or field.value_len != 8 or not soth_equals_lower(value, b"trailers", 8):
             return MESSAGE_TE
         field.hop = 1
         reading.has_hop = True
@@ -580,7 +581,7 @@ cdef int _write_fields(HpackEncoder encoder, Octets out, Octets scratch, Head he
                 _write_edit(encoder, out, scratch, edit, head.is_request)
                 continue
         if not _goes_on(field, head.is_request):
-            if field.name == FIELD_TE and _has_trailers(base + field.value, field.value_len):
+            if field.name == FIELD_TE and head.is_request and _has_trailers(base + field.value, field.value_len):
                 encoder.encode(out, b"te", 2, b"trailers", 8, False)
             continue
         if field.name == FIELD_CONTENT_LENGTH:
