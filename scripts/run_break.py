@@ -1,9 +1,10 @@
 """Break one line of the source at a time and see that the tests named for it notice: scripts/break [--jobs N] [--list] [NAME ...].
 
 tests/breaks.toml holds the breaks: a file, a line of it, what the line becomes, and the tests that must fail then. Each worker has a copy
-of the tree and of the installed package below build/break. It changes the line there, compiles the one module that the line belongs to,
-runs the tests, and puts everything back. The named tests are run on the unbroken package first, for a test that fails anyway notices
-nothing. A break that no test notices survives, and the exit code is 1.
+of the tree and of the installed package below build/break. It changes the line there, compiles what the line belongs to, runs the tests,
+and puts everything back. That is one module for a line of a `.pyx`. An entry for a `.pxd` or for a header of ext/ names the `modules` that
+are compiled; the programs of tests/c compile the header themselves, and need none. The named tests are run on the unbroken package first,
+for a test that fails anyway notices nothing. A break that no test notices survives, and the exit code is 1.
 """
 
 import argparse
@@ -56,12 +57,13 @@ class Break:
     old: str
     new: str
     tests: tuple[str, ...]
+    modules: tuple[str, ...]
 
     @property
-    def module(self) -> str:
-        """The dotted name of the extension module that must be compiled, "" for Python."""
+    def compiled(self) -> tuple[str, ...]:
+        """The dotted names of the extension modules that must be compiled, none for Python."""
         path = Path(self.file)
-        return ".".join(path.relative_to("src").with_suffix("").parts) if path.suffix == ".pyx" else ""
+        return (".".join(path.relative_to("src").with_suffix("").parts),) if path.suffix == ".pyx" else self.modules
 
     def applied(self, code: str) -> str:
         """Return `code` with the line changed; `ValueError` unless `old` stands there exactly once and within a line."""
@@ -75,7 +77,10 @@ class Break:
 def read_breaks(path: Path = LIST) -> list[Break]:
     """Return the breaks in the order of the file."""
     document = tomllib.loads(path.read_text(encoding="utf-8"))
-    return [Break(each["name"], each["file"], each["old"], each["new"], tuple(each["tests"])) for each in document["break"]]
+    return [
+        Break(each["name"], each["file"], each["old"], each["new"], tuple(each["tests"]), tuple(each.get("modules", ())))
+        for each in document["break"]
+    ]
 
 
 class Worker:
@@ -85,7 +90,7 @@ class Worker:
         self._home = ROOT / "build/break" / str(number)
         shutil.rmtree(self._home, ignore_errors=True)
         self._tree, self._site = self._home / "tree", self._home / "site"
-        ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.c", "results")
+        ignored = shutil.ignore_patterns("__pycache__", "*.so", "results")
         for folder in FOLDERS:
             shutil.copytree(ROOT / folder, self._tree / folder, ignore=ignored)
         for file in FILES:
@@ -123,29 +128,34 @@ class Worker:
     def try_break(self, what: Break) -> str:
         """Return "" when the tests noticed, else what went wrong."""
         source = self._tree / what.file
-        installed = self._site / Path(what.file).relative_to("src")
         before = source.read_text(encoding="utf-8")
         try:
             broken = what.applied(before)
         except ValueError as error:
             return str(error)
         saved = self._home / "saved"
-        target = next(installed.parent.glob(f"{installed.stem}.*.so")) if what.module else installed
-        shutil.copy2(target, saved)
+        shutil.rmtree(saved, ignore_errors=True)
+        saved.mkdir()
+        targets = [self._library(module) for module in what.compiled]
+        if source.suffix == ".py":
+            targets = [self._site / Path(what.file).relative_to("src")]
+        for number, target in enumerate(targets):
+            shutil.copy2(target, saved / str(number))
         source.write_text(broken, encoding="utf-8")
         try:
-            if what.module:
-                failure = self._compile(what.module, target)
+            if source.suffix == ".py":
+                targets[0].write_text(broken, encoding="utf-8")
+            elif what.compiled:
+                failure = self._compile(what.compiled, targets)
                 if failure:
                     return f"does not compile:\n{failure}"
-            else:
-                target.write_text(broken, encoding="utf-8")
             result = self.run_tests("-x", *what.tests, seconds=KILL_SECONDS)
         except subprocess.TimeoutExpired:
             return ""
         finally:
             source.write_text(before, encoding="utf-8")
-            os.replace(saved, target)
+            for number, target in enumerate(targets):
+                os.replace(saved / str(number), target)
         if result.returncode == 0:
             return "survived"
         # 1: tests failed; a negative code or more than 128: the interpreter died, which is noticed as well
@@ -153,17 +163,22 @@ class Worker:
             return ""
         return f"pytest ended with {result.returncode}, which is no failed test:\n{result.stdout[-2000:]}"
 
-    def _compile(self, module: str, target: Path) -> str:
+    def _library(self, module: str) -> Path:
+        *package, name = module.split(".")
+        return next(self._site.joinpath(*package).glob(f"{name}.*.so"))
+
+    def _compile(self, modules: tuple[str, ...], targets: list[Path]) -> str:
         work = self._home / "compiled"
         shutil.rmtree(work, ignore_errors=True)
         result = subprocess.run(
-            [sys.executable, "-c", COMPILE, str(work), module], cwd=self._tree, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            [sys.executable, "-c", COMPILE, str(work), *modules], cwd=self._tree, capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
         if result.returncode:
             return (result.stdout + result.stderr)[-3000:]
-        # a new file: the interpreter of a test that still runs may have the old one mapped
-        target.unlink()
-        shutil.copy(next((work / "lib").rglob(target.name)), target)
+        for target in targets:
+            # a new file: the interpreter of a test that still runs may have the old one mapped
+            target.unlink()
+            shutil.copy(work / "lib" / target.relative_to(self._site), target)
         return ""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.source import PACKAGE, ROOT
+from support.source import PACKAGE, ROOT, module_name, package_files
 
 BREAKS: list[dict[str, Any]] = tomllib.loads((ROOT / "tests/breaks.toml").read_text(encoding="utf-8"))["break"]
 
@@ -32,12 +32,47 @@ def wrong_with(entry: Mapping[str, Any], code: str, tests: Mapping[str, str]) ->
     return wrong
 
 
+def wrong_modules(entry: Mapping[str, Any], modules: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with the modules that are compiled for an entry, given the text of each module's `.pyx` and `.pxd`."""
+    path = Path(entry["file"])
+    named = entry.get("modules", [])
+    if path.suffix not in (".pxd", ".h"):
+        return ["only a line of a .pxd or .h file has modules"] if named else []
+    if not named and (path.suffix == ".pxd" or any(not test.startswith("tests/c/") for test in entry["tests"])):
+        return ["no module is compiled with the line"]
+    wanted = f'"{path.name}"' if path.suffix == ".h" else ".".join(path.relative_to("src").with_suffix("").parts)
+    wrong = []
+    for module in named:
+        if module not in modules:
+            wrong.append(f"{module} is no extension module")
+        elif wanted not in modules[module] and module != wanted:
+            wrong.append(f"{module} does not name {wanted}")
+    return wrong
+
+
+def extension_modules() -> dict[str, str]:
+    """Return the text of each extension module by its dotted name: its `.pyx`, its `.pxd`, and the `.pxd` of what it imports from."""
+    interfaces = {module_name(path): path.read_text(encoding="utf-8") for path in package_files(".pxd")}
+    texts = {}
+    for path in package_files(".pyx"):
+        name = module_name(path)
+        text = path.read_text(encoding="utf-8") + interfaces.get(name, "")
+        imported = re.findall(r"^from soth_mitm\.(\S+) cimport", text, re.MULTILINE)
+        texts[f"soth_mitm.{name}"] = text + "".join(interfaces.get(each, "") for each in imported)
+    return texts
+
+
 @pytest.mark.parametrize("entry", BREAKS, ids=lambda entry: entry["name"])
 def test_break_fits_the_tree(entry: dict[str, Any]) -> None:
-    code = (PACKAGE / Path(entry["file"]).relative_to("src/soth_mitm")).read_text(encoding="utf-8")
+    path = Path(entry["file"])
+    code = (ROOT / path if path.suffix == ".h" else PACKAGE / path.relative_to("src/soth_mitm")).read_text(encoding="utf-8")
     paths = [ROOT / test.partition("::")[0] for test in entry["tests"]]
     tests = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths if path.is_file()}
     assert wrong_with(entry, code, tests) == []
+    assert wrong_modules(entry, MODULES) == []
+
+
+MODULES = extension_modules()
 
 
 def test_there_are_enough() -> None:
@@ -84,3 +119,22 @@ def test_the_check_can_fail(change: dict[str, Any], part: str) -> None:
     code, tests = "x = a\ny = a\n", {"tests/t.py": "def test_it() -> None:\n"}
     assert wrong_with(entry, code, tests) == []
     assert any(part in each for each in wrong_with({**entry, **change}, code, tests))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"modules": []}, "no module is compiled"),
+        ({"modules": ["soth_mitm.a"]}, "is no extension module"),
+        ({"modules": ["soth_mitm.c"]}, "does not name"),
+        ({"file": "ext/t.h"}, "does not name"),
+        ({"file": "ext/t.h", "modules": []}, "no module is compiled"),
+        ({"file": "src/soth_mitm/b.pyx"}, "only a line of"),
+    ],
+)
+def test_the_check_of_modules_can_fail(change: dict[str, Any], part: str) -> None:
+    entry = {"file": "src/soth_mitm/b.pxd", "modules": ["soth_mitm.b"], "tests": ["tests/core/t.py"]}
+    modules = {"soth_mitm.b": "from soth_mitm.b cimport x", "soth_mitm.c": ""}
+    assert wrong_modules(entry, modules) == []
+    assert wrong_modules({"file": "ext/t.h", "tests": ["tests/c/t.py"]}, modules) == []
+    assert any(part in each for each in wrong_modules({**entry, **change}, modules))
