@@ -1,151 +1,21 @@
 # One request and its response, from the head of the one to the end of the other. It knows no wire format: what it asks and tells its two
-# streams is in http/stream.pxd. The states and what moves them are in states.pyx.
+# streams is in http/stream.pxd. What it keeps is in exchange_state.pxd, and its parts are listed in exchange_state.pyx.
 
-from libc.stdint cimport int64_t
-
-from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody
-from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
-from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
-from soth_mitm._dataplane.exchange.hook_queue cimport HookQueue
-from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
-from soth_mitm._dataplane.exchange.own_body cimport OwnBody
+from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy
+from soth_mitm._dataplane.exchange.exchange_upgrades cimport ExchangeUpgrades
 from soth_mitm._dataplane.exchange.route cimport Route
-from soth_mitm._dataplane.exchange.states cimport REQUEST_ENDED, RequestInput, RequestState, ResponseInput, ResponseState
-from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
-from soth_mitm._dataplane.http.hooks cimport Hook, Hooks, Suspended
-from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
-from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
-from soth_mitm._dataplane.upstream.pool cimport OriginPool
 from soth_mitm._dataplane.wire.head cimport Head
-from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 
 
-# What an observer is told of an exchange, and what became of its decision; observe/observation.py has the same numbers
-cdef enum ExchangeEvent:
-    EXCHANGE_DECIDED = 0
-    EXCHANGE_ANSWERED          # the head of the upstream's final response
-    EXCHANGE_ENDED
-
-
-cdef enum Verdict:
-    VERDICT_NONE = 0       # the handler was not asked
-    VERDICT_ALLOWED
-    VERDICT_BLOCKED
-    VERDICT_FAILED         # nothing was forwarded
-    VERDICT_IGNORED        # a block in monitor mode
-    VERDICT_UNDECIDED      # the handler failed, and failure_policy let the request go
-    VERDICT_ANSWERED
-    VERDICT_ABORTED
-    VERDICT_OTHER_IGNORED  # another decision in monitor mode
-    VERDICT_CHANGED        # forwarded, and not as it came
-
-
-# What moving content came to
-cdef enum Moved:
-    MOVED_SOME = 0         # no more is here that can be taken now
-    MOVED_ALL              # the message is complete
-    MOVED_NONSENSE         # it is malformed; the source's error_text() says how
-    # it is longer than it may be (body.overflow, upstream.h2_response_overflow_mode); what made it so was taken and went nowhere
-    MOVED_OVER
-    MOVED_MORE             # there is more, which would take too long: go on in another turn of the loop
-
-
-cdef class Exchange(ExchangeCallbacks):
-    cdef Hooks hooks                   # None: the handler does not see this exchange
-    cdef HttpConnection connection     # the client's
-    cdef Stream client
-    cdef Stream upstream               # from its grant to its end
-    cdef Route route
-    cdef Route way                     # that the request takes, from the decision on: its route, unless the handler sends it elsewhere
-    cdef OriginPool pool               # that is asked for a stream: the route's, or its fallback
-    cdef int64_t id
-    cdef RequestState request_state
-    cdef ResponseState response_state
-    cdef bint has_ended                # the handler was told the last of it
-    cdef bint is_settled               # and its last hook has returned
-    cdef bint is_running               # advance() is at work
-    cdef bint runs_again
-    cdef bint is_turn_due              # the loop will call take_turn()
-    cdef bint is_behind                # more of the response lies here than was relayed in one turn
-    cdef bint is_last                  # the client's connection is of no use for another request
-    cdef int pressure                  # PauseReason bits: why less is to be read
-    cdef int pending_calls             # calls whose end is awaited beside the queue: on_connect, on_request, a decoding thread
-    cdef Suspended asking              # an on_connect or on_request that has suspended
-
-    # request
-    cdef Head request                  # as the client sent it
-    cdef Head sent                     # as an upstream is sent it: the same, unless the handler changed it
-    cdef OwnBody own_request           # the body that it is sent with in place of its own; None: it keeps its own
-    cdef BufferedBody buffered         # the body, where the decision waits for it; None: it was not collected, or is let go
-    cdef BodyCopy request_copy         # of its content, where it is shown after it has passed; or None
-    cdef bytes request_trailers
-    cdef RawRequest request_view       # what the handler sees of it
-    cdef bint has_body
-    cdef bint keep_upgrade             # it asks for another protocol on its connection, which is relayed
-    cdef bint sent_continue            # we answered Expect: 100-continue ourselves
-    cdef bint retried
-    cdef bint is_bounded               # a body over the limit is refused, also while it is streamed on
-    cdef bint asks_later               # monitor mode: on_request is still to be called
-    cdef bint is_decided_at_head       # before its body, which is not kept
-    cdef bint request_is_wire          # it goes on as the bytes that came
-
-    # response
-    cdef OwnBody own_answer            # the body of a response of the handler, where it is sent as it comes; or None
-    cdef object answer_headers         # of that response
-    cdef Head response
-    cdef BodyCopy response_copy        # of the response's content; None: not copied
-    cdef bytes response_trailers
-    cdef int64_t response_total        # bytes of content
-    cdef bint is_streaming             # SSE, NDJSON, gRPC: shown at its head, then frame by frame
-    cdef RawResponse response_view     # as the handler was shown it at its head; its trailers are still to come
-    cdef bint response_is_wire
-    cdef int interims                  # interim responses to this request
-
-    # made when they are needed
-    cdef HookQueue queue
-    cdef BudgetShare share
-    cdef FrameTap down                 # the response's frames; None: they are not shown
-    cdef FrameTap up                   # the request's
-    cdef Py_ssize_t up_at              # how much of what was collected of it has been framed
-    cdef MessageTap from_client        # a WebSocket's messages; None: they are not shown
-    cdef MessageTap from_upstream
-    cdef StreamTunnel tunnel           # that they pass through
-    cdef Deadline client_deadline      # of the request: STAGE_COLLECT, STAGE_UPLOAD
-    cdef Deadline upstream_deadline    # of what is expected from upstream: STAGE_ACQUIRE, STAGE_RESPONSE, STAGE_DOWNLOAD
-
-    # for an observer
-    cdef double began
-    cdef int verdict
-    cdef int status                    # that the client was told; 0: none
-    cdef object cause                  # bytes or an exception: why the client has not the upstream's whole answer; None: it has
-
+cdef class Exchange(ExchangeUpgrades):
     # ---- for the client's connection
     cdef int start(self) except -1
-    # A response of ours; or, when a response has begun, its end: in order if it was given whole. `text` without headers (None) is a line
-    # for people
-    cdef int answer(self, int status, bytes text, object headers) except -1
-    cdef bint begins_upgrade(self, int status) noexcept            # a response of ours with that status would be taken for the switch
-    cdef int explain(self, int status, bytes text) except -1
-    cdef int refuse(self, int status, bytes text) except -1        # the same, counted as the client's fault
-    cdef int fail_upstream(self, int status, bytes text) except -1     # the same, counted as the upstream's
     cdef int on_half_closed(self) except -1                        # a client that ended its direction was sent nothing for too long
-    cdef int abort(self, object error) except -1       # now: the client is gone, or takes nothing
-    cdef int truncate(self, object error) except -1    # the client is given what was relayed before, and can tell that it is not all
-    cdef int terminate(self) except -1                 # the client's stream has ended
 
-    # Nothing is read or relayed any more
-    cdef inline bint is_over(self) noexcept:
-        return self.request_state == REQUEST_ENDED
-
-    # ---- inside
-    cdef int move_request(self, RequestInput event) except -1
-    cdef int move_response(self, ResponseInput event) except -1
-    cdef int advance(self) except -1
-    cdef int abort_if_cut(self) except -1              # its end came before the rest of the request
-    cdef int take_later(self) except -1
+    # ---- the request, up to the decision
     cdef int begin(self) except -1                     # its route is settled
     cdef int ask_route(self) except -1
     cdef int take_route(self, object answer, object error) except -1
@@ -154,86 +24,35 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int ask(self) except -1
     cdef int refuse_incomplete(self) except -1         # 1: answered, since the handler would not see the whole body
     cdef int decided(self, int judgement, object decision, object error) except -1
-    cdef int fail_closed(self, object error, int status, bytes text) except -1
-    cdef bint redirect(self, object where) except -1               # false: it may not go there, and was answered
-    cdef int change(self, object decision) except -1               # the request, then forward it
-    cdef int check_change(self, object decision) except -1         # ValueError: it cannot be applied to this request
-    cdef int replace_content(self, object decision) except -1
-    cdef int answer_from(self, object decision) except -1          # a body that is sent as it comes
-    cdef int relay_answer(self) except -1
-    cdef int discard_rest(self) except -1                          # of a request that was answered
-    cdef int reject(self) except -1
+
+    # ---- the request, from the decision on
     cdef int forward(self) except -1
     cdef int ask_pool(self) except -1
     cdef int answer_last(self) except -1               # a request that is to be forwarded no more
     cdef int send_request(self) except -1
-    cdef bint shows_messages(self) noexcept            # of a WebSocket
-    cdef HeadEdits websocket_edits(self)               # of the request: offers that we cannot read are removed
     cdef int relay_request(self) except -1
     cdef int move_content(self) except -1              # of the request; a Moved
-    cdef int send_own(self) except -1                  # the same of the body that replaces it
     cdef bint send_buffered(self) except -1
     cdef bint show_buffered(self) except -1
     cdef bint frame_buffered(self) except -1
     cdef int request_sent(self) except -1
-    cdef int begin_response(self, Head head) except -1
+
+    # ---- the response
+    cdef int take_response(self, Head head) except -1  # the final one's head
+    cdef int begin_response(self) except -1            # to the client
     cdef int relay_response(self) except -1
     cdef int response_done(self) except -1
-    cdef int switch_protocols(self, Head head) except -1
-    cdef bint open_websocket(self, Head head) except -1
-    cdef bint has_taps(self) noexcept                  # the messages of this WebSocket are shown
-    cdef int watch(self, StreamTunnel tunnel) except -1    # it has these taps, if there are any
+
     cdef int relay(self, Stream source, Stream sink, FrameTap tap, BodyCopy copy, bint is_request) except -1   # a Moved
-    cdef int stop_upload(self) except -1
-    cdef int refuse_rest(self) except -1
-    cdef int finish(self) except -1                    # both messages are complete
-    cdef int drop_upstream(self) except -1
-    cdef int note_cut(self, object error) except -1
-    cdef int end(self) except -1
-    cdef int settle(self) except -1
-    cdef bint can_repeat(self) noexcept
-    cdef bint is_here_whole(self) noexcept             # all that is to be sent of the request, and it can be sent once more
-    cdef bint may_retry(self) except -1
-    cdef int retry(self) except -1
-    cdef int on_no_response(self, object error) except -1      # the upstream's stream ended without one
-    cdef bint has_response(self) noexcept              # the client has the head of a final response
-    cdef bint reads_ahead(self) noexcept
-    cdef bint has_enough(self) noexcept                # of the request: the client is not to be read now
     cdef bint owes_continue(self) noexcept
-    cdef int await_upload(self) except -1
-    cdef int set_pauses(self) except -1
-    cdef int resume_upstream(self, int reason) except -1
-    cdef int set_client_deadline(self, DeadlineQueue queue, int stage) except -1
-    cdef int set_upstream_deadline(self, DeadlineQueue queue, int stage) except -1
-    # For the upstream's head, and for its content to go on
-    cdef int await_response(self) except -1
-    cdef int await_download(self) except -1
-    cdef int clear_deadlines(self) except -1
     cdef int expire(self, int expiry) except -1
 
-    # ---- what the handler is shown
-    cdef RawRequest show_request(self)
-    cdef RawResponse show_response(self, bytes body)
-    cdef int ask_afterwards(self) except -1            # monitor mode: before every other hook of the exchange, and once
-    cdef int close_ignored(self, object decision) except -1        # the body of a decision that is not applied
-    cdef int show_response_head(self) except -1
-    cdef int end_response(self, bint is_whole) except -1
-    cdef int end_upload(self) except -1
-    cdef int end_frames(self, FrameTap tap) except -1
-    cdef int push(self, Hook hook, object first, object second) except -1
-    cdef int push_frames(self, FrameTap tap) except -1
-    cdef int push_chunks(self, list found, str direction, int64_t* sequence) except -1
-    cdef int spare_request(self) except -1             # memory is scarce: the body that chunks carry is let go
-    cdef int strip_alternatives(self, Head head) except -1
-    cdef int tell_observer(self, ExchangeEvent event) except -1
-    cdef str grpc_status(self)                         # as the upstream said it, in its head or its trailers; None if it did not
-    cdef BudgetShare own_share(self)
-    cdef int charge(self, Py_ssize_t count) except -1
-    cdef int refund(self, Py_ssize_t count) except -1
-    cdef Py_ssize_t held(self) noexcept
-    cdef int reserve(self, bint is_deciding) except -1
-    cdef int forget_buffered(self) except -1           # it will not be sent again; if it is not sent yet, nothing happens
-    cdef int drop_buffered(self) except -1             # it will not be sent at all, or again
+    # ---- an upstream's stream that ends
+    cdef int on_no_response(self, object error) except -1      # the upstream's stream ended without one
+    cdef bint may_retry(self) except -1
+    cdef bint can_repeat(self) noexcept
+    cdef bint is_here_whole(self) noexcept             # all that is to be sent of the request, and it can be sent once more
+    cdef int retry(self) except -1
 
 
 cdef Exchange new_exchange(Settings settings, HttpConnection connection, Stream client, Route route, Head request)

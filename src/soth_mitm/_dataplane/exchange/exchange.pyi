@@ -1,9 +1,9 @@
 from typing import final
 
-from soth_mitm._dataplane.exchange.callbacks import ExchangeCallbacks
+from soth_mitm._dataplane.exchange.exchange_upgrades import ExchangeUpgrades
 
 @final
-class Exchange(ExchangeCallbacks):
+class Exchange(ExchangeUpgrades):
     """One request and its response."""
 
     def take_turn(self) -> None:

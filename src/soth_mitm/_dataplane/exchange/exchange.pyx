@@ -7,50 +7,38 @@ hook's answer, a stream from the pool) changes a state and calls `advance`, whic
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.time cimport monotonic
+from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody, new_body_copy
-from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare, new_budget_share
-from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
-from soth_mitm._dataplane.exchange.changes cimport changed_head
 from soth_mitm._dataplane.exchange.decision cimport (
     JUDGED_ABORT, JUDGED_ALLOW, JUDGED_BLOCK, JUDGED_FORWARD, JUDGED_NO_DECISION, JUDGED_RESPOND, JUDGED_UNDECIDED, judge,
     judge_failure, judgement_text,
 )
-from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
-from soth_mitm._dataplane.exchange.message_tap cimport MessageTap, new_message_tap
-from soth_mitm._dataplane.exchange.own_body cimport OwnBody, new_own_bytes, new_own_stream
+from soth_mitm._dataplane.exchange.exchange_state cimport (
+    EXCHANGE_ANSWERED, EXCHANGE_DECIDED, MOST_PIECES, MOVED_ALL, MOVED_MORE, MOVED_NONSENSE, MOVED_OVER, MOVED_SOME, VERDICT_ABORTED,
+    VERDICT_ALLOWED, VERDICT_ANSWERED, VERDICT_BLOCKED, VERDICT_UNDECIDED,
+)
+from soth_mitm._dataplane.exchange.exchange_upgrades cimport ExchangeUpgrades
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.states cimport (
     COUNT_REFUSED, COUNT_UPSTREAM_TIMEOUT, EXPIRE_ANSWER, EXPIRY_ACQUIRE, EXPIRY_DOWNLOAD, EXPIRY_HALF_CLOSED, EXPIRY_HTTP2_DOWNLOAD,
     EXPIRY_HTTP2_NO_STREAMS, EXPIRY_HTTP2_RESPONSE, EXPIRY_NO_CONTINUE, EXPIRY_RESPONSE, EXPIRY_UPLOAD, EXPIRY_UPLOAD_NOT_TAKEN,
-    INPUT_ACQUIRE, INPUT_AGAIN, INPUT_ANSWER, INPUT_ANSWERED, INPUT_ASK_ROUTE, INPUT_BEGIN, INPUT_COLLECT, INPUT_COMPLETE,
-    INPUT_DECIDE, INPUT_END, INPUT_EXPECT, INPUT_RETRY, INPUT_SEND, INPUT_SENT, INPUT_SWITCH, REQUEST_ACQUIRE, REQUEST_COLLECT,
-    REQUEST_DECIDE, REQUEST_RELAY, REQUEST_ROUTE, REQUEST_SENT, RESPONSE_DONE, RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE,
-    STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE, STAGE_UPLOAD, RequestInput, ResponseInput, expiry_rule, next_request_state,
-    next_response_state,
+    INPUT_ACQUIRE, INPUT_AGAIN, INPUT_ASK_ROUTE, INPUT_BEGIN, INPUT_COLLECT, INPUT_COMPLETE, INPUT_DECIDE, INPUT_EXPECT, INPUT_RETRY,
+    INPUT_SEND, INPUT_SENT, REQUEST_ACQUIRE, REQUEST_COLLECT, REQUEST_DECIDE, REQUEST_RELAY, REQUEST_ROUTE, REQUEST_SENT, RESPONSE_DONE,
+    RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE, STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE, expiry_rule,
 )
-from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, MOST_STEPS, FrameTap, new_frame_tap
-from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hook, Hooks
-from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse, StreamChunk, new_request, new_response
+from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hooks
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport (
     ANY_LENGTH, LENGTH_AS_IS, NO_ROOM_LIMIT, PROCESSED_HTTP1_ONLY, PROCESSED_NOT, PROCESSED_UNLIKELY, HttpConnection, Piece, Stream,
 )
-from soth_mitm._dataplane.http.upgrade cimport names_protocol, was_offered
-from soth_mitm._dataplane.wire.forwards cimport forwards_left, traced_request
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE
-from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
-from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUDGET, PAUSE_HANDLER, PAUSE_PEER_SLOW, PAUSE_TURN
-from soth_mitm._dataplane.websocket.handshake cimport (
-    Agreement, asks_for_websocket, handshake_fault_text, read_agreement, remove_other_offers, response_fault,
-)
-from soth_mitm._dataplane.wire.fields cimport stop_fields
-from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, METHOD_TRACE, Head, version_text
-from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
-from soth_mitm._dataplane.wire.headers cimport headers_of_block
+from soth_mitm._dataplane.transport.callbacks cimport PAUSE_PEER_SLOW, PAUSE_TURN
+from soth_mitm._dataplane.wire.forwards cimport forwards_left, traced_request
+from soth_mitm._dataplane.wire.head cimport METHOD_TRACE, Head
 from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, STREAM_GRPC_WEB_TEXT, STREAM_NONE, stream_of
 from soth_mitm._dataplane.wire.target cimport is_idempotent
 
@@ -60,33 +48,15 @@ from soth_mitm.errors import Http2StreamReset, WireError
 cdef enum:
     # a request body in which more goes in or comes out is decoded in a thread: some tenths of a millisecond
     DECODED_HERE = 131072
-    MOST_PIECES = 512          # of content that are moved in one turn of the loop
     MOST_INTERIMS = 64         # before one response: each begins its time anew
     MOST_UNSENT = 1048576      # bytes that wait for the client, from which on it is sent no more of them
 
 
 @cython.final
-cdef class Exchange(ExchangeCallbacks):
+cdef class Exchange(ExchangeUpgrades):
     """One request and its response."""
 
     # ---- states
-
-    cdef int move_request(self, RequestInput event) except -1:
-        cdef int state = next_request_state(self.request_state, event)
-        if state < 0:
-            raise AssertionError(f"an exchange's request in state {self.request_state} has no input {event}")
-        self.request_state = <RequestState>state
-        return 0
-
-    cdef int move_response(self, ResponseInput event) except -1:
-        cdef int state = next_response_state(self.response_state, event)
-        if state < 0:
-            raise AssertionError(f"an exchange's response in state {self.response_state} has no input {event}")
-        self.response_state = <ResponseState>state
-        return 0
-
-    cdef bint has_response(self) noexcept:
-        return self.response_state >= RESPONSE_RELAY
 
     cdef int start(self) except -1:
         # what is called back meanwhile changes the state, and moves nothing yet
@@ -327,7 +297,7 @@ cdef class Exchange(ExchangeCallbacks):
             self.tell_observer(EXCHANGE_DECIDED)
             return self.answer(decision.status, body, decision.headers)
         if judgement == JUDGED_FORWARD:
-            return self.change(decision)
+            return self.forward() if self.change(decision) else 0
         if judgement == JUDGED_ABORT:
             self.settings.counters.requests_aborted += 1
             self.verdict = VERDICT_ABORTED
@@ -342,242 +312,6 @@ cdef class Exchange(ExchangeCallbacks):
             self.settings.hooks.misjudged(decision)
             error = self.settings.hooks.error
         return self.fail_closed(error, 502, judgement_text(judgement))
-
-    cdef int fail_closed(self, object error, int status, bytes text) except -1:
-        self.verdict = VERDICT_FAILED
-        self.cause = error
-        self.tell_observer(EXCHANGE_DECIDED)
-        if self.settings.hooks.cuts(error):
-            return self.abort(error)
-        self.settings.counters.requests_blocked += 1
-        return self.explain(status, text)
-
-    # ---- a changed request
-
-    cdef int change(self, object decision) except -1:
-        cdef Hooks hooks = self.settings.hooks
-        cdef bytes authority = None
-        if decision._where is not None:
-            if not self.redirect(decision._where):
-                return 0
-            if decision._where.authority is not None:
-                authority = self.way.authority.encode()
-        try:
-            self.check_change(decision)
-            self.sent = changed_head(self.request, decision, authority, self.settings.head_limit, self.settings.most_fields)
-            if decision.body is not None:
-                self.replace_content(decision)
-        except ValueError as error:
-            hooks.failed(hooks.on_request, error)
-            return self.fail_closed(error, 502, b"the decision of the policy handler cannot be applied to this request")
-        self.settings.counters.requests_allowed += 1
-        self.settings.counters.requests_changed += self.sent is not self.request or self.own_request is not None
-        self.settings.counters.requests_redirected += self.way is not None
-        self.verdict = VERDICT_CHANGED
-        self.tell_observer(EXCHANGE_DECIDED)
-        return self.forward()
-
-    cdef bint redirect(self, object where) except -1:
-        cdef Hooks hooks = self.settings.hooks
-        cdef Route way = self.settings.on_redirect(self.route, where, self.client.is_multiplexed())
-        if way.pool is None:
-            error = PermissionError(way.reason.decode())
-            hooks.failed(hooks.on_request, error)
-            self.fail_closed(error, way.status, way.reason)
-            return False
-        self.way = way
-        return True
-
-    cdef int check_change(self, object decision) except -1:
-        if decision.method is not None:
-            if (decision.method == b"HEAD") != (self.request.method == METHOD_HEAD):
-                raise ValueError("method: a request may not become HEAD or stop being it")
-            if decision.method == b"TRACE" and self.has_body:
-                raise ValueError("method: a TRACE has no body")
-            if self.keep_upgrade:
-                raise ValueError("method: an upgrade keeps its own")
-        if decision.body and (self.request.method == METHOD_TRACE if decision.method is None else decision.method == b"TRACE"):
-            raise ValueError("body: a TRACE has none")
-        if decision.body is not None and self.request_view.body_problem is not None:
-            raise ValueError(f"body: the request was not shown whole ({self.request_view.body_problem})")
-        return 0
-
-    cdef int replace_content(self, object decision) except -1:
-        taken = decision._take_body()
-        if type(taken) is bytes:
-            self.own_request = new_own_bytes(self.settings, taken)
-        else:
-            self.own_request = new_own_stream(self.settings, self, taken)
-            self.pending_calls += 1
-            # or the iterable would stay until the next hook returns
-            self.settings.hooks.result = None
-        self.has_body = True
-        self.request_trailers = None
-        self.drop_buffered()
-        if self.up is not None:
-            # which was told of another coding
-            self.up = new_frame_tap(
-                self.settings, self.own_share(), stream_of(self.sent, self.settings.stream_types), self.sent, "to_upstream")
-        return 0
-
-    cdef int send_own(self) except -1:
-        cdef OwnBody own = self.own_request
-        cdef Stream sink = self.upstream
-        cdef View piece
-        while own.has_more():
-            if sink.room() <= 0:
-                sink.await_room()
-                return MOVED_SOME
-            if sink.is_write_paused():
-                return MOVED_SOME
-            if self.up is not None and self.up.has_enough():
-                return MOVED_MORE
-            own.next_piece(min(sink.room(), <Py_ssize_t>FRAMED_AT_ONCE), &piece)
-            sink.send_content(piece.ptr, piece.len)
-            if self.up is not None:
-                self.up.observe(piece)
-                if self.up.found:
-                    # traffic first, then the handler
-                    sink.flush()
-                    self.push_frames(self.up)
-                    if self.has_ended or self.is_over():
-                        return MOVED_SOME
-        if own.has_ended:
-            self.end_upload()
-            return MOVED_ALL
-        sink.flush()
-        if not sink.is_write_paused():
-            own.want()
-        return MOVED_SOME
-
-    # ---- responses of the handler whose body is sent as it comes
-
-    cdef int answer_from(self, object decision) except -1:
-        cdef Hooks hooks = self.settings.hooks
-        cdef OwnBody own
-        try:
-            own = new_own_stream(self.settings, self, decision._take_body())
-        except ValueError as error:
-            hooks.failed(hooks.on_request, error)
-            return self.fail_closed(error, 502, b"the decision of the policy handler was used before")
-        # or the iterable would stay until the next hook returns
-        hooks.result = None
-        self.pending_calls += 1
-        self.settings.counters.requests_answered += 1
-        self.verdict = VERDICT_ANSWERED
-        self.status = decision.status
-        self.tell_observer(EXCHANGE_DECIDED)
-        self.move_request(INPUT_ANSWER)
-        if self.request.method == METHOD_HEAD:
-            # never begun
-            own.close()
-            self.client.begin_answer(decision.status, decision.headers, True, self.is_last)
-            self.move_response(INPUT_ANSWERED)
-            self.runs_again = True
-            return 0 if self.client.is_complete() else self.refuse_rest()
-        self.own_answer = own
-        self.answer_headers = decision.headers
-        return own.want()
-
-    cdef int relay_answer(self) except -1:
-        cdef OwnBody own = self.own_answer
-        cdef View piece
-        if self.response_state == RESPONSE_DONE or self.is_over():
-            return 0
-        if not self.client.is_complete():
-            self.discard_rest()
-            if self.is_over():
-                return 0
-        if self.response_state != RESPONSE_RELAY:
-            if not own.has_more() and not own.has_ended:
-                return 0
-            self.client.begin_answer(self.status, self.answer_headers, False, self.is_last)
-            self.move_response(INPUT_BEGIN)
-        while own.has_more():
-            if self.client.room() <= 0:
-                return self.client.await_room()
-            if self.client.is_write_paused():
-                return 0
-            own.next_piece(min(self.client.room(), <Py_ssize_t>BLOCK_SIZE), &piece)
-            self.client.send_content(piece.ptr, piece.len)
-            self.response_total += piece.len
-        if not own.has_ended:
-            self.client.flush()
-            if self.is_over() or self.client.is_write_paused():
-                return 0
-            return own.want()
-        self.client.send_end(None)
-        self.move_response(INPUT_COMPLETE)
-        self.runs_again = True
-        self.client.flush()
-        return 0 if self.is_over() or self.client.is_complete() else self.refuse_rest()
-
-    cdef int discard_rest(self) except -1:
-        # a client that says everything before it reads would wait for us, and we for it
-        cdef Piece piece
-        cdef int pieces = 0
-        while pieces < MOST_PIECES and self.client.next_piece(&piece, NO_ROOM_LIMIT) > 0:
-            pieces += 1
-        self.client.take_content()
-        if pieces == MOST_PIECES:
-            return self.take_later()
-        return 0 if self.client.is_complete() or self.client.has_content() else self.abort_if_cut()
-
-    cdef int on_own_body(self, object body) except -1:
-        cdef OwnBody own = <OwnBody>body
-        if self.is_over():
-            return 0
-        if own.error is not None:
-            self.cause = own.error
-            if self.settings.hooks.cuts(own.error) and not isinstance(own.error, TimeoutError):
-                return self.truncate(own.error) if self.has_response() else self.abort(own.error)
-            self.explain(502, b"the body that the policy handler gave failed before its end")
-        return self.advance()
-
-    cdef int on_own_body_closed(self, object body) except -1:
-        self.pending_calls -= 1
-        return self.settle()
-
-    # ---- responses of ours
-
-    cdef int answer(self, int status, bytes text, object headers) except -1:
-        if self.response_state == RESPONSE_DONE:
-            return self.refuse_rest()
-        if self.has_response():
-            return self.truncate(self.cause or ConnectionAbortedError("failed after the response had begun"))
-        if self.begins_upgrade(status):
-            text = b"the answer to the request for a WebSocket was %d, with which a WebSocket over HTTP/2 begins" % status
-            status, headers = 502, None
-        self.status = status
-        if self.cause is None and (
-                self.verdict not in (VERDICT_BLOCKED, VERDICT_ANSWERED) or self.own_answer is not None):
-            # it is not what the handler gave
-            self.cause = text
-        if self.upstream is not None and self.connection.has_reserved(self.upstream.connection()):
-            self.is_last = True
-        if self.client.answer(status, text, headers, self.request.method == METHOD_HEAD, self.is_last):
-            return self.terminate()
-        self.drop_upstream()
-        self.move_request(INPUT_ANSWER)
-        self.move_response(INPUT_ANSWERED)
-        return 0
-
-    cdef bint begins_upgrade(self, int status) noexcept:
-        return self.keep_upgrade and self.client.takes_for_upgrade(status)
-
-    cdef int explain(self, int status, bytes text) except -1:
-        return self.answer(status, text, None)
-
-    cdef int refuse(self, int status, bytes text) except -1:
-        self.settings.counters.requests_refused += 1
-        return self.explain(status, text)
-
-    cdef int reject(self) except -1:
-        return self.refuse(413, b"the request body is longer than %d bytes (body.max_size_bytes)" % self.settings.body_limit)
-
-    cdef int fail_upstream(self, int status, bytes text) except -1:
-        self.settings.counters.upstream_errors += 1
-        return self.explain(status, text)
 
     # ---- the request, from the decision on
 
@@ -676,20 +410,6 @@ cdef class Exchange(ExchangeCallbacks):
             # a reserved stream was not waited for
             self.upstream_deadline.clear()
         return self.await_upload()
-
-    cdef HeadEdits websocket_edits(self):
-        cdef HeadEdits edits
-        cdef int removed
-        if not (self.keep_upgrade and self.shows_messages() and asks_for_websocket(self.sent)):
-            return None
-        # messages of an extension that we do not know could not be shown
-        edits = HeadEdits()
-        removed = remove_other_offers(self.sent, edits)
-        self.settings.counters.websocket_offers_removed += removed
-        return edits if removed else None
-
-    cdef bint shows_messages(self) noexcept:
-        return self.hooks is not None and self.hooks.on_stream_chunk is not None
 
     cdef int relay_request(self) except -1:
         cdef int moved = self.move_content()
@@ -809,15 +529,7 @@ cdef class Exchange(ExchangeCallbacks):
             self.upstream.flush()
         return 0
 
-    cdef int stop_upload(self) except -1:
-        if self.client_deadline is not None:
-            self.client_deadline.clear()
-        if self.own_request is not None:
-            self.own_request.close()
-        self.move_request(INPUT_SENT)
-        return self.drop_upstream()
-
-    # ---- the response
+    # ---- the response, from the upstream's head to what the client is sent
 
     cdef int on_head(self, Stream stream, Head head) except -1:
         cdef bytes objection
@@ -829,7 +541,7 @@ cdef class Exchange(ExchangeCallbacks):
         elif head.status == 101:
             self.switch_protocols(head)
         elif head.status >= 200:
-            self.begin_response(head)
+            self.take_response(head)
         else:
             self.interims += 1
             if self.interims > MOST_INTERIMS:
@@ -848,8 +560,7 @@ cdef class Exchange(ExchangeCallbacks):
                 self.client.send_interim(head)
         return self.advance()
 
-    cdef int begin_response(self, Head head) except -1:
-        cdef int stream
+    cdef int take_response(self, Head head) except -1:
         if not head.keeps_alive() and (
                 self.request_state != REQUEST_SENT or self.connection.has_reserved(self.upstream.connection())):
             # what is left of the upload will have nowhere to go
@@ -858,6 +569,11 @@ cdef class Exchange(ExchangeCallbacks):
         self.response = head
         self.status = head.status
         self.strip_alternatives(head)
+        return self.begin_response()
+
+    cdef int begin_response(self) except -1:
+        cdef Head head = self.response
+        cdef int stream
         if self.hooks is not None:
             stream = stream_of(head, self.settings.stream_types)
             if stream != STREAM_NONE:
@@ -881,60 +597,6 @@ cdef class Exchange(ExchangeCallbacks):
             self.client.flush()
             return self.show_response_head()
         return 0
-
-    cdef int switch_protocols(self, Head head) except -1:
-        if not self.keep_upgrade or self.request_state != REQUEST_SENT or not was_offered(self.sent, head):
-            return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
-        if names_protocol(head, b"websocket", 9) and not self.open_websocket(head):
-            return 0
-        self.settings.counters.upgrades += 1
-        self.response = head
-        self.status = head.status
-        self.strip_alternatives(head)
-        self.is_streaming = self.hooks is not None
-        self.tell_observer(EXCHANGE_ANSWERED)
-        # to the client before the handler hears of it
-        self.client.send_interim(head)
-        self.client.flush()
-        if self.hooks is not None:
-            self.show_response_head()
-        if self.is_over():
-            return 0
-        self.move_response(INPUT_SWITCH)
-        self.clear_deadlines()
-        upstream, self.upstream = self.upstream, None
-        return self.client.switch_protocols(upstream, head)
-
-    cdef bint open_websocket(self, Head head) except -1:
-        """Judge the 101; false: the client was told that it opens no WebSocket."""
-        cdef Agreement agreement
-        cdef int fault = response_fault(self.sent, head)
-        if not fault and self.shows_messages():
-            fault = read_agreement(self.sent, head, &agreement)
-        if fault:
-            self.settings.counters.websocket_bad_handshakes += 1
-            self.fail_upstream(502, f"the upstream opened no WebSocket: {handshake_fault_text(fault)}".encode())
-            return False
-        self.settings.counters.websocket_upgrades += 1
-        if self.shows_messages():
-            self.from_client = new_message_tap(self.settings, self.own_share(), True, &agreement)
-            self.from_upstream = new_message_tap(self.settings, self.own_share(), False, &agreement)
-        return True
-
-    cdef bint has_taps(self) noexcept:
-        return self.from_client is not None
-
-    cdef int watch(self, StreamTunnel tunnel) except -1:
-        if not self.has_taps():
-            return 0
-        self.tunnel = tunnel
-        return tunnel.watch(self, self.from_client, self.from_upstream, self.pressure)
-
-    cdef int on_messages(self, object tap) except -1:
-        cdef MessageTap messages = <MessageTap>tap
-        found, messages.found = messages.found, []
-        self.push_chunks(found, messages.direction, &messages.sequence)
-        return 0 if self.has_ended else self.reserve(False)
 
     cdef int relay_response(self) except -1:
         cdef int moved = self.relay(self.upstream, self.client, self.down, self.response_copy, False)
@@ -1051,134 +713,7 @@ cdef class Exchange(ExchangeCallbacks):
     cdef int on_content(self, Stream stream) except -1:
         return 0 if self.is_over() else self.advance()
 
-    # ---- back-pressure
-
-    cdef int on_stream_writable(self, Stream stream, bint now) except -1:
-        if self.is_over():
-            return 0
-        if stream is self.client:
-            if self.own_answer is not None:
-                return self.advance() if now else 0
-            if self.upstream is None:
-                return 0
-            if now:
-                if self.response_state == RESPONSE_RELAY and not self.response_is_wire:
-                    # what lies here goes first, and the upstream's end behind it
-                    self.advance()
-                    if self.is_over() or self.upstream is None:
-                        return 0
-                    if self.client.room() <= 0:
-                        # once more, before more is read
-                        return self.client.await_room()
-                return self.resume_upstream(PAUSE_PEER_SLOW)
-            return 0 if self.reads_ahead() else self.upstream.pause(PAUSE_PEER_SLOW)
-        if stream is not self.upstream:
-            return 0
-        if self.request_state == REQUEST_RELAY:
-            if not now:
-                return self.client.pause(PAUSE_PEER_SLOW)
-            self.await_upload()
-            if self.buffered is not None or not self.request_is_wire:
-                # what was collected, or is the handler's, goes first
-                self.advance()
-            if self.is_over() or self.request_state != REQUEST_RELAY:
-                return 0
-            if stream.is_write_paused():
-                return stream.await_room()
-            self.client.resume(PAUSE_PEER_SLOW)
-        elif self.request_state == REQUEST_SENT and self.response_state == RESPONSE_HEAD:
-            # the response's time begins when the last of the request has left
-            if now:
-                return self.await_response()
-            return self.set_upstream_deadline(self.settings.body_idle, STAGE_UPLOAD)
-        return 0
-
-    cdef int on_pressure(self, int reason, bint now) except -1:
-        if self.is_over():
-            return 0
-        if now:
-            self.pressure |= reason
-        else:
-            self.pressure &= ~reason
-        if self.tunnel is not None:
-            return self.tunnel.on_pressure(reason, now)
-        self.set_pauses()
-        if (not self.pressure and not self.is_over() and self.request_state == REQUEST_RELAY and self.up is not None
-                and self.buffered is not None):
-            # the rest of what was collected
-            return self.take_later()
-        return 0
-
-    cdef int set_pauses(self) except -1:
-        """Apply the pressure to what is read: of the request, only where something is kept of it."""
-        cdef int both = PAUSE_HANDLER | PAUSE_BUDGET
-        cdef bint holds_request = self.request_state == REQUEST_COLLECT or (
-            self.request_state == REQUEST_RELAY and (self.request_copy is not None or self.up is not None))
-        if self.pressure and self.upstream is not None:
-            self.upstream.pause(self.pressure)
-        if self.pressure and holds_request:
-            self.client.pause(self.pressure)
-        if both & ~self.pressure or not holds_request:
-            self.client.resume(both & ~self.pressure if holds_request else both)
-        if not self.is_over() and self.upstream is not None and both & ~self.pressure:
-            self.resume_upstream(both & ~self.pressure)
-        return 0
-
-    cdef int resume_upstream(self, int reason) except -1:
-        if self.response_state == RESPONSE_RELAY and self.upstream.paused() & ~reason == 0 and self.upstream.paused():
-            # the time in which we paused it is not its own
-            self.await_download()
-        self.upstream.resume(reason)
-        return 0
-
-    cdef bint reads_ahead(self) noexcept:
-        # the sooner the upstream's connection is free for others, however long this client takes
-        cdef int64_t more = self.client.unsent_total()
-        if self.response_state != RESPONSE_RELAY or self.upstream is None or self.upstream.ends_by_close():
-            return False
-        more += max(self.upstream.content_left(), <int64_t>0)
-        return more <= self.settings.read_ahead and self.settings.arena.budget.below_read_ahead_mark()
-
-    cdef bint has_enough(self) noexcept:
-        # of the request only: a handler that is behind with the response does not hold back the upload
-        if self.request_state == REQUEST_COLLECT:
-            return self.pressure != 0
-        return (self.upstream is not None and self.upstream.is_write_paused()) or (
-            self.pressure != 0 and (self.request_copy is not None or self.up is not None))
-
     # ---- deadlines
-
-    cdef int set_client_deadline(self, DeadlineQueue queue, int stage) except -1:
-        if self.client_deadline is None:
-            self.client_deadline = Deadline(self)
-        return self.client_deadline.set(queue, stage)
-
-    cdef int set_upstream_deadline(self, DeadlineQueue queue, int stage) except -1:
-        if self.upstream_deadline is None:
-            self.upstream_deadline = Deadline(self)
-        return self.upstream_deadline.set(queue, stage)
-
-    cdef int await_response(self) except -1:
-        cdef bint is_multiplexed = self.upstream.is_multiplexed()
-        return self.set_upstream_deadline(
-            self.settings.http2_response_head if is_multiplexed else self.settings.response_head, STAGE_RESPONSE)
-
-    cdef int await_download(self) except -1:
-        cdef bint is_multiplexed = self.upstream.is_multiplexed()
-        return self.set_upstream_deadline(
-            self.settings.http2_body_idle if is_multiplexed else self.settings.body_idle, STAGE_DOWNLOAD)
-
-    cdef int clear_deadlines(self) except -1:
-        if self.client_deadline is not None:
-            self.client_deadline.clear()
-        if self.upstream_deadline is not None:
-            self.upstream_deadline.clear()
-        return 0
-
-    cdef int await_upload(self) except -1:
-        cdef bint is_said = self.response_state == RESPONSE_DONE and self.client.is_complete()
-        # a client that has said everything and has its response does not wait for long until the upstream has heard all of it
-        return self.set_client_deadline(self.settings.linger if is_said else self.settings.body_idle, STAGE_UPLOAD)
 
     cdef bint owes_continue(self) noexcept:
         # the client waits for the upstream's 100 and has heard nothing
@@ -1232,65 +767,7 @@ cdef class Exchange(ExchangeCallbacks):
         self.expire(EXPIRY_HALF_CLOSED)
         return self.advance()
 
-    # ---- ends
-
-    cdef bint can_repeat(self) noexcept:
-        cdef Head sent = self.sent
-        if not self.settings.retry:
-            return False
-        return self.is_here_whole() and is_idempotent(sent.method, sent.base(), sent.method_len)
-
-    cdef bint is_here_whole(self) noexcept:
-        if self.own_request is not None:
-            return self.own_request.can_repeat()
-        return self.client.is_complete() and (not self.has_body or self.buffered is not None)
-
-    cdef bint may_retry(self) except -1:
-        # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
-        cdef int how = self.upstream.unprocessed()
-        if self.retried or not self.settings.retry:
-            return False
-        if how == PROCESSED_HTTP1_ONLY and (self.pool.fallback is None or (
-                self.client.is_multiplexed() and self.upstream.authenticates(self.sent, None))):
-            # a client that authenticates by its connection has to make one of its own
-            return False
-        if how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY:
-            return self.is_here_whole()
-        return how == PROCESSED_UNLIKELY and self.can_repeat()
-
-    cdef int retry(self) except -1:
-        cdef int how = self.upstream.unprocessed()
-        self.settings.counters.retries += 1
-        self.settings.counters.http2_retries += how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY
-        self.retried = True
-        self.drop_upstream()
-        self.move_response(INPUT_AGAIN)
-        self.move_request(INPUT_RETRY)
-        self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE)
-        if how == PROCESSED_HTTP1_ONLY:
-            self.pool = self.pool.pool_for(True)
-            return self.pool.acquire(self)
-        return self.pool.acquire_new(self)
-
-    cdef int on_no_response(self, object error) except -1:
-        cdef int how = self.upstream.unprocessed()
-        if isinstance(error, WireError):
-            self.fail_upstream(error.status, str(error).encode())
-            return self.advance()
-        if how == PROCESSED_HTTP1_ONLY:
-            self.pool.require_http1()
-        if self.may_retry():
-            return self.retry()
-        if (how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY) and self.client.is_multiplexed():
-            # the client may know how to go on: it has the request, and we have not
-            self.settings.counters.upstream_errors += 1
-            return self.abort(error)
-        if isinstance(error, Http2StreamReset):
-            how_it_ended = f"reset the stream with error code {error.code} of HTTP/2"
-        else:
-            how_it_ended = "closed the connection"
-        self.fail_upstream(502, f"{self.pool.origin} {how_it_ended} before it answered".encode())
-        return self.advance()
+    # ---- an upstream's stream that ends: again, or not
 
     cdef int on_reset(self, Stream stream, object error) except -1:
         if self.is_over():
@@ -1315,348 +792,63 @@ cdef class Exchange(ExchangeCallbacks):
             return self.refuse_rest()
         return self.drop_upstream()
 
-    cdef int refuse_rest(self) except -1:
-        self.drop_upstream()
-        self.client.refuse_rest()
-        return self.terminate()
+    cdef int on_no_response(self, object error) except -1:
+        cdef int how = self.upstream.unprocessed()
+        if isinstance(error, WireError):
+            self.fail_upstream(error.status, str(error).encode())
+            return self.advance()
+        if how == PROCESSED_HTTP1_ONLY:
+            self.pool.require_http1()
+        if self.may_retry():
+            return self.retry()
+        if (how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY) and self.client.is_multiplexed():
+            # the client may know how to go on: it has the request, and we have not
+            self.settings.counters.upstream_errors += 1
+            return self.abort(error)
+        if isinstance(error, Http2StreamReset):
+            how_it_ended = f"reset the stream with error code {error.code} of HTTP/2"
+        else:
+            how_it_ended = "closed the connection"
+        self.fail_upstream(502, f"{self.pool.origin} {how_it_ended} before it answered".encode())
+        return self.advance()
 
-    cdef int abort(self, object error) except -1:
-        if self.is_over():
-            return 0
-        self.note_cut(error)
-        self.client.reset(error)
-        return self.terminate()
+    cdef bint may_retry(self) except -1:
+        # RFC 9112 section 9.3.1: only what can be sent again whole, does no harm twice, and met a connection that was closing anyway
+        cdef int how = self.upstream.unprocessed()
+        if self.retried or not self.settings.retry:
+            return False
+        if how == PROCESSED_HTTP1_ONLY and (self.pool.fallback is None or (
+                self.client.is_multiplexed() and self.upstream.authenticates(self.sent, None))):
+            # a client that authenticates by its connection has to make one of its own
+            return False
+        if how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY:
+            return self.is_here_whole()
+        return how == PROCESSED_UNLIKELY and self.can_repeat()
 
-    cdef int abort_if_cut(self) except -1:
-        # everything that is here of the request was taken, and it is not complete
-        return self.abort(ConnectionResetError("the client closed the connection")) if self.client.is_peer_gone() else 0
+    cdef bint can_repeat(self) noexcept:
+        cdef Head sent = self.sent
+        if not self.settings.retry:
+            return False
+        return self.is_here_whole() and is_idempotent(sent.method, sent.base(), sent.method_len)
 
-    cdef int truncate(self, object error) except -1:
-        if self.is_over():
-            return 0
-        self.note_cut(error)
-        self.client.truncate(self.response_state == RESPONSE_RELAY, error)
-        return self.terminate()
-
-    cdef int note_cut(self, object error) except -1:
-        if self.cause is None:
-            self.cause = error
-        if self.has_response() and self.response_state != RESPONSE_DONE:
-            self.settings.counters.responses_cut += 1
-        return 0
-
-    cdef int on_hook_abort(self, object error) except -1:
-        if self.down is not None:
-            self.down.stop()
-        if self.up is not None:
-            self.up.stop()
-        self.response_copy = None
-        if self.tunnel is not None and not self.is_over():
-            return self.tunnel.stop(error)
-        return self.connection.abort_after(error) if self.is_over() else self.truncate(error)
-
-    cdef int drop_upstream(self) except -1:
-        cdef Stream upstream = self.upstream
-        if upstream is None:
-            return 0
-        self.upstream = None
-        return upstream.reset(None)
-
-    cdef int finish(self) except -1:
-        cdef Stream client = self.client
-        cdef Stream upstream = self.upstream
-        self.move_request(INPUT_END)
-        self.upstream = None
-        self.clear_deadlines()
-        if upstream is not None:
-            upstream.release(self.sent, self.response, self.connection)
-        self.end()
-        return client.release(None, None, None)
-
-    cdef int terminate(self) except -1:
-        cdef bint is_waiting = self.request_state == REQUEST_ACQUIRE
-        if self.is_over():
-            return 0
-        self.move_request(INPUT_END)
-        self.clear_deadlines()
-        if is_waiting:
-            self.pool.cancel(self)
-        self.drop_upstream()
-        self.end_response(False)
-        return self.end()
-
-    cdef int end(self) except -1:
-        if self.has_ended:
-            return 0
-        if self.asking is not None:
-            # its answer is of no use to anything else
-            self.asking.give_up()
-            self.asking = None
-        self.end_upload()
+    cdef bint is_here_whole(self) noexcept:
         if self.own_request is not None:
-            self.own_request.close()
-        if self.own_answer is not None:
-            self.own_answer.close()
-        self.has_ended = True
-        # it refers to us
-        self.tunnel = None
-        self.pressure = 0
-        if self.queue is not None:
-            self.queue.close()
-        if self.share is not None:
-            self.share.stop_waiting()
-        self.settings.counters.active_flows -= 1
-        note(LEDGER_FLOW, -1)
-        self.tell_observer(EXCHANGE_ENDED)
-        self.ask_afterwards()
-        if (self.is_streaming or (self.up is not None and self.up.sequence)) and self.hooks.on_stream_end is not None:
-            self.push(self.hooks.on_stream_end, self.route.meta.connection_id, self.id)
-        return self.settle()
+            return self.own_request.can_repeat()
+        return self.client.is_complete() and (not self.has_body or self.buffered is not None)
 
-    cdef int on_queue_idle(self) except -1:
-        return self.settle()
-
-    cdef int settle(self) except -1:
-        cdef HttpConnection connection = self.connection
-        cdef Stream client
-        if not self.has_ended or self.is_settled or self.pending_calls or (self.queue is not None and not self.queue.is_idle()):
-            return 0
-        self.is_settled = True
-        if self.share is not None:
-            if self.share.held:
-                self.refund(self.share.held)
-            # they refer to us
-            self.share.owner = None
-        if self.queue is not None:
-            self.queue.owner = None
-        client, self.client = self.client, None
-        return connection.on_exchange_settled(client)
-
-    # ---- what the handler is shown
-
-    cdef RawRequest show_request(self):
-        cdef bytes body = b""
-        cdef bint truncated = False
-        cdef BodyCopy source = self.request_copy if self.buffered is None else self.buffered.content
-        if source is not None:
-            body = source.whole()
-            truncated = source.truncated or len(body) == self.settings.body_limit < self.request.content_length
-        # what comes from now on is not shown
-        self.request_copy = None
-        self.request_view = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, body,
-                                        self.settings.body_limit)
-        self.request_view.trailer_block = self.request_trailers
-        self.request_view.body_truncated = truncated
-        self.request_view.body_complete = (
-            self.client.is_complete() and not truncated and not self.is_decided_at_head)
-        self.request_view.conversation = self.keep_upgrade or self.is_decided_at_head
-        return self.request_view
-
-    cdef RawResponse show_response(self, bytes body):
-        cdef RawResponse response
-        if self.request_view is None:
-            self.show_request()
-        response = new_response(self.response, self.way.meta, self.id, self.request_view, body, self.is_streaming,
-                                self.settings.body_limit)
-        response.trailer_block = self.response_trailers
-        response.body_truncated = self.response_copy is not None and self.response_copy.truncated
-        return response
-
-    cdef int ask_afterwards(self) except -1:
-        if not self.asks_later:
-            return 0
-        self.asks_later = False
-        self.show_request()
-        return self.push(self.hooks.on_request, self.request_view, None)
-
-    cdef int on_late_decision(self, object decision) except -1:
-        if type(decision) is not self.settings.decision_type:
-            self.hooks.misjudged(decision)
-        elif decision is not self.settings.allow:
-            if decision.kind == "block":
-                self.verdict = VERDICT_IGNORED
-                self.settings.counters.blocks_ignored += 1
-            else:
-                self.verdict = VERDICT_OTHER_IGNORED
-                self.settings.counters.decisions_ignored += 1
-            self.tell_observer(EXCHANGE_DECIDED)
-            self.settings.on_ignored_decision(self.request_view, decision)
-            if type(decision.body) is not bytes and decision.body is not None:
-                self.close_ignored(decision)
-        return 0
-
-    cdef int close_ignored(self, object decision) except -1:
-        try:
-            taken = decision._take_body()
-        except ValueError:
-            # another request has it, or had it
-            return 0
-        self.pending_calls += 1
-        return new_own_stream(self.settings, self, taken).close()
-
-    cdef int show_response_head(self) except -1:
-        if self.hooks.on_response is not None:
-            self.ask_afterwards()
-            if self.has_ended or self.is_over():
-                return 0
-            self.response_view = self.show_response(b"")
-            self.push(self.hooks.on_response, self.response_view, None)
-        if (self.held() and self.hooks.on_stream_chunk is None and self.settings.enforce and not self.is_over()
-                and self.client.is_complete() and self.buffered is None):
-            # a stream may last, and its request is the handler's now
-            self.request_copy = None
-            self.request_view = None
-            self.refund(self.held())
-        return 0
-
-    cdef int end_response(self, bint is_whole) except -1:
-        if self.down is not None:
-            self.end_frames(self.down)
-            if self.down.trailers is not None:
-                # gRPC-Web: they are content to everything else
-                self.response_trailers = self.down.trailers
-        if self.response_view is not None:
-            self.response_view.trailer_block = self.response_trailers
-            self.response_view = None
-        if self.response_copy is not None and is_whole:
-            self.ask_afterwards()
-            if self.response_copy is not None:
-                self.push(self.hooks.on_response, self.show_response(self.response_copy.whole()), None)
-        self.response_copy = None
-        return 0
-
-    cdef int end_upload(self) except -1:
-        return 0 if self.up is None else self.end_frames(self.up)
-
-    cdef int end_frames(self, FrameTap tap) except -1:
-        tap.finish()
-        return self.push_frames(tap)
-
-    cdef int push(self, Hook hook, object first, object second) except -1:
-        if self.queue is None:
-            self.queue = new_hook_queue(self.settings, self.hooks, self, self.own_share())
-        return self.queue.push(hook, first, second)
-
-    cdef int push_frames(self, FrameTap tap) except -1:
-        cdef list found = tap.found
-        if not found:
-            return 0
-        tap.found = []
-        return self.push_chunks(found, tap.direction, &tap.sequence)
-
-    cdef int push_chunks(self, list found, str direction, int64_t* sequence) except -1:
-        cdef StreamChunk chunk
-        if self.request_view is None:
-            self.show_request()
-        elif self.settings.arena.budget.above_wait_mark():
-            self.spare_request()
-        for chunk in found:
-            if self.has_ended:
-                # the hook failed at the one before, which was the last that it is told
-                return 0
-            chunk.connection_id = self.route.meta.connection_id
-            chunk.connection_meta = self.route.meta if self.way is None else self.way.meta
-            chunk.flow_id = self.id
-            chunk.request = self.request_view
-            chunk.direction = direction
-            chunk.sequence = sequence[0]
-            sequence[0] += 1
-            self.settings.counters.stream_chunks += 1
-            if self.queue is not None and self.queue.is_dropping and self.queue.is_full():
-                self.settings.counters.dropped_chunks += 1
-            else:
-                self.push(self.hooks.on_stream_chunk, chunk, None)
-        return 0
-
-    cdef int spare_request(self) except -1:
-        cdef Py_ssize_t size = len(self.request_view.raw_body)
-        cdef RawRequest spare
-        if size == 0 or self.buffered is not None or not self.is_streaming or self.held() < size or not self.settings.enforce:
-            return 0
-        spare = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, b"",
-                            self.settings.body_limit)
-        spare.trailer_block = self.request_trailers
-        spare.body_truncated = True
-        spare.body_complete = False
-        self.request_view = spare
-        return self.refund(size)
-
-    cdef int strip_alternatives(self, Head head) except -1:
-        if self.settings.strip_alt_svc and self.hooks is not None:
-            stop_fields(head.base(), head.fields, head.count, b"alt-svc", 7)
-        return 0
-
-    cdef int tell_observer(self, ExchangeEvent event) except -1:
-        if self.settings.observer is None:
-            return 0
-        self.settings.observer.flow(
-            <int>event, self.id, self.route.meta, view_bytes(self.request.span(0, self.request.method_len)), self.route.scheme,
-            self.route.authority, self.request.origin_target(), self.verdict, self.status,
-            self.response is not None and (
-                self.response.status == 101 or stream_of(self.response, self.settings.stream_types) != STREAM_NONE),
-            self.response_total, monotonic() - self.began, self.cause, version_text(self.request.version),
-            self.grpc_status() if event == EXCHANGE_ENDED else None)
-        return 0
-
-    cdef str grpc_status(self):
-        cdef int index
-        if self.response is None:
-            return None
-        if not STREAM_GRPC <= stream_of(self.response, self.settings.stream_types) <= STREAM_GRPC_WEB_TEXT:
-            return None
-        index = self.response.find(b"grpc-status", 11)
-        if index < 0:
-            return headers_of_block(self.response_trailers).get("grpc-status")
-        return view_bytes(
-            self.response.span(self.response.fields[index].value, self.response.fields[index].value_len)).decode("latin-1")
-
-    # ---- what is kept for the handler, and the budget
-
-    cdef BudgetShare own_share(self):
-        if self.share is None:
-            self.share = new_budget_share(self.settings, self)
-        return self.share
-
-    cdef int charge(self, Py_ssize_t count) except -1:
-        return self.own_share().charge(count)
-
-    cdef int refund(self, Py_ssize_t count) except -1:
-        return self.share.refund(count)
-
-    cdef Py_ssize_t held(self) noexcept:
-        return 0 if self.share is None else self.share.held
-
-    cdef int reserve(self, bint is_deciding) except -1:
-        return 0 if self.share is None else self.share.reserve(is_deciding)
-
-    cdef int forget_buffered(self) except -1:
-        cdef BufferedBody buffered = self.buffered
-        if buffered is None or not buffered.is_sent():
-            return 0
-        if self.up is not None and self.up.framer is not None and self.up_at < buffered.content.size and not self.has_ended:
-            # its messages are still to be shown
-            return 0
-        return self.drop_buffered()
-
-    cdef int drop_buffered(self) except -1:
-        cdef BufferedBody buffered = self.buffered
-        if buffered is None:
-            return 0
-        self.buffered = None
-        if self.hooks.on_response is not None or self.hooks.on_stream_chunk is not None:
-            # the content is what is shown
-            return self.refund(buffered.framing_size())
-        # the request is not shown again
-        self.request_view = None
-        return self.refund(buffered.size())
-
-    cdef int on_copies_late(self) except -1:
-        cdef BodyCopy copy
-        for copy in (self.request_copy, self.response_copy):
-            if copy is not None and copy.limit > copy.size:
-                copy.limit = copy.size
-                self.settings.counters.shortened_copies += 1
-        return 0
+    cdef int retry(self) except -1:
+        cdef int how = self.upstream.unprocessed()
+        self.settings.counters.retries += 1
+        self.settings.counters.http2_retries += how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY
+        self.retried = True
+        self.drop_upstream()
+        self.move_response(INPUT_AGAIN)
+        self.move_request(INPUT_RETRY)
+        self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE)
+        if how == PROCESSED_HTTP1_ONLY:
+            self.pool = self.pool.pool_for(True)
+            return self.pool.acquire(self)
+        return self.pool.acquire_new(self)
 
 
 cdef Exchange new_exchange(Settings settings, HttpConnection connection, Stream client, Route route, Head request):

@@ -1,0 +1,3 @@
+from soth_mitm._dataplane.exchange.exchange_pressure import ExchangePressure
+
+class ExchangeAnswers(ExchangePressure): ...

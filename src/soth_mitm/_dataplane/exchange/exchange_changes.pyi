@@ -1,0 +1,3 @@
+from soth_mitm._dataplane.exchange.exchange_answers import ExchangeAnswers
+
+class ExchangeChanges(ExchangeAnswers): ...

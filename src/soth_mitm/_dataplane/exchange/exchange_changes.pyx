@@ -1,0 +1,117 @@
+"""A request that the handler changes: its head, the way that it takes, and the body that it is sent with instead of its own."""
+
+from soth_mitm._dataplane.exchange.changes cimport changed_head
+from soth_mitm._dataplane.exchange.exchange_answers cimport ExchangeAnswers
+from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, MOVED_ALL, MOVED_MORE, MOVED_SOME, VERDICT_CHANGED
+from soth_mitm._dataplane.exchange.own_body cimport OwnBody, new_own_bytes, new_own_stream
+from soth_mitm._dataplane.exchange.route cimport Route
+from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, new_frame_tap
+from soth_mitm._dataplane.http.hooks cimport Hooks
+from soth_mitm._dataplane.http.stream cimport Stream
+from soth_mitm._dataplane.memory.view cimport View
+from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, METHOD_TRACE
+from soth_mitm._dataplane.wire.streams cimport stream_of
+
+
+# not final: the next part derives from it
+cdef class ExchangeChanges(ExchangeAnswers):
+    """Changes of the request."""
+
+    cdef bint change(self, object decision) except -1:
+        cdef Hooks hooks = self.settings.hooks
+        cdef bytes authority = None
+        if decision._where is not None:
+            if not self.redirect(decision._where):
+                return False
+            if decision._where.authority is not None:
+                authority = self.way.authority.encode()
+        try:
+            self.check_change(decision)
+            self.sent = changed_head(self.request, decision, authority, self.settings.head_limit, self.settings.most_fields)
+            if decision.body is not None:
+                self.replace_content(decision)
+        except ValueError as error:
+            hooks.failed(hooks.on_request, error)
+            self.fail_closed(error, 502, b"the decision of the policy handler cannot be applied to this request")
+            return False
+        self.settings.counters.requests_allowed += 1
+        self.settings.counters.requests_changed += self.sent is not self.request or self.own_request is not None
+        self.settings.counters.requests_redirected += self.way is not None
+        self.verdict = VERDICT_CHANGED
+        self.tell_observer(EXCHANGE_DECIDED)
+        return True
+
+    cdef bint redirect(self, object where) except -1:
+        cdef Hooks hooks = self.settings.hooks
+        cdef Route way = self.settings.on_redirect(self.route, where, self.client.is_multiplexed())
+        if way.pool is None:
+            error = PermissionError(way.reason.decode())
+            hooks.failed(hooks.on_request, error)
+            self.fail_closed(error, way.status, way.reason)
+            return False
+        self.way = way
+        return True
+
+    cdef int check_change(self, object decision) except -1:
+        if decision.method is not None:
+            if (decision.method == b"HEAD") != (self.request.method == METHOD_HEAD):
+                raise ValueError("method: a request may not become HEAD or stop being it")
+            if decision.method == b"TRACE" and self.has_body:
+                raise ValueError("method: a TRACE has no body")
+            if self.keep_upgrade:
+                raise ValueError("method: an upgrade keeps its own")
+        if decision.body and (self.request.method == METHOD_TRACE if decision.method is None else decision.method == b"TRACE"):
+            raise ValueError("body: a TRACE has none")
+        if decision.body is not None and self.request_view.body_problem is not None:
+            raise ValueError(f"body: the request was not shown whole ({self.request_view.body_problem})")
+        return 0
+
+    cdef int replace_content(self, object decision) except -1:
+        taken = decision._take_body()
+        if type(taken) is bytes:
+            self.own_request = new_own_bytes(self.settings, taken)
+        else:
+            self.own_request = new_own_stream(self.settings, self, taken)
+            self.pending_calls += 1
+            # or the iterable would stay until the next hook returns
+            self.settings.hooks.result = None
+        self.has_body = True
+        self.request_trailers = None
+        self.drop_buffered()
+        if self.up is not None:
+            # which was told of another coding
+            self.up = new_frame_tap(
+                self.settings, self.own_share(), stream_of(self.sent, self.settings.stream_types), self.sent, "to_upstream")
+        return 0
+
+    # ---- the handler's body, to the upstream
+
+    cdef int send_own(self) except -1:
+        cdef OwnBody own = self.own_request
+        cdef Stream sink = self.upstream
+        cdef View piece
+        while own.has_more():
+            if sink.room() <= 0:
+                sink.await_room()
+                return MOVED_SOME
+            if sink.is_write_paused():
+                return MOVED_SOME
+            if self.up is not None and self.up.has_enough():
+                return MOVED_MORE
+            own.next_piece(min(sink.room(), <Py_ssize_t>FRAMED_AT_ONCE), &piece)
+            sink.send_content(piece.ptr, piece.len)
+            if self.up is not None:
+                self.up.observe(piece)
+                if self.up.found:
+                    # traffic first, then the handler
+                    sink.flush()
+                    self.push_frames(self.up)
+                    if self.has_ended or self.is_over():
+                        return MOVED_SOME
+        if own.has_ended:
+            self.end_upload()
+            return MOVED_ALL
+        sink.flush()
+        if not sink.is_write_paused():
+            own.want()
+        return MOVED_SOME

@@ -1,0 +1,3 @@
+from soth_mitm._dataplane.exchange.exchange_ends import ExchangeEnds
+
+class ExchangePressure(ExchangeEnds): ...

@@ -1,0 +1,3 @@
+from soth_mitm._dataplane.exchange.exchange_state import ExchangeState
+
+class ExchangeShown(ExchangeState): ...

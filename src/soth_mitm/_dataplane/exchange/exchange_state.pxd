@@ -1,0 +1,149 @@
+# What an exchange is: everything that it keeps, its states and deadlines, and what an observer is told of it. The states and what moves
+# them are in states.pyx.
+
+from libc.stdint cimport int64_t
+
+from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody
+from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
+from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
+from soth_mitm._dataplane.exchange.hook_queue cimport HookQueue
+from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
+from soth_mitm._dataplane.exchange.own_body cimport OwnBody
+from soth_mitm._dataplane.exchange.route cimport Route
+from soth_mitm._dataplane.exchange.states cimport REQUEST_ENDED, RequestInput, RequestState, ResponseInput, ResponseState
+from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
+from soth_mitm._dataplane.exchange.taps cimport FrameTap
+from soth_mitm._dataplane.http.hooks cimport Hooks, Suspended
+from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse
+from soth_mitm._dataplane.http.settings cimport Settings
+from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
+from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
+from soth_mitm._dataplane.upstream.pool cimport OriginPool
+from soth_mitm._dataplane.wire.head cimport Head
+
+
+# What an observer is told of an exchange, and what became of its decision; observe/observation.py has the same numbers
+cdef enum ExchangeEvent:
+    EXCHANGE_DECIDED = 0
+    EXCHANGE_ANSWERED          # the head of the upstream's final response
+    EXCHANGE_ENDED
+
+
+cdef enum Verdict:
+    VERDICT_NONE = 0       # the handler was not asked
+    VERDICT_ALLOWED
+    VERDICT_BLOCKED
+    VERDICT_FAILED         # nothing was forwarded
+    VERDICT_IGNORED        # a block in monitor mode
+    VERDICT_UNDECIDED      # the handler failed, and failure_policy let the request go
+    VERDICT_ANSWERED
+    VERDICT_ABORTED
+    VERDICT_OTHER_IGNORED  # another decision in monitor mode
+    VERDICT_CHANGED        # forwarded, and not as it came
+
+
+# What moving content came to
+cdef enum Moved:
+    MOVED_SOME = 0         # no more is here that can be taken now
+    MOVED_ALL              # the message is complete
+    MOVED_NONSENSE         # it is malformed; the source's error_text() says how
+    # it is longer than it may be (body.overflow, upstream.h2_response_overflow_mode); what made it so was taken and went nowhere
+    MOVED_OVER
+    MOVED_MORE             # there is more, which would take too long: go on in another turn of the loop
+
+
+cdef enum:
+    MOST_PIECES = 512      # of content that are moved in one turn of the loop
+
+
+cdef class ExchangeState(ExchangeCallbacks):
+    cdef Hooks hooks                   # None: the handler does not see this exchange
+    cdef HttpConnection connection     # the client's
+    cdef Stream client
+    cdef Stream upstream               # from its grant to its end
+    cdef Route route
+    cdef Route way                     # that the request takes, from the decision on: its route, unless the handler sends it elsewhere
+    cdef OriginPool pool               # that is asked for a stream: the route's, or its fallback
+    cdef int64_t id
+    cdef RequestState request_state
+    cdef ResponseState response_state
+    cdef bint has_ended                # the handler was told the last of it
+    cdef bint is_settled               # and its last hook has returned
+    cdef bint is_running               # advance() is at work
+    cdef bint runs_again
+    cdef bint is_turn_due              # the loop will call take_turn()
+    cdef bint is_behind                # more of the response lies here than was relayed in one turn
+    cdef bint is_last                  # the client's connection is of no use for another request
+    cdef int pressure                  # PauseReason bits: why less is to be read
+    cdef int pending_calls             # calls whose end is awaited beside the queue: on_connect, on_request, a decoding thread
+    cdef Suspended asking              # an on_connect or on_request that has suspended
+
+    # request
+    cdef Head request                  # as the client sent it
+    cdef Head sent                     # as an upstream is sent it: the same, unless the handler changed it
+    cdef OwnBody own_request           # the body that it is sent with in place of its own; None: it keeps its own
+    cdef BufferedBody buffered         # the body, where the decision waits for it; None: it was not collected, or is let go
+    cdef BodyCopy request_copy         # of its content, where it is shown after it has passed; or None
+    cdef bytes request_trailers
+    cdef RawRequest request_view       # what the handler sees of it
+    cdef bint has_body
+    cdef bint keep_upgrade             # it asks for another protocol on its connection, which is relayed
+    cdef bint sent_continue            # we answered Expect: 100-continue ourselves
+    cdef bint retried
+    cdef bint is_bounded               # a body over the limit is refused, also while it is streamed on
+    cdef bint asks_later               # monitor mode: on_request is still to be called
+    cdef bint is_decided_at_head       # before its body, which is not kept
+    cdef bint request_is_wire          # it goes on as the bytes that came
+
+    # response
+    cdef OwnBody own_answer            # the body of a response of the handler, where it is sent as it comes; or None
+    cdef object answer_headers         # of that response
+    cdef Head response
+    cdef BodyCopy response_copy        # of the response's content; None: not copied
+    cdef bytes response_trailers
+    cdef int64_t response_total        # bytes of content
+    cdef bint is_streaming             # SSE, NDJSON, gRPC: shown at its head, then frame by frame
+    cdef RawResponse response_view     # as the handler was shown it at its head; its trailers are still to come
+    cdef bint response_is_wire
+    cdef int interims                  # interim responses to this request
+
+    # made when they are needed
+    cdef HookQueue queue
+    cdef BudgetShare share
+    cdef FrameTap down                 # the response's frames; None: they are not shown
+    cdef FrameTap up                   # the request's
+    cdef Py_ssize_t up_at              # how much of what was collected of it has been framed
+    cdef MessageTap from_client        # a WebSocket's messages; None: they are not shown
+    cdef MessageTap from_upstream
+    cdef StreamTunnel tunnel           # that they pass through
+    cdef Deadline client_deadline      # of the request: STAGE_COLLECT, STAGE_UPLOAD
+    cdef Deadline upstream_deadline    # of what is expected from upstream: STAGE_ACQUIRE, STAGE_RESPONSE, STAGE_DOWNLOAD
+
+    # for an observer
+    cdef double began
+    cdef int verdict
+    cdef int status                    # that the client was told; 0: none
+    cdef object cause                  # bytes or an exception: why the client has not the upstream's whole answer; None: it has
+
+    # Nothing is read or relayed any more
+    cdef inline bint is_over(self) noexcept:
+        return self.request_state == REQUEST_ENDED
+
+    cdef int move_request(self, RequestInput event) except -1
+    cdef int move_response(self, ResponseInput event) except -1
+    cdef bint has_response(self) noexcept              # the client has the head of a final response
+    # An Exchange has these: move both directions as far as they go; the same in another turn of the loop
+    cdef int advance(self) except -1
+    cdef int take_later(self) except -1
+
+    cdef int set_client_deadline(self, DeadlineQueue queue, int stage) except -1
+    cdef int set_upstream_deadline(self, DeadlineQueue queue, int stage) except -1
+    cdef int await_upload(self) except -1
+    # For the upstream's head, and for its content to go on
+    cdef int await_response(self) except -1
+    cdef int await_download(self) except -1
+    cdef int clear_deadlines(self) except -1
+
+    cdef int strip_alternatives(self, Head head) except -1
+    cdef int tell_observer(self, ExchangeEvent event) except -1
+    cdef str grpc_status(self)                         # as the upstream said it, in its head or its trailers; None if it did not

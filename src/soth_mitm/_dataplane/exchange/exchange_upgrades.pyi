@@ -1,0 +1,3 @@
+from soth_mitm._dataplane.exchange.exchange_changes import ExchangeChanges
+
+class ExchangeUpgrades(ExchangeChanges): ...

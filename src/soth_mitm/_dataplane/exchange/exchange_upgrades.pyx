@@ -1,0 +1,77 @@
+"""A switch to another protocol (101), and the WebSocket that it may open."""
+
+from soth_mitm._dataplane.exchange.exchange_changes cimport ExchangeChanges
+from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_ANSWERED
+from soth_mitm._dataplane.exchange.message_tap cimport new_message_tap
+from soth_mitm._dataplane.exchange.states cimport INPUT_SWITCH, REQUEST_SENT
+from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
+from soth_mitm._dataplane.http.upgrade cimport names_protocol, was_offered
+from soth_mitm._dataplane.websocket.handshake cimport (
+    Agreement, asks_for_websocket, handshake_fault_text, read_agreement, remove_other_offers, response_fault,
+)
+from soth_mitm._dataplane.wire.head cimport Head
+from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
+
+
+# not final: the next part derives from it
+cdef class ExchangeUpgrades(ExchangeChanges):
+    """A switch to another protocol."""
+
+    cdef HeadEdits websocket_edits(self):
+        cdef HeadEdits edits
+        cdef int removed
+        if not (self.keep_upgrade and self.shows_messages() and asks_for_websocket(self.sent)):
+            return None
+        # messages of an extension that we do not know could not be shown
+        edits = HeadEdits()
+        removed = remove_other_offers(self.sent, edits)
+        self.settings.counters.websocket_offers_removed += removed
+        return edits if removed else None
+
+    cdef int switch_protocols(self, Head head) except -1:
+        if not self.keep_upgrade or self.request_state != REQUEST_SENT or not was_offered(self.sent, head):
+            return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
+        if names_protocol(head, b"websocket", 9) and not self.open_websocket(head):
+            return 0
+        self.settings.counters.upgrades += 1
+        self.response = head
+        self.status = head.status
+        self.strip_alternatives(head)
+        self.is_streaming = self.hooks is not None
+        self.tell_observer(EXCHANGE_ANSWERED)
+        # to the client before the handler hears of it
+        self.client.send_interim(head)
+        self.client.flush()
+        if self.hooks is not None:
+            self.show_response_head()
+        if self.is_over():
+            return 0
+        self.move_response(INPUT_SWITCH)
+        self.clear_deadlines()
+        upstream, self.upstream = self.upstream, None
+        return self.client.switch_protocols(upstream, head)
+
+    cdef bint open_websocket(self, Head head) except -1:
+        """Judge the 101; false: the client was told that it opens no WebSocket."""
+        cdef Agreement agreement
+        cdef int fault = response_fault(self.sent, head)
+        if not fault and self.shows_messages():
+            fault = read_agreement(self.sent, head, &agreement)
+        if fault:
+            self.settings.counters.websocket_bad_handshakes += 1
+            self.fail_upstream(502, f"the upstream opened no WebSocket: {handshake_fault_text(fault)}".encode())
+            return False
+        self.settings.counters.websocket_upgrades += 1
+        if self.shows_messages():
+            self.from_client = new_message_tap(self.settings, self.own_share(), True, &agreement)
+            self.from_upstream = new_message_tap(self.settings, self.own_share(), False, &agreement)
+        return True
+
+    cdef bint has_taps(self) noexcept:
+        return self.from_client is not None
+
+    cdef int watch(self, StreamTunnel tunnel) except -1:
+        if not self.has_taps():
+            return 0
+        self.tunnel = tunnel
+        return tunnel.watch(self, self.from_client, self.from_upstream, self.pressure)
