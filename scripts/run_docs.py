@@ -29,6 +29,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Handle traffic": ("InterceptHandler", "HandlerDecision", "Upstream", "ConnectDecision", "ConnectTarget"),
     "Messages": ("RawRequest", "RawResponse", "StreamChunk", "FrameKind", "Headers"),
+    "Credentials": ("Credential", "Secret", "CredentialSource"),
     "Connections": ("ConnectionMeta", "SocketFamily", "TcpV4", "TcpV6", "UnixDomain", "ProcessInfo", "TlsInfo"),
     "The CA and who trusts it": (
         "CertificateAuthority",
@@ -70,7 +71,7 @@ PUBLIC = frozenset(name for names in SECTIONS.values() for name in names)
 
 # Objects of these come from calls of others, so their constructors are not shown; a configuration's keys have a page of their own.
 NOT_CONSTRUCTED = ("MitmProxy", "MitmProxyHandle", "ThreadedHandle", "TlsBypass", "ProxyMetrics", "TrustReport", "CertificateAuthority")
-KEYS_ELSEWHERE = ("MitmConfig",)
+KEYS_ELSEWHERE = ("MitmConfig", "Credential")
 
 
 PREFIXES = {str(griffe.ParameterKind.var_positional): "*", str(griffe.ParameterKind.var_keyword): "**"}

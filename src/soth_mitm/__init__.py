@@ -10,6 +10,7 @@ from importlib.metadata import version as _version
 from soth_mitm._dataplane.http.messages import FrameKind, RawRequest, RawResponse, StreamChunk
 from soth_mitm._dataplane.wire.headers import Headers
 from soth_mitm.config import MitmConfig
+from soth_mitm.config.credential import Credential
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, SocketFamily, TcpV4, TcpV6, TlsInfo, UnixDomain
 from soth_mitm.decision import HandlerDecision, Upstream
@@ -37,6 +38,7 @@ from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.proxy.proxy import MitmProxy, MitmProxyBuilder
 from soth_mitm.proxy.threaded import ThreadedHandle
+from soth_mitm.secret import CredentialSource, Secret
 from soth_mitm.tls.bundle import TrustFiles, write_trust_files
 from soth_mitm.tls.bypass import TlsBypass
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca, load_ca
@@ -59,6 +61,8 @@ __all__ = [
     "ConnectFailedError",
     "ConnectTarget",
     "ConnectionMeta",
+    "Credential",
+    "CredentialSource",
     "DecisionError",
     "DecisionTypeError",
     "DecisionValueError",
@@ -76,6 +80,7 @@ __all__ = [
     "ProxyMetrics",
     "RawRequest",
     "RawResponse",
+    "Secret",
     "ShutdownTimeoutError",
     "SocketFamily",
     "StageTimeoutError",

@@ -55,6 +55,20 @@ class DestinationPattern:
             return False
         return re.fullmatch(_glob_source(self.host), host) is not None if self.is_glob else self.host == host
 
+    def covers(self, other: "DestinationPattern") -> bool:
+        """Tell whether every destination that `other` matches is matched by this pattern."""
+        if self.port is not None and self.port != other.port:
+            return False
+        if not self.is_glob:
+            return self.host == other.host
+        # a `*` of the other is matched by a `*` of this one alone, which then matches whatever stands there
+        return re.fullmatch(_glob_source(self.host), other.host) is not None
+
+    def overlaps(self, other: "DestinationPattern") -> bool:
+        """Tell whether there may be a destination that both patterns match."""
+        ports_differ = self.port is not None and other.port is not None and self.port != other.port
+        return not ports_differ and _globs_meet(self.host, other.host)
+
     def __str__(self) -> str:
         return format_host_port(self.host, "*" if self.port is None else self.port)
 
@@ -161,3 +175,26 @@ def _glob_source(host: str) -> str:
     """
     first, *rest = (re.escape(part) for part in re.sub(r"\*+", "*", host).split("*"))
     return first + "".join(f"(?>.*?{part})" for part in rest[:-1]) + f".*{rest[-1]}"
+
+
+def _globs_meet(one: str, other: str) -> bool:
+    """Tell whether some text is matched by both globs."""
+    # which beginnings of `other` can be read by what was read of `one`
+    reached = _after_stars({0}, other)
+    for letter in one:
+        if letter == "*":
+            reached = set(range(min(reached, default=len(other) + 1), len(other) + 1))
+        else:
+            stay = {at for at in reached if at < len(other) and other[at] == "*"}
+            reached = _after_stars(stay | {at + 1 for at in reached if at < len(other) and other[at] == letter}, other)
+    return len(other) in reached
+
+
+def _after_stars(reached: set[int], glob: str) -> set[int]:
+    """Add what is reached where each `*` stands for nothing."""
+    found = set(reached)
+    for at in sorted(reached):
+        while at < len(glob) and glob[at] == "*":
+            at += 1
+            found.add(at)
+    return found

@@ -126,7 +126,7 @@ def test_mapping_is_copied() -> None:
     assert config.interception.destinations == ["a:1"]
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("spec", [spec for spec in SPECS.values() if spec.kind is not Kind.ENTRIES], ids=lambda spec: spec.name)
 def test_every_key_can_come_from_the_environment(spec: Spec) -> None:
     value = other_value(spec)
     config = MitmConfig.from_mapping({}, env={spec.environment_name: as_text(spec, value), "HOME": "/root"})

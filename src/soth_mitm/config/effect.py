@@ -76,5 +76,5 @@ def without_effect(config: MitmConfig) -> list[str]:
 
 def _set(config: MitmConfig) -> Iterator[Spec]:
     for spec in specs(MitmConfig).values():
-        if spec.plain(spec.read(config)) != spec.plain(spec.default):
+        if spec.differs(spec.read(config), spec.default):
             yield spec

@@ -2,11 +2,13 @@
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from msgspec import NODEFAULT
+
 from soth_mitm.config.not_built import LATER_KEYS, NEVER, REFUSED_LATER
-from soth_mitm.config.schema import ENVIRONMENT_PREFIX, Kind, Spec, sections, specs
+from soth_mitm.config.schema import ENVIRONMENT_PREFIX, Kind, Spec, entry_specs, sections, specs
 from soth_mitm.config.sections import MAX_COUNT
 from soth_mitm.config.tree import MitmConfig
 
@@ -48,14 +50,22 @@ config = MitmConfig.from_mapping({{"body": {{"max_size_bytes": 1048576}}}})
 
 def default_toml() -> str:
     """Return a TOML document with every key, its meaning and its default; read back, it is `MitmConfig()`."""
-    return "\n".join([_TOML_OPENING, *_toml_keys("")] + [line for name, doc in _sections() for line in _toml_section(name, doc)])
+    lines = [_TOML_OPENING, *_toml_keys("")]
+    lines += [line for name, doc in _sections() for line in _toml_section(name, doc)]
+    return "\n".join(lines + [line for spec in _lists() for line in _toml_entry(spec)])
 
 
 def reference_markdown() -> str:
     """Return the page docs/configuration.md."""
-    parts = [_PAGE_OPENING, "## Top level\n", *_table("")]
+    parts = [_PAGE_OPENING, "## Top level\n", *_table(_specs_of(""))]
     for name, doc in _sections():
-        parts += [f"\n## `[{name}]`\n", f"{doc}\n", *_table(name)]
+        parts += [f"\n## `[{name}]`\n", f"{doc}\n", *_table(_specs_of(name))]
+    for spec in _lists():
+        parts += [
+            f"\n## `[[{spec.name}]]`\n",
+            f"{_doc(spec.entry).partition(chr(10))[0]}\n",
+            *_table(entry_specs(spec.entry, spec.name).values()),
+        ]
     return "\n".join(parts) + "\n"
 
 
@@ -63,14 +73,22 @@ def toml_value(value: Any) -> str:
     """Spell a plain value as TOML."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{toml_value(name)} = {toml_value(inner)}" for name, inner in value.items()) + " }" if value else "{}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(inner) for inner in value) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 
 def _sections() -> Iterator[tuple[str, str]]:
     for name, section in sections(MitmConfig).items():
-        yield name, (section.__doc__ or "").strip()
+        yield name, _doc(section)
+
+
+def _lists() -> Iterator[Spec]:
+    return (spec for spec in specs(MitmConfig).values() if spec.kind is Kind.ENTRIES)
+
+
+def _doc(thing: object) -> str:
+    return (thing.__doc__ or "").strip()
 
 
 def _specs_of(section: str) -> list[Spec]:
@@ -83,8 +101,20 @@ def _toml_section(name: str, doc: str) -> Iterator[str]:
     yield from _toml_keys(name)
 
 
+def _toml_entry(spec: Spec) -> Iterator[str]:
+    """Yield one table as a comment: written out with the default it could not be added to."""
+    yield from textwrap.wrap(_meaning(spec), 120, initial_indent="\n# ", subsequent_indent="# ")
+    yield f"# [[{spec.name}]]\n#"
+    example = spec.plain(spec.key.example)[0]
+    for each in entry_specs(spec.entry, spec.name).values():
+        yield from textwrap.wrap(_meaning(each), 120, initial_indent="# ", subsequent_indent="# ")
+        yield f"# {each.field} = {toml_value(example[each.field])}\n#"
+
+
 def _toml_keys(section: str) -> Iterator[str]:
     for spec in _specs_of(section):
+        if spec.kind is Kind.ENTRIES:
+            continue
         yield from textwrap.wrap(_meaning(spec), 120, initial_indent="# ", subsequent_indent="# ")
         default = spec.plain(spec.default)
         if default is None:
@@ -98,14 +128,20 @@ def _toml_keys(section: str) -> Iterator[str]:
             yield f"{spec.field} = {toml_value(default)}\n"
 
 
-def _table(section: str) -> Iterator[str]:
+def _table(keys: Iterable[Spec]) -> Iterator[str]:
     yield "| Key | Default | Meaning |"
     yield "| --- | --- | --- |"
-    for spec in _specs_of(section):
-        default = spec.plain(spec.default)
-        shown = f"none: {spec.key.unset}" if default is None else f"`{toml_value(default)}`"
-        example = "" if spec.key.example is None else f" Example: `{toml_value(spec.key.example)}`."
+    for spec in keys:
+        shown = _shown_default(spec)
+        example = "" if spec.key.example is None else f" Example: `{toml_value(spec.plain(spec.key.example))}`."
         yield f"| `{spec.field}` | {shown} | {_meaning(spec)}{example} |"
+
+
+def _shown_default(spec: Spec) -> str:
+    if spec.default is NODEFAULT:
+        return "needed"
+    default = spec.plain(spec.default)
+    return f"none: {spec.key.unset}" if default is None else f"`{toml_value(default)}`"
 
 
 def _meaning(spec: Spec) -> str:

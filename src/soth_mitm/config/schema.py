@@ -4,13 +4,14 @@ A tree is a `msgspec.Struct`. Its fields are sections (Structs again, one level)
 come the checks, the messages, the environment names, the commented TOML and the page of the documentation.
 """
 
+import difflib
 import enum
 import functools
 import operator
 import os
 import reprlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -49,6 +50,7 @@ class Kind(enum.Enum):
     CHOICE = "a choice"
     TEXTS = "a list of strings"
     PATHS = "a table of paths by destination"
+    ENTRIES = "a list of tables"
 
 
 _KINDS: dict[Any, Kind] = {
@@ -57,6 +59,7 @@ _KINDS: dict[Any, Kind] = {
     str: Kind.TEXT,
     Path | str: Kind.PATH,
     list[str]: Kind.TEXTS,
+    Sequence[str]: Kind.TEXTS,
     dict[str, Path | str]: Kind.PATHS,
 }
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -73,6 +76,8 @@ class Spec:
     optional: bool
     default: Any
     key: Key
+    entry: type[msgspec.Struct] | None = None
+    """What each table of a list of tables makes."""
 
     @property
     def name(self) -> str:
@@ -106,6 +111,9 @@ class Spec:
         """Raise `InvalidConfigError` unless `value` has this key's type, lies in its range and passes its check."""
         if value is None and self.optional:
             return
+        if self.kind is Kind.ENTRIES and not self._has_type(value):
+            # there may be values in it that are to be shown nowhere
+            raise self.error(f"expected {self.expected}, got {type(value).__name__}")
         if not self._has_type(value):
             raise self.error(f"expected {self.expected}, got {reprlib.repr(value)}")
         if self.kind is Kind.NUMBER:
@@ -125,6 +133,10 @@ class Spec:
 
     def from_document(self, value: Any) -> Any:
         """Return what a TOML document or mapping says for this key as the tree holds it: verified, its own copy, `~` expanded in paths."""
+        if self.kind is Kind.ENTRIES:
+            if not isinstance(value, list) or not all(isinstance(each, Mapping | (self.entry or Mapping)) for each in value):
+                raise self.error(f"expected {self.expected}, got {type(value).__name__}; write each below `[[{self.name}]]`")
+            value = [self._entry(index, table) for index, table in enumerate(value)]
         self.verify(value)
         try:
             if self.kind is Kind.PATH and value is not None:
@@ -138,6 +150,8 @@ class Spec:
     def from_text(self, text: str) -> Any:
         """Return what an environment variable says: empty is none, lists are separated by commas, tables are `name=path,name=path`."""
         text = text.strip()
+        if self.kind is Kind.ENTRIES:
+            raise self.error("cannot be set in the environment; write a table in the file for each")
         if not text and self.optional:
             return None
         if self.kind is Kind.FLAG:
@@ -165,7 +179,36 @@ class Spec:
             return os.fspath(value)
         if isinstance(value, dict):
             return {name: os.fspath(path) for name, path in value.items()}
+        if self.kind is Kind.ENTRIES:
+            return [_plain_entry(entry) for entry in value]
         return list(value) if isinstance(value, list) else value
+
+    def differs(self, value: Any, other: Any) -> bool:
+        """Tell whether two values of this key are not the same; how a path is written makes no difference."""
+        if self.kind is Kind.ENTRIES:
+            # what is plain of them says less
+            return bool(value != other)
+        return bool(self.plain(value) != self.plain(other))
+
+    def _entry(self, index: int, table: Any) -> Any:
+        """Return what one table of the list makes; an error has the number of the table in its key."""
+        name = f"{self.name}[{index}]"
+        assert self.entry is not None
+        if isinstance(table, self.entry):
+            return table
+        known = entry_specs(self.entry, self.name)
+        for field in table:
+            if field not in known:
+                nearest = difflib.get_close_matches(str(field), known, n=1)
+                hint = f"did you mean `{nearest[0]}`?" if nearest else f"its keys are {', '.join(known)}"
+                raise InvalidConfigError(f"{name}.{field}", f"unknown key; {hint}")
+        for field, spec in known.items():
+            if field not in table and spec.default is msgspec.NODEFAULT:
+                raise InvalidConfigError(f"{name}.{field}", "is missing")
+        try:
+            return self.entry(**table)
+        except InvalidConfigError as exc:
+            raise InvalidConfigError(f"{name}.{exc.key.rpartition('.')[2]}", exc.message) from None
 
     def _has_type(self, value: Any) -> bool:
         match self.kind:
@@ -181,6 +224,8 @@ class Spec:
                 return isinstance(value, str) and value in self.choices
             case Kind.TEXTS:
                 return isinstance(value, list) and all(isinstance(text, str) for text in value)
+            case Kind.ENTRIES:
+                return isinstance(value, list) and all(isinstance(entry, self.entry or ()) for entry in value)
             case Kind.PATHS:
                 return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str | Path) for k, v in value.items())
 
@@ -201,6 +246,20 @@ def specs(tree: type[msgspec.Struct]) -> Mapping[str, Spec]:
     return {spec.name: spec for spec in found}
 
 
+@functools.cache
+def entry_specs(entry: type[msgspec.Struct], name: str) -> Mapping[str, Spec]:
+    """Return the keys of each table of the list `name`, by their own names; `default` is `msgspec.NODEFAULT` where one is needed."""
+    return {field.name: _spec(name, field) for field in msgspec.structs.fields(entry)}
+
+
+def _plain_entry(entry: msgspec.Struct) -> dict[str, Any]:
+    found = {}
+    for field, value in msgspec.structs.asdict(entry).items():
+        shown = getattr(entry, f"shown_{field}", value)
+        found[field] = list(shown) if isinstance(shown, tuple) else shown
+    return found
+
+
 def _spec(section: str, field: msgspec.structs.FieldInfo) -> Spec:
     if get_origin(field.type) is not Annotated:
         raise TypeError(f"{section}.{field.name} has no Key beside it")
@@ -210,4 +269,14 @@ def _spec(section: str, field: msgspec.structs.FieldInfo) -> Spec:
         annotation = functools.reduce(operator.or_, (part for part in get_args(annotation) if part is not types.NoneType))
     choices = get_args(annotation) if get_origin(annotation) is Literal else ()
     default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-    return Spec(section, field.name, Kind.CHOICE if choices else _KINDS[annotation], choices, optional, default, key)
+    entry = None
+    if choices:
+        kind = Kind.CHOICE
+    elif get_origin(annotation) is list and annotation not in _KINDS:
+        kind, entry = Kind.ENTRIES, get_args(annotation)[0]
+    elif annotation not in _KINDS and str in get_args(annotation):
+        # a string, or in code what it would name
+        kind = Kind.TEXT
+    else:
+        kind = _KINDS[annotation]
+    return Spec(section, field.name, kind, choices, optional, default, key, entry)

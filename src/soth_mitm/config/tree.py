@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from soth_mitm.addresses import parse_bind_address
+from soth_mitm.config.credential import Credential, verify_credentials
 from soth_mitm.config.loading import apply_environment, apply_mapping, preset_of, read_toml
 from soth_mitm.config.not_built import REFUSED_LATER
 from soth_mitm.config.schema import Key, sections, specs
@@ -130,6 +131,13 @@ class MitmConfig(Struct, kw_only=True):
             frozen=True,
         ),
     ] = None
+    credentials: Annotated[
+        list[Credential],
+        Key(
+            "Values that are put into requests on their way out, one table each, and that clients do not have (docs/credentials.md).",
+            example=[Credential("llm-placeholder-0000", "env:LLM_API_KEY", ["llm.example.org:443"])],
+        ),
+    ] = field(default_factory=list)
     interception: InterceptionConfig = field(default_factory=InterceptionConfig)
     process_attribution: ProcessAttributionConfig = field(default_factory=ProcessAttributionConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
@@ -212,7 +220,7 @@ class MitmConfig(Struct, kw_only=True):
 
     def diff(self, other: Self) -> list[str]:
         """Return the dotted keys whose values differ, in the order of the documentation."""
-        return [name for name, spec in specs(type(self)).items() if spec.plain(spec.read(self)) != spec.plain(spec.read(other))]
+        return [name for name, spec in specs(type(self)).items() if spec.differs(spec.read(self), spec.read(other))]
 
     def frozen_differences(self, other: Self) -> list[str]:
         """Return the dotted keys of `diff` that a reload cannot change."""
@@ -238,6 +246,7 @@ class MitmConfig(Struct, kw_only=True):
             verify_strict(self, upstream.allowed_addresses, upstream.connect_to)
         if not self.interception.destinations:
             raise InvalidConfigError("interception.destinations", "is empty; name what to intercept, such as `api.example.com:443`")
+        verify_credentials(self.credentials, self.interception, self.upstream)
         for given, missing in (("ca_cert_path", "ca_key_path"), ("ca_key_path", "ca_cert_path")):
             if getattr(self.tls, given) is not None and getattr(self.tls, missing) is None:
                 raise InvalidConfigError(f"tls.{missing}", f"is needed with `tls.{given}`; set both or neither")
