@@ -27,7 +27,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "TlsBypass",
         "new_event_loop",
     ),
-    "Handle traffic": ("InterceptHandler", "HandlerDecision", "Upstream", "ConnectDecision", "ConnectTarget"),
+    "Handle traffic": ("InterceptHandler", "HandlerDecision", "Upstream", "ConnectDecision", "ConnectTarget", "ChunkDecision", "SseEvent"),
     "Messages": ("RawRequest", "RawResponse", "StreamChunk", "FrameKind", "Headers"),
     "Credentials": ("Credential", "Secret", "CredentialSource"),
     "Connections": ("ConnectionMeta", "SocketFamily", "TcpV4", "TcpV6", "UnixDomain", "ProcessInfo", "TlsInfo"),

@@ -9,6 +9,7 @@ from importlib.metadata import version as _version
 
 from soth_mitm._dataplane.http.messages import FrameKind, RawRequest, RawResponse, StreamChunk
 from soth_mitm._dataplane.wire.headers import Headers
+from soth_mitm.chunk_decision import ChunkDecision, SseEvent
 from soth_mitm.config import MitmConfig
 from soth_mitm.config.credential import Credential
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
@@ -57,6 +58,7 @@ __all__ = [
     "CaPermissionError",
     "CaUnsupportedError",
     "CertificateAuthority",
+    "ChunkDecision",
     "ConnectDecision",
     "ConnectFailedError",
     "ConnectTarget",
@@ -83,6 +85,7 @@ __all__ = [
     "Secret",
     "ShutdownTimeoutError",
     "SocketFamily",
+    "SseEvent",
     "StageTimeoutError",
     "StreamChunk",
     "TcpV4",

@@ -17,7 +17,8 @@ What holds for all of them:
 - A deadline is kept whatever the coroutine does: one that swallows its cancellation goes on alone.
 - Nothing opens the way by mistake: a value that is no answer blocks, and so does a call of `HandlerDecision.block`, or of another way to
   make a decision, whose arguments are refused, whatever `handler.failure_policy` says.
-- For one flow the order is `on_request`, `on_response`, `on_stream_chunk`..., `on_stream_end`, one at a time. Different flows interleave.
+- For one flow the order is `on_request`, `on_response`, `on_stream_chunk`..., `on_stream_end`, one at a time. `filter_stream_chunk` comes
+  before `on_stream_chunk` of the same frame. Different flows interleave.
 """
 
 import inspect
@@ -25,9 +26,11 @@ import re
 from collections.abc import Awaitable
 from difflib import SequenceMatcher
 from types import FunctionType, ModuleType
+from typing import ClassVar
 from uuid import UUID
 
-from soth_mitm._dataplane.http.messages import RawRequest, RawResponse, StreamChunk
+from soth_mitm._dataplane.http.messages import FrameKind, RawRequest, RawResponse, StreamChunk
+from soth_mitm.chunk_decision import ChunkDecision
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.decision import HandlerDecision
@@ -40,6 +43,7 @@ HOOKS = (
     "on_tls_failure",
     "on_request",
     "on_response",
+    "filter_stream_chunk",
     "on_stream_chunk",
     "on_stream_end",
     "on_connection_close",
@@ -73,6 +77,9 @@ LIKENESS = 0.88
 
 class InterceptHandler:
     """Base class of handlers. Its own methods intercept everything, allow everything and look at nothing."""
+
+    filter_kinds: ClassVar[frozenset[FrameKind]] = frozenset(FrameKind)
+    """What `filter_stream_chunk` is for. Streams of other kinds are neither held nor decoded for it. Read once, when the proxy is built."""
 
     def on_connection_open(self, meta: ConnectionMeta) -> None | Awaitable[None]:
         """A client connected.
@@ -147,10 +154,27 @@ class InterceptHandler:
         Deadline: `handler.response_timeout_ms`. Failure: counted; the response is not touched.
         """
 
+    def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision | Awaitable[ChunkDecision]:
+        """Decide about one SSE event, NDJSON line, gRPC message or WebSocket message before it is relayed.
+
+        When: in wire order, one at a time per direction; that direction waits, the other one goes on. For the kinds in `filter_kinds`.
+        Comments of SSE, blocks of it without data, and the closes and pings of a WebSocket pass without a question. Not with
+        `intercept_mode = "monitor"`.
+        Gets: the chunk as it came, and decoded: what is filtered leaves without its Content-Encoding. A chunk that is longer than
+        `body.max_size_bytes` is `truncated`: PASS relays the rest of it unseen, DROP drops it, and it cannot be replaced. With
+        `body.incomplete = "refuse"` or `body.overflow = "reject"` it ends the stream, and the handler is not asked.
+        Returns: `ChunkDecision.PASS` to relay the chunk as it came, `ChunkDecision.DROP` to leave it out,
+        `ChunkDecision.replace(*payloads)` to send others instead, `ChunkDecision.END` to end the stream.
+        Deadline: `handler.response_timeout_ms`. Failure: `handler.failure_policy`; `allow` relays the chunk, `block` ends the stream. Any
+        other value that is returned is counted as an exception and ends the stream, and so does a replacement that cannot be applied.
+        """
+        return ChunkDecision.PASS
+
     def on_stream_chunk(self, chunk: StreamChunk) -> None | Awaitable[None]:
         """Look at one SSE event, NDJSON line, gRPC message, or message or close of a WebSocket.
 
-        When: in wire order, one at a time per flow, after the bytes were relayed. A handler that stays behind paces the flow for at most
+        When: in wire order, one at a time per flow, after the bytes were relayed: what `filter_stream_chunk` dropped is not shown, what it
+        sent instead is, with `replaced`. A handler that stays behind paces the flow for at most
         `flow_runtime.dispatch_queue_send_timeout_ms`; then chunks are dropped and counted in `dropped_dispatch_work_count`.
         Gets: the chunk, with the flow's `request`, its `direction` (what clients of gRPC and WebSocket send, too), and its `sequence`,
         counted from 0 per flow and direction.
@@ -182,6 +206,19 @@ def overridden_hooks(handler: object) -> frozenset[str]:
     return frozenset(name for name in HOOKS if _is_overridden(handler, name))
 
 
+def filter_kinds(handler: object) -> frozenset[FrameKind]:
+    """Return the kinds of frames that `filter_stream_chunk` of `handler` is for; none if it has no such method.
+
+    `TypeError` if its `filter_kinds` is no set of `FrameKind`.
+    """
+    if not _is_overridden(handler, "filter_stream_chunk"):
+        return frozenset()
+    kinds = getattr(handler, "filter_kinds", InterceptHandler.filter_kinds)
+    if not isinstance(kinds, frozenset | set) or not all(isinstance(kind, FrameKind) for kind in kinds):
+        raise TypeError(f"{type(handler).__name__}.filter_kinds must be a set of FrameKind, got {kinds!r}")
+    return frozenset(kinds)
+
+
 def _is_overridden(handler: object, name: str) -> bool:
     hook = getattr(handler, name, None)
     if hook is None:
@@ -201,6 +238,7 @@ def check_handler(handler: object) -> None:
     if isinstance(handler, FunctionType) or inspect.ismethod(handler) or inspect.isbuiltin(handler):
         raise TypeError(f"the handler is the function {handler.__qualname__}; pass an object whose class has it as its method on_request")
     overridden = overridden_hooks(handler)
+    filter_kinds(handler)
     names = _methods_of(handler)
     for name in names:
         hook = _meant(name)
@@ -239,7 +277,7 @@ def _can_be_called(handler: object, name: str) -> bool:
 def _meant(name: str) -> str | None:
     """Return the hook that `name` is likely to be meant for, if it looks like one that is misspelt."""
     snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    if not snake.startswith(("on_", "should_")):
+    if not snake.startswith(("on_", "should_", "filter_")):
         return None
     likest = max(HOOKS, key=lambda hook: _likeness(snake, hook))
     return likest if _likeness(snake, likest) >= LIKENESS else None

@@ -91,6 +91,12 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Frames of streams, in both directions."""
     stream_framing_error_count: int = 0
     """Streams, or frames of them, that could not be decoded; they were relayed all the same."""
+    filtered_chunk_count_by_decision: dict[str, int] = {}
+    """Frames that `filter_stream_chunk` was asked about, by what came of it: `pass`, `drop`, `replace`, `end`."""
+    filter_seconds: float = 0.0
+    """Time that these frames waited for `filter_stream_chunk`."""
+    filter_count_by_seconds: dict[str, int] = {}
+    """The same frames by how long they waited: up to 0.0001, 0.001, 0.01, 0.1, 1 or 10 seconds, or `longer`."""
     rejected_connection_count: int = 0
     """Connections answered 503 because `max_concurrent_flows` was reached."""
     tls_client_handshake_count: int = 0

@@ -30,7 +30,7 @@ FLOORS = """
 1  _dataplane.exchange: body_buffer states
 1  _dataplane.http: stream
 1  _dataplane.upstream: pool connect_probe
-1  _dataplane.exchange: relay route callbacks budget_share hook_queue taps message_tap stream_tunnel decision changes own_body
+1  _dataplane.exchange: relay route callbacks budget_share hook_queue chunk_judge taps message_tap stream_tunnel decision changes own_body
 1  _dataplane.exchange: exchange_state exchange_shown exchange_ends exchange_pressure exchange_answers exchange_changes
 1  _dataplane.exchange: exchange_upgrades exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
@@ -40,7 +40,7 @@ FLOORS = """
 2  config: schema sections credential loading strict not_built tree
 2  address_guard
 2  config: effect reference
-2  policy openings connect_decision handler metrics
+2  policy openings connect_decision chunk_decision handler metrics
 3  tls: hardening ciphers names client_hello fingerprint failures bypass safe_files ca ca_files ca_rotation ca_formats leaf sessions
 3  tls: contexts
 3  tls.trust: command linux macos windows nss stores installed

@@ -19,6 +19,8 @@ FLAGS = (
 OBJECTS = (
     "decision_type",
     "allow",
+    "chunk_decision_type",
+    "chunk_pass",
     "observer",
     "meant_to_block",
     "on_ignored_decision",

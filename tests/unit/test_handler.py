@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from soth_mitm import MitmConfig, MitmProxyBuilder
+from soth_mitm import ChunkDecision, FrameKind, MitmConfig, MitmProxyBuilder
 from soth_mitm.decision import HandlerDecision
-from soth_mitm.handler import HOOKS, OTHER_TOOLS, InterceptHandler, check_handler, overridden_hooks
+from soth_mitm.handler import HOOKS, OTHER_TOOLS, InterceptHandler, check_handler, filter_kinds, overridden_hooks
 
 
 class Gate(InterceptHandler):
@@ -33,7 +33,7 @@ class Ducks:
 
 
 def test_hooks_are_the_public_methods_of_the_base() -> None:
-    assert set(HOOKS) == {name for name in vars(InterceptHandler) if not name.startswith("_")}
+    assert set(HOOKS) == {name for name in vars(InterceptHandler) if not name.startswith("_")} - {"filter_kinds"}
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,30 @@ def test_the_defaults_intercept_and_allow() -> None:
     handler: Any = InterceptHandler()
     assert handler.should_intercept_tls("localhost", None) is True
     assert handler.on_request(None) is HandlerDecision.ALLOW
+    assert handler.filter_stream_chunk(None) is ChunkDecision.PASS
     assert [getattr(handler, name)(None) for name in ("on_connection_open", "on_response", "on_stream_chunk", "on_connection_close")] == [
         None
     ] * 4
     assert handler.on_tls_failure("localhost", None) is handler.on_stream_end(None, 0) is None
+
+
+# --- what is filtered
+
+
+def test_all_kinds_are_filtered_unless_the_handler_names_some() -> None:
+    assert filter_kinds(InterceptHandler()) == filter_kinds(with_methods("on_request")) == frozenset()
+    assert filter_kinds(with_methods("filter_stream_chunk")) == frozenset(FrameKind)
+    handler: Any = with_methods("filter_stream_chunk", base=InterceptHandler)
+    handler.filter_kinds = {FrameKind.SSE_DATA}
+    assert filter_kinds(handler) == {FrameKind.SSE_DATA}
+
+
+@pytest.mark.parametrize("kinds", [["sse_data"], FrameKind.SSE_DATA, {"sse_data"}, None])
+def test_kinds_that_are_none_are_refused(kinds: object) -> None:
+    handler: Any = with_methods("filter_stream_chunk")
+    handler.filter_kinds = kinds
+    with pytest.raises(TypeError, match=r"Gate\.filter_kinds must be a set of FrameKind"):
+        check_handler(handler)
 
 
 # --- handlers that guard nothing
@@ -107,6 +127,7 @@ def with_methods(*names: str, base: type = object) -> object:
         ("on_responce", "on_response"),
         ("on_respone", "on_response"),
         ("on_stream_chunks", "on_stream_chunk"),
+        ("filter_stream_chunks", "filter_stream_chunk"),
         ("on_connection_closed", "on_connection_close"),
         ("on_connection_opened", "on_connection_open"),
         ("on_tls_failed", "on_tls_failure"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from soth_mitm._dataplane.http.hooks import Asked, Hook, HookCounters, Hooks
-from soth_mitm._dataplane.http.messages import RawRequest
+from soth_mitm._dataplane.http.messages import FrameKind, RawRequest
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm.config import MitmConfig
 from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
@@ -16,7 +16,7 @@ from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.decision import HandlerDecision, meant_to_block
 from soth_mitm.errors import TlsFailedError
 from soth_mitm.escaping import get_logger
-from soth_mitm.handler import overridden_hooks
+from soth_mitm.handler import filter_kinds, overridden_hooks
 from soth_mitm.proxy import tasks
 from soth_mitm.proxy.deadlines import Deadlines
 
@@ -124,6 +124,8 @@ class HandlerCalls:
             on_connect=self._hook("on_connect", connect),
             on_request=self._hook("on_request", request),
             on_response=self._hook("on_response", response),
+            filter_stream_chunk=self._hook("filter_stream_chunk", response),
+            filtered=sum(1 << place for place, kind in enumerate(FrameKind) if kind in filter_kinds(handler)),
             on_stream_chunk=self._hook("on_stream_chunk", response),
             on_stream_end=self._hook("on_stream_end", response),
             slow_seconds=config.handler.slow_ms / 1000,

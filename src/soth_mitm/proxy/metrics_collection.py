@@ -10,6 +10,7 @@ from soth_mitm.proxy.resources import ProxyResources
 from soth_mitm.tls.failures import FailureClass
 
 PAIRINGS = ("h1h1", "h1h2", "h2h1", "h2h2")
+FILTER_TIMES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "longer")
 # of RFC 9113 section 7
 CODES = (*(name_error_code(code) for code in range(14)), "other")
 
@@ -75,6 +76,14 @@ def collect_metrics(
         dropped_interim_count=counters.interims_dropped,
         stream_chunk_count=counters.stream_chunks,
         stream_framing_error_count=counters.framing_errors,
+        filtered_chunk_count_by_decision={
+            "pass": counters.chunks_passed,
+            "drop": counters.chunks_dropped,
+            "replace": counters.chunks_replaced,
+            "end": counters.chunks_ended,
+        },
+        filter_seconds=counters.filter_seconds,
+        filter_count_by_seconds=dict(zip(FILTER_TIMES, counters.filter_times, strict=True)),
         rejected_connection_count=connections.rejected,
         tls_client_handshake_count=connections.client_handshakes,
         tls_client_resumed_count=connections.client_resumed,

@@ -12,6 +12,7 @@ from soth_mitm._dataplane.http2.session import HeadMemory
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.wire.decode import decode_body
 from soth_mitm._dataplane.wire.streams import STREAMS
+from soth_mitm.chunk_decision import ChunkDecision
 from soth_mitm.config import MitmConfig
 from soth_mitm.config.sections import parse_stream_type
 from soth_mitm.decision import HandlerDecision, meant_to_block
@@ -109,6 +110,8 @@ def make_settings(
         strip_alt_svc=config.interception.strip_alt_svc,
         decision_type=HandlerDecision,
         allow=HandlerDecision.ALLOW,
+        chunk_decision_type=ChunkDecision,
+        chunk_pass=ChunkDecision.PASS,
         observer=observation,
         meant_to_block=meant_to_block,
         on_ignored_decision=reports.decision_ignored,

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint32_t
 cdef enum:
     CODES_END = 14             # of the error codes of HTTP/2; those beyond it are counted there, together
     HTTP2_LIMITS_END = 16      # more than http2/limits has
+    FILTER_BUCKETS = 6         # up to 0.1 ms, 1 ms, ... 10 s; and those beyond
 
 
 # Counted by the data plane, read by metrics.py; each is explained there
@@ -44,6 +45,11 @@ cdef class Counters:
     cdef public int64_t shortened_copies
     cdef public int64_t stream_chunks
     cdef public int64_t framing_errors
+    cdef public int64_t chunks_passed
+    cdef public int64_t chunks_dropped
+    cdef public int64_t chunks_replaced
+    cdef public int64_t chunks_ended
+    cdef public double filter_seconds
     cdef public int64_t trailers_dropped
     cdef public int64_t interims_dropped
     cdef public int64_t bytes_from_clients
@@ -70,9 +76,22 @@ cdef class Counters:
     cdef int64_t resets_sent[CODES_END + 1]
     cdef int64_t goaways_sent[CODES_END + 1]           # that no limit caused
     cdef int64_t goaways_of_limits[HTTP2_LIMITS_END]
+    cdef int64_t filter_buckets[FILTER_BUCKETS + 1]    # chunks by how long their filter took
     cdef int64_t pairings[4]                           # 2 for a client of HTTP/2, and 1 for such an upstream
 
 
 # Where what a code of HTTP/2 counts is in these
 cdef inline uint32_t code_place(uint32_t code) noexcept nogil:
     return min(code, <uint32_t>CODES_END)
+
+
+# A filter has taken that long for one chunk
+cdef inline int count_filter_time(Counters counters, double seconds) noexcept:
+    cdef int place = 0
+    cdef double most = 0.0001
+    while place < FILTER_BUCKETS and seconds > most:
+        place += 1
+        most *= 10
+    counters.filter_buckets[place] += 1
+    counters.filter_seconds += seconds
+    return 0

@@ -36,6 +36,11 @@ class Counters:
     shortened_copies: int
     stream_chunks: int
     framing_errors: int
+    chunks_passed: int
+    chunks_dropped: int
+    chunks_replaced: int
+    chunks_ended: int
+    filter_seconds: float
     trailers_dropped: int
     interims_dropped: int
     bytes_from_clients: int
@@ -73,3 +78,6 @@ class Counters:
     @property
     def flows_by_pairing(self) -> list[int]:
         """HTTP/1 with HTTP/1, HTTP/1 with HTTP/2, HTTP/2 with HTTP/1, HTTP/2 with HTTP/2: the client first."""
+    @property
+    def filter_times(self) -> list[int]:
+        """Chunks by how long their filter took: up to 0.1 ms, 1 ms, 10 ms, 0.1 s, 1 s, 10 s, and longer."""

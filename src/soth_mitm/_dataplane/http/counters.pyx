@@ -31,3 +31,8 @@ cdef class Counters:
     def flows_by_pairing(self):
         """HTTP/1 with HTTP/1, HTTP/1 with HTTP/2, HTTP/2 with HTTP/1, HTTP/2 with HTTP/2: the client first."""
         return [count for count in self.pairings]
+
+    @property
+    def filter_times(self):
+        """Chunks by how long their filter took: up to 0.1 ms, 1 ms, 10 ms, 0.1 s, 1 s, 10 s, and longer."""
+        return [count for count in self.filter_buckets]

@@ -57,10 +57,12 @@ cdef class Hooks:
     cdef readonly Hook on_connect
     cdef readonly Hook on_request          # None: not overridden, and so without any cost
     cdef readonly Hook on_response
+    cdef readonly Hook filter_stream_chunk
+    cdef readonly int filtered             # the kinds of frames that it is for: a bit for each, in the order of FrameKind; 0: none
     cdef readonly Hook on_stream_chunk
     cdef readonly Hook on_stream_end
     cdef readonly bint recover             # false: a failing hook aborts its flow
-    cdef readonly bint block_on_failure    # failure_policy: what on_request's failure means
+    cdef readonly bint block_on_failure    # failure_policy: what the failure of a hook that decides means
     cdef object report                     # report(hook name, exception): logs, and tells the proxy's owner of what is no Exception
     cdef object report_slow                # report_slow(hook name, seconds): logs
     cdef double slow_seconds               # handler.slow_ms: longer than this no hook should hold the loop
@@ -73,6 +75,7 @@ cdef class Hooks:
 
     cdef object result
     cdef object error
+    cdef double took                       # seconds, of the call that was made last; of one that suspended, its first step
     cdef Suspended pending                 # the call that suspended last, for the one that made it
 
     # `second` None: the hook takes one argument

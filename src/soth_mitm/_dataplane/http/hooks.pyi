@@ -36,6 +36,8 @@ class Hooks:
         on_connect: Hook | None = ...,
         on_request: Hook | None = ...,
         on_response: Hook | None = ...,
+        filter_stream_chunk: Hook | None = ...,
+        filtered: int = ...,
         on_stream_chunk: Hook | None = ...,
         on_stream_end: Hook | None = ...,
         slow_seconds: float,
@@ -54,6 +56,10 @@ class Hooks:
     def on_request(self) -> Hook | None: ...
     @property
     def on_response(self) -> Hook | None: ...
+    @property
+    def filter_stream_chunk(self) -> Hook | None: ...
+    @property
+    def filtered(self) -> int: ...
     @property
     def on_stream_chunk(self) -> Hook | None: ...
     @property

@@ -52,12 +52,13 @@ cdef class Hooks:
     `tasks` offers ``make(coroutine, loop)``, ``enter(loop, task)``, ``leave(loop, task)`` and ``current(loop)`` of the loop's kind
     of tasks, and what cancels one as `Cancelled`. A hook given as None is not overridden. `report(name, exception)` is called for
     each failure, `report_slow(name, seconds)` when a hook held the loop for longer than `slow_seconds`; `block_on_failure` says what a
-    failing `on_request` means; without `recover` a failing hook aborts its flow.
+    failing hook that decides means; without `recover` a failing hook aborts its flow. `filtered` has a bit for each kind of frame that
+    `filter_stream_chunk` is for, in the order of `FrameKind`.
     """
 
     def __cinit__(self, loop, tasks, report, report_slow, HookCounters counts not None, *, Hook on_connect=None, Hook on_request=None,
-                  Hook on_response=None, Hook on_stream_chunk=None, Hook on_stream_end=None, double slow_seconds, bint recover=True,
-                  bint block_on_failure=False):
+                  Hook on_response=None, Hook filter_stream_chunk=None, int filtered=0, Hook on_stream_chunk=None,
+                  Hook on_stream_end=None, double slow_seconds, bint recover=True, bint block_on_failure=False):
         self.loop = loop
         self.tasks = tasks
         self.report = report
@@ -67,6 +68,8 @@ cdef class Hooks:
         self.on_connect = on_connect
         self.on_request = on_request
         self.on_response = on_response
+        self.filter_stream_chunk = filter_stream_chunk
+        self.filtered = filtered if filter_stream_chunk is not None else 0
         self.on_stream_chunk = on_stream_chunk
         self.on_stream_end = on_stream_end
         self.recover = recover
@@ -91,7 +94,7 @@ cdef class Hooks:
             # an await of what was cancelled fails like an await of what failed; what is no Exception ends the flow (`cuts`), and goes
             # to the owner of the proxy by way of `report`: raised from here it would end the loop
             outcome = self.failed(hook, error)
-        took = monotonic() - began
+        took = self.took = monotonic() - began
         self.counts.seconds += took
         if took > self.slow_seconds:
             self.report_slow(hook.name, took)

@@ -10,6 +10,16 @@ from soth_mitm._dataplane.wire.head cimport Head
 from soth_mitm._dataplane.wire.headers cimport Headers
 
 
+# The kinds of frames as bits, in the order of FrameKind
+cdef enum FrameBit:
+    BIT_SSE = 1
+    BIT_NDJSON = 2
+    BIT_GRPC = 4
+    BIT_EVENTSTREAM = 8
+    BIT_WEBSOCKET_TEXT = 16
+    BIT_WEBSOCKET_BINARY = 32
+
+
 # What RawRequest and RawResponse have in common
 cdef class Message:
     cdef Head head
@@ -55,6 +65,8 @@ cdef class StreamChunk:
     cdef readonly object event_type    # SSE, messages of AWS: str, else None
     cdef readonly object event_id      # SSE: str or None
     cdef readonly object retry         # SSE: int (milliseconds) or None
+    cdef readonly bint replaced        # the handler sent it in place of what came
+    cdef readonly bint injected        # the handler sent it unasked
 
     cdef readonly object connection_id
     cdef readonly object connection_meta

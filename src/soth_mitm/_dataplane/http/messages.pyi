@@ -158,6 +158,7 @@ class StreamChunk:
     for such a frame, and for a last SSE event that came without its blank line: it may have been cut anywhere. `sequence` counts from 0 for
     each flow and direction. `request` is the flow's request; of one whose body is long, memory may be so scarce that it is let go.
     `event_type` is that of an SSE event or of a message of AWS, `event_id` and `retry` are those of an SSE event; else they are None.
+    `replaced` says that ``filter_stream_chunk`` sent it in place of what came, `injected` that the handler sent it unasked.
     """
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @staticmethod
@@ -176,11 +177,16 @@ class StreamChunk:
         request: RawRequest | None = None,
         direction: str = "to_client",
         sequence: int = 0,
+        replaced: bool = False,
+        injected: bool = False,
     ) -> StreamChunk:
         """Make a chunk, to test a handler with. It is complete unless it is truncated or `complete` says otherwise."""
     @property
     def payload(self) -> bytes:
         """The frame's content: the data lines of an SSE event joined by LF, a line without its end, a message without its prefix."""
+    @property
+    def text(self) -> str:
+        """`payload` as text. Bytes that are no UTF-8 become U+FFFD."""
     @property
     def frame_kind(self) -> FrameKind:
         """What the frame is."""
@@ -217,3 +223,9 @@ class StreamChunk:
     @property
     def sequence(self) -> int:
         """Counts the frames of a flow and direction from 0."""
+    @property
+    def replaced(self) -> bool:
+        """Whether ``filter_stream_chunk`` sent it in place of what came."""
+    @property
+    def injected(self) -> bool:
+        """Whether the handler sent it unasked."""

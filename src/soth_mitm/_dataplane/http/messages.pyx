@@ -34,6 +34,7 @@ cdef enum:
 class FrameKind(enum.StrEnum):
     """What one `StreamChunk` is."""
 
+    # in the order of FrameBit
     SSE_DATA = "sse_data"
     NDJSON_LINE = "ndjson_line"
     GRPC_MESSAGE = "grpc_message"
@@ -248,6 +249,7 @@ cdef class StreamChunk:
     for such a frame, and for a last SSE event that came without its blank line: it may have been cut anywhere. `sequence` counts from 0 for
     each flow and direction. `request` is the flow's request; of one whose body is long, memory may be so scarce that it is let go.
     `event_type` is that of an SSE event or of a message of AWS, `event_id` and `retry` are those of an SSE event; else they are None.
+    `replaced` says that ``filter_stream_chunk`` sent it in place of what came, `injected` that the handler sent it unasked.
     """
 
     def __init__(self, *_args, **_named):
@@ -256,7 +258,7 @@ cdef class StreamChunk:
     @staticmethod
     def build(bytes payload not None, frame_kind=FrameKind.SSE_DATA, *, bint truncated=False, complete=None, event_type=None, event_id=None,
               retry=None, connection_id=None, connection_meta=None, int64_t flow_id=0, RawRequest request=None, str direction="to_client",
-              int64_t sequence=0):
+              int64_t sequence=0, bint replaced=False, bint injected=False):
         """Make a chunk, to test a handler with. It is complete unless it is truncated or `complete` says otherwise."""
         chunk = new_chunk(payload, FrameKind(frame_kind), truncated)
         if complete is not None:
@@ -273,24 +275,33 @@ cdef class StreamChunk:
         chunk.flow_id = flow_id
         chunk.direction = direction
         chunk.sequence = sequence
+        chunk.replaced = replaced
+        chunk.injected = injected
         return chunk
+
+    @property
+    def text(self):
+        """`payload` as text. Bytes that are no UTF-8 become U+FFFD."""
+        return self.payload.decode("utf-8", "replace")
 
     def __reduce__(self):
         # a request belongs to its connection, and stays in the process
         return _chunk_again, (self.payload, self.frame_kind, self.truncated, self.complete, self.event_type, self.event_id, self.retry,
-                              self.connection_id, self.connection_meta, self.flow_id, self.direction, self.sequence)
+                              self.connection_id, self.connection_meta, self.flow_id, self.direction, self.sequence, self.replaced,
+                              self.injected)
 
     def __repr__(self):
         event = "" if self.event_type is None else f" event={self.event_type!r}"
         cut = ", truncated" if self.truncated else "" if self.complete else ", incomplete"
+        cut += ", replaced" if self.replaced else ", injected" if self.injected else ""
         return f"<StreamChunk {self.frame_kind} #{self.sequence} {self.direction}{event} {len(self.payload)} bytes{cut}>"
 
 
 def _chunk_again(bytes payload, frame_kind, bint truncated, bint complete, event_type, event_id, retry, connection_id, connection_meta,
-                 int64_t flow_id, str direction, int64_t sequence):
+                 int64_t flow_id, str direction, int64_t sequence, bint replaced, bint injected):
     return StreamChunk.build(payload, frame_kind, truncated=truncated, complete=complete, event_type=event_type, event_id=event_id,
                              retry=retry, connection_id=connection_id, connection_meta=connection_meta, flow_id=flow_id,
-                             direction=direction, sequence=sequence)
+                             direction=direction, sequence=sequence, replaced=replaced, injected=injected)
 
 
 cdef int parsed(Head head, bytes text, bint is_request) except -1:

@@ -27,6 +27,8 @@ cdef class Settings:
     cdef public bint retry                     # upstream.retry_on_failure
     cdef public object decision_type           # HandlerDecision
     cdef public object allow                   # HandlerDecision.ALLOW
+    cdef public object chunk_decision_type     # ChunkDecision
+    cdef public object chunk_pass              # ChunkDecision.PASS
     cdef public object observer                # observer.flow(...), told of each flow; None: nobody wants to know
     cdef public object meant_to_block          # meant_to_block(exception): on_request failed in making a block
     cdef public object on_ignored_decision        # called with the request and what monitor mode does not apply

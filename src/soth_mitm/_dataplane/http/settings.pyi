@@ -20,6 +20,8 @@ class Settings:
     retry: bool
     decision_type: Any
     allow: Any
+    chunk_decision_type: Any
+    chunk_pass: Any
     observer: Any
     meant_to_block: Any
     on_ignored_decision: Any
@@ -73,6 +75,8 @@ class Settings:
         retry: bool,
         decision_type: Any,
         allow: Any,
+        chunk_decision_type: Any,
+        chunk_pass: Any,
         observer: Any,
         meant_to_block: Any,
         on_ignored_decision: Any,

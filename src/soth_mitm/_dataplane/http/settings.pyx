@@ -31,6 +31,8 @@ cdef class Settings:
         bint retry,
         decision_type,
         allow,
+        chunk_decision_type,
+        chunk_pass,
         observer,
         meant_to_block,
         on_ignored_decision,
@@ -81,6 +83,8 @@ cdef class Settings:
         self.retry = retry
         self.decision_type = decision_type
         self.allow = allow
+        self.chunk_decision_type = chunk_decision_type
+        self.chunk_pass = chunk_pass
         self.observer = observer
         self.meant_to_block = meant_to_block
         self.on_ignored_decision = on_ignored_decision

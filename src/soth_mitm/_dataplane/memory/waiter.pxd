@@ -12,6 +12,8 @@ cdef class Waiter:
     # a hook failed and `handler.recover_from_panics` is off, or it was cancelled: abort the
     # exchange
     cdef int on_hook_abort(self, object error) except -1
+    # a chunk whose filter had suspended is judged; a ChunkVerdict
+    cdef int on_chunk_judged(self, int verdict) except -1
 
     # a pool has a Stream for this waiter, or has given up
     cdef int on_pool_ready(self, object stream) except -1

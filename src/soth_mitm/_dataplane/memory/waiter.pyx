@@ -17,6 +17,9 @@ cdef class Waiter:
     cdef int on_hook_abort(self, object error) except -1:
         return 0
 
+    cdef int on_chunk_judged(self, int verdict) except -1:
+        return 0
+
     cdef int on_pool_ready(self, object stream) except -1:
         return 0
 
