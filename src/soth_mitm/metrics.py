@@ -84,7 +84,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     tunnel_count: int = 0
     """Tunnels begun, those after a 101 included."""
     dropped_trailers_count: int = 0
-    """Messages that lost trailers: all, as HTTP/1 has no room behind content with a length, or fields that may not be trailers."""
+    """Messages that lost trailers: all, as HTTP/1 has no room behind content with a length; or fields that may not be trailers, or that the
+    handler sets or removes in the head."""
     dropped_interim_count: int = 0
     """Interim responses (1xx) that were not sent on, as the client leaves more than 1 MiB unread."""
     stream_chunk_count: int = 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.exchange.changes import BODY_FIELDS, changed
+from soth_mitm._dataplane.http.changes import BODY_FIELDS, changed
 from soth_mitm._dataplane.http1.encoder import rewrite_request
 from soth_mitm._dataplane.http2.message import fields_of_request, request_of
 from soth_mitm._dataplane.wire.head import Head

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import pickle
 import zlib
+from collections.abc import AsyncIterator
 
 import pytest
 
 import soth_mitm
 from soth_mitm._dataplane.http.messages import FrameKind, Message, RawRequest, RawResponse, StreamChunk
+from soth_mitm.decision import HandlerDecision, Upstream
 
 GZIPPED = gzip.compress(b"hello " * 100)
 
@@ -253,3 +255,117 @@ def test_what_both_have_is_there_once() -> None:
 def test_a_message_without_a_head_does_not_crash(kind: type[RawRequest], name: str) -> None:
     with pytest.raises(TypeError, match="not made by build"):
         getattr(kind.__new__(kind), name)
+
+
+class TestChanged:
+    """A request as a decision would send it."""
+
+    REQUEST = RawRequest.build(
+        method="POST",
+        url="https://a.test/x?y",
+        headers=[("X-One", "1"), ("X-Two", "2"), ("Content-Encoding", "gzip"), ("Trailer", "x-end, x-two")],
+        body=gzip.compress(b"hello"),
+        trailers=[("X-End", "1"), ("x-two", "3")],
+        flow_id=7,
+        connection_meta="meta",  # type: ignore[arg-type]
+    )
+
+    def test_the_head(self) -> None:
+        decision = HandlerDecision.forward(set={"x-two": "new"}, add={"X-Three": "3"}, remove=["X-One"], method="PUT", path="/z")
+        changed = self.REQUEST.changed(decision)
+        assert (changed.method, changed.url, changed.body) == ("PUT", "https://a.test/z", b"hello")
+        assert changed.headers.items() == [
+            ("Host", "a.test"),
+            ("X-Two", "new"),
+            ("Content-Encoding", "gzip"),
+            ("Trailer", "x-end, x-two"),
+            ("X-Three", "3"),
+        ]
+        assert changed.trailers.items() == [("X-End", "1")]
+        assert (changed.flow_id, changed.connection_meta, changed.body_problem) == (7, "meta", None)
+        # it is read-only
+        assert (self.REQUEST.method, self.REQUEST.headers["x-two"], len(self.REQUEST.trailers)) == ("POST", "2", 2)
+
+    def test_one_change_after_the_other(self) -> None:
+        changed = self.REQUEST.changed(HandlerDecision.forward(set={"X-Two": "new"}, path="/z"))
+        changed = changed.changed(HandlerDecision.forward(remove=["X-One"], body="later"))
+        assert (changed.path, changed.headers.keys(), changed.body) == ("/z", ["Host", "X-Two"], b"later")
+        assert changed.trailers.items() == []
+        assert RawRequest.build(headers={"X-Two": "2"}, url="http://a.test/").changed(HandlerDecision.ALLOW).headers["x-two"] == "2"
+
+    @pytest.mark.parametrize(
+        "decision",
+        [
+            HandlerDecision.ALLOW,
+            HandlerDecision.forward(),
+            HandlerDecision.forward(set={"x-one": "1"}, remove=["absent"], method="POST", path="/x?y", to="127.0.0.1:1"),
+        ],
+        ids=repr,
+    )
+    def test_what_changes_nothing(self, decision: HandlerDecision) -> None:
+        assert self.REQUEST.changed(decision) is self.REQUEST
+
+    def test_a_trailer_alone(self) -> None:
+        request = RawRequest.build(method="POST", headers={"X": "1"}, body=b"a", trailers={"x": "2"})
+        changed = request.changed(HandlerDecision.forward(set={"X": "1"}))
+        assert (changed.body, changed.trailers.items(), changed.headers.raw) == (b"a", [], request.headers.raw)
+
+    def test_another_body(self) -> None:
+        changed = self.REQUEST.changed(HandlerDecision.forward(body=b"new"))
+        assert (changed.body, changed.raw_body, changed.body_problem) == (b"new", b"new", None)
+        coded = self.REQUEST.changed(HandlerDecision.forward(body=gzip.compress(b"new"), set={"Content-Encoding": "gzip"}))
+        assert coded.body == b"new"
+        # the same bytes read in another way
+        assert self.REQUEST.changed(HandlerDecision.forward(remove=["Content-Encoding"])).body == self.REQUEST.raw_body
+
+    def test_an_iterable_is_not_asked(self) -> None:
+        async def items() -> AsyncIterator[bytes]:
+            raise AssertionError("asked")
+            yield b""
+
+        decision = HandlerDecision.forward(body=items())
+        changed = self.REQUEST.changed(decision)
+        assert (changed.body, changed.body_problem) == (b"", "conversation")
+        with pytest.raises(ValueError, match="was not shown whole"):
+            changed.changed(HandlerDecision.forward(body=b"x"))
+        # nor taken: the request itself still has it
+        assert self.REQUEST.changed(decision).body_problem == "conversation"
+
+    @pytest.mark.parametrize(
+        ("to", "url", "host"),
+        [
+            ("10.0.0.1:80", "https://a.test/x?y", "a.test"),
+            ("http://b.test", "http://b.test/x?y", "b.test"),
+            ("https://b.test:81", "https://b.test:81/x?y", "b.test:81"),
+            (Upstream("10.0.0.1", 80, tls=False), "https://a.test/x?y", "a.test"),
+            (Upstream("10.0.0.1", 80, tls=False, authority="b.test"), "http://b.test/x?y", "b.test"),
+        ],
+        ids=repr,
+    )
+    def test_elsewhere(self, to: str | Upstream, url: str, host: str) -> None:
+        changed = self.REQUEST.changed(HandlerDecision.forward(to=to))
+        assert (changed.url, changed.headers["host"]) == (url, host)
+
+    @pytest.mark.parametrize(
+        "decision", [HandlerDecision.block(403), HandlerDecision.respond(), HandlerDecision.abort(), None, 1], ids=repr
+    )
+    def test_other_decisions_send_nothing(self, decision: HandlerDecision) -> None:
+        with pytest.raises((ValueError, TypeError)):
+            self.REQUEST.changed(decision)
+
+    @pytest.mark.parametrize(
+        ("request_", "decision", "why"),
+        [
+            (REQUEST, HandlerDecision.forward(method="HEAD"), "become HEAD"),
+            (REQUEST, HandlerDecision.forward(method="TRACE"), "a TRACE has no body"),
+            (RawRequest.build(), HandlerDecision.forward(method="TRACE", body=b"x"), "a TRACE has none"),
+            (RawRequest.build(body=b"x", body_truncated=True), HandlerDecision.forward(body=b"x"), "too_long"),
+            (RawRequest.build(body=b"x", body_complete=False), HandlerDecision.forward(body=b"x"), "late"),
+            (RawRequest.build(conversation=True), HandlerDecision.forward(body=b"x"), "conversation"),
+            (RawRequest.build(), HandlerDecision.forward(set={"X": "y" * 70_000}), "max_http_head_bytes"),
+        ],
+        ids=str,
+    )
+    def test_what_cannot_be_applied(self, request_: RawRequest, decision: HandlerDecision, why: str) -> None:
+        with pytest.raises(ValueError, match=why):
+            request_.changed(decision)

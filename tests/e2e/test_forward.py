@@ -47,6 +47,21 @@ class Asking:
         self.connection.send(head + framed)
         return self.connection.read_answer(method)
 
+    def ask_with_trailers(self, trailers: Fields, fields: Fields = ()) -> Any:
+        """Send a request with the body `old`; return what the origin says of it."""
+        names = ", ".join(name for name, _ in trailers)
+        if self.h2 is not None:
+            lowered = [(name.lower(), value) for name, value in [*fields, ("Trailer", names)]]
+            number = self.h2.open("/echo", method="POST", body=b"old", end=False, fields=lowered)
+            self.h2.h2.send_headers(number, [(name.lower(), value) for name, value in trailers], end_stream=True)
+            self.h2.flush()
+            return json.loads(self.h2.answer(number).text)
+        head = "".join(f"{name}: {value}\r\n" for name, value in [("Host", self.authority), *fields, ("Trailer", names)])
+        lines = "".join(f"{name}: {value}\r\n" for name, value in trailers)
+        start = f"POST /echo HTTP/1.1\r\n{head}Transfer-Encoding: chunked\r\n\r\n3\r\nold\r\n"
+        self.connection.send(f"{start}0\r\n{lines}\r\n".encode())
+        return json.loads(self.connection.read_answer("POST").text)
+
 
 class Scene:
     """A proxy whose handler decides as the test says, an origin of one protocol, and a client of one protocol."""
@@ -221,19 +236,83 @@ class TestStartLineAndBody:
 
     def test_trailers_go_with_the_body(self, scene: SceneFactory) -> None:
         made = scene(forward(body=b"new"))
-        if made.client.h2 is None:
-            made.client.connection.send(
-                f"POST /echo HTTP/1.1\r\nHost: {made.client.authority}\r\nTransfer-Encoding: chunked\r\nTrailer: X-End\r\n\r\n"
-                "3\r\nold\r\n0\r\nX-End: yes\r\n\r\n".encode()
-            )
-            echo = json.loads(made.client.connection.read_answer("POST").text)
-        else:
-            number = made.client.h2.open("/echo", method="POST", body=b"old", end=False)
-            made.client.h2.h2.send_headers(number, [("x-end", "yes")], end_stream=True)
-            made.client.h2.flush()
-            echo = json.loads(made.client.h2.answer(number).text)
+        echo = made.client.ask_with_trailers([("X-End", "yes")])
         assert (echo["body_length"], echo["trailers"]) == (3, [])
         assert named(made.received(), "trailer") == []
+
+
+class TestTrailers:
+    """A server may merge trailers into the head: what is set or removed there comes back by none."""
+
+    SENT = (("X-Gate", "evil"), ("X-End", "yes"), ("X-GONE", "evil"), ("x-gate", "evil too"), ("X-Added", "kept"))
+
+    @pytest.mark.parametrize("streamed", [False, True], ids=["collected", "streamed"])
+    def test_what_is_set_or_removed(self, scene: SceneFactory, streamed: bool) -> None:
+        decision = forward(set={"x-GATE": "1"}, add={"X-Added": "1"}, remove=["X-Gone"])
+        made = scene(decision, **{"body.buffer_request_bodies": not streamed})
+        echo = made.client.ask_with_trailers(self.SENT)
+        assert [(name.lower(), value) for name, value in echo["trailers"]] == [("x-end", "yes"), ("x-added", "kept")]
+        assert (echo["body_length"], named(made.received(), "x-gate")) == (3, ["1"])
+        made.running.wait_idle("active_flows")
+        assert made.running.metrics().dropped_trailers_count == 1
+        # the handler is shown what came
+        shown = made.running.handler.wait("on_response")[0].request
+        assert streamed or shown.trailers.get_all("x-gate") == ["evil", "evil too"]
+
+    @pytest.mark.parametrize("streamed", [False, True], ids=["collected", "streamed"])
+    def test_nothing_is_left_of_them(self, scene: SceneFactory, streamed: bool) -> None:
+        made = scene(forward(remove=["X-Gone"]), **{"body.buffer_request_bodies": not streamed})
+        echo = made.client.ask_with_trailers([("x-gone", "evil")])
+        assert (echo["body_length"], echo["trailers"]) == (3, [])
+        # in a head that has the value already
+        made = scene(forward(set={"X-Gate": "1"}), **{"body.buffer_request_bodies": not streamed})
+        echo = made.client.ask_with_trailers([("x-gate", "evil")], [("X-Gate", "1")])
+        assert (echo["body_length"], echo["trailers"], named(made.received(), "x-gate")) == (3, [], ["1"])
+
+    @pytest.mark.parametrize("streamed", [False, True], ids=["collected", "streamed"])
+    def test_other_trailers_stay(self, scene: SceneFactory, streamed: bool) -> None:
+        made = scene(forward(set={"X-Gate": "1"}), **{"body.buffer_request_bodies": not streamed})
+        echo = made.client.ask_with_trailers([("X-End", "yes")])
+        assert [(name.lower(), value) for name, value in echo["trailers"]] == [("x-end", "yes")]
+        made.running.wait_idle("active_flows")
+        assert made.running.metrics().dropped_trailers_count == 0
+
+
+class TestChanged:
+    """`RawRequest.changed` says what is sent."""
+
+    DECISIONS = {
+        "head": TestHead.DECISION,
+        "line": forward(method="PUT", path="/echo?x=%20"),
+        "body": forward(body=b"new", set={"Content-Type": "x/y"}, remove=["x-kept"]),
+        "trailers": forward(remove=["X-End", "x-gone"]),
+        "nothing": forward(),
+    }
+
+    @pytest.mark.parametrize("name", DECISIONS)
+    def test_it_is_what_arrives(self, scene: SceneFactory, name: str) -> None:
+        decision, changed = self.DECISIONS[name], []
+
+        def decide(request: RawRequest) -> HandlerDecision:
+            changed.append(request.changed(decision))
+            return decision
+
+        class Decides(InterceptHandler):
+            def on_request(self, request: RawRequest) -> HandlerDecision:
+                return decide(request)
+
+        made = scene(Decides())
+        made.client.ask_with_trailers([("X-End", "yes")], TestHead.SENT)
+        received, (expected,) = made.received(), changed
+        framing = ("content-length", "transfer-encoding", "trailer", "host", ":authority", ":scheme", ":method", ":path")
+
+        def fields(pairs: Any) -> list[tuple[str, str]]:
+            return [(name.lower(), value) for name, value in pairs if name.lower() not in framing]
+
+        assert (expected.method, expected.path) == (received.method, received.target)
+        assert fields(expected.headers.items()) == fields(received.headers)
+        assert expected.body == bytes(received.body)
+        assert fields(expected.trailers.items()) == fields(received.trailers)
 
 
 class TestWhatCannotBeApplied:

@@ -19,7 +19,7 @@ FLOORS = """
 1  _dataplane.memory: ledger waiter budget view buffer deadline transitions
 1  _dataplane.wire: scan fields target head forwards headers head_edits decode redactor
 1  _dataplane.http1: head_parser framing encoder
-1  _dataplane.http: upgrade messages counters
+1  _dataplane.http: upgrade changes messages counters
 1  _dataplane.wire: framer sse ndjson grpc eventstream streams client_hello fingerprint
 1  _dataplane.websocket: payload violations frame handshake deflate windows message_reader message_writer
 1  _dataplane.http2: octets frame hpack_table hpack_decoder hpack_encoder settings flow_control limits stream_state message
@@ -30,7 +30,7 @@ FLOORS = """
 1  _dataplane.exchange: body_buffer states
 1  _dataplane.http: stream
 1  _dataplane.upstream: pool connect_probe
-1  _dataplane.exchange: relay route callbacks budget_share hook_queue chunk_judge taps message_tap stream_tunnel decision changes own_body
+1  _dataplane.exchange: relay route callbacks budget_share hook_queue chunk_judge taps message_tap stream_tunnel decision own_body
 1  _dataplane.exchange: exchange_state exchange_shown exchange_ends exchange_pressure exchange_answers exchange_changes
 1  _dataplane.exchange: exchange_upgrades exchange
 1  _dataplane.http1: connection_state connection_auth stream client server

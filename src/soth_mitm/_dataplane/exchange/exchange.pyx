@@ -380,7 +380,8 @@ cdef class Exchange(ExchangeUpgrades):
 
     cdef int send_request(self) except -1:
         cdef int64_t length
-        self.request_is_wire = self.own_request is None and self.client.can_forward_wire(self.upstream)
+        self.request_is_wire = (
+            self.own_request is None and not self.may_drop_trailers() and self.client.can_forward_wire(self.upstream))
         if self.request_is_wire:
             length = LENGTH_AS_IS
         elif self.own_request is not None:
@@ -390,7 +391,7 @@ cdef class Exchange(ExchangeUpgrades):
             length = self.request.content_length if self.request.content_length >= 0 else ANY_LENGTH
         else:
             # trailers need a framing that has room for them
-            length = self.client.content_total() if self.request_trailers is None else ANY_LENGTH
+            length = self.client.content_total() if self.trailers_to_send() is None else ANY_LENGTH
         self.settings.counters.pairings[2 * <int>self.client.is_multiplexed() + self.upstream.is_multiplexed()] += 1
         self.upstream.send_request(self.sent, self.way.authority, self.keep_upgrade, length, self.websocket_edits())
         if self.buffered is not None:
@@ -514,7 +515,9 @@ cdef class Exchange(ExchangeUpgrades):
 
     cdef int request_sent(self) except -1:
         if self.has_body and not self.request_is_wire:
-            self.upstream.send_end(self.request_trailers)
+            trailers = self.trailers_to_send()
+            self.settings.counters.trailers_dropped += trailers != self.request_trailers
+            self.upstream.send_end(trailers)
         self.move_request(INPUT_SENT)
         self.runs_again = True
         if self.client_deadline is not None:

@@ -1,15 +1,14 @@
 """A request that the handler changes: its head, the way that it takes, and the body that it is sent with instead of its own."""
 
-from soth_mitm._dataplane.exchange.changes cimport changed_head
 from soth_mitm._dataplane.exchange.exchange_answers cimport ExchangeAnswers
 from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, MOVED_ALL, MOVED_MORE, MOVED_SOME, VERDICT_CHANGED
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody, new_own_bytes, new_own_stream
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, new_frame_tap
+from soth_mitm._dataplane.http.changes cimport changed_head, names_decided, trailers_without
 from soth_mitm._dataplane.http.hooks cimport Hooks
 from soth_mitm._dataplane.http.stream cimport Stream
 from soth_mitm._dataplane.memory.view cimport View
-from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, METHOD_TRACE
 from soth_mitm._dataplane.wire.streams cimport stream_of
 
 
@@ -26,10 +25,12 @@ cdef class ExchangeChanges(ExchangeAnswers):
             if decision._where.authority is not None:
                 authority = self.way.authority.encode()
         try:
-            self.check_change(decision)
+            self.request_view.check_change(decision)
             self.sent = changed_head(self.request, decision, authority, self.settings.head_limit, self.settings.most_fields)
             if decision.body is not None:
                 self.replace_content(decision)
+            elif self.has_body:
+                self.decided_names = names_decided(decision)
         except ValueError as error:
             hooks.failed(hooks.on_request, error)
             self.fail_closed(error, 502, b"the decision of the policy handler cannot be applied to this request")
@@ -52,20 +53,6 @@ cdef class ExchangeChanges(ExchangeAnswers):
         self.way = way
         return True
 
-    cdef int check_change(self, object decision) except -1:
-        if decision.method is not None:
-            if (decision.method == b"HEAD") != (self.request.method == METHOD_HEAD):
-                raise ValueError("method: a request may not become HEAD or stop being it")
-            if decision.method == b"TRACE" and self.has_body:
-                raise ValueError("method: a TRACE has no body")
-            if self.keep_upgrade:
-                raise ValueError("method: an upgrade keeps its own")
-        if decision.body and (self.request.method == METHOD_TRACE if decision.method is None else decision.method == b"TRACE"):
-            raise ValueError("body: a TRACE has none")
-        if decision.body is not None and self.request_view.body_problem is not None:
-            raise ValueError(f"body: the request was not shown whole ({self.request_view.body_problem})")
-        return 0
-
     cdef int replace_content(self, object decision) except -1:
         taken = decision._take_body()
         if type(taken) is bytes:
@@ -83,6 +70,14 @@ cdef class ExchangeChanges(ExchangeAnswers):
             self.up = new_frame_tap(
                 self.settings, self.own_share(), stream_of(self.sent, self.settings.stream_types), self.sent, "to_upstream")
         return 0
+
+    cdef bint may_drop_trailers(self) noexcept:
+        # with a length there are none in HTTP/1, and HTTP/2 is never forwarded as it came
+        return self.decided_names is not None and (self.request_trailers is not None if self.client.is_complete()
+                                                   else self.request.content_length < 0)
+
+    cdef bytes trailers_to_send(self):
+        return trailers_without(self.request_trailers, self.decided_names)
 
     # ---- the handler's body, to the upstream
 

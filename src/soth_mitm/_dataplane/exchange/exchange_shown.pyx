@@ -35,6 +35,10 @@ cdef class ExchangeShown(ExchangeState):
         self.request_view.body_complete = (
             self.client.is_complete() and not truncated and not self.is_decided_at_head)
         self.request_view.conversation = self.keep_upgrade or self.is_decided_at_head
+        self.request_view.has_body = self.has_body
+        self.request_view.keeps_upgrade = self.keep_upgrade
+        self.request_view.head_limit = self.settings.head_limit
+        self.request_view.most_fields = self.settings.most_fields
         return self.request_view
 
     cdef int ask_afterwards(self) except -1:

@@ -81,6 +81,7 @@ cdef class ExchangeState(ExchangeCallbacks):
     # request
     cdef Head request                  # as the client sent it
     cdef Head sent                     # as an upstream is sent it: the same, unless the handler changed it
+    cdef frozenset decided_names       # fields that the handler set or removed, which no trailer brings back; None: there are none
     cdef OwnBody own_request           # the body that it is sent with in place of its own; None: it keeps its own
     cdef BufferedBody buffered         # the body, where the decision waits for it; None: it was not collected, or is let go
     cdef BodyCopy request_copy         # of its content, where it is shown after it has passed; or None

@@ -45,10 +45,16 @@ cdef class RawRequest(Message):
     cdef readonly str authority
     cdef readonly bint body_complete   # new_request says True; the exchange says otherwise
     cdef bint conversation         # it was decided on at its head, and what follows that is not shown
+    cdef bint has_body             # also one of no bytes whose end the head does not say
+    cdef bint keeps_upgrade        # it asks for another protocol, which is relayed
+    cdef Py_ssize_t head_limit     # of a changed head: max_http_head_bytes, max_header_fields
+    cdef int most_fields
 
     # What decode() does apart from the loop, where more than `most` bytes go in or come out: the arguments for decode_body(). None: it is
     # done, or there is nothing to do
     cdef tuple decode_little(self, Py_ssize_t most)
+    # ValueError: `decision`, a HandlerDecision.forward(), cannot be applied to this request
+    cdef int check_change(self, object decision) except -1
 
 
 cdef class RawResponse(Message):

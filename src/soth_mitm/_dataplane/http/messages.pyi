@@ -5,6 +5,7 @@ from uuid import UUID
 
 from soth_mitm._dataplane.wire.headers import Headers
 from soth_mitm.connection import ConnectionMeta
+from soth_mitm.decision import HandlerDecision
 
 _GivenHeaders: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
@@ -82,6 +83,16 @@ class RawRequest(Message):
         `url` is absolute and names scheme and authority; a Host header is put first unless `headers` has one. `body` is what the wire would
         carry: with a Content-Encoding header it must be so encoded. `body_truncated`, `body_complete` and `conversation` make a request of
         which the handler does not see all. ValueError says which rule of HTTP the parts break.
+        """
+    def changed(self, decision: HandlerDecision) -> RawRequest:
+        """Return this request as `decision` would send it; the request itself if that changes nothing.
+
+        `decision` is ``HandlerDecision.ALLOW`` or ``HandlerDecision.forward(...)``, and another kind is a ValueError. Where `to` names
+        another origin, `scheme`, `authority` and Host are those of that origin; whether the request may go there is not asked. A body of
+        bytes is `body`. One that is an async iterable is not asked for its items: `body` is empty, and `body_problem` ``"conversation"``.
+        Content-Length and Transfer-Encoding of a new body are written when it is sent, and are not among the headers.
+
+        ValueError says why the decision cannot be applied to this request. Returned by `on_request` it would be answered 502.
         """
     @property
     def method(self) -> str:

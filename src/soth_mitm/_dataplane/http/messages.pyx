@@ -12,9 +12,11 @@ import cython
 
 from libc.stdint cimport int64_t
 
+from soth_mitm._dataplane.http.changes cimport changed_head, names_decided, trailers_without
 from soth_mitm._dataplane.wire.decode cimport Decoder, decode_body, decoder_for, result_of
 from soth_mitm._dataplane.http1.head_parser cimport head_error_text, parse_request_head, parse_response_head
-from soth_mitm._dataplane.wire.head cimport Head, version_text
+from soth_mitm._dataplane.wire.fields cimport USUAL_FIELDS
+from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, METHOD_TRACE, Head, version_text
 from soth_mitm._dataplane.wire.headers cimport (
     block_of,
     content_encoding_of,
@@ -29,6 +31,7 @@ from soth_mitm._dataplane.memory.view cimport view_bytes
 
 cdef enum:
     BUILD_DECODE_LIMIT = 33554432   # the default of body.max_size_bytes
+    BUILD_HEAD_LIMIT = 65536        # that of max_http_head_bytes
 
 
 class FrameKind(enum.StrEnum):
@@ -138,6 +141,7 @@ cdef class RawRequest(Message):
         request.body_complete = body_complete
         request.conversation = conversation
         request.trailer_block = block_of(pairs_of(trailers))
+        request.has_body = bool(body or conversation or not body_complete or request.trailer_block)
         return request
 
     cdef bint is_cut(self) noexcept:
@@ -159,6 +163,66 @@ cdef class RawRequest(Message):
                 self.decoded(result_of(decoder, content, self.raw_body, cut))
                 return None
         return encoding, self.raw_body, self.decode_limit, cut, True
+
+    cdef int check_change(self, object decision) except -1:
+        if decision.method is not None:
+            if (decision.method == b"HEAD") != (self.head.method == METHOD_HEAD):
+                raise ValueError("method: a request may not become HEAD or stop being it")
+            if decision.method == b"TRACE" and self.has_body:
+                raise ValueError("method: a TRACE has no body")
+            if self.keeps_upgrade:
+                raise ValueError("method: an upgrade keeps its own")
+        if decision.body and (self.head.method == METHOD_TRACE if decision.method is None else decision.method == b"TRACE"):
+            raise ValueError("body: a TRACE has none")
+        if decision.body is not None and self.body_problem is not None:
+            raise ValueError(f"body: the request was not shown whole ({self.body_problem})")
+        return 0
+
+    def changed(self, decision not None):
+        """Return this request as `decision` would send it; the request itself if that changes nothing.
+
+        `decision` is ``HandlerDecision.ALLOW`` or ``HandlerDecision.forward(...)``, and another kind is a ValueError. Where `to` names
+        another origin, `scheme`, `authority` and Host are those of that origin; whether the request may go there is not asked. A body of
+        bytes is `body`. One that is an async iterable is not asked for its items: `body` is empty, and `body_problem` ``"conversation"``.
+        Content-Length and Transfer-Encoding of a new body are written when it is sent, and are not among the headers.
+
+        ValueError says why the decision cannot be applied to this request. Returned by `on_request` it would be answered 502.
+        """
+        cdef Head head
+        cdef RawRequest other
+        cdef bytes authority, trailers
+        kind = getattr(decision, "kind", None)
+        if kind == "allow":
+            return self
+        if kind != "forward":
+            raise ValueError(f"decision: expected HandlerDecision.ALLOW or .forward(...), which send the request, got {decision!r}")
+        where = decision._where
+        authority = None if where is None or where.authority is None else where.authority.encode()
+        self.check_change(decision)
+        head = changed_head(known(self.head), decision, authority, self.head_limit, self.most_fields)
+        trailers = None if decision.body is not None else trailers_without(self.trailer_block, names_decided(decision))
+        if head is self.head and decision.body is None and authority is None and trailers == self.trailer_block:
+            return self
+        other = new_request(head, self.connection_meta, self.flow_id, self.scheme, self.authority, self.raw_body, self.decode_limit)
+        other.head_limit, other.most_fields = self.head_limit, self.most_fields
+        other.keeps_upgrade = self.keeps_upgrade
+        if authority is not None:
+            other.authority = where.authority
+            if where.is_tls is not None:
+                other.scheme = "https" if where.is_tls else "http"
+        if decision.body is not None:
+            other.has_body = True
+            other.conversation = type(decision.body) is not bytes
+            other.raw_body = b"" if other.conversation else decision.body
+            return other
+        other.has_body = self.has_body
+        other.conversation = self.conversation
+        other.body_complete = self.body_complete
+        other.body_truncated = self.body_truncated
+        other.trailer_block = trailers
+        if content_encoding_of(head) == content_encoding_of(self.head):
+            other._body, other._decode_error, other.decoded_from = self._body, self._decode_error, self.decoded_from
+        return other
 
     @property
     def method(self):
@@ -329,6 +393,8 @@ cdef RawRequest new_request(Head head, object meta, int64_t flow_id, str scheme,
     request.raw_body = raw_body
     request.body_complete = True
     request.decode_limit = decode_limit
+    request.head_limit = BUILD_HEAD_LIMIT
+    request.most_fields = USUAL_FIELDS
     return request
 
 

@@ -1,4 +1,4 @@
-"""A request's head as a decision of the handler changes it.
+"""A request's head and its trailers as a decision of the handler changes them.
 
 The changed head is written anew and parsed like one that came from a client. So an upstream is sent
 nothing that we could not have parsed, and whatever depends on a head (its framing, whether it may be
@@ -15,6 +15,7 @@ from libc.string cimport memcpy
 from soth_mitm._dataplane.http1.head_parser cimport (
     HEAD_MALFORMED, HEAD_TOO_LARGE, head_error_text, parse_request_head, too_large_text,
 )
+from soth_mitm._dataplane.wire.fields cimport parse_field_line
 from soth_mitm._dataplane.wire.head cimport TARGET_ABSOLUTE, Field, Head
 from soth_mitm._dataplane.wire.head_edits cimport FieldEdit, HeadEdits
 from soth_mitm._dataplane.wire.scan cimport soth_equals_lower
@@ -161,6 +162,8 @@ cdef int carry_over(Head head, Head changed, HeadEdits edits) except -1:
         while edits.find(head.base() + head.fields[old].line, head.fields[old].name_len) is not None:
             old += 1
         field.sensitive = head.fields[old].sensitive
+        # in a head that was changed before, the parser has it wrong
+        field.hop = head.fields[old].hop
         old += 1
     return 0
 
@@ -198,6 +201,25 @@ cdef Head changed_head(Head head, object decision, bytes authority, Py_ssize_t l
         raise ValueError("the changed head does not end where it should")
     carry_over(head, changed, edits)
     return changed
+
+
+cdef frozenset names_decided(object decision):
+    return frozenset([name.lower() for name, _ in decision.set]).union(decision.remove) or None
+
+
+cdef bytes trailers_without(bytes lines, frozenset names):
+    cdef list kept = []
+    cdef Field field
+    cdef uint32_t at = 0
+    if lines is None or names is None:
+        return lines
+    while at < <uint32_t>len(lines):
+        if parse_field_line(PyBytes_AS_STRING(lines), at, len(lines), &field):
+            raise ValueError("trailers are field lines that were parsed before")
+        at += field.line_len
+        if lines[field.line:field.line + field.name_len].lower() not in names:
+            kept.append(lines[field.line:at])
+    return b"".join(kept) or None
 
 
 def changed(Head head not None, decision not None, bytes authority=None, Py_ssize_t limit=65536,

@@ -1,0 +1,13 @@
+# A request's head and its trailers as a decision of the handler changes them.
+
+from soth_mitm._dataplane.wire.head cimport Head
+
+
+# The head that `decision`, a HandlerDecision.forward(), makes of `head`; `head` itself if that changes nothing. `authority` is the
+# new one, or None. ValueError says why there is no such head.
+cdef Head changed_head(Head head, object decision, bytes authority, Py_ssize_t limit, int most_fields)
+
+# The names, in lower case, that `decision` sets or removes: no trailer brings them back. None: there are none
+cdef frozenset names_decided(object decision)
+# Of field lines that were parsed before, each with its CRLF: those of other names; None if there are none
+cdef bytes trailers_without(bytes lines, frozenset names)
