@@ -39,6 +39,7 @@ from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.proxy.proxy import MitmProxy, MitmProxyBuilder
 from soth_mitm.proxy.threaded import ThreadedHandle
+from soth_mitm.response_decision import ResponseDecision
 from soth_mitm.secret import CredentialSource, Secret
 from soth_mitm.tls.bundle import TrustFiles, write_trust_files
 from soth_mitm.tls.bypass import TlsBypass
@@ -82,6 +83,7 @@ __all__ = [
     "ProxyMetrics",
     "RawRequest",
     "RawResponse",
+    "ResponseDecision",
     "Secret",
     "ShutdownTimeoutError",
     "SocketFamily",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NoReturn, final
 
-from soth_mitm.decision import Content, checked
+from soth_mitm.message_parts import Content, checked
 
 ChunkKind = Literal["pass", "drop", "replace", "end"]
 

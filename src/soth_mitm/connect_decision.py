@@ -6,7 +6,7 @@ import msgspec
 
 from soth_mitm.addresses import format_host_port
 from soth_mitm.connection import ConnectionMeta
-from soth_mitm.decision import checked
+from soth_mitm.message_parts import checked
 from soth_mitm.policy import Action
 
 

@@ -1,69 +1,44 @@
 """What a handler may say about a request: let it go, as it came or changed, answer it, or end it."""
 
-import contextvars
-import functools
 import re
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple, NoReturn, ParamSpec, TypeVar, final
+from collections.abc import AsyncIterable, Iterable
+from typing import ClassVar, Literal, NamedTuple, NoReturn, final
 from urllib.parse import urlsplit
 
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, normalise_host, parse_authority, parse_target, refuse_zone
-from soth_mitm.errors import DecisionError, DecisionTypeError, DecisionValueError
+from soth_mitm.errors import DecisionError
+from soth_mitm.message_parts import (
+    OURS,
+    OURS_IN_HANDSHAKES,
+    TOKEN,
+    Content,
+    Decision,
+    HeaderChanges,
+    HeaderPairs,
+    HeaderText,
+    Lines,
+    Streamed,
+    WantedLines,
+    bytes_of,
+    changed_lines,
+    check_has_body,
+    checked,
+    content_of,
+    final_status,
+    own_headers,
+    shown_body,
+    shown_changes,
+    streamed,
+)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-HeaderText = str | bytes
-Content = str | bytes | bytearray | memoryview
-Streamed = Content | AsyncIterable[bytes]
 Kind = Literal["allow", "block", "respond", "forward", "abort"]
-HeaderPairs = Mapping[HeaderText, HeaderText] | Mapping[str, str] | Iterable[tuple[HeaderText, HeaderText]]
-HeaderChanges = (
-    Mapping[HeaderText, HeaderText | Sequence[HeaderText]]
-    | Mapping[str, str]
-    | Mapping[str, str | Sequence[str]]
-    | Iterable[tuple[HeaderText, HeaderText]]
-)
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# RFC 9110 section 5.5: no control characters but the tab; bytes above 0x7F are opaque.
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-# The proxy frames the answer and decides about the connection, in the client's protocol.
-_OURS = frozenset(
-    (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade")
-)
-# The same of a request that goes on; what Sec-WebSocket-Protocol offers is between client and upstream alone.
-_OURS_IN_REQUESTS = _OURS | frozenset(
-    (b"host", b"expect", b"max-forwards", b"proxy-authorization", b"http2-settings")
-    + (b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-accept", b"sec-websocket-extensions")
-)
-_BODILESS = (204, 205, 304)
-_CHARSET = re.compile(rb';[ \t]*charset="?([^";\s]*)', re.IGNORECASE)
-# Lines that one decision may set, add and remove together.
-_MOST_CHANGES = 64
+# What the proxy sets itself of a request that goes on.
+_OURS_IN_REQUESTS = OURS | OURS_IN_HANDSHAKES | {b"host", b"expect", b"max-forwards", b"proxy-authorization", b"http2-settings"}
 # Origin form (RFC 9112 section 3.2.1), or what OPTIONS asks the whole server for.
 _PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*|\*")
 # Exceptions that a handler raised in answer to others; one that is nested deeper is not looked for.
 _MOST_CAUSES = 64
-
-
-def checked(make: Callable[P, T]) -> Callable[P, T]:
-    """Let `make`, which makes a decision that stops something, raise a `DecisionError` for whatever it does not take.
-
-    The proxy recognises it (`meant_to_block`), so that a handler which fails here stops what it wanted to stop.
-    """
-
-    @functools.wraps(make)
-    def made(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return make(*args, **kwargs)
-        except TypeError as error:
-            raise DecisionTypeError(str(error)) from error
-        except Exception as error:
-            # headers may be any iterable of the handler's, which may raise anything
-            raise DecisionValueError(str(error)) from error
-
-    return made
 
 
 def meant_to_block(error: BaseException) -> bool:
@@ -227,7 +202,7 @@ def _redirect(to: "str | Upstream") -> Redirect:
 
 
 @final
-class HandlerDecision:
+class HandlerDecision(Decision):
     """The answer of `on_request`. Immutable; made by `ALLOW`, `block`, `respond`, `forward` and `abort`, never by calling the class.
 
     `kind` is the name of what made it, in lower case. `status`, `body` and `headers` are those of the answer of a `block` or a
@@ -237,21 +212,34 @@ class HandlerDecision:
     One whose body is an async iterable serves one request, and can be neither hashed nor pickled.
     """
 
-    __slots__ = ("_untaken", "_where", "add", "body", "headers", "how", "kind", "method", "path", "remove", "set", "status", "to")
+    __slots__ = ("_where", "add", "body", "headers", "how", "kind", "method", "path", "remove", "set", "status", "to")
 
     kind: Kind
     status: int
     body: bytes | AsyncIterable[bytes] | None
-    headers: tuple[tuple[bytes, bytes], ...]
-    set: tuple[tuple[bytes, tuple[bytes, ...]], ...]
-    add: tuple[tuple[bytes, bytes], ...]
+    headers: Lines
+    set: WantedLines
+    add: Lines
     remove: tuple[bytes, ...]
     method: bytes | None
     path: bytes | None
     to: str | Upstream | None
     _where: Redirect | None
     how: Literal["close", "reset", ""]
-    _untaken: list[tuple[AsyncIterable[bytes], contextvars.Context]] | None
+
+    _NOTHING = {
+        "status": 0,
+        "body": b"",
+        "headers": (),
+        "set": (),
+        "add": (),
+        "remove": (),
+        "method": None,
+        "path": None,
+        "to": None,
+        "_where": None,
+        "how": "",
+    }
 
     ALLOW: ClassVar["HandlerDecision"]
     Allow: ClassVar["HandlerDecision"]
@@ -332,48 +320,15 @@ class HandlerDecision:
         """
         if how not in ("close", "reset"):
             raise ValueError(f"how: expected 'close' or 'reset', got {how!r}")
-        return _make("abort", how=how)
+        return HandlerDecision._make("abort", how=how)
 
     @property
     def is_block(self) -> bool:
         """Whether the decision is a block."""
         return self.kind == "block"
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"a HandlerDecision cannot be changed; make another one (tried to set {name!r})")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a HandlerDecision cannot be changed (tried to delete {name!r})")
-
-    def _parts(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__[1:])
-
-    def _take_body(self) -> bytes | tuple[AsyncIterable[bytes], contextvars.Context]:
-        """Return the body that is to be sent: bytes, or the iterable and its context, once. For the proxy.
-
-        `DecisionValueError` if another request has taken the iterable.
-        """
-        if self._untaken is None:
-            assert isinstance(self.body, bytes)
-            return self.body
-        try:
-            return self._untaken.pop()
-        except IndexError:
-            raise DecisionValueError("body: an async iterable serves one request; make a decision for each") from None
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, HandlerDecision):
-            return NotImplemented
-        return self._parts() == other._parts()
-
-    def __hash__(self) -> int:
-        if self._untaken is not None:
-            raise TypeError("a HandlerDecision with an async iterable cannot be hashed")
-        return hash(self._parts())
-
     def __reduce__(self) -> str | tuple[object, ...]:
-        if self._untaken is not None:
-            raise TypeError("a HandlerDecision with an async iterable cannot be pickled or copied")
+        self._refuse_copies()
         if self.kind == "block":
             return HandlerDecision.block, (self.status, self.body, self.headers)
         if self.kind == "respond":
@@ -390,31 +345,13 @@ class HandlerDecision:
         if self.kind == "abort":
             return f"HandlerDecision.abort({self.how!r})"
         if self.kind == "forward":
-            # values may be credentials
-            names = [f"{what}={[each[0] for each in pairs]!r}" for what, pairs in (("set", self.set), ("add", self.add)) if pairs]
-            names += [f"remove={list(self.remove)!r}"] if self.remove else []
+            names = shown_changes(self)
             names += [f"{what}={each!r}" for what, each in (("method", self.method), ("path", self.path)) if each is not None]
-            names += [] if self.body is None else [f"body={_shown(self.body)}"]
+            names += [] if self.body is None else [f"body={shown_body(self.body)}"]
             names += [] if self.to is None else [f"to={self.to!r}"]
             return f"HandlerDecision.forward({', '.join(names)})"
         headers = f", headers={list(self.headers)!r}" if self.headers else ""
-        return f"HandlerDecision.{self.kind}({self.status}, {_shown(self.body)}{headers})"
-
-
-def _make(kind: Kind, **parts: object) -> HandlerDecision:
-    decision = object.__new__(HandlerDecision)
-    for name, value in {**_NOTHING, "kind": kind, **parts}.items():
-        object.__setattr__(decision, name, value)
-    body = parts.get("body")
-    untaken = None if body is None or isinstance(body, bytes) else [(body, contextvars.copy_context())]
-    object.__setattr__(decision, "_untaken", untaken)
-    return decision
-
-
-def _shown(body: bytes | AsyncIterable[bytes] | None) -> str:
-    if not isinstance(body, bytes):
-        return f"<{type(body).__name__}>"
-    return repr(body if len(body) <= 60 else body[:57] + b"...")
+        return f"HandlerDecision.{self.kind}({self.status}, {shown_body(self.body)}{headers})"
 
 
 def _forward(
@@ -426,50 +363,23 @@ def _forward(
     body: Streamed | None,
     to: str | Upstream | None,
 ) -> HandlerDecision:
-    wanted: dict[bytes, tuple[bytes, list[bytes]]] = {}
-    for name, value in _lines(set, "set"):
-        wanted.setdefault(name.lower(), (name, []))[1].append(value)
-    added = tuple(_lines(add, "add"))
-    if isinstance(remove, str | bytes):
-        raise TypeError(f"remove: expected an iterable of names, got {remove!r}")
-    removed = tuple(dict.fromkeys(_name(name, "remove", _OURS_IN_REQUESTS).lower() for name in remove))
-    for name in removed:
-        if name in wanted:
-            raise ValueError(f"remove: {name.decode()!r} is set as well")
-    _check_charset(body, [(name, value) for name, values in wanted.values() for value in values])
-    count = sum(len(values) for _, values in wanted.values()) + len(added) + len(removed)
-    if count > _MOST_CHANGES:
-        raise ValueError(f"one decision changes {_MOST_CHANGES} header lines at most, got {count}")
-    return _make(
+    wanted, added, removed = changed_lines(set, add, remove, _OURS_IN_REQUESTS, body)
+    return HandlerDecision._make(
         "forward",
-        set=tuple((name, tuple(values)) for name, values in wanted.values()),
+        set=wanted,
         add=added,
         remove=removed,
         method=None if method is None else _method(method),
         path=None if path is None else _path(path),
-        body=None if body is None else _streamed(body),
+        body=None if body is None else streamed(body),
         to=to,
         _where=None if to is None else _redirect(to),
     )
 
 
-def _lines(given: HeaderChanges, what: str) -> Iterator[tuple[bytes, bytes]]:
-    if isinstance(given, str | bytes):
-        raise TypeError(f"{what}: expected a mapping or pairs of name and value, got {given!r}")
-    pairs = given.items() if isinstance(given, Mapping) else given
-    for name, values in pairs:
-        if isinstance(values, str | bytes):
-            yield _header(name, values, what, _OURS_IN_REQUESTS)
-            continue
-        lines = [_header(name, value, what, _OURS_IN_REQUESTS) for value in values]
-        if not lines:
-            raise ValueError(f"{what}: {name!r} has no value; `remove` takes a header away")
-        yield from lines
-
-
 def _method(method: str | bytes) -> bytes:
-    raw = _bytes_of(method, "method", "method")
-    if not _TOKEN.fullmatch(raw):
+    raw = bytes_of(method, "method", "method")
+    if not TOKEN.fullmatch(raw):
         raise ValueError(f"method: {method!r} is no method")
     if raw == b"CONNECT":
         raise ValueError("method: a request cannot become a CONNECT")
@@ -477,84 +387,17 @@ def _method(method: str | bytes) -> bytes:
 
 
 def _path(path: str | bytes) -> bytes:
-    raw = _bytes_of(path, "path", "path")
+    raw = bytes_of(path, "path", "path")
     if not _PATH.fullmatch(raw):
         raise ValueError(f"path: expected the origin form, such as '/v1/items?limit=3', got {path!r}")
     return raw
 
 
-def _check_charset(body: object, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    if not isinstance(body, str) or body.isascii():
-        return
-    for name, value in headers:
-        charset = _CHARSET.search(value) if name.lower() == b"content-type" else None
-        if charset is not None and charset[1].lower() not in (b"utf-8", b"utf8"):
-            raise ValueError(f"body: text is sent as UTF-8, and Content-Type says {charset[1].decode('latin-1')}; give bytes")
-
-
-def _streamed(body: Streamed) -> bytes | AsyncIterable[bytes]:
-    return body if isinstance(body, AsyncIterable) else _content(body)
-
-
-def _content(body: Content) -> bytes:
-    if not isinstance(body, str | bytes | bytearray | memoryview):
-        raise TypeError(f"body: expected str or bytes, got {type(body).__name__}")
-    return body.encode("utf-8") if isinstance(body, str) else bytes(body)
-
-
 def _answer(kind: Kind, status: int, body: Streamed, headers: HeaderPairs) -> HandlerDecision:
-    if isinstance(status, bool) or not isinstance(status, int):
-        raise TypeError(f"status: expected a whole number, got {status!r}")
-    if not 200 <= status <= 599:
-        raise ValueError(f"status: expected a final status from 200 to 599, got {status}")
-    content = _streamed(body) if kind == "respond" else _content(body)  # type: ignore[arg-type]
-    if content and status in _BODILESS:
-        given = f"{len(content)} bytes" if isinstance(content, bytes) else "an async iterable"
-        raise ValueError(f"body: a response with status {status} has none, got {given}")
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    checked_headers = tuple(_header(name, value, "headers", _OURS) for name, value in pairs)
-    _check_charset(body, checked_headers)
-    return _make(kind, status=status, body=content, headers=checked_headers)
+    final_status(status)
+    content = streamed(body) if kind == "respond" else content_of(body)  # type: ignore[arg-type]
+    check_has_body(status, content)
+    return HandlerDecision._make(kind, status=status, body=content, headers=own_headers(headers, body))
 
 
-def _name(name: HeaderText, what: str, ours: frozenset[bytes]) -> bytes:
-    raw = _bytes_of(name, what, "name")
-    if not _TOKEN.fullmatch(raw):
-        raise ValueError(f"{what}: {name!r} is not a header name")
-    if raw.lower() in ours:
-        raise ValueError(f"{what}: {name!r} is set by the proxy; leave it out")
-    return raw
-
-
-def _header(name: HeaderText, value: HeaderText, what: str, ours: frozenset[bytes]) -> tuple[bytes, bytes]:
-    raw_name, raw_value = _name(name, what, ours), _bytes_of(value, what, "value").strip(b" \t")
-    if _CONTROL.search(raw_value):
-        raise ValueError(f"{what}: the value of {name!r} contains a control character: {value!r}")
-    return raw_name, raw_value
-
-
-def _bytes_of(text: HeaderText, what: str, part: str) -> bytes:
-    if isinstance(text, bytes):
-        return text
-    if not isinstance(text, str):
-        raise TypeError(f"{what}: expected str or bytes as {part}, got {type(text).__name__}")
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        raise ValueError(f"{what}: {text!r} is not Latin-1; encode it to bytes yourself") from None
-
-
-_NOTHING: Mapping[str, object] = {
-    "status": 0,
-    "body": b"",
-    "headers": (),
-    "set": (),
-    "add": (),
-    "remove": (),
-    "method": None,
-    "path": None,
-    "to": None,
-    "_where": None,
-    "how": "",
-}
-HandlerDecision.ALLOW = HandlerDecision.Allow = _make("allow")
+HandlerDecision.ALLOW = HandlerDecision.Allow = HandlerDecision._make("allow")

@@ -36,7 +36,7 @@ FLOORS = """
 1  _dataplane.http1: connection_state connection_auth stream client server
 1  _dataplane.http2: extended_connect outlet stream client server
 1  _dataplane:
-2  escaping spellings addresses globs destinations connection decision address_ranges secret
+2  escaping spellings addresses globs destinations connection message_parts decision response_decision address_ranges secret
 2  config: schema sections credential loading strict not_built tree
 2  address_guard
 2  config: effect reference
