@@ -12,7 +12,23 @@ from support.certs import TestCA
 from support.http2_inside import http2_client
 from support.origin import Origin, Request, ScriptedConnection
 from support.running import HOST, ProxyFactory
-from support.websocket import BINARY, CLOSE, CONTINUATION, FIN, MASK, PING, RSV1, TEXT, Unread, accept, ask, frame
+from support.websocket import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    DEFLATE,
+    FIN,
+    MASK,
+    PING,
+    RSV1,
+    TEXT,
+    Slow,
+    Unread,
+    accept,
+    ask,
+    compressed,
+    frame,
+)
 
 GOOD = frame(FIN | TEXT, b"good", MASK)
 BY_CLIENT = {
@@ -83,14 +99,24 @@ class TestClosed:
         assert running.metrics().websocket_violation_count == 1
         assert len(running.handler.of("on_stream_end")) == 1
 
-    def test_within_a_frame(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
-        """Its beginning has passed when the octet comes that is wrong. No frame can follow there, so its receiver is told the end alone."""
-        bad, code, reason = BY_CLIENT["no UTF-8"]
+    @pytest.mark.parametrize("cut", [6, 9, 10, 18, 19])
+    @pytest.mark.parametrize("name", ["no UTF-8", "text that is cut", "a code", "a reason"])
+    def test_within_a_frame(self, proxy: ProxyFactory, plain_origin: Origin, name: str, cut: int) -> None:
+        """Its beginning has passed when the octets come that are wrong: none of these does, so the frame does not arrive whole.
+
+        No frame can follow there, so its receiver is told the end alone.
+        """
+        bad, code, reason = {
+            "no UTF-8": (frame(FIN | TEXT, b"and so on and \xff", MASK), 1007, b"client: text is not UTF-8"),
+            "text that is cut": (frame(FIN | TEXT, b"and so on an \xf0\x9f\x98", MASK), 1007, b"client: text is not UTF-8"),
+            "a reason": (frame(FIN | CLOSE, b"\x03\xe8and so on an\xff", MASK), 1007, b"client: close reason is not UTF-8"),
+            "a code": (frame(FIN | CLOSE, b"\x03\xedand so on and", MASK), 1002, b"client: close code that must not be sent"),
+        }[name]
         begun, ended, heard = threading.Event(), threading.Event(), []
 
         def script(connection: ScriptedConnection, request: Request) -> None:
             connection.send(accept(request))
-            heard.append(connection.receive_exactly(9))
+            heard.append(connection.receive_exactly(cut))
             begun.set()
             while data := connection.receive():
                 heard.append(data)
@@ -100,14 +126,84 @@ class TestClosed:
         plain_origin.script(script, "/chat")
         running = proxy()
         with running.tunnel(plain_origin.port) as client:
-            client.send(ask() + bad[:9])
+            client.send(ask() + bad[:cut])
             assert client.read_head().status == 101
             assert begun.wait(10)
-            client.send(bad[9:12])
+            client.send(bad[cut:])
             assert client.read_to_end() == closing(code, reason)
         assert ended.wait(10)
         running.wait_idle()
-        assert b"".join(heard) == bad[:12]
+        assert b"".join(heard) == bad[:cut]
+        assert running.handler.of("on_stream_chunk") == []
+
+    def test_text_whose_fault_is_found_in_a_later_turn(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        """All of the frame is here before it is judged, since one turn of the loop inflates so much and no more."""
+        heard: list[bytes] = []
+        ended = threading.Event()
+
+        def agree(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(accept(request, DEFLATE))
+            with contextlib.suppress(OSError):
+                while data := connection.receive():
+                    heard.append(data)
+            ended.set()
+            connection.close()
+
+        plain_origin.script(agree, "/chat")
+        running = proxy()
+        with running.tunnel(plain_origin.port) as client:
+            client.send(ask(DEFLATE))
+            assert client.read_head().status == 101
+            client.send(GOOD + frame(FIN | RSV1 | TEXT, compressed(bytes(3 << 20) + b"\xff"), MASK) + GOOD)
+            assert client.read_to_end() == closing(1007, b"client: text is not UTF-8")
+        assert ended.wait(10)
+        running.wait_idle()
+        data = b"".join(heard)
+        assert data[: len(GOOD)] == GOOD
+        assert unmasked(data[len(GOOD) :])[0] == FIN | CLOSE
+
+    def test_what_is_behind_a_close_is_dropped(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        script, heard, ended = hearing()
+        plain_origin.script(script, "/chat")
+        running = proxy()
+        last = frame(FIN | CLOSE, b"\x03\xe8", MASK)
+        with running.tunnel(plain_origin.port) as client:
+            client.send(ask())
+            assert client.read_head().status == 101
+            client.send(GOOD + last + GOOD + b"\xff\xff")
+            client.send(GOOD)
+            client.end_writing()
+            assert client.read_to_end() == b""
+        assert ended.wait(10)
+        running.wait_idle()
+        assert b"".join(heard) == GOOD + last
+        assert running.metrics().websocket_violation_count == 1
+
+    @pytest.mark.parametrize("how", ["silence", "drain"])
+    def test_what_waits_for_a_slow_handler_is_read_before_it_passes(self, proxy: ProxyFactory, plain_origin: Origin, how: str) -> None:
+        """More than one turn of the loop shows, and the handler has no room for a second one when the WebSocket is ended."""
+        script, heard, ended = hearing()
+        plain_origin.script(script, "/chat")
+        keys = {"flow_runtime.dispatch_queue_capacity": 4, "flow_runtime.dispatch_queue_send_timeout_ms": 60_000}
+        running = proxy(Slow(), **keys, **({"timeouts.tunnel_idle_ms": 300} if how == "silence" else {}))
+        with running.tunnel(plain_origin.port) as client:
+            client.send(ask())
+            assert client.read_head().status == 101
+            client.send(GOOD * 200 + frame(FIN | TEXT, b"bad") + GOOD)
+            running.handler.wait("on_stream_chunk", 1)
+            stopping = threading.Thread(target=lambda: running.handle.shutdown(30))
+            if how == "drain":
+                stopping.start()
+            assert client.read_to_end() == closing(1002, b"client: unmasked frame")
+            running.handler.go.set()
+        assert ended.wait(10)
+        if how == "drain":
+            stopping.join(20)
+        else:
+            running.wait_idle()
+        data = b"".join(heard)
+        assert data[: len(GOOD) * 200] == GOOD * 200
+        assert unmasked(data[len(GOOD) * 200 :])[0] == FIN | CLOSE
 
     def test_by_the_upstream(self, proxy: ProxyFactory, origin: Origin) -> None:
         script, heard, ended = hearing(frame(FIN | TEXT, b"good"), frame(BINARY, b"part"), frame(FIN | TEXT, b"bad"))

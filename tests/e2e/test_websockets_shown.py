@@ -30,6 +30,7 @@ from support.websocket import (
     PONG,
     RSV1,
     TEXT,
+    Slow,
     Unread,
     accept,
     ask,
@@ -205,18 +206,6 @@ class TestNotShown:
         assert shown(running) == [("text", b"before"), ("close", b"\x03\xe8")]
         assert shown(running, "to_client") == [("text", b"fine")]
         assert running.metrics().websocket_decode_error_count == 1
-
-
-class Slow(Recording):
-    """Keeps each chunk until it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go = threading.Event()
-
-    async def on_stream_chunk(self, chunk: StreamChunk) -> None:
-        await super().on_stream_chunk(chunk)
-        await asyncio.to_thread(self.go.wait, 30)
 
 
 class TestPressure:

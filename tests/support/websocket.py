@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import threading
 import zlib
 
-from soth_mitm import InterceptHandler
+from soth_mitm import InterceptHandler, StreamChunk
 from support.origin import Request, ScriptedConnection
 from support.recording import Recording
 
@@ -21,6 +23,18 @@ class Unread(Recording):
     """A handler that has no hook for messages."""
 
     on_stream_chunk = InterceptHandler.on_stream_chunk
+
+
+class Slow(Recording):
+    """Keeps each chunk until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    async def on_stream_chunk(self, chunk: StreamChunk) -> None:
+        await super().on_stream_chunk(chunk)
+        await asyncio.to_thread(self.go.wait, 30)
 
 
 def ask(more: str = "", *, method: str = "GET", version: str = "13", key: str = KEY, host: str = "localhost") -> bytes:

@@ -1,7 +1,9 @@
 """What is seen of a WebSocket on its way: the messages of one direction, read for the handler.
 
 Text and binary messages and the Close are shown; ping and pong are not. What cannot be decoded ends the decoding of its direction, and
-the traffic goes on. What breaks RFC 6455 is not passed on, nor is anything behind it, unless `websocket.on_violation` says so.
+the traffic goes on. What breaks RFC 6455 is not passed on, nor is anything behind it or behind a Close, unless `websocket.on_violation`
+says so. Of a frame whose beginning had passed before its fault was read, at least the octets of that last read stay here, so that it does
+not arrive whole.
 """
 
 cimport cython
@@ -13,7 +15,7 @@ from soth_mitm._dataplane.http.messages cimport new_chunk
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport Stream
 from soth_mitm._dataplane.memory.view cimport View, view_bytes
-from soth_mitm._dataplane.websocket.frame cimport OPCODE_CLOSE, OPCODE_TEXT
+from soth_mitm._dataplane.websocket.frame cimport FRAMES_CLOSING, OPCODE_CLOSE, OPCODE_TEXT
 from soth_mitm._dataplane.websocket.handshake cimport Agreement
 from soth_mitm._dataplane.websocket.message_reader cimport (
     EVENT_CLOSE, EVENT_CONTROL, EVENT_IGNORED, EVENT_MESSAGE, EVENT_TURN, EVENT_VIOLATION, MessageReader,
@@ -60,21 +62,30 @@ cdef class MessageTap:
         cdef bytes data = self.rest
         if data is None or self.violation:
             return 0
+        if self.is_behind:
+            self.is_last = True
+            self.take_turn(sink)
+            if self.violation or not self.is_behind or self.settings.websocket_closes:
+                return 0
+            # more is to be inflated than one turn may
+            data = self.rest
+        # else a head that is not whole: nothing is wrong with it so far
         self.rest = None
         self.count()
         return sink.send_content(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
-    cdef bint is_in_frame(self) noexcept:
+    cdef bint takes_close(self) noexcept:
         # without a reader it is not known
-        return self.ends_in_frame if self.violation else self.reader is None or self.reader.frames.left > 0
+        return self.reader is not None and not self.ends_in_frame and (
+            self.violation != 0 or self.reader.frames.state != FRAMES_CLOSING)
 
     cdef int read(self, const char* p, Py_ssize_t n, Stream sink) except -1:
-        cdef Py_ssize_t at = 0, used = 0
-        cdef uint64_t begun = self.reader.at
+        cdef Py_ssize_t at = self.ahead, used = 0, passed
+        cdef uint64_t begun = self.reader.at - <uint64_t>at
         cdef int event
         self.is_behind = False
         while True:
-            if len(self.found) >= MOST_MESSAGES:
+            if len(self.found) >= MOST_MESSAGES and not self.is_last:
                 self.is_behind = True
                 break
             event = self.reader.next(p + at, n - at, &used)
@@ -84,30 +95,46 @@ cdef class MessageTap:
             elif event == EVENT_VIOLATION:
                 if self.goes_on():
                     continue
-                at = self.before_violation(begun, at) if self.violation else n
+                break
+            elif event == EVENT_IGNORED and self.settings.websocket_closes:
+                # its receiver would have to drop them (RFC 6455 section 1.4)
+                self.drop_ignored()
+                n = at = at - used
                 break
             elif event != EVENT_CONTROL and event != EVENT_IGNORED:
                 self.is_behind = event == EVENT_TURN
                 break
-        if at:
-            sink.send_content(p, at)
-        self.rest = None if self.reader is None or at == n else p[at:n]
+        passed = n if self.reader is None else self.passed_of(begun, at)
+        if passed:
+            sink.send_content(p, passed)
+        self.ahead = at - passed
+        self.rest = None if passed == n else p[passed:n]
         return self.count()
 
-    cdef Py_ssize_t before_violation(self, uint64_t begun, Py_ssize_t taken) noexcept:
-        """Return how many of the octets that were taken since `begun` still pass: those before the frame at fault."""
-        if self.reader.frames.violation:
-            # a head, which was not taken
+    cdef Py_ssize_t passed_of(self, uint64_t begun, Py_ssize_t taken) noexcept:
+        """Return how many of the octets that were taken since `begun` pass now: of a frame that is wrong, or not judged yet, none."""
+        cdef bint is_held = self.is_behind and self.reader.is_in_frame
+        if self.reader.frames.violation or not (self.violation or is_held):
+            # a head that is wrong was not taken
+            self.ends_in_frame = self.reader.frames.left > 0
             return taken
-        if self.reader.frame_begin >= begun:
-            return <Py_ssize_t>(self.reader.frame_begin - begun)
-        # its beginning has passed
-        self.ends_in_frame = self.reader.frames.left > 0
-        return taken
+        # its beginning may have passed
+        self.ends_in_frame = self.reader.frame_begin < begun
+        return 0 if self.ends_in_frame else <Py_ssize_t>(self.reader.frame_begin - begun)
 
     cdef int add(self) except -1:
         kind = TEXT if self.reader.kind == OPCODE_TEXT else CLOSE if self.reader.kind == OPCODE_CLOSE else BINARY
+        if len(self.found) >= MOST_MESSAGES:
+            # nobody is to wait any more until the handler has room for them
+            self.settings.counters.dropped_chunks += 1
+            return 0
         self.found.append(new_chunk(self.reader.payload, kind, not self.reader.is_complete))
+        return 0
+
+    cdef int drop_ignored(self) except -1:
+        if not self.has_ignored:
+            self.has_ignored = True
+            self.settings.counters.websocket_violations += 1
         return 0
 
     cdef bint goes_on(self) except -1:
@@ -127,6 +154,7 @@ cdef class MessageTap:
         self.settings.counters.websocket_decode_errors += self.is_behind
         self.reader = None
         self.rest = None
+        self.ahead = 0
         self.is_behind = False
         return self.count()
 

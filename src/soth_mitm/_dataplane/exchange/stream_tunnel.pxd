@@ -55,7 +55,10 @@ cdef class StreamTunnel(StreamCallbacks):
     cdef int on_pressure(self, int reason, bint now) except -1
     cdef int show(self, Stream source, Stream sink, MessageTap tap) except -1
     cdef int take_later(self) except -1
+    cdef int read_last(self) except -1
     cdef int fail(self, int violation, bint by_client) except -1
+    cdef int close(self, int code, bytes reason) except -1         # both sides; what they still send goes nowhere
+    cdef int say_closes(self, int code, bytes reason) except -1
     cdef int say_close(self, Stream sink, MessageTap tap, int code, bytes reason) except -1
     cdef int drop(self, Stream source) except -1
     cdef MessageTap tap_of(self, Stream source)

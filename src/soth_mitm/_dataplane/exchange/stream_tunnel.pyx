@@ -262,20 +262,16 @@ cdef class StreamTunnel(StreamCallbacks):
         return self.stop(None)
 
     cdef int stop(self, object error) except -1:
-        cdef Stream source
-        cdef MessageTap tap
         if self.over:
             return 0
         self.over = True
         self.deadline.clear()
-        self.watcher = None
-        for source in (self.client, self.upstream):
-            tap = self.tap_of(source)
-            if tap is not None:
-                if error is None and not self.is_failing:
-                    # not read, and theirs all the same
-                    tap.finish(self.across(source))
-                tap.stop()
+        if self.watcher is not None:
+            if error is None and not self.is_failing:
+                self.read_last()
+            self.watcher = None
+            self.from_client.stop()
+            self.from_upstream.stop()
         on_end, self.on_end = self.on_end, None
         if isinstance(self.client, EndpointStream):
             # which gives its connection back to what is then told when it is gone
@@ -345,17 +341,34 @@ cdef class StreamTunnel(StreamCallbacks):
                     if not self.over:
                         self.carry(source)
 
-    # ---- a peer that breaks the rules
+    # ---- a Close of ours
+
+    cdef int read_last(self) except -1:
+        """Pass on what waits here for the handler to have room, as far as it breaks no rule."""
+        cdef Stream source
+        cdef MessageTap tap
+        for source in (self.client, self.upstream):
+            tap = self.tap_of(source)
+            if not self.has_told_end(source):
+                tap.finish(self.across(source))
+                if tap.found:
+                    self.across(source).flush()
+                    self.watcher.on_messages(tap)
+        for source in (self.client, self.upstream):
+            tap = self.tap_of(source)
+            if tap.violation:
+                return self.say_closes(close_code_of(tap.violation), close_reason_of(tap.violation, source is self.client))
+        return 0
 
     cdef int fail(self, int violation, bint by_client) except -1:
-        cdef int code = close_code_of(violation)
-        cdef bytes reason = close_reason_of(violation, by_client)
+        return self.close(close_code_of(violation), close_reason_of(violation, by_client))
+
+    cdef int close(self, int code, bytes reason) except -1:
         cdef Stream stream
         self.is_failing = True
         self.end_waits = False
         self.deadline.set(self.settings.websocket_close, 0)
-        self.say_close(self.upstream, self.from_client, code, reason)
-        self.say_close(self.client, self.from_upstream, code, reason)
+        self.say_closes(code, reason)
         for stream in (self.upstream, self.client):
             if self.over:
                 return 0
@@ -365,15 +378,20 @@ cdef class StreamTunnel(StreamCallbacks):
                 self.drop(stream)
         return 0
 
+    cdef int say_closes(self, int code, bytes reason) except -1:
+        self.say_close(self.upstream, self.from_client, code, reason)
+        return self.say_close(self.client, self.from_upstream, code, reason)
+
     cdef int say_close(self, Stream sink, MessageTap tap, int code, bytes reason) except -1:
         cdef MessageWriter writer = MessageWriter(sink is self.upstream)
         cdef bytes close
-        if not tap.is_in_frame() and not self.has_told_end(self.across(sink)):
+        if self.has_told_end(self.across(sink)):
+            return 0
+        if tap.takes_close():
             close = writer.close(code, reason)
             sink.send_content(PyBytes_AS_STRING(close), len(close))
-        if not self.has_told_end(self.across(sink)):
-            sink.send_end(None)
-        return 0 if self.over else sink.flush()
+        sink.send_end(None)
+        return sink.flush()
 
     cdef int drop(self, Stream source) except -1:
         cdef Piece piece
