@@ -40,6 +40,7 @@ def test_a_request_says_what_was_built() -> None:
 def test_a_request_has_defaults_for_everything() -> None:
     request = RawRequest.build()
     assert (request.method, request.url, request.body, len(request.trailers)) == ("GET", "http://localhost/", b"", 0)
+    assert request.began is None and RawRequest.build(began=12.5).began == 12.5
 
 
 def test_a_given_host_header_is_kept() -> None:
@@ -287,6 +288,7 @@ class TestChanged:
         assert (self.REQUEST.method, self.REQUEST.headers["x-two"], len(self.REQUEST.trailers)) == ("POST", "2", 2)
 
     def test_one_change_after_the_other(self) -> None:
+        assert RawRequest.build(began=12.5).changed(HandlerDecision.forward(path="/z")).began == 12.5
         changed = self.REQUEST.changed(HandlerDecision.forward(set={"X-Two": "new"}, path="/z"))
         changed = changed.changed(HandlerDecision.forward(remove=["X-One"], body="later"))
         assert (changed.path, changed.headers.keys(), changed.body) == ("/z", ["Host", "X-Two"], b"later")

@@ -869,7 +869,7 @@ cdef Exchange new_exchange(Settings settings, HttpConnection connection, Stream 
     exchange.id = settings.counters.last_flow_id
     settings.counters.flows += 1
     settings.counters.active_flows += 1
-    if settings.observer is not None:
+    if settings.observer is not None or exchange.hooks is not None:
         exchange.began = monotonic()
     note(LEDGER_FLOW, 1)
     return exchange

@@ -30,6 +30,7 @@ cdef class ExchangeShown(ExchangeState):
         self.request_copy = None
         self.request_view = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, body,
                                         self.settings.body_limit)
+        self.request_view.began_at = self.began
         self.request_view.trailer_block = self.request_trailers
         self.request_view.body_truncated = truncated
         self.request_view.body_complete = (
@@ -172,6 +173,7 @@ cdef class ExchangeShown(ExchangeState):
             return 0
         spare = new_request(self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, b"",
                             self.settings.body_limit)
+        spare.began_at = self.began
         spare.trailer_block = self.request_trailers
         spare.body_truncated = True
         spare.body_complete = False

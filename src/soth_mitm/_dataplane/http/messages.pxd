@@ -44,6 +44,7 @@ cdef class RawRequest(Message):
     cdef readonly str scheme
     cdef readonly str authority
     cdef readonly bint body_complete   # new_request says True; the exchange says otherwise
+    cdef double began_at           # on the clock of time.monotonic(), when its head had come; 0 where that is not known
     cdef bint conversation         # it was decided on at its head, and what follows that is not shown
     cdef bint has_body             # also one of no bytes whose end the head does not say
     cdef bint keeps_upgrade        # it asks for another protocol, which is relayed

@@ -76,6 +76,7 @@ class RawRequest(Message):
         body_truncated: bool = False,
         body_complete: bool = True,
         conversation: bool = False,
+        began: float | None = None,
         decode_limit: int = 33554432,
     ) -> RawRequest:
         """Make a request as the proxy would have received it, to test a handler with.
@@ -112,6 +113,9 @@ class RawRequest(Message):
 
         Where the request goes is `connection_meta.target`.
         """
+    @property
+    def began(self) -> float | None:
+        """When the request's head had come, in seconds of `time.monotonic()`. None in a request that was built without it."""
     @property
     def body_complete(self) -> bool:
         """Whether `raw_body` is the whole body. `body_problem` says why not."""

@@ -118,7 +118,7 @@ cdef class RawRequest(Message):
     @staticmethod
     def build(*, str method="GET", str url="http://localhost/", headers=(), bytes body=b"", trailers=(), connection_meta=None,
               int64_t flow_id=0, bint body_truncated=False, bint body_complete=True, bint conversation=False,
-              Py_ssize_t decode_limit=BUILD_DECODE_LIMIT):
+              began=None, Py_ssize_t decode_limit=BUILD_DECODE_LIMIT):
         """Make a request as the proxy would have received it, to test a handler with.
 
         `url` is absolute and names scheme and authority; a Host header is put first unless `headers` has one. `body` is what the wire would
@@ -140,6 +140,7 @@ cdef class RawRequest(Message):
         request.body_truncated = body_truncated
         request.body_complete = body_complete
         request.conversation = conversation
+        request.began_at = 0 if began is None else began
         request.trailer_block = block_of(pairs_of(trailers))
         request.has_body = bool(body or conversation or not body_complete or request.trailer_block)
         return request
@@ -204,6 +205,7 @@ cdef class RawRequest(Message):
         if head is self.head and decision.body is None and authority is None and trailers == self.trailer_block:
             return self
         other = new_request(head, self.connection_meta, self.flow_id, self.scheme, self.authority, self.raw_body, self.decode_limit)
+        other.began_at = self.began_at
         other.head_limit, other.most_fields = self.head_limit, self.most_fields
         other.keeps_upgrade = self.keeps_upgrade
         if authority is not None:
@@ -239,6 +241,11 @@ cdef class RawRequest(Message):
         """Scheme, authority and path in one string."""
         path = self.path
         return f"{self.scheme}://{self.authority}{'' if path == '*' else path}"
+
+    @property
+    def began(self):
+        """When the request's head had come, in seconds of `time.monotonic()`. None in a request that was built without it."""
+        return None if self.began_at == 0 else self.began_at
 
     @property
     def body_problem(self):
