@@ -11,7 +11,7 @@ PAGE = ROOT / "docs/api.md"
 
 INTRODUCTION = """# API
 
-Every public name of `soth_mitm`. `scripts/docs` makes this page from the code; editors show the same texts.
+Every public name of `soth_mitm` and `soth_mitm.llm`. `scripts/docs` makes this page from the code; editors show the same texts.
 [Configuration](configuration.md) has the keys of `MitmConfig` and its sections, [Enforcement](enforcement.md) what a gate can rely on.
 """
 
@@ -75,11 +75,30 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# The same of modules that are imported by themselves.
+MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "Calls of models: `soth_mitm.llm`": (
+        "llm",
+        ("LlmObserver", "ModelCall", "Tokens", "ToolCall", "Recogniser", "Recognised", "AnswerReader", "span_name", "span_attributes"),
+    ),
+}
 
-PUBLIC = frozenset(name for names in SECTIONS.values() for name in names)
+PUBLIC = frozenset(name for names in (*SECTIONS.values(), *(names for _, names in MODULES.values())) for name in names)
 
 # Objects of these come from calls of others, so their constructors are not shown; a configuration's keys have a page of their own.
-NOT_CONSTRUCTED = ("MitmProxy", "MitmProxyHandle", "ThreadedHandle", "TlsBypass", "ProxyMetrics", "TrustReport", "CertificateAuthority")
+NOT_CONSTRUCTED = (
+    "MitmProxy",
+    "MitmProxyHandle",
+    "ThreadedHandle",
+    "TlsBypass",
+    "ProxyMetrics",
+    "TrustReport",
+    "CertificateAuthority",
+    "ModelCall",
+    "Tokens",
+    "ToolCall",
+    "Recognised",
+)
 KEYS_ELSEWHERE = ("MitmConfig", "Credential")
 
 
@@ -188,6 +207,13 @@ def page() -> str:
         lines += ["", f"## {title}"]
         for name in names:
             write_item(name, package[name], lines)
+    for title, (module_name, names) in MODULES.items():
+        module = package[module_name]
+        if set(public_names(module)) != set(names):
+            raise SystemExit(f"scripts/run_docs.py: MODULES and soth_mitm.{module_name}.__all__ differ")
+        lines += ["", f"## {title}"]
+        for name in names:
+            write_item(name, module[name], lines)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 

@@ -18,8 +18,12 @@ import pytest
 
 import soth_mitm
 from soth_mitm import MitmConfig, MitmProxyBuilder
+from soth_mitm.llm import LlmObserver
+from support import model_answers
 from support.certs import TestCA
-from support.origin import Origin
+from support.origin import Origin, ScriptedConnection
+from support.origin_answers import head
+from support.origin_messages import Request
 from support.source import ROOT
 
 
@@ -132,6 +136,27 @@ def test_watch_llm_prints_each_event(origin: Origin, config: MitmConfig, capsys:
     assert f"asked localhost:{origin.port}: why?" in said
     assert [line[:4].strip() for line in said.splitlines() if ": " in line[4:] and line[:4].strip().isdigit()] == ["0", "1", "2"]
     assert body.count(b"data:") == 3
+
+
+def test_count_tokens_prints_what_a_call_used(origin: Origin, config: MitmConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    config.interception.destinations.append(f"localhost:{origin.port}")
+    spoken = model_answers.ANTHROPIC
+
+    def answer(connection: ScriptedConnection, request: Request) -> None:
+        connection.read_body()
+        connection.send(head(200, ("Content-Type", spoken.media), ("Content-Length", str(len(spoken.stream)))) + spoken.stream)
+
+    origin.script(answer)
+    with MitmProxyBuilder(config, LlmObserver(example("count_tokens").show)).build().start_in_thread() as handle:
+        url = f"https://localhost:{origin.port}{spoken.path}"
+        assert fetch(url, handle.port, handle.ca_certificate_path, spoken.request().body) == (200, spoken.stream)
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [
+        "anthropic-compatible 'claude-sonnet-4-5-20250929': answered, 442 tokens in, 89 out",
+        "  400 of them from the cache",
+    ]
+    assert re.fullmatch(r"  first token after \d+\.\d\d s", said[2])
+    assert said[3:] == ["  wants 'weather' with '{\"city\": \"Berlin\"}'", "  wants 'now' with ''"]
 
 
 def test_in_thread(origin: Origin, config: MitmConfig) -> None:

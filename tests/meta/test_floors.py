@@ -48,6 +48,8 @@ FLOORS = """
 3  process._linux: sock_diag socket_owners
 3  process: address naming identity linux macos windows attribution
 3  observe: observation
+3  llm: json_text model_call draft openai_chat openai_responses anthropic gemini ollama bedrock recognition answer_reader conventions
+3  llm: observer
 4  proxy: detached deadlines counters descriptors forks tasks threads loops protocols process_lookup learning calls settings resolver
 4  proxy.outbound: origin direct
 4  proxy: tls_info alpn tls_handshake dialler upstream_pools leaves resources metrics_collection start_warnings
