@@ -8,6 +8,8 @@ from soth_mitm.llm.json_text import mended
 from soth_mitm.llm.model_call import Finish, Tokens, ToolCall
 
 MOST_PROBLEMS = 8
+# pieces of a text before they are joined
+MOST_PIECES = 512
 MOST_TOOLS = 256
 MOST_CHOICES = 128
 # items of lists that are looked at in one event or plain answer, all lists together
@@ -64,16 +66,46 @@ class Room:
         self.left = characters
         self.is_over = False
 
-    def take(self, text: str) -> str:
-        """Return as much of `text` as there is room for."""
-        taken = text if len(text) <= self.left else text[: self.left]
-        self.is_over = self.is_over or len(taken) < len(text)
-        self.left -= len(taken)
-        return taken
 
-    def give_back(self, pieces: list[str]) -> None:
-        """Have the room of pieces that are dropped again."""
-        self.left += sum(map(len, pieces))
+class Text:
+    """Text that arrives in pieces and takes its place in a room."""
+
+    __slots__ = ("_is_cut", "_pieces", "_room")
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._pieces: list[str] = []
+        self._is_cut = False
+
+    def add(self, text: str) -> None:
+        """Keep as much of `text` as there is room for."""
+        room = self._room
+        taken = text if len(text) <= room.left else text[: room.left]
+        if len(taken) < len(text):
+            self._is_cut = room.is_over = True
+        if taken:
+            room.left -= len(taken)
+            self._pieces.append(taken)
+            if len(self._pieces) == MOST_PIECES:
+                # a short piece takes many times its length
+                self._pieces = ["".join(self._pieces)]
+
+    def clear(self) -> None:
+        """Drop what came, and give its room back."""
+        self._room.left += sum(map(len, self._pieces))
+        self._pieces.clear()
+        self._is_cut = False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there was no room for all of it."""
+        return self._is_cut
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def __str__(self) -> str:
+        return mended("".join(self._pieces))
 
 
 class ToolDraft:
@@ -84,23 +116,16 @@ class ToolDraft:
         self.name = ""
         self.is_closed = False
         self.by_provider = False
-        self._pieces: list[str] = []
-        self._is_short = False
-        self._room = room
+        self._arguments = Text(room)
 
     def add(self, text: str) -> None:
         """More of the arguments came."""
-        taken = self._room.take(text)
-        self._is_short = self._is_short or len(taken) < len(text)
-        if taken:
-            self._pieces.append(taken)
+        self._arguments.add(text)
 
     def replace(self, text: str) -> None:
         """All of the arguments came; pieces of them may have come before."""
-        self._room.give_back(self._pieces)
-        self._pieces.clear()
-        self._is_short = False
-        self.add(text)
+        self._arguments.clear()
+        self._arguments.add(text)
         self.is_closed = True
 
     def call(self, is_whole: bool) -> ToolCall:
@@ -108,8 +133,8 @@ class ToolDraft:
         return ToolCall(
             id=self.id,
             name=self.name,
-            arguments=mended("".join(self._pieces)),
-            complete=(is_whole or self.is_closed) and not self._is_short,
+            arguments=str(self._arguments),
+            complete=(is_whole or self.is_closed) and not self._arguments.is_cut,
             by_provider=self.by_provider,
         )
 
@@ -143,8 +168,8 @@ class Draft:
         self.tools: dict[object, ToolDraft] = {}
         self.stops: dict[int, str | None] = {}
         self.problems: dict[str, None] = {}
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+        self._text = Text(self.room)
+        self._reasoning = Text(self.room)
 
     def begin(self, now: float) -> None:
         """An event, or a plain answer, is read from now on."""
@@ -178,7 +203,7 @@ class Draft:
             return
         self.note_token()
         if choice == 0:
-            (self._text if kind == "text" else self._reasoning).append(self.room.take(text))
+            (self._text if kind == "text" else self._reasoning).add(text)
 
     def note_token(self) -> None:
         if self.first_at is None:
@@ -294,11 +319,11 @@ class Draft:
 
     @property
     def text(self) -> str:
-        return mended("".join(self._text))
+        return str(self._text)
 
     @property
     def reasoning(self) -> str:
-        return mended("".join(self._reasoning))
+        return str(self._reasoning)
 
     @property
     def has_content(self) -> bool:

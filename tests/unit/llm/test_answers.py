@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -329,6 +330,32 @@ class TestBounds:
         event = chunk({"content": "x" * 2_000_000}, usage=answers.FEW)
         call = streamed(answers.OPENAI_CHAT, sse(event))
         assert (call.truncated, call.text, call.tokens.output) == (True, "", 3)
+
+    @pytest.mark.parametrize("limit", [0, 50_000])
+    def test_a_stream_without_end_takes_no_more_memory_than_its_limit(self, limit: int) -> None:
+        """Whatever the length of its pieces, and of the pieces that are left out."""
+        reader = reader_of(answers.ANTHROPIC, limit=limit)
+        deltas = [
+            json.dumps({"type": "content_block_delta", "index": index, "delta": delta}).encode()
+            for index, delta in enumerate(
+                (
+                    {"type": "text_delta", "text": "ab"},
+                    {"type": "thinking_delta", "thinking": "cd"},
+                    {"type": "input_json_delta", "partial_json": "12"},
+                )
+            )
+        ]
+        tracemalloc.start()
+        try:
+            for _ in range(15_000):
+                for delta in deltas:
+                    reader.feed(delta, now=1.0)
+            kept = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        assert kept < 200_000
+        call = reader.end(now=2.0)
+        assert len(call.text) + len(call.reasoning) + len(call.tools[0].arguments) == limit and call.truncated
 
     def test_lists_without_end_are_not_looked_through(self) -> None:
         choices = [{"index": 0, "delta": {"tool_calls": [{}] * 500}}] * 500
