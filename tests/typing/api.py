@@ -22,6 +22,7 @@ from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.decision import HandlerDecision
 from soth_mitm.errors import TlsFailedError
 from soth_mitm.handler import InterceptHandler, overridden_hooks
+from soth_mitm.llm import LlmObserver, ModelCall, span_attributes
 from soth_mitm.policy import Action, Policy
 
 
@@ -115,3 +116,17 @@ def left_for(bypass: TlsBypass) -> timedelta:
 def forget_bypasses(handle: MitmProxyHandle | ThreadedHandle) -> int:
     longest = max(handle.tls_bypasses(), key=left_for)
     return handle.clear_tls_bypass(longest.host, longest.process) + handle.clear_tls_bypass(process="agent") + handle.clear_tls_bypass()
+
+
+def spent(call: ModelCall) -> None:
+    seconds: float = call.first_token or 0.0
+    tokens: int = (call.tokens.input or 0) + (call.tokens.output or 0)
+    names: list[str] = [tool.name for tool in call.tools if tool.complete]
+    print(call.model or "?", seconds, tokens, names, call.as_dict()["outcome"], span_attributes(call)["gen_ai.provider.name"])
+
+
+async def spent_later(call: ModelCall) -> None:
+    spent(call)
+
+
+OBSERVERS: list[InterceptHandler] = [LlmObserver(spent), LlmObserver(spent_later, endpoints={"llm.corp.example:443": "vllm"}, text_limit=0)]

@@ -5,6 +5,7 @@ from soth_mitm._dataplane.http.messages import RawRequest
 from soth_mitm.config import MitmConfig
 from soth_mitm.decision import HandlerDecision
 from soth_mitm.handler import InterceptHandler
+from soth_mitm.llm import LlmObserver, ModelCall
 
 
 class ForgotToAnswer(InterceptHandler):
@@ -29,3 +30,10 @@ def misconfigure() -> None:
 def forget(handle: MitmProxyHandle, bypass: TlsBypass) -> None:
     handle.clear_tls_bypass(bypass)  # error
     bypass.failures = 0  # error
+
+
+def spend(call: ModelCall) -> int:
+    call.text = "x"  # error
+    LlmObserver()  # error
+    LlmObserver(len)  # error
+    return call.tokens.input + 1  # error

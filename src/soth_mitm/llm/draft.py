@@ -188,8 +188,10 @@ class Draft:
 
     def name_answer(self, data: dict[str, Any], id_field: str, model_field: str) -> None:
         """Take the answer's id and model, of which the first that is not empty counts."""
-        self.response_id = self.response_id or self.str_of(data, id_field) or None
-        self.model = self.model or self.str_of(data, model_field) or None
+        if self.response_id is None:
+            self.response_id = self.str_of(data, id_field) or None
+        if self.model is None:
+            self.model = self.str_of(data, model_field) or None
 
     def choice(self, index: int) -> int:
         """An alternative is there."""

@@ -10,7 +10,7 @@ from soth_mitm.llm.draft import Draft, ToolDraft
 from soth_mitm.llm.model_call import Tokens
 
 # fields that only vLLM has, in its answers and in their choices
-_VLLM = ("kv_transfer_params", "prompt_logprobs", "prompt_token_ids")
+_VLLM = frozenset({"kv_transfer_params", "prompt_logprobs", "prompt_token_ids"})
 
 
 def read_event(draft: Draft, event: str, data: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ def _read(draft: Draft, data: dict[str, Any], part: str) -> None:
     draft.name_answer(data, "id", "model")
     if data.get("system_fingerprint") == "fp_ollama":
         draft.speaks_as = "ollama"
-    elif any(name in data for name in _VLLM):
+    elif not _VLLM.isdisjoint(data):
         draft.speaks_as = "vllm"
     if data.get("error"):
         draft.fail(data)
