@@ -192,7 +192,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     http2_glitches: int = 0
     """Frames of HTTP/2 that are allowed and odd, or that broke a rule and cost their stream."""
     http2_oversized_heads: int = 0
-    """Field lists over `http2_max_header_list_size`: answered 431 or, from an upstream, reset."""
+    """Field lists over `http2_max_header_list_size`, answered 431 or, from an upstream, reset; and responses beyond 2 MiB of heads."""
     http2_misdirected: int = 0
     """Requests on HTTP/2 answered 421 because of the name that they asked for; part of `refused_name_count`."""
     http2_stalled_streams: int = 0

@@ -296,6 +296,41 @@ def test_frames_that_wait_for_their_hook_count_and_pace(proxy: ProxyFactory, pla
     assert running.metrics().buffered_bytes == 0
 
 
+class Gates(InterceptHandler):
+    """Waits before the decision, and when the response is complete."""
+
+    def __init__(self) -> None:
+        self.gates = (asyncio.Event(), asyncio.Event())
+
+    async def on_request(self, request: RawRequest) -> HandlerDecision:
+        await self.gates[0].wait()
+        return HandlerDecision.forward(set={"x-more": "y" * 10 * KIB})
+
+    async def on_response(self, response: RawResponse) -> None:
+        await self.gates[1].wait()
+
+
+def wait_between(running: Running, least: int, most: int) -> None:
+    """Wait until the proxy holds so many bytes."""
+    left = what_remains(lambda: {} if least <= (held := running.metrics().buffered_bytes) < most else {"held": held}, 30)
+    assert not left, left
+
+
+def test_heads_count_until_the_last_hook_has_returned(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    """The request as it came and as it was changed, and the response."""
+    plain_origin.script(
+        lambda connection, request: connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: %b\r\n\r\n" % (b"x" * 20 * KIB)), "/"
+    )
+    running = proxy(Gates())
+    with running.tunnel(plain_origin.port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n" % (b"x" * 15 * KIB))
+        for gate, wanted in zip(running.handler.gates, (15, 60), strict=True):
+            wait_between(running, wanted * KIB, (wanted + 2) * KIB)
+            running.handle._loop.call_soon_threadsafe(gate.set)
+        assert client.read_head().status == 200
+        running.wait_idle("active_flows", "buffered_bytes")
+
+
 @pytest.mark.parametrize("kind", ["tunnel", "intercepted", "plain"])
 def test_slow_reader_holds_little_and_its_end_gives_it_back(
     proxy: ProxyFactory, origin: Origin, plain_origin: Origin, kind: str, make_config: Callable[..., MitmConfig]

@@ -237,6 +237,38 @@ def test_rule_7_heads_of_open_streams() -> None:
     assert peer.failure == ""
 
 
+def test_rule_7_heads_of_responses() -> None:
+    """An upstream does the same: a response that would add to 2 MiB of heads is refused, and no more is asked until others are over."""
+    peer = Peer(False, {"max_streams": 200}, max_streams=200, glitch_burst=1e9)
+    large = [*RESPONSE, *([(b"x-large", b"~" * 3000)] * 20)]
+    for _ in range(100):
+        peer.ours.open(request_head())
+    peer.took()
+    taken: list[int] = []
+    sizes = 0
+    for stream in range(1, 201, 2):
+        peer.feed(peer.headers(stream, large))
+        heads = [event for event in peer.ours.take_events() if event[0] == "head"]
+        taken += [event[1] for event in heads]
+        sizes += sum(len(event[2].raw) for event in heads)
+    assert 2 << 20 < sizes < (2 << 20) + 65536
+    refused = resets_of(peer.took())
+    assert len(taken) + len(refused) == 100 and {code for _, code in refused} == {CALM}
+    assert peer.ours.totals.http2_oversized_heads == len(refused)
+    assert peer.ours.capacity == 0 and peer.ours.open(request_head()) is None
+    # one of them is over, and its owner has left it
+    peer.feed(peer.data(taken[0], b"", True))
+    assert peer.ours.capacity == 0
+    peer.ours.release(taken[0])
+    for stream, is_taken in ((201, True), (203, False)):
+        is_open = peer.ours.open(request_head()) is not None
+        assert is_open == is_taken
+        if is_open:
+            peer.feed(peer.headers(stream, large))
+            assert [event[1] for event in peer.events() if event[0] == "head"] == [stream]
+    assert peer.failure == ""
+
+
 def test_rule_34_a_request_whose_content_is_missing_takes_no_slot() -> None:
     """Nobody is told of it, and so nobody would release its stream."""
     peer = Peer(max_streams=2)
@@ -673,6 +705,25 @@ def test_rule_22_no_growth_while_the_budget_is_short() -> None:
     for _ in range(60):
         peer.feed(peer.data(1, bytes(16384)))
     assert peer.ours.windows(1)[1] == 65535
+
+
+def test_rule_22_a_connection_that_begins_while_the_budget_is_short_has_small_windows() -> None:
+    for limit, window in ((0, 16384), (1 << 20, 65535)):
+        arena = Arena()
+        arena.budget.set_limit(limit)
+        for is_server in (True, False):
+            peer = Peer(is_server, arena=arena)
+            if is_server:
+                peer.feed(peer.headers(1, POST))
+            else:
+                peer.ours.open(request_head())
+                peer.feed(peer.headers(1, RESPONSE))
+            assert peer.ours.windows(1)[:2] == (window, window)
+        # a key that is lower stays
+        arena.budget.set_limit(0)
+        peer = Peer(arena=arena, initial_window=1000)
+        peer.feed(peer.headers(1, POST))
+        assert peer.ours.windows(1)[1] == 1000
 
 
 def used_much(peer: Peer, stream: int) -> int:

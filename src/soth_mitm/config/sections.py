@@ -275,7 +275,13 @@ class Http2Config(Struct, kw_only=True):
         ),
     ] = "refuse"
     initial_window_bytes: Annotated[
-        int, Key("How much of a body a peer may send on a stream before any of it went on.", 16 * KIB, 16 * MIB)
+        int,
+        Key(
+            "How much of a body a peer may send on a stream before any of it went on. At most 16384 on a connection that begins while half "
+            "of `max_in_flight_bytes` is in use.",
+            16 * KIB,
+            16 * MIB,
+        ),
     ] = 65_535
     max_window_bytes: Annotated[int, Key("What that grows to on a stream whose body goes on as fast as it comes.", 16 * KIB, MAX_COUNT)] = (
         8 * MIB

@@ -570,6 +570,7 @@ cdef class Exchange(ExchangeUpgrades):
             self.is_last = True
         self.forget_buffered()
         self.response = head
+        self.charge_head(head)
         self.status = head.status
         self.strip_alternatives(head)
         return self.begin_response()
@@ -871,5 +872,6 @@ cdef Exchange new_exchange(Settings settings, HttpConnection connection, Stream 
     settings.counters.active_flows += 1
     if settings.observer is not None or exchange.hooks is not None:
         exchange.began = monotonic()
+    exchange.charge_head(request)
     note(LEDGER_FLOW, 1)
     return exchange

@@ -27,6 +27,8 @@ cdef class ExchangeChanges(ExchangeAnswers):
         try:
             self.request_view.check_change(decision)
             self.sent = changed_head(self.request, decision, authority, self.settings.head_limit, self.settings.most_fields)
+            if self.sent is not self.request:
+                self.charge_head(self.sent)
             if decision.body is not None:
                 self.replace_content(decision)
             elif self.has_body:

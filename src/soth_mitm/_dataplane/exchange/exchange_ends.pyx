@@ -132,6 +132,7 @@ cdef class ExchangeEnds(ExchangeShown):
         if not self.has_ended or self.is_settled or self.pending_calls or (self.queue is not None and not self.queue.is_idle()):
             return 0
         self.is_settled = True
+        self.settings.arena.budget.give(self.head_octets)
         if self.share is not None:
             if self.share.held:
                 self.refund(self.share.held)

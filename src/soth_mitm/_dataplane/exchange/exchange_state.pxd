@@ -79,6 +79,7 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef Suspended asking              # an on_connect or on_request that has suspended
 
     # request
+    cdef Py_ssize_t head_octets        # of all heads here, as the budget counts them
     cdef Head request                  # as the client sent it
     cdef Head sent                     # as an upstream is sent it: the same, unless the handler changed it
     cdef frozenset decided_names       # fields that the handler set or removed, which no trailer brings back; None: there are none
@@ -129,6 +130,12 @@ cdef class ExchangeState(ExchangeCallbacks):
     # Nothing is read or relayed any more
     cdef inline bint is_over(self) noexcept:
         return self.request_state == REQUEST_ENDED
+
+    # A head that stays here until the last hook has returned
+    cdef inline void charge_head(self, Head head) noexcept:
+        cdef Py_ssize_t octets = len(head.raw)
+        self.head_octets += octets
+        self.settings.arena.budget.take(octets)
 
     cdef int move_request(self, RequestInput event) except -1
     cdef int move_response(self, ResponseInput event) except -1

@@ -35,6 +35,7 @@ cdef class ExchangeUpgrades(ExchangeChanges):
             return 0
         self.settings.counters.upgrades += 1
         self.response = head
+        self.charge_head(head)
         self.status = head.status
         self.strip_alternatives(head)
         self.is_streaming = self.hooks is not None

@@ -25,7 +25,8 @@ cdef enum:
     QUANTUM = 16384            # octets of content that a stream writes in its turn
     OUTLET_FULL = 65536        # unsent octets from which on no content is added
     OUTLET_MOST = 1048576      # unsent octets from which on no stream is opened, whoever would open it
-    HEADS_MOST = 2097152       # octets of heads of the peer's open streams, from which on it opens no more
+    HEADS_MOST = 2097152       # octets of heads that came on open streams, from which on no more of them are taken
+    SHORT_WINDOW = 16384       # of a stream, on a connection that begins while half of the budget is used
     FRAMES_AT_ONCE = 1000      # that one call reads
     EARLY_STREAMS = 100        # that we open before the peer's SETTINGS came
     EXPECTED_AT_ONCE = 1048576     # what the window of a stream grows to for content that is announced
@@ -101,7 +102,7 @@ cdef class Session:
     cdef readonly int active           # of the peer, that are not closed or not released
     cdef uint32_t last_peer            # the highest number that the peer has used
     cdef uint32_t next_own             # of a stream of ours
-    cdef Py_ssize_t heads              # octets of the heads of the streams that the peer has open
+    cdef Py_ssize_t heads              # octets of the heads that came: of streams that the peer has open, or that we have not left
     cdef int opened_now                # by the peer, since the call of feed
     cdef int refused_now
     cdef int lingering                 # reset by us; the peer may still count them

@@ -153,6 +153,9 @@ cdef class Session:
         default_settings(&self.peers)
         default_settings(&self.ours)
         self.ours.window = limits.initial_window
+        if arena.budget.above_read_mark():
+            # what the peer may have us hold is counted when it came, and then it is late
+            self.ours.window = min(self.ours.window, <uint32_t>SHORT_WINDOW)
         self.ours.list_size = limits.list_size
         self.ours.no_priorities = True
         if is_server:
@@ -248,6 +251,9 @@ cdef class Session:
     cdef int capacity(self) noexcept:
         cdef int64_t most = self.peers.max_streams if self.is_ready else EARLY_STREAMS
         if self.has_failed or self.peer_goes or self.is_draining or self.is_server or self.next_own > MAX_STREAM:
+            return 0
+        if self.heads > HEADS_MOST:
+            # the next response would be refused
             return 0
         if self.ping_linger and self.now - self.linger_at > LINGER_SECONDS:
             # the answer is not waited for any longer
@@ -402,6 +408,8 @@ cdef class Session:
     cdef int release(self, SessionStream stream) except -1:
         stream.is_released = True
         stream.owner = None
+        if not self.is_server:
+            self.heads, stream.head_size = self.heads - stream.head_size, 0
         if stream.kept is not None:
             self.credit(stream, <uint32_t>stream.kept.size())
             stream.kept.drop()
@@ -897,8 +905,11 @@ cdef class Session:
         if is_end and head.content_length > 0 and not stream.has_no_content:
             # its owner is not told of it
             return self.stream_error(stream, PROTOCOL_ERROR)
+        if not self.is_server and self.heads > HEADS_MOST:
+            # of the streams that are open already; requests are refused before that
+            return self.answer_too_large(stream, is_end)
         stream.has_head = stream.is_known = True
-        if self.is_server:
+        if not stream.is_released:
             stream.head_size = len(head.raw)
             self.heads += stream.head_size
         if not stream.has_no_content:

@@ -24,7 +24,7 @@ cdef class SessionStream:
     cdef ReceiveWindow window
     cdef int64_t promised              # what the window has grown by, while more may come
     cdef bint has_head                 # the final head came
-    cdef Py_ssize_t head_size          # its octets; of a request
+    cdef Py_ssize_t head_size          # its octets
     cdef readonly bint has_ended       # END_STREAM came
     cdef int interim_heads
     cdef readonly bytes protocol       # of an extended CONNECT; None

@@ -1,8 +1,8 @@
 """The global budget of buffered bytes, `max_in_flight_bytes`.
 
 What counts: blocks of read buffers, ciphertext that is not decrypted, bytes that a transport could
-not write at once, and what is kept for the handler: request bodies before the decision, copies of
-bodies, frames that are incomplete or wait for their hook.
+not write at once, the heads of requests and responses, and what is kept for the handler: request
+bodies before the decision, copies of bodies, frames that are incomplete or wait for their hook.
 
 There are two ways to hold bytes, and each has its rule.
 
@@ -24,11 +24,13 @@ decided on what has arrived and is streamed on (`body.buffer_timeout_ms`), a cop
 
 *Promised.* The windows of HTTP/2 grow with use, and a peer may fill them at once, whatever became
 of the other side meanwhile. All that they have grown by is at most half of the budget, and a
-quarter of it on one connection.
+quarter of it on one connection. What they begin with is no part of that: it is smaller on a
+connection that begins while half of the budget is used, and otherwise bounded by the number of
+streams alone.
 
 So the total exceeds the limit by at most what one exchange may keep, one read, and one smallest
-read and one TLS record for each direction of each connection that does not move. Nothing is
-aborted.
+read and one TLS record for each direction of each connection that does not move, and one first
+window for each stream of HTTP/2. Nothing is aborted.
 """
 
 cimport cython
