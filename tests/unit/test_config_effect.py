@@ -15,7 +15,9 @@ SPECS = specs(MitmConfig)
 
 def changed(name: str, config: MitmConfig | None = None) -> MitmConfig:
     """Return a configuration in which a key has another value than its default."""
-    config = MitmConfig.from_mapping({"interception": {"destinations": ["a.example:443", "llm.example.org:443"]}}) if config is None else config
+    config = (
+        MitmConfig.from_mapping({"interception": {"destinations": ["a.example:443", "llm.example.org:443"]}}) if config is None else config
+    )
     spec = SPECS[name]
     value: Any = spec.key.example
     if spec.kind is Kind.FLAG:
