@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from soth_mitm import MitmConfig, MitmProxyBuilder
+from soth_mitm.proxy import resolver
 from support.certs import TestCA
 from support.origin import Origin
 from support.recording import Recording
@@ -54,6 +55,20 @@ def plain_tap() -> Iterator[Tap]:
     """The same without TLS, with a journal of its own."""
     with Tap(Journal()) as running:
         yield running
+
+
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that the system was asked for, by any proxy of the test."""
+    names: list[str] = []
+
+    def record(host: str) -> resolver.Addresses:
+        names.append(host)
+        return system_addresses(host)
+
+    system_addresses = resolver.system_addresses
+    monkeypatch.setattr(resolver, "system_addresses", record)
+    return names
 
 
 @pytest.fixture

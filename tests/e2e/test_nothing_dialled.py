@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from soth_mitm import HandlerDecision, InterceptHandler, RawRequest
-from soth_mitm.proxy import resolver
 from support.origin import Origin
 from support.origin_answers import pattern
 from support.programs import needed, run
@@ -20,20 +19,6 @@ from support.wire_client import WireClient
 BLOCK = HandlerDecision.block(418, "not this one\n")
 BLOCKED = {"interception.blocked": ["*.blocked.test:*", "localhost:*"]}
 EXPLAIN = {**BLOCKED, "interception.explain_blocks": True}
-
-
-@pytest.fixture
-def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names that the system was asked for."""
-    names: list[str] = []
-
-    def record(host: str) -> resolver.Addresses:
-        names.append(host)
-        return system_addresses(host)
-
-    system_addresses = resolver.system_addresses
-    monkeypatch.setattr(resolver, "system_addresses", record)
-    return names
 
 
 @pytest.fixture

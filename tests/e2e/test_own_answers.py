@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import pytest
 
 from soth_mitm import HandlerDecision, InterceptHandler, RawRequest
-from soth_mitm.proxy import resolver
 from support.http2_inside import Http2Client
 from support.origin import Origin
 from support.origin_answers import pattern
@@ -55,20 +54,6 @@ DECISIONS = {
 @pytest.fixture(params=[Answers, AnswersLater])
 def running(request: pytest.FixtureRequest, proxy: ProxyFactory) -> Running:
     return proxy(request.param(**DECISIONS), destinations=("*:*",))
-
-
-@pytest.fixture
-def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names that the system was asked for."""
-    names: list[str] = []
-
-    def record(host: str) -> resolver.Addresses:
-        names.append(host)
-        return system_addresses(host)
-
-    system_addresses = resolver.system_addresses
-    monkeypatch.setattr(resolver, "system_addresses", record)
-    return names
 
 
 @pytest.fixture

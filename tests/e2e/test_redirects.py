@@ -13,7 +13,6 @@ import pytest
 
 from soth_mitm import HandlerDecision, InterceptHandler, RawRequest, Upstream
 from soth_mitm.config.strict import STRICT
-from soth_mitm.proxy import resolver
 from support.certs import TestCA
 from support.http2_inside import Http2Client
 from support.origin import Origin, Request, ScriptedConnection
@@ -37,20 +36,6 @@ def serving(origin_ca: TestCA) -> Iterator[Serving]:
             return stack.enter_context(Origin(context, host=HOST))
 
         yield serve
-
-
-@pytest.fixture
-def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names that the system was asked for; none of them exists but localhost."""
-    names: list[str] = []
-
-    def record(host: str) -> resolver.Addresses:
-        names.append(host)
-        return system_addresses(host)
-
-    system_addresses = resolver.system_addresses
-    monkeypatch.setattr(resolver, "system_addresses", record)
-    return names
 
 
 class Leads(InterceptHandler):

@@ -115,6 +115,59 @@ def read_until(client: Http2Client, number: int, length: int) -> bytes:
     return stream.body
 
 
+class TestChanged:
+    """What `forward` changes of the request that opens a WebSocket, for each kind of upstream."""
+
+    def test_head_and_path(self, proxy: ProxyFactory, upstream: Callable[..., Any]) -> None:
+        decision = HandlerDecision.forward(
+            set={"X-Gate": "1", "sec-websocket-protocol": "chat, other"},
+            add={"X-More": ["a", "b"]},
+            remove=["cookie"],
+            path="/chat?changed",
+        )
+
+        class Changes(Unread):
+            def on_request(self, request: RawRequest) -> HandlerDecision:
+                assert request.changed(decision).path == "/chat?changed"
+                return decision
+
+        running = proxy(Changes())
+        with upstream(echo) as origin:
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                number = ask(client, more=(("cookie", "a=b"), ("x-kept", "1"), ("x-gate", "guessed")))
+                assert client.head(number).status == 200
+                client.send(number, b"bytes")
+                assert read_until(client, number, 11) == b"ready\nbytes"
+                client.send(number, b"", end=True)
+                client.answer(number)
+            request = next(request for request in origin.requests if request.path.startswith("/chat"))
+            values = [(name.lower(), value) for name, value in request.headers]
+            assert request.target == "/chat?changed"
+            for name, expected in {
+                "x-gate": ["1"],
+                "x-more": ["a", "b"],
+                "cookie": [],
+                "x-kept": ["1"],
+                "sec-websocket-protocol": ["chat, other"],
+                "sec-websocket-version": ["13"],
+            }.items():
+                assert [value for each, value in values if each == name] == expected, name
+        running.wait_idle()
+        assert running.metrics().changed_request_count == 1
+
+    @pytest.mark.parametrize(
+        "decision", [HandlerDecision.forward(method="GET"), HandlerDecision.forward(body=b"x")], ids=["method", "body"]
+    )
+    def test_what_cannot_be_changed(self, proxy: ProxyFactory, upstream: Callable[..., Any], decision: HandlerDecision) -> None:
+        running = proxy(Recording(lambda _: decision))
+        with upstream(echo) as origin:
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                assert client.head(ask(client)).status == 502
+            assert not [request for request in origin.requests if request.path.startswith("/chat")]
+
+
 class TestOpen:
     @pytest.mark.rule(58)
     def test_both_ways_and_a_fin_each(self, proxy: ProxyFactory, upstream: Callable[..., Any]) -> None:
