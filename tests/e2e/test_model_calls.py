@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import importlib.util
 import json
 import os
 import sys
@@ -301,54 +300,77 @@ def environment(server: Origin) -> Callable[[Running], dict[str, str]]:
     return of
 
 
+SDKS: dict[str, tuple[str, list[Spoken], dict[str, Any], tuple[str, ...]]] = {
+    "openai": (
+        "openai_sdk.py",
+        [answers.OPENAI_CHAT, answers.OPENAI_RESPONSES],
+        {
+            "chat": ["It is sünny 🌞", 99],
+            "chat stream": ["It is sünny 🌞", 99],
+            "response": ["Let me look.", 160],
+            "response stream": ["Let me look.", 160],
+        },
+        (),
+    ),
+    "anthropic": (
+        "anthropic_sdk.py",
+        [answers.ANTHROPIC],
+        {name: [["thinking", "text", "tool_use", "tool_use"], 89] for name in ("message", "message stream")},
+        (),
+    ),
+    "google.genai": (
+        "google_genai_sdk.py",
+        [answers.GEMINI],
+        {name: ["Thinking of weather.Sunny today.", 77] for name in ("content", "content stream")},
+        (),
+    ),
+    "ollama": (
+        "ollama_sdk.py",
+        [answers.OLLAMA_CHAT],
+        {"chat": ["Sunny.", 282], "chat stream": ["Sunny.", 282]},
+        ("https://models.corp.example",),
+    ),
+    "boto3": ("bedrock_sdk.py", [answers.CONVERSE], {"converse": ["Looking.", 193], "converse stream": ["Looking.", 193]}, ()),
+}
+
+
+def last_of(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
 # they speak HTTP/1.1
 @pytest.mark.parametrize("http2", [False], indirect=True, ids=["http1"])
-@pytest.mark.parametrize(
-    ("sdk", "name", "expected"),
-    [
-        (
-            "openai",
-            "openai_sdk.py",
-            {
-                "chat": ["It is sünny 🌞", 99],
-                "chat stream": ["It is sünny 🌞", 99],
-                "response": ["Let me look.", 160],
-                "response stream": ["Let me look.", 160],
-            },
-        ),
-        (
-            "anthropic",
-            "anthropic_sdk.py",
-            {
-                "message": [["thinking", "text", "tool_use", "tool_use"], 89],
-                "message stream": [["thinking", "text", "tool_use", "tool_use"], 89],
-            },
-        ),
-    ],
-)
-def test_sdks(
-    watch: Watch, server: Origin, environment: Callable[[Running], dict[str, str]], sdk: str, name: str, expected: dict[str, Any]
-) -> None:
-    """What the SDK understands of an answer is what the observer tells of it."""
-    if importlib.util.find_spec(sdk) is None:
-        pytest.skip(f"the package {sdk} is not installed")
-    by_path = {spoken.path: spoken for spoken in (answers.OPENAI_CHAT, answers.OPENAI_RESPONSES, answers.ANTHROPIC)}
+@pytest.mark.parametrize("sdk", SDKS)
+def test_sdks(watch: Watch, server: Origin, environment: Callable[[Running], dict[str, str]], sdk: str) -> None:
+    """What an SDK understands of an answer is what the observer tells of it."""
+    pytest.importorskip(sdk, reason=f"the SDK {sdk} is not installed")
+    name, spoken_here, expected, arguments = SDKS[sdk]
+    plays: dict[str, tuple[Spoken, bool]] = {}
+    for spoken in spoken_here:
+        streamed, whole = (last_of(path.partition("?")[0]) for path in (spoken.path, spoken.whole_path or spoken.path))
+        plays |= {whole: (spoken, False), streamed: (spoken, True)}
 
     def script(connection: ScriptedConnection, request: Request) -> None:
-        spoken = by_path[request.path]
         asked = json.loads(connection.read_body())
-        body, media = (spoken.stream, spoken.media) if asked.get("stream") else (json.dumps(spoken.whole).encode(), "application/json")
-        body = gzip.compress(body)
-        connection.send(head(200, ("Content-Type", media), ("Content-Encoding", "gzip"), ("Content-Length", str(len(body)))) + body)
+        spoken, is_stream = plays[last_of(request.path)]
+        # where one path does for both, the body says which
+        if not spoken.whole_path:
+            is_stream = asked.get("stream", False)
+        body, media = (spoken.stream, spoken.media) if is_stream else (json.dumps(spoken.whole).encode(), "application/json")
+        fields = [("Content-Type", media)]
+        if "gzip" in (request.get("accept-encoding") or ""):
+            body = gzip.compress(body)
+            fields.append(("Content-Encoding", "gzip"))
+        connection.send(head(200, *fields, ("Content-Length", str(len(body)))) + body)
 
     server.script(script)
     calls = Calls()
     running = watch(LlmObserver(calls.add))
-    done = run(sys.executable, CLIENTS / name, environment=environment(running), timeout=PATIENCE)
+    done = run(sys.executable, CLIENTS / name, *arguments, environment=environment(running), timeout=PATIENCE)
     assert done.returncode == 0, done.stderr.decode()
     assert json.loads(done.stdout) == expected
     found = calls.wait(len(expected))
     assert [call.streamed for call in found] == [False, True] * (len(expected) // 2)
     for call in found:
-        spoken = next(spoken for spoken in by_path.values() if spoken.said["family"] == call.family)
+        spoken = next(spoken for spoken in spoken_here if spoken.said["family"] == call.family)
         assert told(call) == wanted(spoken)

@@ -569,6 +569,19 @@ class TestOtherForms:
     def test_what_cannot_be_read_is_said(self, body: bytes, problem: str) -> None:
         assert plain(answers.OPENAI_CHAT, body).problems == (problem,)
 
+    @pytest.mark.parametrize("spoken", ANSWERS, ids=str)
+    def test_events_and_fields_of_another_year(self, spoken: Spoken) -> None:
+        """What is not known is left alone, wherever it stands."""
+        reader = reader_of(spoken)
+        for frame in spoken.frames():
+            if frame.payload != b"[DONE]":
+                reader.feed(b'{"type": "something.new", "news": [{"a": 1}], "contentBlockIndex": 99}', "something.new", now=1.0)
+                event = json.loads(frame.payload)
+                reader.feed(json.dumps(event | {"obfuscation": "x" * 9, "news": {"b": [None]}}).encode(), frame.event_type or "", now=1.0)
+            else:
+                reader.feed(frame.payload, now=1.0)
+        assert told(reader.end(now=2.0)) == wanted(spoken)
+
     def test_events_that_were_dropped(self) -> None:
         reader = reader_of(answers.OPENAI_CHAT)
         reader.miss("events of the answer were not shown")
