@@ -25,7 +25,12 @@ def show(call: ModelCall) -> None:
         print(f"  wants {tool.name!a} with {tool.arguments!a}", flush=True)
 
 
+class CountTokens(LlmObserver):
+    def __init__(self) -> None:
+        super().__init__(show)
+
+
 if __name__ == "__main__":
     config = MitmConfig()
     config.interception.destinations.extend(sys.argv[1:] or ["api.anthropic.com:443", "api.openai.com:443"])
-    MitmProxyBuilder(config, LlmObserver(show)).build().run_forever()
+    MitmProxyBuilder(config, CountTokens()).build().run_forever()

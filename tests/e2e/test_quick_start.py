@@ -18,7 +18,6 @@ import pytest
 
 import soth_mitm
 from soth_mitm import MitmConfig, MitmProxyBuilder
-from soth_mitm.llm import LlmObserver
 from support import model_answers
 from support.certs import TestCA
 from support.origin import Origin, ScriptedConnection
@@ -147,7 +146,7 @@ def test_count_tokens_prints_what_a_call_used(origin: Origin, config: MitmConfig
         connection.send(head(200, ("Content-Type", spoken.media), ("Content-Length", str(len(spoken.stream)))) + spoken.stream)
 
     origin.script(answer)
-    with MitmProxyBuilder(config, LlmObserver(example("count_tokens").show)).build().start_in_thread() as handle:
+    with MitmProxyBuilder(config, example("count_tokens").CountTokens()).build().start_in_thread() as handle:
         url = f"https://localhost:{origin.port}{spoken.path}"
         assert fetch(url, handle.port, handle.ca_certificate_path, spoken.request().body) == (200, spoken.stream)
     said = capsys.readouterr().out.splitlines()

@@ -160,6 +160,9 @@ class AnswerReader:
     ) -> ModelCall:
         """The answer is over, in order or not. Return what came of the call; nothing may be fed afterwards."""
         draft, call, began = self._draft, self._call, self._began
+        if draft.error is None and not 200 <= self._status < 300:
+            # of a stream that does not say what went wrong
+            draft.fail(f"HTTP {self._status}")
         complete = self._is_complete()
         if complete and self._unread is not None:
             draft.problem(self._unread)

@@ -125,7 +125,6 @@ class _Body(msgspec.Struct):
     """What is read of a request's body; the rest is skipped, and its long texts are not made."""
 
     model: Any = None
-    stream: Any = None
     stream_options: Any = None
     messages: msgspec.Raw = msgspec.Raw()
     contents: msgspec.Raw = msgspec.Raw()
@@ -248,7 +247,7 @@ def _body_of(content: bytes) -> tuple[_Body, str | None]:
         return _Body(), str(error)
     if not isinstance(found, dict):
         return _Body(), "no object"
-    body = _Body(model=found.get("model"), stream=found.get("stream"), stream_options=found.get("stream_options"))
+    body = _Body(model=found.get("model"), stream_options=found.get("stream_options"))
     for name in _Body.__struct_fields__:
         if isinstance(getattr(body, name), msgspec.Raw) and name in found:
             setattr(body, name, msgspec.Raw(b"null"))

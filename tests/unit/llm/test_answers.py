@@ -454,6 +454,10 @@ class TestErrors:
         call = plain(answers.OPENAI_CHAT, b'{"error": {"message": "No", "code": 402}}')
         assert (call.error, call.outcome, call.tokens.missing) == ("402: No", "failed", "error")
 
+    def test_a_stream_under_a_status_of_failure_failed(self) -> None:
+        call = streamed(answers.OPENAI_CHAT, sse(chunk({"content": "sorry"})), status=503)
+        assert (call.error, call.outcome, call.text, call.tokens.missing) == ("HTTP 503", "failed", "sorry", "error")
+
     def test_a_long_error_is_cut(self) -> None:
         assert len(plain(answers.OLLAMA_CHAT, json.dumps({"error": "x" * 5000}).encode(), status=500).error or "") == 1000
 
