@@ -29,6 +29,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Handle traffic": (
         "InterceptHandler",
+        "Chain",
         "HandlerDecision",
         "Upstream",
         "ConnectDecision",

@@ -9,6 +9,7 @@ from importlib.metadata import version as _version
 
 from soth_mitm._dataplane.http.messages import FrameKind, RawRequest, RawResponse, StreamChunk
 from soth_mitm._dataplane.wire.headers import Headers
+from soth_mitm.chain import Chain
 from soth_mitm.chunk_decision import ChunkDecision, SseEvent
 from soth_mitm.config import MitmConfig
 from soth_mitm.config.credential import Credential
@@ -59,6 +60,7 @@ __all__ = [
     "CaPermissionError",
     "CaUnsupportedError",
     "CertificateAuthority",
+    "Chain",
     "ChunkDecision",
     "ConnectDecision",
     "ConnectFailedError",

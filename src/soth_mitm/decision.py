@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, normalise_host, parse_authority, parse_target, refuse_zone
 from soth_mitm.errors import DecisionError
 from soth_mitm.message_parts import (
+    DESCRIBES_BODY,
     OURS,
     OURS_IN_HANDSHAKES,
     TOKEN,
@@ -375,6 +376,64 @@ def _forward(
         to=to,
         _where=None if to is None else _redirect(to),
     )
+
+
+def merged(first: HandlerDecision, later: HandlerDecision) -> HandlerDecision:
+    """Return the `forward` that does what `first` does and then `later`, which was decided on what `first` made of the request.
+
+    A body that is an async iterable is taken from here or from the decision that gave it, once.
+    """
+    has_new_body = later.body is not None
+    # what is set over again keeps the place that it was given
+    wanted = {name.lower(): (name, values) for name, values in first.set}
+    added = list(first.add)
+    removed = dict.fromkeys(first.remove)
+    gone = {name.lower() for name, _ in later.set} | set(later.remove) | (set(DESCRIBES_BODY) if has_new_body else set())
+    added = [(name, value) for name, value in added if name.lower() not in gone]
+    for lower in later.remove:
+        wanted.pop(lower, None)
+        removed[lower] = None
+    if has_new_body:
+        for lower in DESCRIBES_BODY:
+            wanted.pop(lower, None)
+    for name, values in later.set:
+        lower = name.lower()
+        if lower in removed and lower not in wanted:
+            # behind all others, where it went when it was set on a request without it
+            added += [(name, value) for value in values]
+        else:
+            wanted[lower] = (wanted.get(lower, (name,))[0], values)
+    added += later.add
+    where = later._where
+    to: str | Upstream | None = later.to if where is not None else first.to
+    if where is None:
+        where = first._where
+    elif first._where is not None and where.authority is None:
+        # another address for the origin that the first one named
+        before = first._where
+        where = Redirect(
+            where.host,
+            where.port,
+            before.is_tls if where.is_tls is None else where.is_tls,
+            where.server_name or before.server_name,
+            before.authority,
+        )
+        to = None
+        if where.is_tls is not None:
+            to = Upstream(where.host, where.port, tls=where.is_tls, server_name=where.server_name, authority=where.authority)
+    decision = HandlerDecision._make(
+        "forward",
+        set=tuple(wanted.values()),
+        add=tuple(added),
+        remove=tuple(removed),
+        method=later.method or first.method,
+        path=later.path or first.path,
+        body=later.body if has_new_body else first.body,
+        to=to,
+        _where=where,
+    )
+    object.__setattr__(decision, "_untaken", later._untaken if has_new_body else first._untaken)
+    return decision
 
 
 def _method(method: str | bytes) -> bytes:

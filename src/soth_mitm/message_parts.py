@@ -37,6 +37,8 @@ OURS = frozenset(
 OURS_IN_HANDSHAKES = frozenset((b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-accept", b"sec-websocket-extensions"))
 # Statuses whose responses have no content (RFC 9110 section 15).
 BODILESS = (204, 205, 304)
+# What describes a body, and is wrong of another one (RFC 9110 section 8, RFC 9530); http/changes takes these out of a request.
+DESCRIBES_BODY = (b"content-encoding", b"content-md5", b"digest", b"content-digest", b"repr-digest", b"trailer", b"expect")
 _CHARSET = re.compile(rb';[ \t]*charset="?([^";\s]*)', re.IGNORECASE)
 # Lines that one decision may set, add and remove together.
 _MOST_CHANGES = 64

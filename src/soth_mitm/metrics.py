@@ -57,6 +57,12 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Of the requests that `on_request` allowed, those that `HandlerDecision.forward(to=...)` sent elsewhere."""
     cancelled_own_body_count: int = 0
     """Bodies that `on_request` gave as async iterables and that were closed before their end, because nothing took more of them."""
+    credentials_put_in_by_placeholder: dict[str, int] = {}
+    """Requests into which the value of a credential was put, by its placeholder; one that was never put in has no entry."""
+    blocked_placeholder_count: int = 0
+    """Requests answered 403, or cut, because the placeholder or the value of a credential was in them and may not go there."""
+    unavailable_credential_count: int = 0
+    """Requests answered 502 because the value of a credential could not be had, or cannot stand where its placeholder stood."""
     refused_request_count: int = 0
     """Requests answered 400, 408, 413, 415 or 431 because they were malformed, late, too large, or not to be inspected."""
     refused_name_count: int = 0

@@ -27,17 +27,19 @@ def spellings_of(value: bytes) -> frozenset[bytes]:
     """Return the spellings of `value`, which has `SHORTEST` bytes or more, itself included."""
     if len(value) < SHORTEST:
         raise ValueError(f"a value of {len(value)} bytes is too short to be searched for; {SHORTEST} are needed")
-    return frozenset(itertools.chain((value,), _percent(value), _json(value), _base64(value)))
+    return frozenset(itertools.chain((value,), spellings_in_form(value), spellings_in_json(value), _base64(value)))
 
 
-def _percent(value: bytes) -> set[bytes]:
+def spellings_in_form(value: bytes) -> set[bytes]:
+    """Return the percent-encoded spellings of `value`, itself among them if it needs none."""
     encoded = {quote(value, safe=safe).encode() for safe in ("", "/", _COMPONENT)}
     form = quote(value, safe=_FORM).replace("~", "%7E").replace("%20", "+").encode()
     encoded |= {form, quote(value, safe="").replace("%20", "+").encode()}
     return encoded | {_HEX.sub(lambda escape: escape[0].lower(), each) for each in encoded}
 
 
-def _json(value: bytes) -> set[bytes]:
+def spellings_in_json(value: bytes) -> set[bytes]:
+    """Return the spellings of `value` inside a string of JSON; none if it is not UTF-8."""
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:

@@ -20,10 +20,17 @@ Transitions = dict[str, dict[str, str]]
 # What is wanted, by hand: state: {input: state that follows}; what is not here is a mistake
 WANTED: dict[str, Transitions] = {
     "request": {
-        "new": {"ask_route": "route", "collect": "collect", "decide": "decide", "acquire": "acquire", "answer": "sent", "end": "ended"},
-        "route": {"collect": "collect", "decide": "decide", "acquire": "acquire", "answer": "sent", "end": "ended"},
+        "new": {
+            **{"ask_route": "route", "collect": "collect", "decide": "decide", "resolve": "resolve", "acquire": "acquire"},
+            **{"answer": "sent", "end": "ended"},
+        },
+        "route": {
+            **{"collect": "collect", "decide": "decide", "resolve": "resolve", "acquire": "acquire"},
+            **{"answer": "sent", "end": "ended"},
+        },
         "collect": {"decide": "decide", "answer": "sent", "end": "ended"},
-        "decide": {"acquire": "acquire", "answer": "sent", "end": "ended"},
+        "decide": {"resolve": "resolve", "acquire": "acquire", "answer": "sent", "end": "ended"},
+        "resolve": {"acquire": "acquire", "answer": "sent", "end": "ended"},
         "acquire": {"send": "relay", "answer": "sent", "end": "ended"},
         "relay": {"sent": "sent", "answer": "sent", "retry": "acquire", "end": "ended"},
         "sent": {"answer": "sent", "retry": "acquire", "end": "ended"},

@@ -31,8 +31,8 @@ FLOORS = """
 1  _dataplane.http: stream
 1  _dataplane.upstream: pool connect_probe
 1  _dataplane.exchange: relay route callbacks budget_share hook_queue chunk_judge taps message_tap stream_tunnel decision own_body
-1  _dataplane.exchange: exchange_state exchange_shown exchange_ends exchange_pressure exchange_answers exchange_changes
-1  _dataplane.exchange: exchange_upgrades exchange
+1  _dataplane.exchange: credentials exchange_state exchange_shown exchange_ends exchange_pressure exchange_answers exchange_changes
+1  _dataplane.exchange: exchange_upgrades exchange_credentials exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
 1  _dataplane.http2: extended_connect outlet stream client server
 1  _dataplane:
@@ -40,7 +40,7 @@ FLOORS = """
 2  config: schema sections credential loading strict not_built tree
 2  address_guard
 2  config: effect reference
-2  policy openings connect_decision chunk_decision handler metrics
+2  policy openings connect_decision chunk_decision handler chain metrics
 3  tls: hardening ciphers names client_hello fingerprint failures bypass safe_files ca ca_files ca_rotation ca_formats leaf sessions
 3  tls: contexts
 3  tls.trust: command linux macos windows nss stores installed
@@ -53,10 +53,11 @@ FLOORS = """
 4  proxy: detached deadlines counters descriptors forks tasks threads loops protocols process_lookup learning calls settings resolver
 4  proxy.outbound: origin direct
 4  proxy: tls_info alpn tls_handshake dialler upstream_pools leaves resources metrics_collection start_warnings
-4  proxy: redirects generation listener client_reader client
+4  proxy: redirects credential_values generation listener client_reader client
 4  proxy.inbound: target http_proxy
 4  proxy: session client_tls decisions routing first_bytes connection_setup service handle threaded signals proxy
 5  __init__
+5  rules: matching block_hosts set_header map_remote map_local mock_json
 5  doctor: http2_origin origin programs children examination
 5  cli: exits configured shells handler_loading display request_lines descriptors serving check_command trust_commands ca_commands
 5  cli: doctor_command commands

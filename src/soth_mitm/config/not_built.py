@@ -7,7 +7,6 @@ configuration itself, each other key has one. It shrinks to nothing.
 LATER_KEYS: frozenset[str] = frozenset(
     (
         "workers",
-        "credentials",
         "http3_passthrough",
         "via_header",
         "max_flow_event_backlog",

@@ -28,3 +28,5 @@ class ConnectionCounters:
     upstream_resumed: int = 0
     upstream_tls_failures: Counter[str] = field(default_factory=Counter)
     """By failure class."""
+    credentials_put_in: Counter[str] = field(default_factory=Counter)
+    """By placeholder."""

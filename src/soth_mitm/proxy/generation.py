@@ -11,6 +11,7 @@ from soth_mitm.errors import InvalidConfigError
 from soth_mitm.policy import Policy
 from soth_mitm.proxy import alpn
 from soth_mitm.proxy.calls import HandlerCalls
+from soth_mitm.proxy.credential_values import CredentialValues
 from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.direct import Direct
@@ -78,6 +79,8 @@ class ConfigGeneration:
         is_strict = config.preset == "strict"
         redirects = Redirects(policy, self.pools, self.origin, self.is_ours_by_name, self.spoken, is_strict)
         self.settings.on_redirect = redirects.route
+        self._credentials = CredentialValues.made_for(config, resources) if config.credentials else None
+        self.settings.credentials = self._credentials
 
     def sign_with(self, leaves: LeafStore) -> None:
         """Take the leaves of handshakes that are still to come from `leaves`."""
@@ -133,6 +136,8 @@ class ConfigGeneration:
 
     async def close(self) -> None:
         """End dials, look-ups, idle connections, hooks and timers. When no client connection uses this any more."""
+        if self._credentials is not None:
+            await self._credentials.close()
         await self.pools.close()
         await self._resolver.close()
         await self.calls.close()

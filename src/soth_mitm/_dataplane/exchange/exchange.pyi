@@ -1,9 +1,9 @@
 from typing import final
 
-from soth_mitm._dataplane.exchange.exchange_upgrades import ExchangeUpgrades
+from soth_mitm._dataplane.exchange.exchange_credentials import ExchangeCredentials
 
 @final
-class Exchange(ExchangeUpgrades):
+class Exchange(ExchangeCredentials):
     """One request and its response."""
 
     def take_turn(self) -> None:
@@ -11,3 +11,6 @@ class Exchange(ExchangeUpgrades):
 
     def decoded_apart(self, result: tuple[bytes, str | None] | None) -> None:
         """Go on with the body that was decoded. Called by the loop."""
+
+    def on_values(self, values: dict[int, bytes] | None, why: str) -> None:
+        """Go on with the values that the request needs; None: `why` there are none. Called by the loop."""

@@ -14,17 +14,17 @@ from soth_mitm._dataplane.exchange.decision cimport (
     JUDGED_ABORT, JUDGED_ALLOW, JUDGED_BLOCK, JUDGED_FORWARD, JUDGED_NO_DECISION, JUDGED_RESPOND, JUDGED_UNDECIDED, judge,
     judge_failure, judgement_text,
 )
+from soth_mitm._dataplane.exchange.exchange_credentials cimport ExchangeCredentials
 from soth_mitm._dataplane.exchange.exchange_state cimport (
-    EXCHANGE_ANSWERED, EXCHANGE_DECIDED, MOST_PIECES, MOVED_ALL, MOVED_MORE, MOVED_NONSENSE, MOVED_OVER, MOVED_SOME, VERDICT_ABORTED,
+    EXCHANGE_ANSWERED, EXCHANGE_DECIDED, MOST_PIECES, MOVED_ALL, MOVED_MISDIRECTED, MOVED_MORE, MOVED_NONSENSE, MOVED_OVER, MOVED_SOME, VERDICT_ABORTED,
     VERDICT_ALLOWED, VERDICT_ANSWERED, VERDICT_BLOCKED, VERDICT_UNDECIDED,
 )
-from soth_mitm._dataplane.exchange.exchange_upgrades cimport ExchangeUpgrades
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.states cimport (
     COUNT_REFUSED, COUNT_UPSTREAM_TIMEOUT, EXPIRE_ANSWER, EXPIRY_ACQUIRE, EXPIRY_DOWNLOAD, EXPIRY_HALF_CLOSED, EXPIRY_HTTP2_DOWNLOAD,
     EXPIRY_HTTP2_NO_STREAMS, EXPIRY_HTTP2_RESPONSE, EXPIRY_NO_CONTINUE, EXPIRY_RESPONSE, EXPIRY_UPLOAD, EXPIRY_UPLOAD_NOT_TAKEN,
     INPUT_ACQUIRE, INPUT_AGAIN, INPUT_ASK_ROUTE, INPUT_BEGIN, INPUT_COLLECT, INPUT_COMPLETE, INPUT_DECIDE, INPUT_EXPECT, INPUT_RETRY,
-    INPUT_SEND, INPUT_SENT, REQUEST_ACQUIRE, REQUEST_COLLECT, REQUEST_DECIDE, REQUEST_RELAY, REQUEST_ROUTE, REQUEST_SENT, RESPONSE_DONE,
+    INPUT_SEND, INPUT_SENT, REQUEST_ACQUIRE, REQUEST_COLLECT, REQUEST_DECIDE, REQUEST_RELAY, REQUEST_RESOLVE, REQUEST_ROUTE, REQUEST_SENT, RESPONSE_DONE,
     RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE, STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE, expiry_rule,
 )
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, MOST_STEPS, FrameTap, new_frame_tap
@@ -39,6 +39,7 @@ from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_PEER_SLOW, PAUSE_TURN
 from soth_mitm._dataplane.wire.forwards cimport forwards_left, traced_request
 from soth_mitm._dataplane.wire.head cimport METHOD_TRACE, Head
+from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, STREAM_GRPC_WEB_TEXT, STREAM_NONE, stream_of
 from soth_mitm._dataplane.wire.target cimport is_idempotent
 
@@ -53,7 +54,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Exchange(ExchangeUpgrades):
+cdef class Exchange(ExchangeCredentials):
     """One request and its response."""
 
     # ---- states
@@ -316,7 +317,6 @@ cdef class Exchange(ExchangeUpgrades):
     # ---- the request, from the decision on
 
     cdef int forward(self) except -1:
-        cdef Stream stream
         if self.way is None:
             self.way = self.route
         if self.way.pool is None:
@@ -325,6 +325,22 @@ cdef class Exchange(ExchangeUpgrades):
             return self.fail_upstream(self.way.status, self.way.reason)
         if forwards_left(self.sent) == 0:
             return self.answer_last()
+        if self.settings.credentials is not None and not self.settle_credentials():
+            return 0
+        return self.acquire()
+
+    def on_values(self, values, why):
+        """Go on with the values that the request needs; None: `why` there are none. Called by the loop."""
+        if self.is_over() or self.request_state != REQUEST_RESOLVE:
+            return
+        if values is None:
+            self.refuse_unavailable(why)
+        elif self.take_values(values):
+            self.acquire()
+        self.advance()
+
+    cdef int acquire(self) except -1:
+        cdef Stream stream
         self.move_request(INPUT_ACQUIRE)
         # a client of HTTP/2 may be given a stream of HTTP/2 for its WebSocket, and that is known when there is one
         self.pool = self.way.pool.pool_for(self.keep_upgrade and not self.client.is_multiplexed())
@@ -380,8 +396,13 @@ cdef class Exchange(ExchangeUpgrades):
 
     cdef int send_request(self) except -1:
         cdef int64_t length
+        cdef HeadEdits edits = self.websocket_edits()
+        if self.terms is not None:
+            self.search_upload()
+            edits = self.body_edits(edits)
         self.request_is_wire = (
-            self.own_request is None and not self.may_drop_trailers() and self.client.can_forward_wire(self.upstream))
+            self.own_request is None and self.upload_search is None and not self.may_drop_trailers()
+            and self.client.can_forward_wire(self.upstream))
         if self.request_is_wire:
             length = LENGTH_AS_IS
         elif self.own_request is not None:
@@ -392,8 +413,11 @@ cdef class Exchange(ExchangeUpgrades):
         else:
             # trailers need a framing that has room for them
             length = self.client.content_total() if self.trailers_to_send() is None else ANY_LENGTH
+        if self.body_strings is not None:
+            length = self.filled_length
         self.settings.counters.pairings[2 * <int>self.client.is_multiplexed() + self.upstream.is_multiplexed()] += 1
-        self.upstream.send_request(self.sent, self.way.authority, self.keep_upgrade, length, self.websocket_edits())
+        self.upstream.send_request(
+            self.sent if self.filled is None else self.filled, self.way.authority, self.keep_upgrade, length, edits)
         if self.buffered is not None:
             self.buffered.rewind()
         self.interims = 0
@@ -420,6 +444,13 @@ cdef class Exchange(ExchangeUpgrades):
             return self.refuse(400, self.client.error_text().encode())
         if moved == MOVED_OVER:
             return self.reject()
+        if moved == MOVED_ALL and self.upload_search is not None:
+            self.upload_search.send_rest(self.upstream)
+            if self.upload_search.has_found() or (
+                    self.request_trailers is not None and self.terms.forbids(self.request_trailers)):
+                moved = MOVED_MISDIRECTED
+        if moved == MOVED_MISDIRECTED:
+            return self.refuse_misdirected()
         if moved == MOVED_ALL:
             return self.request_sent()
         self.await_upload()
@@ -436,7 +467,7 @@ cdef class Exchange(ExchangeUpgrades):
                 # a handler that is behind is waited for, and others have their turn
                 return MOVED_SOME if self.has_ended or self.pressure else MOVED_MORE
             if not all_sent:
-                return MOVED_SOME
+                return MOVED_MISDIRECTED if self.upload_search is not None and self.upload_search.has_found() else MOVED_SOME
             if not self.client.is_complete() or self.has_response() or not (
                     self.upstream.can_say_unprocessed() or is_idempotent(
                         self.sent.method, self.sent.base(), self.sent.method_len)):
@@ -466,7 +497,12 @@ cdef class Exchange(ExchangeUpgrades):
                     # an end needs no room, and this is content
                     sink.await_room()
                     return False
-                sink.send_content(piece.ptr, piece.len)
+                if self.upload_search is None:
+                    sink.send_content(piece.ptr, piece.len)
+                else:
+                    self.upload_search.send(sink, piece.ptr, piece.len)
+                    if self.upload_search.has_found():
+                        return False
             return True
         if buffered.framing is not None and not buffered.is_sent():
             block = self.settings.arena.take_block(BLOCK_SIZE)
@@ -651,7 +687,7 @@ cdef class Exchange(ExchangeUpgrades):
         cdef Py_ssize_t most
         cdef int pieces = 0, moved
         cdef bint is_wire = self.request_is_wire if is_request else self.response_is_wire
-        cdef bint is_full = False, is_over = False
+        cdef bint is_full = False, is_over = False, is_misdirected = False
         cdef bint is_strict = (
             self.settings.http2_strict_overflow and not is_request and copy is not None and source.is_multiplexed())
         if tap is not None:
@@ -684,7 +720,12 @@ cdef class Exchange(ExchangeUpgrades):
                     if is_strict and self.response_total > self.settings.body_limit:
                         is_over = True
                         break
-                if not is_wire:
+                if is_request and self.upload_search is not None:
+                    self.upload_search.send(sink, piece.content.ptr, piece.content.len)
+                    is_misdirected = self.upload_search.has_found()
+                    if is_misdirected:
+                        break
+                elif not is_wire:
                     sink.send_content(piece.content.ptr, piece.content.len)
                 if copy is not None:
                     self.charge(copy.add(piece.content.ptr, piece.content.len))
@@ -698,6 +739,8 @@ cdef class Exchange(ExchangeUpgrades):
         source.take_content()
         if is_over:
             return MOVED_OVER
+        if is_misdirected:
+            return MOVED_MISDIRECTED
         moved = MOVED_ALL if source.is_complete() else MOVED_NONSENSE if source.is_malformed() else MOVED_SOME
         if tap is not None:
             if tap.found:

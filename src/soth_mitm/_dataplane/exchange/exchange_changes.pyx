@@ -1,7 +1,7 @@
 """A request that the handler changes: its head, the way that it takes, and the body that it is sent with instead of its own."""
 
 from soth_mitm._dataplane.exchange.exchange_answers cimport ExchangeAnswers
-from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, MOVED_ALL, MOVED_MORE, MOVED_SOME, VERDICT_CHANGED
+from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, MOVED_ALL, MOVED_MISDIRECTED, MOVED_MORE, MOVED_SOME, VERDICT_CHANGED
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody, new_own_bytes, new_own_stream
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, new_frame_tap
@@ -96,7 +96,12 @@ cdef class ExchangeChanges(ExchangeAnswers):
             if self.up is not None and self.up.has_enough():
                 return MOVED_MORE
             own.next_piece(min(sink.room(), <Py_ssize_t>FRAMED_AT_ONCE), &piece)
-            sink.send_content(piece.ptr, piece.len)
+            if self.upload_search is None:
+                sink.send_content(piece.ptr, piece.len)
+            else:
+                self.upload_search.send(sink, piece.ptr, piece.len)
+                if self.upload_search.has_found():
+                    return MOVED_MISDIRECTED
             if self.up is not None:
                 self.up.observe(piece)
                 if self.up.found:

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t
 from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
+from soth_mitm._dataplane.exchange.credentials cimport CredentialTerms, UploadSearch
 from soth_mitm._dataplane.exchange.hook_queue cimport HookQueue
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody
@@ -20,6 +21,7 @@ from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.upstream.pool cimport OriginPool
 from soth_mitm._dataplane.wire.head cimport Head
+from soth_mitm._dataplane.wire.redactor cimport SearchedStrings
 
 
 # What an observer is told of an exchange, and what became of its decision; observe/observation.py has the same numbers
@@ -49,6 +51,7 @@ cdef enum Moved:
     MOVED_NONSENSE         # it is malformed; the source's error_text() says how
     # it is longer than it may be (body.overflow, upstream.h2_response_overflow_mode); what made it so was taken and went nowhere
     MOVED_OVER
+    MOVED_MISDIRECTED      # it has what may not go where it goes; what made it so was taken and went nowhere
     MOVED_MORE             # there is more, which would take too long: go on in another turn of the loop
 
 
@@ -96,6 +99,13 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef bint asks_later               # monitor mode: on_request is still to be called
     cdef bint is_decided_at_head       # before its body, which is not kept
     cdef bint request_is_wire          # it goes on as the bytes that came
+
+    # credentials; all None without any
+    cdef CredentialTerms terms         # of the way that the request takes
+    cdef Head filled                   # as an upstream is sent it in place of `sent`, with values in it; for its writer alone
+    cdef SearchedStrings body_strings  # placeholders that the body may have, each with what it leaves as
+    cdef int64_t filled_length         # of the body with the values in it
+    cdef UploadSearch upload_search    # that the body passes
 
     # response
     cdef OwnBody own_answer            # the body of a response of the handler, where it is sent as it comes; or None

@@ -7,6 +7,7 @@ cdef enum RequestState:
     REQUEST_ROUTE          # on_connect has suspended
     REQUEST_COLLECT        # the body is collected, because the decision wants it
     REQUEST_DECIDE         # on_request has suspended, or a long body is being decoded for it
+    REQUEST_RESOLVE        # waiting for the value of a credential
     REQUEST_ACQUIRE        # waiting for an upstream's stream
     REQUEST_RELAY          # the head is on its way, the body follows as it comes
     REQUEST_SENT           # all of it left, or nothing of it is sent any more
@@ -18,6 +19,7 @@ cdef enum RequestInput:
     INPUT_ASK_ROUTE = 0
     INPUT_COLLECT
     INPUT_DECIDE
+    INPUT_RESOLVE
     INPUT_ACQUIRE
     INPUT_SEND             # there is a stream for it
     INPUT_SENT

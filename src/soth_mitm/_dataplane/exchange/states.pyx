@@ -6,8 +6,8 @@ that the state does not have.
 
 from soth_mitm._dataplane.memory.transitions cimport next_state, transitions_of
 
-REQUEST_STATE_NAMES = ("new", "route", "collect", "decide", "acquire", "relay", "sent", "ended")
-REQUEST_INPUT_NAMES = ("ask_route", "collect", "decide", "acquire", "send", "sent", "answer", "retry", "end")
+REQUEST_STATE_NAMES = ("new", "route", "collect", "decide", "resolve", "acquire", "relay", "sent", "ended")
+REQUEST_INPUT_NAMES = ("ask_route", "collect", "decide", "resolve", "acquire", "send", "sent", "answer", "retry", "end")
 RESPONSE_STATE_NAMES = ("none", "head", "relay", "done", "switched")
 RESPONSE_INPUT_NAMES = ("expect", "begin", "complete", "answered", "again", "switch")
 EXPIRY_NAMES = (
@@ -17,14 +17,15 @@ EXPIRY_NAMES = (
 
 # A row for each state, a column for each input, in the order of the enums. A digit is the state that follows; x: a mistake
 cdef const char* REQUEST_TABLE = (
-    b"1234xx6x7"   # new
-    b"x234xx6x7"   # route
-    b"xx3xxx6x7"   # collect
-    b"xxx4xx6x7"   # decide
-    b"xxxx5x6x7"   # acquire
-    b"xxxxx6647"   # relay
-    b"xxxxxx647"   # sent
-    b"xxxxxxxxx"   # ended
+    b"12345xx7x8"   # new
+    b"x2345xx7x8"   # route
+    b"xx3xxxx7x8"   # collect
+    b"xxx45xx7x8"   # decide
+    b"xxxx5xx7x8"   # resolve
+    b"xxxxx6x7x8"   # acquire
+    b"xxxxxx7758"   # relay
+    b"xxxxxxx758"   # sent
+    b"xxxxxxxxxx"   # ended
 )
 cdef const char* RESPONSE_TABLE = (
     b"12x3xx"      # none

@@ -22,6 +22,8 @@ cdef class Counters:
     cdef public int64_t requests_changed
     cdef public int64_t requests_redirected
     cdef public int64_t own_bodies_cancelled
+    cdef public int64_t placeholders_blocked
+    cdef public int64_t credentials_unavailable
     cdef public int64_t requests_refused
     cdef public int64_t names_refused
     cdef public int64_t responses_relayed

@@ -13,6 +13,8 @@ class Counters:
     requests_changed: int
     requests_redirected: int
     own_bodies_cancelled: int
+    placeholders_blocked: int
+    credentials_unavailable: int
     requests_refused: int
     names_refused: int
     responses_relayed: int

@@ -34,6 +34,10 @@ cdef class Settings:
     cdef public object on_ignored_decision        # called with the request and what monitor mode does not apply
     # on_redirect(route, where, whether the client is multiplexed) -> Route that a request takes instead; its pool is None: it may not
     cdef public object on_redirect
+    # Of the generation, which has its tasks. terms(origin, authority) -> CredentialTerms; values(numbers) -> a dict by number, or None:
+    # not all are here; resolve(numbers, request, done), which has done(the dict, or None, and why) called later; count(numbers).
+    # None: there are no credentials
+    cdef public object credentials
     cdef public dict stream_types              # streams.types: media types in lower case, each a Stream; None: there are none
     # decode_apart(arguments of decode_body, done): calls done(its result, or None) from the loop, later. None: all is decoded on the loop
     cdef public object decode_apart

@@ -26,6 +26,7 @@ class Settings:
     meant_to_block: Any
     on_ignored_decision: Any
     on_redirect: Any
+    credentials: Any
     stream_types: dict[bytes, int] | None
     decode_apart: Any
     strip_alt_svc: bool

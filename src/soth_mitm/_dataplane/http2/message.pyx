@@ -656,7 +656,7 @@ cdef int write_request(HpackEncoder encoder, Octets out, Octets scratch, Head he
             path = view_of(PyBytes_AS_STRING(target), len(target))
         else:
             path = view_of(base + head.target, head.target_len)
-        encoder.encode(out, b":path", 5, path.ptr, <uint32_t>path.len, False)
+        encoder.encode(out, b":path", 5, path.ptr, <uint32_t>path.len, head.target_sensitive)
     if protocol.len:
         encoder.encode(out, b":protocol", 9, protocol.ptr, <uint32_t>protocol.len, False)
     return _write_fields(encoder, out, scratch, head, forwards_left(head), False, edits)

@@ -89,6 +89,7 @@ cdef class Head:
     cdef uint32_t target
     cdef uint32_t target_len
     cdef uint8_t form              # TargetForm
+    cdef bint target_sensitive     # it has what no HPACK table may keep
     # absolute- and authority-form: where authority and path lie in raw (path_len is 0 for `http://host`, the path may begin with `?`);
     # in the other forms the path is the whole target. origin_target() gives what an origin is sent.
     cdef bint https                # absolute-form whose scheme is https

@@ -31,15 +31,37 @@ cdef class SearchedStrings:
     cdef soth_strings tables
     cdef soth_string* strings
     cdef tuple texts                # of `strings`, which point into them
+    cdef tuple replacements         # of each of them; None: they have none of their own
+
+    cpdef bint is_in(self, bytes data) noexcept
 
 
 cdef class Redactor:
     """One stream, from which the strings are taken."""
 
     cdef SearchedStrings searched
-    cdef bytes replacement
+    cdef bytes replacement          # None: each string has its own
     cdef bytes held                 # the end of what came, which may begin a string; < longest
     cdef readonly uint64_t replaced
+
+    cdef bytes pass_on(self, bytes data, bint is_end)
+    cpdef bytes feed(self, bytes data)
+    cpdef bytes finish(self)
+
+
+cdef enum:
+    # What may begin a string waits from here on for what follows: shorter beginnings occur by chance, at the end of a message that is
+    # answered before more comes
+    LOOKOUT_LEAST_HELD = 8
+
+
+cdef class Lookout:
+    """One stream, in which none of the strings may pass."""
+
+    cdef SearchedStrings searched
+    cdef bytes context              # the end of what came, which may begin a string; < longest
+    cdef Py_ssize_t passed          # of it, what has left
+    cdef readonly bint has_found    # one is there: nothing more leaves
 
     cdef bytes pass_on(self, bytes data, bint is_end)
     cpdef bytes feed(self, bytes data)

@@ -1,15 +1,17 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import final
 
 @final
 class SearchedStrings:
-    def __new__(cls, texts: Iterable[bytes]) -> SearchedStrings: ...
+    def __new__(cls, texts: Iterable[bytes] | Mapping[bytes, bytes]) -> SearchedStrings: ...
+    def is_in(self, data: bytes) -> bool:
+        """Tell whether one of the strings is in `data`."""
 
 @final
 class Redactor:
     @property
     def replaced(self) -> int: ...
-    def __new__(cls, searched: SearchedStrings, replacement: bytes) -> Redactor: ...
+    def __new__(cls, searched: SearchedStrings, replacement: bytes | None = None) -> Redactor: ...
     @property
     def held_bytes(self) -> int:
         """How many bytes wait for what follows; fewer than the longest string has."""
@@ -17,3 +19,13 @@ class Redactor:
         """Return what may leave now that `data` has come."""
     def finish(self) -> bytes:
         """Return what was held back, at the end of the stream. The redactor can begin anew then."""
+
+@final
+class Lookout:
+    @property
+    def has_found(self) -> bool: ...
+    def __new__(cls, searched: SearchedStrings) -> Lookout: ...
+    def feed(self, data: bytes) -> bytes | None:
+        """Return what may leave now that `data` has come; None, from now on, when a string is there."""
+    def finish(self) -> bytes | None:
+        """Return what was held back, at the end of the stream; None when a string is there."""

@@ -15,13 +15,15 @@ cdef class SearchedStrings:
     """Strings to search for.
 
     `texts` are 1 to 32,767 of them, of two bytes or more each; the search is as fast as the
-    shortest is long. Raises ValueError otherwise.
+    shortest is long. Raises ValueError otherwise. A mapping has a replacement for each.
     """
 
     def __cinit__(self, texts):
         cdef size_t at
         # sorted, so that the tables do not depend on the order of a set
         self.texts = tuple(sorted(set(texts)))
+        if isinstance(texts, dict):
+            self.replacements = tuple([texts[text] for text in self.texts])
         if not 1 <= len(self.texts) <= SOTH_STRINGS_MOST:
             raise ValueError(f"expected 1 to {SOTH_STRINGS_MOST} strings, got {len(self.texts)}")
         self.strings = <soth_string*>PyMem_Malloc(len(self.texts) * sizeof(soth_string))
@@ -41,16 +43,25 @@ cdef class SearchedStrings:
     def __dealloc__(self):
         PyMem_Free(self.strings)
 
+    cpdef bint is_in(self, bytes data) noexcept:
+        """Tell whether one of the strings is in `data`."""
+        cdef size_t at = 0
+        cdef size_t which = 0
+        return soth_strings_find(
+            &self.tables, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), True, &at, &which) == SOTH_STRINGS_FOUND
+
 
 @cython.final
 cdef class Redactor:
-    """A stream in which each of the strings of `searched` leaves as `replacement`.
+    """A stream in which each of the strings of `searched` leaves as `replacement`, or as its own.
 
     `replaced` counts them. The bytes that it returns belong to the caller; data in which nothing is
     found is returned as it came.
     """
 
-    def __cinit__(self, SearchedStrings searched not None, bytes replacement not None):
+    def __cinit__(self, SearchedStrings searched not None, bytes replacement=None):
+        if replacement is None and searched.replacements is None:
+            raise ValueError("the strings have no replacements of their own")
         self.searched = searched
         self.replacement = replacement
         self.held = b""
@@ -87,7 +98,7 @@ cdef class Redactor:
             if result != SOTH_STRINGS_FOUND:
                 break
             parts.append(data[done:done + at])
-            parts.append(self.replacement)
+            parts.append(<bytes>self.searched.replacements[which] if self.replacement is None else self.replacement)
             self.replaced += 1
             done += at + self.searched.strings[which].length
         if result == SOTH_STRINGS_HELD:
@@ -98,3 +109,52 @@ cdef class Redactor:
         else:
             parts.append(data[done:])
         return b"".join(parts)
+
+
+@cython.final
+cdef class Lookout:
+    """A stream that ends where one of the strings of `searched` is in it.
+
+    What leaves holds no string and no beginning of one of `LOOKOUT_LEAST_HELD` bytes or more that
+    another piece completes.
+    """
+
+    def __cinit__(self, SearchedStrings searched not None):
+        if searched.tables.shortest < LOOKOUT_LEAST_HELD:
+            raise ValueError(f"a string has fewer than {LOOKOUT_LEAST_HELD} bytes, and would pass")
+        self.searched = searched
+        self.context = b""
+
+    cpdef bytes feed(self, bytes data):
+        """Return what may leave now that `data` has come; None, from now on, when a string is there."""
+        return self.pass_on(self.context + data if PyBytes_GET_SIZE(self.context) else data, False)
+
+    cpdef bytes finish(self):
+        """Return what was held back, at the end of the stream; None when a string is there."""
+        return self.pass_on(self.context, True)
+
+    cdef bytes pass_on(self, bytes data, bint is_end):
+        cdef size_t at = 0
+        cdef size_t which = 0
+        cdef Py_ssize_t passed = self.passed
+        cdef Py_ssize_t begins
+        cdef int result = SOTH_STRINGS_FOUND
+        if not self.has_found:
+            result = soth_strings_find(
+                &self.searched.tables, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), is_end, &at, &which)
+        if result == SOTH_STRINGS_FOUND:
+            self.has_found = True
+            self.context = b""
+            self.passed = 0
+            return None
+        if result == SOTH_STRINGS_NONE:
+            self.context = b""
+            self.passed = 0
+            return data[passed:] if passed else data
+        begins = <Py_ssize_t>at
+        self.context = data[begins:]
+        if len(self.context) < LOOKOUT_LEAST_HELD:
+            self.passed = len(self.context)
+            return data[passed:]
+        self.passed = max(passed - begins, <Py_ssize_t>0)
+        return data[passed:begins] if begins > passed else b""

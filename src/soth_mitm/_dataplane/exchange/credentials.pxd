@@ -1,0 +1,58 @@
+# Credentials of requests: what may go which way, which values a request needs, and the head and the body with the values in them.
+
+from soth_mitm._dataplane.http.stream cimport Stream
+from soth_mitm._dataplane.wire.head cimport Head
+from soth_mitm._dataplane.wire.redactor cimport Lookout, Redactor, SearchedStrings
+
+
+# Where the placeholder of one credential is replaced
+cdef class CredentialPlaces:
+    cdef readonly int number           # of the credential in its configuration
+    cdef bytes placeholder
+    cdef frozenset headers             # names in lower case
+    cdef frozenset parameters          # names as they are when decoded
+    cdef bint in_basic
+    cdef bint in_path
+    cdef bint in_body
+    cdef tuple spellings               # of the placeholder, in a body: as it is, in JSON, in a form
+
+
+# What holds for the requests that go one way. Shared by all of them; never changed
+cdef class CredentialTerms:
+    cdef SearchedStrings forbidden     # placeholders and values that may not go there; None: there are none
+    cdef dict permitted                # CredentialPlaces by placeholder
+    cdef SearchedStrings wanted        # their placeholders as a head may spell them; None: there are none
+    cdef object pattern                # of their placeholders
+    cdef bint fills_bodies
+
+    cdef bint forbids(self, bytes data) noexcept
+    cdef bint forbids_head(self, Head head) except -1
+    cdef bint may_fill(self, Head head) except -1      # False: there is no placeholder in it
+    # The numbers of the credentials whose placeholder stands in a place of theirs
+    cdef set needed_by_head(self, Head head)
+    cdef set needed_by_body(self, Head head, bytes body)
+    cdef set all_in_body(self)
+
+    # `values` has the value of each number. The head that is written instead of `head`: `head` itself if nothing changes.
+    # ValueError: a value cannot stand in its place
+    cdef Head filled_head(self, Head head, dict values)
+    cdef SearchedStrings body_strings(self, Head head, dict values)    # None: nothing of the body is replaced
+
+
+# What a body passes on its way to an upstream
+cdef class UploadSearch:
+    cdef Lookout lookout               # None: nothing is forbidden there
+    cdef Redactor filling              # None: nothing is replaced
+
+    # What may leave now. None: it holds what may not go there, and nothing of it leaves from here on
+    cdef bytes feed(self, bytes data)
+    cdef bytes finish(self)
+    # The same, sent; nothing is sent once it has found that
+    cdef int send(self, Stream sink, const char* data, Py_ssize_t length) except -1
+    cdef int send_rest(self, Stream sink) except -1
+    cdef bint has_found(self) noexcept
+    cdef int send_bytes(self, Stream sink, bytes data) except -1
+
+
+# None: it passes as it is
+cdef UploadSearch new_upload_search(CredentialTerms terms, SearchedStrings strings)

@@ -1,0 +1,31 @@
+from collections.abc import Iterable, Sequence
+from typing import final
+
+from soth_mitm._dataplane.wire.head import Head
+
+@final
+class CredentialPlaces:
+    """Where the placeholder of one credential is replaced."""
+
+    def __new__(
+        cls, number: int, placeholder: bytes, places: Sequence[str], spellings: tuple[frozenset[bytes], ...]
+    ) -> CredentialPlaces: ...
+    @property
+    def number(self) -> int: ...
+
+@final
+class Filling:
+    def put(self, match: object) -> bytes: ...
+
+@final
+class CredentialTerms:
+    """What holds for the requests that go one way."""
+
+    def __new__(cls, forbidden: Iterable[bytes], permitted: Iterable[CredentialPlaces], wanted: Iterable[bytes]) -> CredentialTerms: ...
+
+@final
+class UploadSearch: ...
+
+def filled(terms: CredentialTerms, head: Head, values: dict[int, bytes]) -> tuple[set[int], Head]: ...
+def uploaded(terms: CredentialTerms, head: Head, values: dict[int, bytes], pieces: Iterable[bytes]) -> tuple[bytes, bool]: ...
+def forbids(terms: CredentialTerms, data: bytes | Head) -> bool: ...

@@ -1,0 +1,6 @@
+from typing_extensions import disjoint_base
+
+from soth_mitm._dataplane.exchange.exchange_upgrades import ExchangeUpgrades
+
+@disjoint_base
+class ExchangeCredentials(ExchangeUpgrades): ...

@@ -1,0 +1,110 @@
+"""Credentials of a request: it is searched for what may not go where it goes, and the values that it needs are put in as it is written.
+
+What the handler, the log and the observer see of the request, and what is asked about it later, is the one with the placeholders.
+"""
+
+from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy
+from soth_mitm._dataplane.exchange.credentials cimport new_upload_search
+from soth_mitm._dataplane.exchange.exchange_upgrades cimport ExchangeUpgrades
+from soth_mitm._dataplane.exchange.states cimport INPUT_RESOLVE
+from soth_mitm._dataplane.http.messages cimport new_request
+from soth_mitm._dataplane.http.stream cimport ANY_LENGTH
+from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
+from soth_mitm._dataplane.wire.redactor cimport Redactor
+
+
+# What is wrong once a body has another value in it (RFC 9530 and before)
+DIGESTS = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
+
+
+# not final: the next part derives from it
+cdef class ExchangeCredentials(ExchangeUpgrades):
+    """Credentials of the request."""
+
+    cdef bint settle_credentials(self) except -1:
+        cdef object store = self.settings.credentials
+        cdef set needed
+        cdef bytes body = self.whole_body()
+        self.terms = store.terms(self.way.pool.origin, self.way.authority, self.way is not self.route)
+        if (self.terms.forbids_head(self.sent)
+                or (body is not None and self.terms.forbids(body))
+                or (self.request_trailers is not None and self.terms.forbids(self.request_trailers))
+                or (self.buffered is not None and self.buffered.framing is not None
+                    and self.terms.forbids(self.buffered.framing.whole()))):
+            self.refuse_misdirected()
+            return False
+        needed = self.terms.needed_by_head(self.sent)
+        if body is None:
+            needed |= self.terms.all_in_body()
+        elif body:
+            needed |= self.terms.needed_by_body(self.sent, body)
+        if not needed:
+            return self.take_values({})
+        values = store.values(needed)
+        if values is not None:
+            return self.take_values(values)
+        self.move_request(INPUT_RESOLVE)
+        store.resolve(
+            needed, self.request_view or new_request(
+                self.request, self.route.meta, self.id, self.route.scheme, self.route.authority, b"", self.settings.body_limit),
+            self.on_values)
+        return False
+
+    cdef bint take_values(self, dict values) except -1:
+        cdef bytes body = self.whole_body()
+        cdef Redactor filling
+        try:
+            if values:
+                self.filled = self.terms.filled_head(self.sent, values)
+                self.body_strings = self.terms.body_strings(self.sent, values) if self.has_body else None
+        except ValueError as error:
+            self.refuse_unavailable(str(error))
+            return False
+        if self.body_strings is not None and body is not None:
+            filling = Redactor(self.body_strings)
+            self.filled_length = len(filling.feed(body)) + len(filling.finish())
+            if filling.replaced == 0:
+                self.body_strings = None
+        else:
+            self.filled_length = ANY_LENGTH
+        if values:
+            self.settings.credentials.count(values)
+        return True
+
+    cdef int refuse_misdirected(self) except -1:
+        self.settings.counters.placeholders_blocked += 1
+        return self.explain(
+            403, f"placeholder_misdirected: the request has the placeholder or the value of a credential in it, and "
+                 f"{self.way.pool.origin} is no destination of that credential (credentials.destinations)".encode())
+
+    cdef int refuse_unavailable(self, str why) except -1:
+        self.settings.counters.credentials_unavailable += 1
+        return self.explain(502, b"credential_unavailable: " + why.encode())
+
+    cdef bytes whole_body(self):
+        cdef BodyCopy content
+        if not self.has_body:
+            return b""
+        if self.own_request is not None:
+            return self.own_request.piece if self.own_request.source is None else None
+        if self.buffered is None or not self.client.is_complete():
+            return None
+        content = self.buffered.content
+        return None if content.truncated else content.whole()
+
+    cdef int search_upload(self) except -1:
+        self.upload_search = None
+        if self.has_body and (self.body_strings is not None or self.whole_body() is None):
+            self.upload_search = new_upload_search(self.terms, self.body_strings)
+        return 0
+
+    cdef HeadEdits body_edits(self, HeadEdits edits):
+        cdef bytes name
+        if self.body_strings is None:
+            return edits
+        edits = HeadEdits() if edits is None else edits
+        if self.filled_length == ANY_LENGTH:
+            edits.frame_without_content()
+        for name in DIGESTS:
+            edits.put(name, None)
+        return edits
