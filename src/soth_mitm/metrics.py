@@ -59,6 +59,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Bodies that `on_request` gave as async iterables and that were closed before their end, because nothing took more of them."""
     credentials_put_in_by_placeholder: dict[str, int] = {}
     """Requests into which the value of a credential was put, by its placeholder; one that was never put in has no entry."""
+    redacted_value_count: int = 0
+    """Values of credentials that were turned back into their placeholders in bodies of responses."""
     blocked_placeholder_count: int = 0
     """Requests answered 403, or cut, because the placeholder or the value of a credential was in them and may not go there."""
     unavailable_credential_count: int = 0

@@ -31,8 +31,8 @@ FLOORS = """
 1  _dataplane.http: stream
 1  _dataplane.upstream: pool connect_probe
 1  _dataplane.exchange: relay route callbacks budget_share hook_queue chunk_judge taps message_tap stream_tunnel decision own_body
-1  _dataplane.exchange: credentials exchange_state exchange_shown exchange_ends exchange_pressure exchange_answers exchange_changes
-1  _dataplane.exchange: exchange_upgrades exchange_credentials exchange
+1  _dataplane.exchange: credentials redacted_stream exchange_state exchange_shown exchange_ends exchange_pressure exchange_answers
+1  _dataplane.exchange: exchange_changes exchange_upgrades exchange_credentials exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
 1  _dataplane.http2: extended_connect outlet stream client server
 1  _dataplane:

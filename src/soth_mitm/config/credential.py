@@ -98,7 +98,7 @@ class Credential(_Said, frozen=True, kw_only=True):
         bool,
         Key(
             "Turn the value back into its placeholder in responses of these destinations; then it must have 8 bytes or more. "
-            "Not in effect yet."
+            "These lose their length, coding and validators, and requests their Range."
         ),
     ] = True
     ttl_ms: Annotated[int, Key("How long a value is used before it is asked for again.", 1, MAX_COUNT)] = 300_000

@@ -28,5 +28,6 @@ class ConnectionCounters:
     upstream_resumed: int = 0
     upstream_tls_failures: Counter[str] = field(default_factory=Counter)
     """By failure class."""
+    credentials_redacted: int = 0
     credentials_put_in: Counter[str] = field(default_factory=Counter)
     """By placeholder."""

@@ -4,7 +4,6 @@ import asyncio
 import functools
 import shlex
 import subprocess
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Self
 
@@ -16,6 +15,7 @@ from soth_mitm.config.credential import Credential, check_value
 from soth_mitm.destinations import DestinationMap, DestinationPattern
 from soth_mitm.errors import InvalidConfigError
 from soth_mitm.escaping import get_logger
+from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.outbound.origin import Origin
 from soth_mitm.proxy.resources import ProxyResources
 from soth_mitm.proxy.threads import Threads
@@ -43,11 +43,11 @@ class CredentialValues:
     Those of the environment, of files and of `Secret`s are there from the beginning; others come when they are first needed.
     """
 
-    def __init__(self, config: MitmConfig, loop: asyncio.AbstractEventLoop, put_in: Counter[str]) -> None:
+    def __init__(self, config: MitmConfig, loop: asyncio.AbstractEventLoop, counters: ConnectionCounters) -> None:
         """Raises `InvalidConfigError` with the key of a credential whose value cannot be read, or is none."""
         self._credentials = tuple(config.credentials)
         self._loop = loop
-        self._put_in = put_in
+        self._counters = counters
         self._seconds = config.handler.request_timeout_ms / 1000
         self._verifies = config.upstream.verify_upstream_tls
         self._unverified = DestinationMap((DestinationPattern.parse(text), True) for text in config.upstream.insecure_destinations)
@@ -71,7 +71,7 @@ class CredentialValues:
     @classmethod
     def made_for(cls, config: MitmConfig, resources: ProxyResources) -> Self:
         """Return the values under `config`, which has credentials."""
-        return cls(config, resources.loop, resources.connection_counters.credentials_put_in)
+        return cls(config, resources.loop, resources.connection_counters)
 
     # --- for the data plane
 
@@ -84,6 +84,7 @@ class CredentialValues:
         permitted = self._permitted(origin, authority, is_redirected)
         forbidden: set[bytes] = set()
         wanted: set[bytes] = set()
+        redaction: dict[bytes, bytes] = {}
         places = []
         for number, credential in enumerate(self._credentials):
             placeholder = credential.placeholder.encode()
@@ -91,13 +92,15 @@ class CredentialValues:
                 forbidden |= self._spellings(number)
                 continue
             wanted |= spellings_of(placeholder)
+            if credential.redact:
+                redaction |= dict.fromkeys(self._spellings_of_values(number), placeholder)
             in_body = (
                 frozenset((placeholder,)),
                 frozenset(spellings_in_json(placeholder)),
                 frozenset(spellings_in_form(placeholder)),
             )
             places.append(CredentialPlaces(number, placeholder, credential.place, in_body))
-        return CredentialTerms(forbidden, places, wanted)
+        return CredentialTerms(forbidden, places, wanted, redaction)
 
     def values(self, numbers: Iterable[int]) -> Values | None:
         """Return the values of these credentials; None if one of them has to be had first."""
@@ -123,10 +126,14 @@ class CredentialValues:
 
         waiting.add_done_callback(over)
 
+    def count_redacted(self, count: int) -> None:
+        """So many values were turned back in the body of a response."""
+        self._counters.credentials_redacted += count
+
     def count(self, numbers: Iterable[int]) -> None:
         """The values of these credentials are put into a request."""
         for number in numbers:
-            self._put_in[self._credentials[number].placeholder] += 1
+            self._counters.credentials_put_in[self._credentials[number].placeholder] += 1
 
     # --- inside
 
@@ -151,12 +158,11 @@ class CredentialValues:
     def _spellings(self, number: int) -> frozenset[bytes]:
         placeholder = self._credentials[number].placeholder.encode()
         # HTTP/2 has the names of headers in lower case
-        found = spellings_of(placeholder) | {placeholder.lower()}
-        for known in (self._values, self._replaced):
-            value = known.get(number)
-            if value is not None and len(value) >= SHORTEST:
-                found |= spellings_of(value)
-        return found
+        return spellings_of(placeholder) | {placeholder.lower()} | self._spellings_of_values(number)
+
+    def _spellings_of_values(self, number: int) -> frozenset[bytes]:
+        values = {known[number] for known in (self._values, self._replaced) if number in known}
+        return frozenset().union(*(spellings_of(value) for value in values if len(value) >= SHORTEST))
 
     def _check_spellings(self) -> None:
         for number, patterns in enumerate(self._patterns):

@@ -60,6 +60,7 @@ def collect_metrics(
         redirected_request_count=counters.requests_redirected,
         cancelled_own_body_count=counters.own_bodies_cancelled,
         credentials_put_in_by_placeholder=dict(connections.credentials_put_in),
+        redacted_value_count=connections.credentials_redacted,
         blocked_placeholder_count=counters.placeholders_blocked,
         unavailable_credential_count=counters.credentials_unavailable,
         refused_request_count=counters.requests_refused,

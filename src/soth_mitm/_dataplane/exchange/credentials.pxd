@@ -24,6 +24,8 @@ cdef class CredentialTerms:
     cdef SearchedStrings wanted        # their placeholders as a head may spell them; None: there are none
     cdef object pattern                # of their placeholders
     cdef bint fills_bodies
+    cdef SearchedStrings redaction     # values of them in all their spellings, with their placeholders; None: responses are not searched
+    cdef SearchedStrings grpc_redaction    # the same, each with as many asterisks
 
     cdef bint forbids(self, bytes data) noexcept
     cdef bint forbids_head(self, Head head) except -1

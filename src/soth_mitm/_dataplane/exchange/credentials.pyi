@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
 from soth_mitm._dataplane.wire.head import Head
@@ -21,7 +21,13 @@ class Filling:
 class CredentialTerms:
     """What holds for the requests that go one way."""
 
-    def __new__(cls, forbidden: Iterable[bytes], permitted: Iterable[CredentialPlaces], wanted: Iterable[bytes]) -> CredentialTerms: ...
+    def __new__(
+        cls,
+        forbidden: Iterable[bytes],
+        permitted: Iterable[CredentialPlaces],
+        wanted: Iterable[bytes],
+        redaction: Mapping[bytes, bytes] | None = None,
+    ) -> CredentialTerms: ...
 
 @final
 class UploadSearch: ...

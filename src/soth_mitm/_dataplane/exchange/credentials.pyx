@@ -163,10 +163,10 @@ cdef class CredentialTerms:
     """What holds for the requests that go one way.
 
     `forbidden` are texts that may not go there, in all their spellings. `permitted` are the places of credentials that may, and `wanted`
-    their placeholders in all their spellings.
+    their placeholders in all their spellings. `redaction` has, for each spelling of a value that is not to be in a response, its placeholder.
     """
 
-    def __cinit__(self, forbidden, permitted, wanted):
+    def __cinit__(self, forbidden, permitted, wanted, dict redaction=None):
         cdef CredentialPlaces places
         self.forbidden = SearchedStrings(forbidden) if forbidden else None
         self.wanted = SearchedStrings(wanted) if wanted else None
@@ -174,6 +174,9 @@ cdef class CredentialTerms:
         for places in permitted:
             self.permitted[places.placeholder] = places
             self.fills_bodies = self.fills_bodies or places.in_body
+        if redaction:
+            self.redaction = SearchedStrings(redaction)
+            self.grpc_redaction = SearchedStrings({spelling: b"*" * len(spelling) for spelling in redaction})
         self.pattern = re.compile(b"|".join([re.escape(placeholder) for placeholder in self.permitted]))
 
     cdef bint forbids(self, bytes data) noexcept:

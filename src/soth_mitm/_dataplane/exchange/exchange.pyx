@@ -399,9 +399,9 @@ cdef class Exchange(ExchangeCredentials):
         cdef HeadEdits edits = self.websocket_edits()
         if self.terms is not None:
             self.search_upload()
-            edits = self.body_edits(edits)
+            edits = self.request_edits(edits)
         self.request_is_wire = (
-            self.own_request is None and self.upload_search is None and not self.may_drop_trailers()
+            self.own_request is None and self.upload_search is None and not self.redacts() and not self.may_drop_trailers()
             and self.client.can_forward_wire(self.upstream))
         if self.request_is_wire:
             length = LENGTH_AS_IS
@@ -574,6 +574,10 @@ cdef class Exchange(ExchangeCredentials):
         cdef bytes objection
         if self.is_over() or stream is not self.upstream or self.response_state != RESPONSE_HEAD:
             return 0
+        if self.redacts():
+            head = self.without_values(head)
+            if head is None:
+                return self.advance()
         objection = self.client.objection_to(head) if self.keep_upgrade else b""
         if objection:
             self.fail_upstream(502, objection)

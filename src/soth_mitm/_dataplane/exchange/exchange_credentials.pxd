@@ -1,6 +1,7 @@
 # The part of an exchange about credentials.
 
 from soth_mitm._dataplane.exchange.exchange_upgrades cimport ExchangeUpgrades
+from soth_mitm._dataplane.wire.head cimport Head
 from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 
 
@@ -14,4 +15,7 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
     # The whole body; None: only a part of it is here
     cdef bytes whole_body(self)
     cdef int search_upload(self) except -1             # from its beginning on
-    cdef HeadEdits body_edits(self, HeadEdits edits)   # what of the head is wrong once the body has a value in it
+    cdef HeadEdits request_edits(self, HeadEdits edits)    # what may not stand in the head because of credentials
+    cdef bint redacts(self) noexcept                   # the response is searched for values
+    # The head of the response without values, and the content behind it as well. None: it was answered
+    cdef Head without_values(self, Head head)

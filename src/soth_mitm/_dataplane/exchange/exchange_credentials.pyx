@@ -6,11 +6,14 @@ What the handler, the log and the observer see of the request, and what is asked
 from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy
 from soth_mitm._dataplane.exchange.credentials cimport new_upload_search
 from soth_mitm._dataplane.exchange.exchange_upgrades cimport ExchangeUpgrades
+from soth_mitm._dataplane.exchange.redacted_stream cimport RedactedStream, new_redacted_stream, redacted_head
 from soth_mitm._dataplane.exchange.states cimport INPUT_RESOLVE
 from soth_mitm._dataplane.http.messages cimport new_request
 from soth_mitm._dataplane.http.stream cimport ANY_LENGTH
+from soth_mitm._dataplane.wire.head cimport METHOD_HEAD, Head
 from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
-from soth_mitm._dataplane.wire.redactor cimport Redactor
+from soth_mitm._dataplane.wire.redactor cimport Redactor, SearchedStrings
+from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, STREAM_GRPC_WEB, stream_of
 
 
 # What is wrong once a body has another value in it (RFC 9530 and before)
@@ -55,6 +58,9 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
         cdef Redactor filling
         try:
             if values:
+                # there may be one that is new
+                self.terms = self.settings.credentials.terms(
+                    self.way.pool.origin, self.way.authority, self.way is not self.route)
                 self.filled = self.terms.filled_head(self.sent, values)
                 self.body_strings = self.terms.body_strings(self.sent, values) if self.has_body else None
         except ValueError as error:
@@ -98,8 +104,13 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
             self.upload_search = new_upload_search(self.terms, self.body_strings)
         return 0
 
-    cdef HeadEdits body_edits(self, HeadEdits edits):
+    cdef HeadEdits request_edits(self, HeadEdits edits):
         cdef bytes name
+        if self.redacts():
+            # a part of a body may begin or end within a value
+            edits = HeadEdits() if edits is None else edits
+            edits.put(b"range", None)
+            edits.put(b"if-range", None)
         if self.body_strings is None:
             return edits
         edits = HeadEdits() if edits is None else edits
@@ -108,3 +119,29 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
         for name in DIGESTS:
             edits.put(name, None)
         return edits
+
+    # ---- the response
+
+    cdef bint redacts(self) noexcept:
+        return self.terms is not None and self.terms.redaction is not None
+
+    cdef Head without_values(self, Head head):
+        cdef SearchedStrings strings = self.terms.redaction
+        cdef RedactedStream redacted
+        cdef int stream
+        cdef bint is_grpc
+        try:
+            if head.status < 200 or head.status == 204 or head.status == 304 or self.request.method == METHOD_HEAD:
+                return redacted_head(head, strings, False)
+            stream = stream_of(head, None)
+            is_grpc = stream == STREAM_GRPC or stream == STREAM_GRPC_WEB
+            redacted = new_redacted_stream(self.upstream, self, head, self.terms.grpc_redaction if is_grpc else strings, is_grpc)
+            if redacted is None:
+                self.fail_upstream(
+                    502, b"the response has a Content-Encoding that cannot be decoded, and so not searched for values (credentials.redact)")
+                return None
+            self.upstream = redacted
+            return redacted_head(head, strings, True)
+        except ValueError as error:
+            self.fail_upstream(502, f"the response cannot be searched for values of credentials: {error}".encode())
+            return None
