@@ -402,8 +402,9 @@ def most_kept(scene: ExchangeScene, client: Client) -> int:
         # what was read of the requests behind it lies there
         return FAR_BEYOND
     request, hooks = requests[current], scene.handler.names
+    heads = heads_kept(scene, request)
     if not begun:
-        return len(request.raw) + len(request.content)
+        return heads + len(request.raw) + len(request.content)
     answer = answers[-1]
     if b"content-encoding" in answer.head.raw.lower():
         return FAR_BEYOND
@@ -415,7 +416,14 @@ def most_kept(scene: ExchangeScene, client: Client) -> int:
         if {"on_response", "on_stream_chunk"} & set(hooks)
         else 0
     )
+    size += heads
     return size + len(answer.content) if {"on_response", "on_stream_chunk"} & set(hooks) else size
+
+
+def heads_kept(scene: ExchangeScene, request: Message) -> int:
+    """Return how long the heads of what is under way are: as the client said it, as an upstream was sent it, and of the response."""
+    lengths = [len(message.head.raw) for peer in scene.upstreams for message in (*peer.requests.messages, *peer.responses.messages)]
+    return len(request.head.raw) + 2 * max(lengths, default=0)
 
 
 def check_permits(scene: ExchangeScene) -> None:
