@@ -93,7 +93,8 @@ class ConnectionSetup:
     def abort(self) -> None:
         """Abort the connection now."""
         self._session.abort()
-        self._client.endpoint.abort()
+        # a response that was cut must not look complete. Without TLS only a reset says so, and a cut may still wait for its last bytes
+        self._client.endpoint.abort(self._client.endpoint.close_error)
 
     def end(self) -> None:
         """Cancel what hangs although the connection was aborted: user code, or a dial."""
