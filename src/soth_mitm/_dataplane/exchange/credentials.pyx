@@ -163,7 +163,8 @@ cdef class CredentialTerms:
     """What holds for the requests that go one way.
 
     `forbidden` are texts that may not go there, in all their spellings. `permitted` are the places of credentials that may, and `wanted`
-    their placeholders in all their spellings. `redaction` has, for each spelling of a value that is not to be in a response, its placeholder.
+    their placeholders in all their spellings. `redaction` has the placeholder for each spelling of a value that is to be
+    in no response.
     """
 
     def __cinit__(self, forbidden, permitted, wanted, dict redaction=None):

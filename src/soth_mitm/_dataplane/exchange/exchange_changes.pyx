@@ -1,7 +1,9 @@
 """A request that the handler changes: its head, the way that it takes, and the body that it is sent with instead of its own."""
 
 from soth_mitm._dataplane.exchange.exchange_answers cimport ExchangeAnswers
-from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, MOVED_ALL, MOVED_MISDIRECTED, MOVED_MORE, MOVED_SOME, VERDICT_CHANGED
+from soth_mitm._dataplane.exchange.exchange_state cimport (
+    EXCHANGE_DECIDED, MOVED_ALL, MOVED_MISDIRECTED, MOVED_MORE, MOVED_SOME, VERDICT_CHANGED,
+)
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody, new_own_bytes, new_own_stream
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, new_frame_tap

@@ -4,6 +4,8 @@ from typing import final
 from soth_mitm._dataplane.http.stream import Stream, StreamCallbacks
 from soth_mitm._dataplane.wire.head import Head
 
+BODY_FIELDS: tuple[bytes, ...]
+
 @final
 class RedactedCallbacks(StreamCallbacks): ...
 

@@ -10,14 +10,12 @@ there a client may have to answer before more comes.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memcpy
 
 from soth_mitm._dataplane.http.stream cimport ANY_LENGTH, HttpConnection, Piece, Stream, StreamCallbacks
 from soth_mitm._dataplane.http1.head_parser cimport HEAD_MALFORMED, HEAD_TOO_LARGE, parse_response_head
-from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
-from soth_mitm._dataplane.wire.decode cimport Decoder, decoder_for
+from soth_mitm._dataplane.memory.view cimport view_bytes, view_of
+from soth_mitm._dataplane.wire.decode cimport decoder_for
 from soth_mitm._dataplane.wire.head cimport FIELD_CONTENT_ENCODING, Field, Head
-from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 from soth_mitm._dataplane.wire.redactor cimport Redactor, SearchedStrings
 
 
