@@ -196,6 +196,7 @@ METHODS = [
     "should_intercept_tls",
     "on_request",
     "on_response",
+    "filter_stream_chunk",
     "on_stream_chunk",
     "on_stream_end",
     "on_connection_close",

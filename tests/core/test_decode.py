@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.wire.decode import Decoder, decode_body, decoder_for
+from soth_mitm._dataplane.wire.decode import Decoder, decode_body, decoder_for, refuses_identity
 from support.feeding import cut_at
 
 if sys.version_info >= (3, 14):
@@ -350,3 +350,15 @@ def test_what_stands_between_two_codings_is_bounded() -> None:
     assert decode_body(b"gzip, gzip", packed, 1 << 20) == (packed, "the body with gzip removed is longer than 1048576 bytes")
     # and a body that is a little longer in between than in the end is none
     assert decode_body(b"gzip, gzip", packed, 1 << 24) == (b"", None)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "refused"),
+    [
+        *((None, False), ("", False), ("gzip", False), ("identity", False), ("gzip, identity;q=0.5", False), ("*", False)),
+        *(("identity;q=0", True), ("gzip;q=1, Identity ; q=0.000", True), ("*;q=0", True), ("*;q=0, identity", False)),
+        *(("identity;q=, gzip", False), ("identity;x=0", False), ("*;q=0, identity;q=1", False), ("identity;q=0, *", True)),
+    ],
+)
+def test_identity_that_is_refused(accepted: str | None, refused: bool) -> None:
+    assert refuses_identity(accepted) is refused

@@ -5,6 +5,7 @@ Server and client are of this process, so that a test may act on either side of 
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from soth_mitm import HandlerDecision, InterceptHandler, MitmProxyBuilder, RawRequest, ShutdownTimeoutError
+from soth_mitm import ChunkDecision, HandlerDecision, InterceptHandler, MitmProxyBuilder, RawRequest, ShutdownTimeoutError, StreamChunk
 from soth_mitm.observe.observation import EventKind
 from support.certs import TestCA
 from support.http2_inside import Http2Client
@@ -460,3 +461,131 @@ class TestObservedCalls:
                 failure(begun)
             (end,) = watcher.wait(EventKind.FLOW_END)
         assert (end.grpc_status, end.http_version) == (str(grpc.StatusCode[code].value[0]), "HTTP/2")
+
+
+class Filtering(Recording):
+    """Decides about each message as the test says, by its direction and content."""
+
+    def __init__(self, choose: Callable[[str, bytes], Any], suspends: bool = False) -> None:
+        super().__init__()
+        self.choose = choose
+        self.suspends = suspends
+
+    async def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision:
+        if self.suspends:
+            await asyncio.sleep(0)
+        self._note("filter_stream_chunk", chunk)
+        return self.choose(chunk.direction, chunk.payload)  # type: ignore[no-any-return]
+
+
+class TestFilters:
+    """`filter_stream_chunk` in both directions of a call."""
+
+    @pytest.mark.parametrize("suspends", [False, True])
+    @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+    def test_both_directions(self, proxy: ProxyFactory, start: Start, compression: Any, suspends: bool) -> None:
+        def choose(direction: str, payload: bytes) -> ChunkDecision:
+            if payload == b"drop " + direction.encode():
+                return ChunkDecision.DROP
+            if payload == b"change " + direction.encode():
+                return ChunkDecision.replace(b"changed", b"and more")
+            return ChunkDecision.PASS
+
+        running = proxy(Filtering(choose, suspends))
+        service = start()
+        sent = [b"a" * 2000, b"drop to_upstream", b"change to_upstream", b"drop to_client", b"change to_client", b""]
+        with channel(running, service.port) as made:
+            begun = call(made, sent, compression=compression)
+            assert list(begun) == [b"a" * 2000, b"changed", b"and more", b"changed", b"and more", b""]
+            assert begun.code() is grpc.StatusCode.OK
+        shown = [(chunk.direction, chunk.payload, chunk.replaced) for chunk in running.handler.wait("on_stream_chunk", 12)]
+        assert [each for each in shown if each[0] == "to_upstream" and each[2]] == [
+            ("to_upstream", b"changed", True),
+            ("to_upstream", b"and more", True),
+        ]
+        assert list(running.metrics().filtered_chunk_count_by_decision.values()) == [8, 2, 2, 0]
+
+    @pytest.mark.parametrize("suspends", [False, True])
+    def test_a_conversation_goes_on_while_one_direction_waits(self, proxy: ProxyFactory, start: Start, suspends: bool) -> None:
+        """Each message is answered before the next is sent."""
+        service = start()
+        answers: queue.Queue[bytes] = queue.Queue()
+
+        def requests() -> Iterator[bytes]:
+            for number in range(50):
+                yield b"%d" % number
+                assert answers.get(timeout=PATIENCE) == b"%d" % number
+
+        with channel(proxy(Filtering(lambda *_: ChunkDecision.PASS, suspends)), service.port) as made:
+            for answer in call(made, requests()):
+                answers.put(answer)
+
+    def test_large_messages(self, proxy: ProxyFactory, start: Start) -> None:
+        service = start()
+        running = proxy(Filtering(lambda *_: ChunkDecision.PASS, True))
+        with channel(running, service.port) as made:
+            assert list(call(made, [LARGE, LARGE])) == [LARGE, LARGE]
+        running.wait_idle()
+        assert running.metrics().buffered_bytes == 0
+
+    @pytest.mark.parametrize(("answer", "code"), [(ChunkDecision.END, "PERMISSION_DENIED"), (None, "UNAVAILABLE")], ids=["end", "failure"])
+    @pytest.mark.parametrize("direction", ["to_client", "to_upstream"])
+    def test_the_end_of_a_call(self, proxy: ProxyFactory, start: Start, direction: str, answer: Any, code: str) -> None:
+        """The client has the messages before it, and a status; the server is cancelled."""
+        running = proxy(Filtering(lambda where, payload: answer if (where, payload) == (direction, b"bad") else ChunkDecision.PASS))
+        service = start()
+        waiting: queue.Queue[bytes | None] = queue.Queue()
+        with channel(running, service.port) as made:
+            waiting.put(b"good")
+            begun = call(made, iter(waiting.get, None))
+            assert next(begun) == b"good"
+            waiting.put(b"bad")
+            error = failure(begun)
+            assert error.code() is grpc.StatusCode[code]
+            assert "filter_stream_chunk" in error.details() or "policy handler" in error.details()
+            waiting.put(None)
+            assert service.over.wait(PATIENCE)
+        assert list(running.metrics().filtered_chunk_count_by_decision.values())[3] == 1
+
+    def test_a_call_that_ends_before_its_response(self, proxy: ProxyFactory, start: Start) -> None:
+        service = start()
+        running = proxy(Filtering(lambda where, payload: ChunkDecision.END))
+        with channel(running, service.port) as made:
+            error = failure(call(made, [b"x"]))
+            assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+
+    def test_a_coding_that_is_not_known(self, proxy: ProxyFactory, start: Start) -> None:
+        """A message that the handler cannot be shown does not pass."""
+        running = proxy(Filtering(lambda *_: ChunkDecision.PASS))
+        service = start()
+        with running.secured(service.port, HOST, "h2") as connection:
+            client = Http2Client.inside(connection, service.port)
+            fields = (("content-type", "application/grpc"), ("te", "trailers"), ("grpc-encoding", "snappy"))
+            answer = client.request("/test.Any/Call", method="POST", fields=fields, body=b"\1\0\0\0\1x")
+            assert answer.get("grpc-status") == "13" or answer.status == 400
+        assert running.handler.of("filter_stream_chunk") == []
+        assert running.metrics().stream_framing_error_count == 1
+
+    def test_the_client_leaves_while_the_handler_decides(self, proxy: ProxyFactory, start: Start) -> None:
+        reached, cancelled = threading.Event(), threading.Event()
+
+        class Waits(Recording):
+            async def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision:
+                if chunk.direction == "to_upstream":
+                    return ChunkDecision.PASS
+                reached.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    cancelled.set()
+                return ChunkDecision.PASS
+
+        service = start()
+        running = proxy(Waits())
+        with channel(running, service.port) as made:
+            begun = call(made, [b"x"])
+            assert reached.wait(PATIENCE)
+            begun.cancel()
+            assert cancelled.wait(PATIENCE) and service.over.wait(PATIENCE)
+        running.wait_idle()
+        assert running.metrics().handler_panic_count == 0

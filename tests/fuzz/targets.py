@@ -45,6 +45,7 @@ TARGETS = {
         Target("heads", 2048),
         Target("bodies", 2048),
         Target("framing", 1024),
+        Target("chunk_filter", 1024),
         Target("exchanges", 2048),
         Target("relays", 2048),
         Target("pumps", 1024),

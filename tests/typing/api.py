@@ -16,7 +16,8 @@ from soth_mitm import (
     uninstall_ca_system_trust,
     write_trust_files,
 )
-from soth_mitm._dataplane.http.messages import RawRequest, RawResponse, StreamChunk
+from soth_mitm._dataplane.http.messages import FrameKind, RawRequest, RawResponse, StreamChunk
+from soth_mitm.chunk_decision import ChunkDecision, SseEvent
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.decision import HandlerDecision
@@ -42,8 +43,11 @@ class PlainHandler(InterceptHandler):
     def on_response(self, response: RawResponse) -> None:
         print(response.status)
 
+    def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision:
+        return ChunkDecision.DROP if chunk.text == "secret" else ChunkDecision.PASS
+
     def on_stream_chunk(self, chunk: StreamChunk) -> None:
-        print(chunk.payload)
+        print(chunk.payload, chunk.replaced, chunk.injected)
 
     def on_stream_end(self, connection_id: UUID, flow_id: int) -> None:
         print(connection_id, flow_id)
@@ -53,6 +57,8 @@ class PlainHandler(InterceptHandler):
 
 
 class CoroutineHandler(InterceptHandler):
+    filter_kinds = frozenset({FrameKind.SSE_DATA})
+
     async def on_connection_open(self, meta: ConnectionMeta) -> None:
         print(meta.connection_id)
 
@@ -67,6 +73,9 @@ class CoroutineHandler(InterceptHandler):
 
     async def on_response(self, response: RawResponse) -> None:
         print(response.status)
+
+    async def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision:
+        return ChunkDecision.replace("text", b"bytes", SseEvent("data", event="delta", id="1", retry=100))
 
     async def on_stream_chunk(self, chunk: StreamChunk) -> None:
         print(chunk.payload)

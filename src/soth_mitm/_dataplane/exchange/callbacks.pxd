@@ -1,5 +1,6 @@
 # What the parts of an exchange (its hook queue, its share of the budget) tell it.
 
+from soth_mitm._dataplane.http.messages cimport StreamChunk
 from soth_mitm._dataplane.http.stream cimport StreamCallbacks
 
 
@@ -15,5 +16,12 @@ cdef class ExchangeCallbacks(StreamCallbacks):
     cdef int on_own_body_closed(self, object body) except -1
     # A MessageTap of its tunnel has read messages: they are in `found`
     cdef int on_messages(self, object tap) except -1
+    # A filter has found a chunk: fill in what the exchange knows of it. Returns whether the handler is to be asked about it
+    cdef bint on_chunk_found(self, StreamChunk chunk) except -1
+    # What a ChunkFilter let pass, or sent instead, has left
+    cdef int on_chunk_left(self, object stage, StreamChunk chunk) except -1
+    # A ContentStage waits for a hook; it goes on, or the hook has returned after it was closed
+    cdef int on_stage_waits(self, object stage) except -1
+    cdef int on_stage_ready(self, object stage) except -1
     # The last hook that was queued has returned
     cdef int on_queue_idle(self) except -1

@@ -1,5 +1,6 @@
 """What the parts of an exchange tell it."""
 
+from soth_mitm._dataplane.http.messages cimport StreamChunk
 from soth_mitm._dataplane.http.stream cimport StreamCallbacks
 
 
@@ -23,6 +24,18 @@ cdef class ExchangeCallbacks(StreamCallbacks):
         return 0
 
     cdef int on_messages(self, object tap) except -1:
+        return 0
+
+    cdef bint on_chunk_found(self, StreamChunk chunk) except -1:
+        return True
+
+    cdef int on_chunk_left(self, object stage, StreamChunk chunk) except -1:
+        return 0
+
+    cdef int on_stage_waits(self, object stage) except -1:
+        return 0
+
+    cdef int on_stage_ready(self, object stage) except -1:
         return 0
 
     cdef int on_queue_idle(self) except -1:

@@ -2,7 +2,7 @@
 # streams is in http/stream.pxd. What it keeps is in exchange_state.pxd, and its parts are listed in exchange_state.pyx.
 
 from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy
-from soth_mitm._dataplane.exchange.exchange_credentials cimport ExchangeCredentials
+from soth_mitm._dataplane.exchange.exchange_stages cimport ExchangeStages
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
 from soth_mitm._dataplane.http.settings cimport Settings
@@ -10,7 +10,7 @@ from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
 from soth_mitm._dataplane.wire.head cimport Head
 
 
-cdef class Exchange(ExchangeCredentials):
+cdef class Exchange(ExchangeStages):
     # ---- for the client's connection
     cdef int start(self) except -1
     cdef int on_half_closed(self) except -1                        # a client that ended its direction was sent nothing for too long

@@ -1,9 +1,9 @@
 from typing import final
 
-from soth_mitm._dataplane.exchange.exchange_credentials import ExchangeCredentials
+from soth_mitm._dataplane.exchange.exchange_stages import ExchangeStages
 
 @final
-class Exchange(ExchangeCredentials):
+class Exchange(ExchangeStages):
     """One request and its response."""
 
     def take_turn(self) -> None:

@@ -14,11 +14,11 @@ from soth_mitm._dataplane.exchange.decision cimport (
     JUDGED_ABORT, JUDGED_ALLOW, JUDGED_BLOCK, JUDGED_FORWARD, JUDGED_NO_DECISION, JUDGED_RESPOND, JUDGED_UNDECIDED, judge,
     judge_failure, judgement_text,
 )
-from soth_mitm._dataplane.exchange.exchange_credentials cimport ExchangeCredentials
 from soth_mitm._dataplane.exchange.exchange_state cimport (
     EXCHANGE_ANSWERED, EXCHANGE_DECIDED, MOST_PIECES, MOVED_ALL, MOVED_MISDIRECTED, MOVED_MORE, MOVED_NONSENSE, MOVED_OVER, MOVED_SOME,
     VERDICT_ABORTED, VERDICT_ALLOWED, VERDICT_ANSWERED, VERDICT_BLOCKED, VERDICT_UNDECIDED,
 )
+from soth_mitm._dataplane.exchange.exchange_stages cimport ExchangeStages
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.states cimport (
     COUNT_REFUSED, COUNT_UPSTREAM_TIMEOUT, EXPIRE_ANSWER, EXPIRY_ACQUIRE, EXPIRY_DOWNLOAD, EXPIRY_HALF_CLOSED, EXPIRY_HTTP2_DOWNLOAD,
@@ -54,7 +54,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Exchange(ExchangeCredentials):
+cdef class Exchange(ExchangeStages):
     """One request and its response."""
 
     # ---- states
@@ -131,13 +131,17 @@ cdef class Exchange(ExchangeCredentials):
         self.is_decided_at_head = self.has_body and (
             not self.settings.buffer_requests or self.keep_upgrade or stream_of(head, None) == STREAM_GRPC)
         at_head = self.is_decided_at_head or not self.has_body
-        if self.hooks.on_stream_chunk is not None and not self.keep_upgrade and self.has_body:
-            if STREAM_GRPC <= (stream := stream_of(head, self.settings.stream_types)) <= STREAM_GRPC_WEB_TEXT:
+        if (self.hooks.on_stream_chunk is not None or self.hooks.filtered) and not self.keep_upgrade and self.has_body:
+            if not STREAM_GRPC <= (stream := stream_of(head, self.settings.stream_types)) <= STREAM_GRPC_WEB_TEXT:
+                pass
+            elif self.is_filtered(stream):
+                self.filters_request = True
+            elif self.hooks.on_stream_chunk is not None:
                 self.up = new_frame_tap(self.settings, self.own_share(), stream, head, "to_upstream")
         if self.hooks.on_request is None or not self.settings.enforce:
             self.asks_later = self.hooks.on_request is not None
             # messages are shown as they come, and after the request
-            at_head = at_head or self.up is not None
+            at_head = at_head or self.up is not None or self.filters_request
             if not at_head and (self.asks_later or self.hooks.on_response is not None):
                 self.request_copy = new_body_copy(self.settings.body_limit)
             elif self.has_body:
@@ -415,6 +419,12 @@ cdef class Exchange(ExchangeCredentials):
             length = self.client.content_total() if self.trailers_to_send() is None else ANY_LENGTH
         if self.body_strings is not None:
             length = self.filled_length
+        if self.filters_request:
+            if not self.stage_request():
+                return 0
+            self.request_is_wire = False
+            length = ANY_LENGTH
+            edits = self.up_stages.head_edits(edits)
         self.settings.counters.pairings[2 * <int>self.client.is_multiplexed() + self.upstream.is_multiplexed()] += 1
         self.upstream.send_request(
             self.sent if self.filled is None else self.filled, self.way.authority, self.keep_upgrade, length, edits)
@@ -438,7 +448,7 @@ cdef class Exchange(ExchangeCredentials):
 
     cdef int relay_request(self) except -1:
         cdef int moved = self.move_content()
-        if self.is_over():
+        if self.is_over() or self.request_state != REQUEST_RELAY:
             return 0
         if moved == MOVED_NONSENSE:
             return self.refuse(400, self.client.error_text().encode())
@@ -461,6 +471,8 @@ cdef class Exchange(ExchangeCredentials):
         cdef bint all_sent
         if self.own_request is not None:
             return self.send_own()
+        if self.up_stages is not None:
+            return self.relay_staged_request()
         if self.buffered is not None:
             all_sent = self.send_buffered()
             if self.up is not None and not self.show_buffered():
@@ -622,7 +634,10 @@ cdef class Exchange(ExchangeCredentials):
             stream = stream_of(head, self.settings.stream_types)
             if stream != STREAM_NONE:
                 self.is_streaming = True
-                if self.hooks.on_stream_chunk is not None:
+                if self.is_filtered(stream) and not self.upstream.is_complete():
+                    if not self.stage_response(stream):
+                        return 0
+                elif self.hooks.on_stream_chunk is not None:
                     self.down = new_frame_tap(self.settings, self.own_share(), stream, head, "to_client")
             elif self.hooks.on_response is not None:
                 self.response_copy = new_body_copy(self.settings.body_limit)
@@ -631,8 +646,8 @@ cdef class Exchange(ExchangeCredentials):
                 self.request_view = None
                 self.refund(self.held())
         self.tell_observer(EXCHANGE_ANSWERED)
-        self.client.send_response(head, self.upstream, self.is_last)
-        self.response_is_wire = self.upstream.can_forward_wire(self.client)
+        self.client.send_response(head, self.upstream, self.is_last, None if self.down_stages is None else self.down_stages.head_edits(None))
+        self.response_is_wire = self.down_stages is None and self.upstream.can_forward_wire(self.client)
         self.upstream.forward_wire_to(self.client if self.response_is_wire else None)
         self.move_response(INPUT_BEGIN)
         self.await_download()
@@ -643,8 +658,12 @@ cdef class Exchange(ExchangeCredentials):
         return 0
 
     cdef int relay_response(self) except -1:
-        cdef int moved = self.relay(self.upstream, self.client, self.down, self.response_copy, False)
-        if self.is_over():
+        cdef int moved
+        if self.down_stages is None:
+            moved = self.relay(self.upstream, self.client, self.down, self.response_copy, False)
+        else:
+            moved = self.relay_staged(self.down_stages, self.upstream, self.client)
+        if self.is_over() or self.response_state == RESPONSE_DONE:
             return 0
         if moved == MOVED_ALL:
             return self.response_done()
@@ -833,6 +852,10 @@ cdef class Exchange(ExchangeCredentials):
             if stream.is_complete():
                 # only in another turn of the loop is all of it relayed
                 return 0
+            if self.down_stages is not None and self.down_stages.is_waiting():
+                # what the handler is deciding on came before
+                self.down_stages.lost = error
+                return 0
             self.settings.counters.upstream_errors += 1
             return self.truncate(error)
         if self.request_state == REQUEST_RELAY:
@@ -885,6 +908,9 @@ cdef class Exchange(ExchangeCredentials):
     cdef bint is_here_whole(self) noexcept:
         if self.own_request is not None:
             return self.own_request.can_repeat()
+        if self.filters_request:
+            # the handler would be asked about its messages again
+            return False
         return self.client.is_complete() and (not self.has_body or self.buffered is not None)
 
     cdef int retry(self) except -1:

@@ -69,10 +69,12 @@ cdef class ExchangeChanges(ExchangeAnswers):
         self.has_body = True
         self.request_trailers = None
         self.drop_buffered()
-        if self.up is not None:
+        if self.up is not None or (self.filters_request and self.hooks.on_stream_chunk is not None):
             # which was told of another coding
             self.up = new_frame_tap(
                 self.settings, self.own_share(), stream_of(self.sent, self.settings.stream_types), self.sent, "to_upstream")
+        # the handler has decided on it
+        self.filters_request = False
         return 0
 
     cdef bint may_drop_trailers(self) noexcept:

@@ -15,4 +15,6 @@ cdef class ExchangeEnds(ExchangeShown):
     cdef int note_cut(self, object error) except -1
     cdef int terminate(self) except -1                 # the client's stream has ended
     cdef int end(self) except -1
+    cdef bint has_uploaded(self) noexcept              # frames of the request were seen
+    cdef int close_stages(self) except -1
     cdef int settle(self) except -1

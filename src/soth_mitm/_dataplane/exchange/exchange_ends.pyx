@@ -25,6 +25,8 @@ cdef class ExchangeEnds(ExchangeShown):
             self.client_deadline.clear()
         if self.own_request is not None:
             self.own_request.close()
+        if self.up_stages is not None:
+            self.up_stages.close()
         self.move_request(INPUT_SENT)
         return self.drop_upstream()
 
@@ -76,6 +78,7 @@ cdef class ExchangeEnds(ExchangeShown):
             self.down.stop()
         if self.up is not None:
             self.up.stop()
+        self.close_stages()
         self.response_copy = None
         if self.tunnel is not None and not self.is_over():
             return self.tunnel.stop(error)
@@ -105,6 +108,7 @@ cdef class ExchangeEnds(ExchangeShown):
             self.own_request.close()
         if self.own_answer is not None:
             self.own_answer.close()
+        self.close_stages()
         self.has_ended = True
         # it refers to us
         self.tunnel = None
@@ -117,9 +121,21 @@ cdef class ExchangeEnds(ExchangeShown):
         note(LEDGER_FLOW, -1)
         self.tell_observer(EXCHANGE_ENDED)
         self.ask_afterwards()
-        if (self.is_streaming or (self.up is not None and self.up.sequence)) and self.hooks.on_stream_end is not None:
+        if (self.is_streaming or self.has_uploaded()) and self.hooks.on_stream_end is not None:
             self.push(self.hooks.on_stream_end, self.route.meta.connection_id, self.id)
         return self.settle()
+
+    cdef bint has_uploaded(self) noexcept:
+        if self.up_stages is not None:
+            return self.up_stages.filter.sequence > 0
+        return self.up is not None and self.up.sequence > 0
+
+    cdef int close_stages(self) except -1:
+        if self.down_stages is not None:
+            self.down_stages.close()
+        if self.up_stages is not None:
+            self.up_stages.close()
+        return 0
 
     # ---- the last hook
 

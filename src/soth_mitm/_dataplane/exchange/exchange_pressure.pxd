@@ -8,3 +8,4 @@ cdef class ExchangePressure(ExchangeEnds):
     cdef int resume_upstream(self, int reason) except -1
     cdef bint reads_ahead(self) noexcept
     cdef bint has_enough(self) noexcept                # of the request: the client is not to be read now
+    cdef bint keeps_upload(self) noexcept              # something is held of the request while it is relayed

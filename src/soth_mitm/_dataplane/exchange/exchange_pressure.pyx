@@ -62,8 +62,8 @@ cdef class ExchangePressure(ExchangeEnds):
         if self.tunnel is not None:
             return self.tunnel.on_pressure(reason, now)
         self.set_pauses()
-        if (not self.pressure and not self.is_over() and self.request_state == REQUEST_RELAY and self.up is not None
-                and self.buffered is not None):
+        if (not self.pressure and not self.is_over() and self.request_state == REQUEST_RELAY
+                and (self.up is not None or self.up_stages is not None) and self.buffered is not None):
             # the rest of what was collected
             return self.take_later()
         return 0
@@ -72,7 +72,7 @@ cdef class ExchangePressure(ExchangeEnds):
         """Apply the pressure to what is read: of the request, only where something is kept of it."""
         cdef int both = PAUSE_HANDLER | PAUSE_BUDGET
         cdef bint holds_request = self.request_state == REQUEST_COLLECT or (
-            self.request_state == REQUEST_RELAY and (self.request_copy is not None or self.up is not None))
+            self.request_state == REQUEST_RELAY and self.keeps_upload())
         if self.pressure and self.upstream is not None:
             self.upstream.pause(self.pressure)
         if self.pressure and holds_request:
@@ -103,4 +103,7 @@ cdef class ExchangePressure(ExchangeEnds):
         if self.request_state == REQUEST_COLLECT:
             return self.pressure != 0
         return (self.upstream is not None and self.upstream.is_write_paused()) or (
-            self.pressure != 0 and (self.request_copy is not None or self.up is not None))
+            self.up_stages is not None and self.up_stages.is_waiting()) or (self.pressure != 0 and self.keeps_upload())
+
+    cdef bint keeps_upload(self) noexcept:
+        return self.request_copy is not None or self.up is not None or self.up_stages is not None

@@ -8,6 +8,7 @@ from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, VERD
 from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.exchange.own_body cimport new_own_stream
+from soth_mitm._dataplane.exchange.staged_content cimport StagedContent
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
 from soth_mitm._dataplane.http.hooks cimport Hook
 from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse, StreamChunk, new_request, new_response
@@ -93,8 +94,8 @@ cdef class ExchangeShown(ExchangeState):
                 return 0
             self.response_view = self.show_response(b"")
             self.push(self.hooks.on_response, self.response_view, None)
-        if (self.held() and self.hooks.on_stream_chunk is None and self.settings.enforce and not self.is_over()
-                and self.client.is_complete() and self.buffered is None):
+        if (self.held() and self.hooks.on_stream_chunk is None and self.down_stages is None and self.settings.enforce
+                and not self.is_over() and self.client.is_complete() and self.buffered is None):
             # a stream may last, and its request is the handler's now
             self.request_copy = None
             self.request_view = None
@@ -107,6 +108,8 @@ cdef class ExchangeShown(ExchangeState):
             if self.down.trailers is not None:
                 # gRPC-Web: they are content to everything else
                 self.response_trailers = self.down.trailers
+        elif self.down_stages is not None and self.down_stages.trailers() is not None:
+            self.response_trailers = self.down_stages.trailers()
         if self.response_view is not None:
             self.response_view.trailer_block = self.response_trailers
             self.response_view = None
@@ -218,7 +221,7 @@ cdef class ExchangeShown(ExchangeState):
         if buffered is None:
             return 0
         self.buffered = None
-        if self.hooks.on_response is not None or self.hooks.on_stream_chunk is not None:
+        if self.hooks.on_response is not None or self.hooks.on_stream_chunk is not None or self.hooks.filtered:
             # the content is what is shown
             return self.refund(buffered.framing_size())
         # the request is not shown again
@@ -227,6 +230,10 @@ cdef class ExchangeShown(ExchangeState):
 
     cdef int on_copies_late(self) except -1:
         cdef BodyCopy copy
+        cdef StagedContent staged
+        for staged in (self.up_stages, self.down_stages):
+            if staged is not None:
+                staged.shorten()
         for copy in (self.request_copy, self.response_copy):
             if copy is not None and copy.limit > copy.size:
                 copy.limit = copy.size

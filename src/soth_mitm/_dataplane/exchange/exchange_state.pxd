@@ -11,6 +11,7 @@ from soth_mitm._dataplane.exchange.hook_queue cimport HookQueue
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody
 from soth_mitm._dataplane.exchange.route cimport Route
+from soth_mitm._dataplane.exchange.staged_content cimport StagedContent
 from soth_mitm._dataplane.exchange.states cimport REQUEST_ENDED, RequestInput, RequestState, ResponseInput, ResponseState
 from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
@@ -99,6 +100,7 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef bint asks_later               # monitor mode: on_request is still to be called
     cdef bint is_decided_at_head       # before its body, which is not kept
     cdef bint request_is_wire          # it goes on as the bytes that came
+    cdef bint filters_request          # its content is to pass through filter_stream_chunk
 
     # credentials; all None without any
     cdef CredentialTerms terms         # of the way that the request takes
@@ -117,6 +119,7 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef bint is_streaming             # SSE, NDJSON, gRPC: shown at its head, then frame by frame
     cdef RawResponse response_view     # as the handler was shown it at its head; its trailers are still to come
     cdef bint response_is_wire
+    cdef bint is_unfiltered            # the handler wants to decide on no more frames of this flow
     cdef int interims                  # interim responses to this request
 
     # made when they are needed
@@ -124,6 +127,8 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef BudgetShare share
     cdef FrameTap down                 # the response's frames; None: they are not shown
     cdef FrameTap up                   # the request's
+    cdef StagedContent down_stages     # that the response's content passes through; None: it goes on as it comes
+    cdef StagedContent up_stages       # the request's
     cdef Py_ssize_t up_at              # how much of what was collected of it has been framed
     cdef MessageTap from_client        # a WebSocket's messages; None: they are not shown
     cdef MessageTap from_upstream

@@ -3,7 +3,8 @@
 An `Exchange` is one object, written down in parts that derive from each other; each calls only what stands before it, and `advance`. The
 parts are, from here on: what the handler is shown (exchange_shown), how an exchange ends (exchange_ends), back-pressure
 (exchange_pressure), responses of ours (exchange_answers), changes of the request (exchange_changes), a switch to another protocol
-(exchange_upgrades), credentials (exchange_credentials), and the way of both messages (exchange).
+(exchange_upgrades), credentials (exchange_credentials), content that passes through stages (exchange_stages), and the way of both
+messages (exchange).
 """
 
 from cpython.time cimport monotonic

@@ -87,3 +87,4 @@ cdef RawRequest new_request(Head head, object meta, int64_t flow_id, str scheme,
 cdef RawResponse new_response(Head head, object meta, int64_t flow_id, RawRequest request, bytes raw_body, bint streaming,
                               Py_ssize_t decode_limit)
 cdef StreamChunk new_chunk(bytes payload, object frame_kind, bint truncated)
+cdef StreamChunk copy_of_chunk(StreamChunk chunk)

@@ -425,3 +425,20 @@ cdef StreamChunk new_chunk(bytes payload, object frame_kind, bint truncated):
     chunk.truncated = truncated
     chunk.complete = not truncated
     return chunk
+
+
+cdef StreamChunk copy_of_chunk(StreamChunk chunk):
+    cdef StreamChunk copy = new_chunk(chunk.payload, chunk.frame_kind, chunk.truncated)
+    copy.complete = chunk.complete
+    copy.event_type = chunk.event_type
+    copy.event_id = chunk.event_id
+    copy.retry = chunk.retry
+    copy.replaced = chunk.replaced
+    copy.injected = chunk.injected
+    copy.connection_id = chunk.connection_id
+    copy.connection_meta = chunk.connection_meta
+    copy.flow_id = chunk.flow_id
+    copy.request = chunk.request
+    copy.direction = chunk.direction
+    copy.sequence = chunk.sequence
+    return copy

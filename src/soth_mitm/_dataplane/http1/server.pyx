@@ -31,7 +31,8 @@ from soth_mitm._dataplane.http.upgrade cimport may_switch
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.memory.view cimport View, is_view_of, view_bytes, view_of
 from soth_mitm._dataplane.transport.callbacks cimport (
-    PAUSE_BUDGET, PAUSE_BUFFER_FULL, PAUSE_HANDLER, PAUSE_PEER_SLOW, PAUSE_SETUP, PAUSE_TURN,
+    PAUSE_BUDGET, PAUSE_BUFFER_FULL, PAUSE_DECISION, PAUSE_HANDLER, PAUSE_PEER_SLOW, PAUSE_SETUP,
+    PAUSE_TURN,
 )
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.lingering_close cimport (
@@ -260,7 +261,8 @@ cdef class Http1ServerConnection(HttpConnection):
         if self.endpoint.read_buffer.size() == 0:
             self.client_deadline.set(self.settings.client_idle, STAGE_IDLE)
         self.endpoint.resume_reading(
-            PAUSE_PEER_SLOW | PAUSE_HANDLER | PAUSE_BUDGET | PAUSE_TURN | PAUSE_BUFFER_FULL)
+            PAUSE_PEER_SLOW | PAUSE_HANDLER | PAUSE_BUDGET | PAUSE_TURN | PAUSE_BUFFER_FULL
+            | PAUSE_DECISION)
         return 0
 
     cdef int exchange_done(self) except -1:
@@ -507,11 +509,15 @@ cdef class Http1ServerStream(Http1Stream):
         self.endpoint.send_bytes(CONTINUE)
         return 1
 
-    cdef int send_response(self, Head head, Stream source, bint is_last) except -1:
+    cdef int send_response(
+            self, Head head, Stream source, bint is_last, HeadEdits edits) except -1:
         cdef Http1ServerConnection owner = self.owner
-        cdef HeadEdits edits = None
         cdef bint takes_off_chunks = False
-        if isinstance(source, Http1Stream):
+        if edits is not None:
+            self.out_framing = OUT_UNTIL_CLOSE if self.is_1_0 else OUT_CHUNKED
+            if not self.is_1_0:
+                edits.frame_with_chunks()
+        elif isinstance(source, Http1Stream):
             takes_off_chunks = (<Http1Stream>source).body.kind == BODY_CHUNKED and self.is_1_0
             self.out_framing = (
                 OUT_UNTIL_CLOSE if takes_off_chunks or source.ends_by_close() else OUT_PLAIN)

@@ -29,6 +29,7 @@ from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully, cl
 from soth_mitm._dataplane.websocket.handshake cimport handshake_fault_text, request_fault
 from soth_mitm._dataplane.wire.grpc cimport grpc_failure
 from soth_mitm._dataplane.wire.head cimport METHOD_CONNECT, Head
+from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, stream_of
 
 
@@ -363,14 +364,14 @@ cdef class Http2ServerStream(Http2Stream):
         self.session.own_head(self.stream, 100, (), -1, False)
         return 1
 
-    cdef int send_response(self, Head head, Stream source, bint is_last) except -1:
-        cdef bint is_end = source.is_complete() and source.content_total() == 0
+    cdef int send_response(self, Head head, Stream source, bint is_last, HeadEdits edits) except -1:
+        cdef bint is_end = edits is None and source.is_complete() and source.content_total() == 0
         if self.is_closed:
             return 0
         if isinstance(source, Http1Stream) and authenticates_connection(self.request, head):
             # it knows users by the connection they speak over, of which a client with many streams has none
             return self.reset_with(HTTP_1_1_REQUIRED)
-        self.session.head(self.stream, head, None, is_end)
+        self.session.head(self.stream, head, edits, is_end)
         return self.note_head(is_end)
 
     cdef int begin_answer(self, int status, object headers, bint is_head, bint is_last) except -1:

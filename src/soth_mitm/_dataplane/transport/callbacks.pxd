@@ -11,6 +11,7 @@ cdef enum PauseReason:
     PAUSE_TURN = 8             # more lies here than one turn of the loop may move
     PAUSE_BUFFER_FULL = 16     # what lies here unread is all that may lie here
     PAUSE_SETUP = 32           # the connection is between two owners
+    PAUSE_DECISION = 64        # what came waits for a decision of the handler
 
 
 cdef class EndpointCallbacks(Waiter):

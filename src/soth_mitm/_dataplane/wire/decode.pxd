@@ -35,3 +35,6 @@ cdef tuple result_of(Decoder decoder, bytes decoded, bytes body, bint cut)
 # A whole body: (decoded, None), or (body, reason) when it cannot be decoded within `limit`. `cut`: the body is known to be incomplete, and
 # what is there is decoded without complaint about the rest.
 cpdef tuple decode_body(bytes content_encoding, bytes body, Py_ssize_t limit, bint cut=*, bint exact=*)
+
+# What Accept-Encoding says (None: there is none) makes content without a coding unacceptable (RFC 9110 section 12.5.3)
+cpdef bint refuses_identity(str accept_encoding) except -1

@@ -332,3 +332,18 @@ cdef tuple result_of(Decoder decoder, bytes decoded, bytes body, bint cut):
     if decoder.error is not None:
         return body, decoder.error
     return decoded, None
+
+
+cpdef bint refuses_identity(str accept_encoding) except -1:
+    """Tell whether content without a coding is refused by an Accept-Encoding, which may be None (RFC 9110 section 12.5.3)."""
+    cdef bint by_any = False
+    for element in (accept_encoding or "").lower().split(","):
+        coding, _, weight = element.partition(";")
+        coding = coding.strip()
+        name, _, value = weight.partition("=")
+        is_refused = name.strip() == "q" and value.strip() != "" and not value.strip().strip("0.")
+        if coding == "identity":
+            return is_refused
+        if coding == "*":
+            by_any = is_refused
+    return by_any

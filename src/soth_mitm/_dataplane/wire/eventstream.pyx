@@ -13,7 +13,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyBy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 
-from soth_mitm._dataplane.wire.framer cimport Framer, append_bytes
+from soth_mitm._dataplane.wire.framer cimport Framer, append_bytes, only_bytes
 from soth_mitm._dataplane.http.messages cimport StreamChunk, new_chunk
 
 from soth_mitm._dataplane.http.messages import FrameKind
@@ -26,6 +26,9 @@ cdef enum:
 
 # What a header's value of each type takes; of bytes and strings their length
 _SIZES = b"\x00\x00\x01\x02\x04\x08\x02\x02\x08\x10"
+
+# What the format's readers take (24 MiB)
+_MOST_OF_ONE = 0x1800000
 
 # By which name a message says what it is, the first of them that it has
 _NAMES = (b":event-type", b":exception-type", b":error-code")
@@ -45,9 +48,11 @@ cdef class EventStreamFramer(Framer):
         self.held = bytearray()
         self.tail = bytearray()
 
-    cdef int feed(self, const char* data, Py_ssize_t length, list out) except -1:
+    cdef Py_ssize_t feed(self, const char* data, Py_ssize_t length, list out) except -1:
+        cdef const char* begin = data
         cdef Py_ssize_t step, room
-        while length > 0 and not self.failed:
+        self.at_border = False
+        while length > 0 and not self.failed and not (self.at_border and self.single):
             if self.total == 0:
                 step = min(length, PRELUDE - PyByteArray_GET_SIZE(self.held))
                 append_bytes(self.held, data, step)
@@ -64,9 +69,10 @@ cdef class EventStreamFramer(Framer):
                 append_bytes(self.tail, data, step)
                 if PyByteArray_GET_SIZE(self.tail) == CHECKSUM:
                     self.deliver(out)
+                    self.at_border = True
             data += step
             length -= step
-        return 0
+        return data - begin
 
     cdef Py_ssize_t unfinished(self) noexcept:
         return PyByteArray_GET_SIZE(self.held)
@@ -142,3 +148,26 @@ cdef class EventStreamFramer(Framer):
             if name in found:
                 return found[name]
         return None
+
+    # ---- for a filter
+
+    cdef StreamChunk peek(self):
+        cdef const char* message = PyByteArray_AS_STRING(self.held)
+        cdef Py_ssize_t headers_end = PRELUDE + self.headers
+        cdef StreamChunk chunk
+        if PyByteArray_GET_SIZE(self.held) < headers_end:
+            return new_chunk(b"", self.kind, True)
+        chunk = new_chunk(bytes(self.held[headers_end:]), self.kind, True)
+        chunk.event_type = self.event_type(message + PRELUDE, message + headers_end)
+        return chunk
+
+    cdef bytes rewritten(self, bytes unit, tuple payloads):
+        cdef bytes headers = unit[PRELUDE:PRELUDE + number(PyBytes_AS_STRING(unit) + 4)]
+        cdef list out = []
+        for payload in only_bytes(payloads, "a message of AWS"):
+            if len(payload) > _MOST_OF_ONE:
+                raise ValueError(f"replace: a message of AWS has {_MOST_OF_ONE} bytes at most, got {len(payload)}")
+            prelude = (PRELUDE + len(headers) + len(payload) + CHECKSUM).to_bytes(4, "big") + len(headers).to_bytes(4, "big")
+            message = prelude + crc32(prelude).to_bytes(4, "big") + headers + payload
+            out.append(message + crc32(message).to_bytes(4, "big"))
+        return b"".join(out)

@@ -3,6 +3,8 @@
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from libc.string cimport memcpy
 
+from soth_mitm._dataplane.http.messages cimport StreamChunk
+
 
 cdef class Framer:
     # Take `length` bytes and append each StreamChunk that they complete to `out`. Never raises for bad input: what cannot be framed is
@@ -13,11 +15,26 @@ cdef class Framer:
     cdef readonly int error_count
     cdef readonly bint failed
 
-    cdef int feed(self, const char* data, Py_ssize_t length, list out) except -1
+    # Returns how many bytes were taken: all, unless it is `single`
+    cdef Py_ssize_t feed(self, const char* data, Py_ssize_t length, list out) except -1
     # Bytes that are held of a frame which is not complete
     cdef Py_ssize_t unfinished(self) noexcept
     # The stream ended: deliver what the format says is complete
     cdef int finish(self, list out) except -1
+
+    # ---- for a filter, which holds the bytes of each frame until it is decided on
+    # Set before the first feed: feed() returns behind each unit. A unit is a frame with what frames it, or bytes that belong to no frame;
+    # all units together are the stream. A frame of which no more is kept may be delivered before its unit ends
+    cdef bint single
+    cdef readonly bint at_border       # the last byte that feed() took ended a unit
+    # The frame that is being received as far as it has come, as one that is cut; feed() goes on to its border, and may deliver it again
+    cdef StreamChunk peek(self)
+    # What leaves of a unit that passes: `unit` itself, or the same spelt so that all readers read it as it was framed
+    cdef bytes passed(self, bytes unit)
+    # It would not be `unit` itself
+    cdef bint is_odd(self, const char* unit, Py_ssize_t length) noexcept
+    # What leaves in place of a frame's unit. ValueError: a payload cannot be a frame of this format
+    cdef bytes rewritten(self, bytes unit, tuple payloads)
 
 
 cdef inline int append_bytes(bytearray buffer, const char* data, Py_ssize_t length) except -1:
@@ -27,3 +44,6 @@ cdef inline int append_bytes(bytearray buffer, const char* data, Py_ssize_t leng
         PyByteArray_Resize(buffer, size + length)
         memcpy(PyByteArray_AS_STRING(buffer) + size, data, length)
     return 0
+
+
+cdef tuple only_bytes(tuple payloads, str what)

@@ -13,6 +13,9 @@ cdef enum:
 
 # What a response of ours is to a client of gRPC: the fields of one without content
 cdef list grpc_failure(int status, bytes text, list fields)
+# What ends a call whose response has begun; and the same as gRPC-Web has it
+cdef bytes grpc_trailers(int status, bytes text)
+cdef bytes grpc_trailers_frame(bytes lines)
 
 
 cdef class GrpcFramer(Framer):
@@ -26,12 +29,14 @@ cdef class GrpcFramer(Framer):
     cdef uint32_t bits         # of the group of four that is being received
     cdef int digits            # of it that have come, padding included
     cdef int padding
+    cdef bint is_wrong         # what came is no base64
 
     cdef bytearray held        # prefix and message as far as they have come, when they did not come in one feed
     cdef Py_ssize_t skip       # bytes of an over-long message that are still to be thrown away
 
-    cdef int feed_frames(self, const char* data, Py_ssize_t length, list out) except -1
-    cdef int feed_text(self, const char* data, Py_ssize_t length, list out) except -1
+    cdef Py_ssize_t feed_frames(self, const char* data, Py_ssize_t length, list out) except -1
+    # Of base64: what it stands for, as far as it is complete and right. A filter calls it, and its framer is not `text` then
+    cdef bytes text_decoded(self, const char* data, Py_ssize_t length)
     cdef bint is_known(self, int flags) noexcept
     cdef int keep_trailers(self, bytes block, bint truncated) except -1
     cdef Py_ssize_t wanted(self, const char* prefix) except -1

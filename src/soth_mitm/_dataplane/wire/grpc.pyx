@@ -16,8 +16,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 
 from soth_mitm._dataplane.wire.decode cimport Decoder, decoder_for
-from soth_mitm._dataplane.wire.framer cimport Framer, append_bytes
-from soth_mitm._dataplane.http.messages cimport new_chunk
+from soth_mitm._dataplane.wire.framer cimport Framer, append_bytes, only_bytes
+from soth_mitm._dataplane.http.messages cimport StreamChunk, new_chunk
 
 from soth_mitm._dataplane.http.messages import FrameKind
 
@@ -54,6 +54,18 @@ cdef list grpc_failure(int status, bytes text, list fields):
     return made
 
 
+_MOST_OF_ONE = 0xFFFFFFFF
+
+
+cdef bytes grpc_trailers(int status, bytes text):
+    """Return field lines that end a call as a response with `status` would, each with its CRLF."""
+    return b"".join([b"%b: %b\r\n" % (name, value) for name, value in grpc_failure(status, text, []) if name != b"content-type"])
+
+
+cdef bytes grpc_trailers_frame(bytes lines):
+    return bytes((TRAILERS,)) + len(lines).to_bytes(4, "big") + lines
+
+
 cdef inline Py_ssize_t message_length(const char* prefix) noexcept nogil:
     cdef const uint8_t* byte = <const uint8_t*>prefix
     return (<Py_ssize_t>byte[1] << 24) | (<Py_ssize_t>byte[2] << 16) | (<Py_ssize_t>byte[3] << 8) | byte[4]
@@ -86,27 +98,30 @@ cdef class GrpcFramer(Framer):
         self.text = text
         self.held = bytearray()
 
-    cdef int feed(self, const char* data, Py_ssize_t length, list out) except -1:
-        return self.feed_text(data, length, out) if self.text else self.feed_frames(data, length, out)
-
-    cdef int feed_text(self, const char* data, Py_ssize_t length, list out) except -1:
-        """Decode base64 in groups of four; a group that is padded ends a piece, and the next one may follow it."""
+    cdef Py_ssize_t feed(self, const char* data, Py_ssize_t length, list out) except -1:
         cdef bytes plain
-        cdef char* at
+        if not self.text or self.failed or length == 0:
+            return self.feed_frames(data, length, out)
+        plain = self.text_decoded(data, length)
+        self.feed_frames(PyBytes_AS_STRING(plain), len(plain), out)
+        if self.is_wrong and not self.failed:
+            self.error_count += 1
+            self.failed = True
+        return length
+
+    cdef bytes text_decoded(self, const char* data, Py_ssize_t length):
+        """Decode base64 in groups of four; a group that is padded ends a piece, and the next one may follow it."""
+        cdef bytes plain = PyBytes_FromStringAndSize(NULL, length // 4 * 3 + 3)
+        cdef char* at = PyBytes_AS_STRING(plain)
         cdef Py_ssize_t place
         cdef int value, kept
-        cdef bint is_wrong = False
-        if self.failed or length == 0:
-            return 0
-        plain = PyBytes_FromStringAndSize(NULL, length // 4 * 3 + 3)
-        at = PyBytes_AS_STRING(plain)
         for place in range(length):
             value = sextet(data[place])
             if data[place] == c"=" and self.digits >= 2:
                 self.padding += 1
                 value = 0
             elif value < 0 or self.padding:
-                is_wrong = True
+                self.is_wrong = True
                 break
             self.bits = (self.bits << 6) | <uint32_t>value
             self.digits += 1
@@ -120,29 +135,30 @@ cdef class GrpcFramer(Framer):
                 at += kept
                 self.bits = 0
                 self.digits = self.padding = 0
-        self.feed_frames(PyBytes_AS_STRING(plain), at - PyBytes_AS_STRING(plain), out)
-        if is_wrong and not self.failed:
-            self.error_count += 1
-            self.failed = True
-        return 0
+        return plain[:at - PyBytes_AS_STRING(plain)]
 
     cdef bint is_known(self, int flags) noexcept:
         return self.trailers is None and (flags & ~(COMPRESSED | TRAILERS if self.web else COMPRESSED)) == 0
 
-    cdef int feed_frames(self, const char* data, Py_ssize_t length, list out) except -1:
+    cdef Py_ssize_t feed_frames(self, const char* data, Py_ssize_t length, list out) except -1:
+        cdef const char* begin = data
         cdef Py_ssize_t held, step
+        cdef bint is_delivered = False
+        self.at_border = False
         while length > 0 and not self.failed:
             if self.skip > 0:
                 step = min(self.skip, length)
                 self.skip -= step
+                is_delivered = True
             elif PyByteArray_GET_SIZE(self.held) == 0 and not self.is_known(<uint8_t>data[0]):
                 self.error_count += 1
                 self.failed = True
-                return 0
+                return data - begin
             elif PyByteArray_GET_SIZE(self.held) == 0 and length >= PREFIX and length >= self.wanted(data):
                 # The usual case: the whole frame lies here
                 step = self.wanted(data)
                 self.deliver(data, step, out)
+                is_delivered = True
             else:
                 held = PyByteArray_GET_SIZE(self.held)
                 step = min(length, (PREFIX if held < PREFIX else self.wanted(PyByteArray_AS_STRING(self.held))) - held)
@@ -151,9 +167,14 @@ cdef class GrpcFramer(Framer):
                 if held >= PREFIX and held == self.wanted(PyByteArray_AS_STRING(self.held)):
                     self.deliver(PyByteArray_AS_STRING(self.held), held, out)
                     PyByteArray_Resize(self.held, 0)
+                    is_delivered = True
             data += step
             length -= step
-        return 0
+            if is_delivered and self.single:
+                # of a message that is too long, more is still to be thrown away
+                self.at_border = self.skip == 0
+                break
+        return data - begin
 
     cdef Py_ssize_t unfinished(self) noexcept:
         return PyByteArray_GET_SIZE(self.held)
@@ -205,3 +226,22 @@ cdef class GrpcFramer(Framer):
         self.error_count += truncated
         self.trailers = b"".join(lines)
         return 0
+
+    # ---- for a filter
+
+    cdef StreamChunk peek(self):
+        cdef bytes payload = bytes(self.held[PREFIX:])
+        cdef Decoder decoder
+        if PyByteArray_GET_SIZE(self.held) > 0 and self.held[0] & COMPRESSED:
+            decoder = decoder_for(self.encoding, self.budget)
+            payload = b"" if decoder is None else decoder.feed(payload)
+        return new_chunk(payload, self.kind, True)
+
+    cdef bytes rewritten(self, bytes unit, tuple payloads):
+        cdef list out = []
+        for payload in only_bytes(payloads, "a message of gRPC"):
+            if len(payload) > _MOST_OF_ONE:
+                raise ValueError(f"replace: a message of gRPC has {_MOST_OF_ONE} bytes at most, got {len(payload)}")
+            out.append(b"\0" + len(payload).to_bytes(4, "big"))
+            out.append(payload)
+        return b"".join(out)

@@ -10,8 +10,8 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyBy
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memchr
 
-from soth_mitm._dataplane.wire.framer cimport Framer, append_bytes
-from soth_mitm._dataplane.http.messages cimport new_chunk
+from soth_mitm._dataplane.wire.framer cimport Framer, append_bytes, only_bytes
+from soth_mitm._dataplane.http.messages cimport StreamChunk, new_chunk
 
 from soth_mitm._dataplane.http.messages import FrameKind
 
@@ -41,10 +41,11 @@ cdef class NdjsonFramer(Framer):
         self.kind = FrameKind.NDJSON_LINE
         self.line = bytearray()
 
-    cdef int feed(self, const char* data, Py_ssize_t length, list out) except -1:
+    cdef Py_ssize_t feed(self, const char* data, Py_ssize_t length, list out) except -1:
         cdef const char* at = data
         cdef const char* end = data + length
         cdef const char* lf
+        self.at_border = False
         while at < end:
             lf = <const char*>memchr(at, LF, end - at)
             if lf == NULL:
@@ -56,7 +57,10 @@ cdef class NdjsonFramer(Framer):
             else:
                 self.end_line(at, lf - at, out)
             at = lf + 1
-        return 0
+            if self.single:
+                self.at_border = True
+                return at - data
+        return length
 
     cdef Py_ssize_t unfinished(self) noexcept:
         return PyByteArray_GET_SIZE(self.line)
@@ -81,6 +85,19 @@ cdef class NdjsonFramer(Framer):
         out.append(new_chunk(PyBytes_FromStringAndSize(line, min(length, self.budget)), self.kind, length > self.budget))
         return 0
 
+    cdef StreamChunk peek(self):
+        return new_chunk(bytes(self.line[:self.budget]), self.kind, True)
+
+    cdef bytes rewritten(self, bytes unit, tuple payloads):
+        # the last line of a stream may be without its end
+        cdef bytes end = unit[len(unit.rstrip(b"\r\n")):] if unit.endswith(b"\n") else b""
+        for payload in only_bytes(payloads, "a line of NDJSON"):
+            if b"\n" in payload:
+                raise ValueError("replace: a line of NDJSON has no line feed in it; write the JSON on one line")
+            if is_blank(payload, len(payload)):
+                raise ValueError("replace: an empty line is none to readers of NDJSON; DROP leaves it out")
+        return (end or b"\n").join(payloads) + end
+
 
 @cython.final
 cdef class JsonSeqFramer(Framer):
@@ -90,14 +107,20 @@ cdef class JsonSeqFramer(Framer):
         self.kind = FrameKind.NDJSON_LINE
         self.text = bytearray()
 
-    cdef int feed(self, const char* data, Py_ssize_t length, list out) except -1:
+    cdef Py_ssize_t feed(self, const char* data, Py_ssize_t length, list out) except -1:
         cdef Py_ssize_t at, start = 0
         cdef char byte
+        self.at_border = False
         for at in range(length):
             byte = data[at]
             if byte == RS or (byte == LF and self.begun and self.depth <= 0 and not self.in_string):
                 self.keep(data + start, at - start)
                 start = at + 1
+                if self.single and (self.begun or byte == LF):
+                    # an RS belongs to the text that it begins
+                    self.at_border = True
+                    self.end_text(out)
+                    return at if byte == RS else start
                 self.end_text(out)
             elif self.in_string:
                 if self.escaped or byte == c"\\":
@@ -114,7 +137,8 @@ cdef class JsonSeqFramer(Framer):
                 self.begun = True
             elif byte != c" " and byte != c"\t" and byte != c"\r" and byte != LF:
                 self.begun = True
-        return self.keep(data + start, length - start)
+        self.keep(data + start, length - start)
+        return length
 
     cdef Py_ssize_t unfinished(self) noexcept:
         return PyByteArray_GET_SIZE(self.text)
@@ -146,3 +170,14 @@ cdef class JsonSeqFramer(Framer):
             out.append(new_chunk(PyBytes_FromStringAndSize(text, length), self.kind, truncated))
         PyByteArray_Resize(self.text, 0)
         return 0
+
+    cdef StreamChunk peek(self):
+        return new_chunk(bytes(self.text[:self.budget]), self.kind, True)
+
+    cdef bytes rewritten(self, bytes unit, tuple payloads):
+        for payload in only_bytes(payloads, "a text of a JSON text sequence"):
+            if b"\x1e" in payload:
+                raise ValueError("replace: a text of a JSON text sequence has no RS in it (RFC 7464 section 2)")
+            if is_blank(payload, len(payload)):
+                raise ValueError("replace: an empty text is none to readers of a JSON text sequence; DROP leaves it out")
+        return b"".join([b"\x1e" + payload + b"\n" for payload in payloads])

@@ -16,6 +16,10 @@ cdef class SseFramer(Framer):
     cdef bytearray line        # what earlier feeds brought of it, as much as can still matter
     cdef bint after_cr         # the last byte was CR: an LF that comes next belongs to it
     cdef bint first_line       # a byte order mark is skipped here
+    # Of a framer that is `single`
+    cdef bint cr_waits         # the last byte was CR, and the line ends with it unless an LF comes next
+    cdef int mark              # how much of a byte order mark has come, with which the stream begins; -1: it does not, or that is past
+    cdef bint in_block         # a field has come since the last blank line
 
     # the event being received
     cdef View held             # its only data value, borrowed from the feed at hand or from `line`; ptr NULL when there is none
@@ -28,6 +32,8 @@ cdef class SseFramer(Framer):
     cdef str last_event_id     # None: never set
     cdef object retry          # set since the last chunk, or None
 
+    cdef Py_ssize_t take_mark(self, const char* data, Py_ssize_t length) except -1
+    cdef int end_kept_line(self, list out) except -1
     cdef int end_line(self, const char* line, Py_ssize_t length, list out) except -1
     cdef int keep_partial(self, const char* data, Py_ssize_t length) except -1
     cdef int take_field(self, const char* name, Py_ssize_t name_len, const char* value, Py_ssize_t length) except -1

@@ -17,4 +17,5 @@ cdef enum Stream:
 
 # By the media type of the message. `types` is asked first: media types in lower case, and the Stream that each is, or None
 cdef int stream_of(Head head, dict types) except -1
+cdef int frame_bit_of(int stream) noexcept          # the FrameBit of its frames; 0: STREAM_NONE
 cdef Framer framer_of(int stream, Head head, Py_ssize_t budget)

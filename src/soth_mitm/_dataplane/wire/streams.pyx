@@ -1,5 +1,6 @@
 """Which bodies are streams: event streams, lines of JSON, gRPC messages. Decided by the media type, for requests and responses alike."""
 
+from soth_mitm._dataplane.http.messages cimport BIT_EVENTSTREAM, BIT_GRPC, BIT_NDJSON, BIT_SSE
 from soth_mitm._dataplane.wire.eventstream cimport EventStreamFramer
 from soth_mitm._dataplane.wire.framer cimport Framer
 from soth_mitm._dataplane.wire.grpc cimport GrpcFramer
@@ -60,6 +61,16 @@ cdef int stream_of(Head head, dict types) except -1:
     if is_type(value, b"application/json-seq", 20):
         return STREAM_JSON_SEQ
     return STREAM_EVENTSTREAM if is_type(value, b"application/vnd.amazon.eventstream", 34) else STREAM_NONE
+
+
+cdef int frame_bit_of(int stream) noexcept:
+    if stream == STREAM_NONE:
+        return 0
+    if stream == STREAM_SSE:
+        return BIT_SSE
+    if stream == STREAM_NDJSON or stream == STREAM_JSON_SEQ:
+        return BIT_NDJSON
+    return BIT_EVENTSTREAM if stream == STREAM_EVENTSTREAM else BIT_GRPC
 
 
 cdef Framer framer_of(int stream, Head head, Py_ssize_t budget):

@@ -1,0 +1,12 @@
+from typing import final
+
+from soth_mitm._dataplane.exchange.exchange_credentials import ExchangeCredentials
+from soth_mitm._dataplane.http.stages import ContentStage
+
+ENDED: bytes
+FAILED: bytes
+
+@final
+class SearchStage(ContentStage): ...
+
+class ExchangeStages(ExchangeCredentials): ...
