@@ -55,6 +55,9 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Of the requests that `on_request` allowed, those that `HandlerDecision.forward` changed."""
     redirected_request_count: int = 0
     """Of the requests that `on_request` allowed, those that `HandlerDecision.forward(to=...)` sent elsewhere."""
+    changed_signed_message_count: int = 0
+    """Messages that a decision changed though they are signed (Signature, Signature-Input, or Authorization of AWS); who checks that may
+    refuse them. A signature that the decision itself sets or removes does not count."""
     cancelled_own_body_count: int = 0
     """Bodies that `on_request` gave as async iterables and that were closed before their end, because nothing took more of them."""
     credentials_put_in_by_placeholder: dict[str, int] = {}

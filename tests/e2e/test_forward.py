@@ -278,6 +278,28 @@ class TestTrailers:
         assert made.running.metrics().dropped_trailers_count == 0
 
 
+class TestSigned:
+    DECISION = forward(set={"X-Set": "1"})
+
+    @pytest.mark.parametrize(
+        ("decision", "fields", "count"),
+        [
+            (DECISION, [("Signature", "a=:b:")], 1),
+            (DECISION, [("SIGNATURE-INPUT", "a=()"), ("Signature", "a=:b:")], 1),
+            (DECISION, [("Authorization", "AWS4-HMAC-SHA256 Credential=x")], 1),
+            (forward(body=b"new"), [("Signature", "a=:b:")], 1),
+            (DECISION, [("Authorization", "Bearer AWS4-HMAC"), ("X-Signature", "a")], 0),
+            (forward(set={"signature": "mine"}), [("Signature", "a=:b:")], 0),
+            (forward(set={"X-Set": "1"}, remove=["AUTHORIZATION"]), [("Authorization", "AWS4-HMAC-SHA256 x")], 0),
+            (forward(set={"x-set": "1"}), [("Signature", "a=:b:"), ("X-Set", "1")], 0),
+        ],
+    )
+    def test_they_are_counted(self, scene: SceneFactory, decision: HandlerDecision, fields: Fields, count: int) -> None:
+        made = scene(decision)
+        assert made.client.ask("/echo", "POST", b"old", fields).status == 200
+        assert made.running.metrics().changed_signed_message_count == count
+
+
 class TestChanged:
     """`RawRequest.changed` says what is sent."""
 

@@ -58,6 +58,7 @@ def collect_metrics(
         ignored_decision_count=counters.decisions_ignored,
         changed_request_count=counters.requests_changed,
         redirected_request_count=counters.requests_redirected,
+        changed_signed_message_count=counters.changed_signed_messages,
         cancelled_own_body_count=counters.own_bodies_cancelled,
         credentials_put_in_by_placeholder=dict(connections.credentials_put_in),
         redacted_value_count=connections.credentials_redacted,

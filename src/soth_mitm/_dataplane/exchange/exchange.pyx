@@ -28,7 +28,7 @@ from soth_mitm._dataplane.exchange.states cimport (
     RESPONSE_DONE, RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE, STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE, expiry_rule,
 )
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, MOST_STEPS, FrameTap, new_frame_tap
-from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hooks
+from soth_mitm._dataplane.http.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hooks
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport (
     ANY_LENGTH, LENGTH_AS_IS, NO_ROOM_LIMIT, PROCESSED_HTTP1_ONLY, PROCESSED_NOT, PROCESSED_UNLIKELY, HttpConnection, Piece, Stream,
@@ -245,7 +245,7 @@ cdef class Exchange(ExchangeStages):
             self.asking = hooks.pending
             return 0
         if self.is_over():
-            return 0
+            return self.close_ignored(hooks.result) if outcome == HOOK_DONE else 0
         if outcome == HOOK_FAILED:
             return self.decided(judge_failure(self.settings, hooks.error), None, hooks.error)
         return self.decided(judge(self.settings, hooks.result), hooks.result, None)
@@ -268,6 +268,7 @@ cdef class Exchange(ExchangeStages):
         self.pending_calls -= 1
         self.asking = None
         if self.is_over() or self.request_state not in (REQUEST_ROUTE, REQUEST_DECIDE):
+            self.close_ignored(result)
             return self.settle()
         if self.request_state == REQUEST_ROUTE:
             self.take_route(result, error)

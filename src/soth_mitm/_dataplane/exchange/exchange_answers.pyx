@@ -3,7 +3,9 @@
 from soth_mitm._dataplane.exchange.exchange_pressure cimport ExchangePressure
 from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, MOST_PIECES, VERDICT_ANSWERED, VERDICT_BLOCKED, VERDICT_FAILED
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody, new_own_stream
-from soth_mitm._dataplane.exchange.states cimport INPUT_ANSWER, INPUT_ANSWERED, INPUT_BEGIN, INPUT_COMPLETE, RESPONSE_DONE, RESPONSE_RELAY
+from soth_mitm._dataplane.exchange.states cimport (
+    INPUT_ANSWER, INPUT_ANSWERED, INPUT_BEGIN, INPUT_COMPLETE, REQUEST_RELAY, RESPONSE_DONE, RESPONSE_RELAY,
+)
 from soth_mitm._dataplane.http.hooks cimport Hooks
 from soth_mitm._dataplane.http.stream cimport NO_ROOM_LIMIT, Piece
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE
@@ -17,7 +19,8 @@ cdef class ExchangeAnswers(ExchangePressure):
 
     cdef int answer(self, int status, bytes text, object headers) except -1:
         if self.response_state == RESPONSE_DONE:
-            return self.refuse_rest()
+            # a client that has said everything may go on
+            return self.stop_upload() if self.client.is_complete() and self.request_state == REQUEST_RELAY else self.refuse_rest()
         if self.has_response():
             return self.truncate(self.cause or ConnectionAbortedError("failed after the response had begun"))
         if self.begins_upgrade(status):
@@ -114,6 +117,7 @@ cdef class ExchangeAnswers(ExchangePressure):
             own.next_piece(min(self.client.room(), <Py_ssize_t>BLOCK_SIZE), &piece)
             self.client.send_content(piece.ptr, piece.len)
             self.response_total += piece.len
+        own.forget_sent()
         if not own.has_ended:
             self.client.flush()
             if self.is_over() or self.client.is_write_paused():

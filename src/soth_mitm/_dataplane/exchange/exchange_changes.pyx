@@ -1,5 +1,7 @@
 """A request that the handler changes: its head, the way that it takes, and the body that it is sent with instead of its own."""
 
+from libc.stdint cimport int64_t
+
 from soth_mitm._dataplane.exchange.exchange_answers cimport ExchangeAnswers
 from soth_mitm._dataplane.exchange.exchange_state cimport (
     EXCHANGE_DECIDED, MOVED_ALL, MOVED_MISDIRECTED, MOVED_MORE, MOVED_SOME, VERDICT_CHANGED,
@@ -7,10 +9,10 @@ from soth_mitm._dataplane.exchange.exchange_state cimport (
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody, new_own_bytes, new_own_stream
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, new_frame_tap
-from soth_mitm._dataplane.http.changes cimport changed_head, names_decided, trailers_without
+from soth_mitm._dataplane.http.changes cimport changed_head, is_signed, names_decided, trailers_without
 from soth_mitm._dataplane.http.hooks cimport Hooks
 from soth_mitm._dataplane.http.stream cimport Stream
-from soth_mitm._dataplane.memory.view cimport View
+from soth_mitm._dataplane.memory.view cimport View, view_of
 from soth_mitm._dataplane.wire.streams cimport stream_of
 
 
@@ -23,6 +25,7 @@ cdef class ExchangeChanges(ExchangeAnswers):
         cdef bytes authority = None
         if decision._where is not None:
             if not self.redirect(decision._where):
+                self.close_ignored(decision)
                 return False
             if decision._where.authority is not None:
                 authority = self.way.authority.encode()
@@ -37,10 +40,13 @@ cdef class ExchangeChanges(ExchangeAnswers):
                 self.decided_names = names_decided(decision)
         except ValueError as error:
             hooks.failed(hooks.on_request, error)
+            self.close_ignored(decision)
             self.fail_closed(error, 502, b"the decision of the policy handler cannot be applied to this request")
             return False
         self.settings.counters.requests_allowed += 1
-        self.settings.counters.requests_changed += self.sent is not self.request or self.own_request is not None
+        if self.sent is not self.request or self.own_request is not None:
+            self.settings.counters.requests_changed += 1
+            self.settings.counters.changed_signed_messages += is_signed(self.request, names_decided(decision))
         self.settings.counters.requests_redirected += self.way is not None
         self.verdict = VERDICT_CHANGED
         self.tell_observer(EXCHANGE_DECIDED)
@@ -77,10 +83,13 @@ cdef class ExchangeChanges(ExchangeAnswers):
         self.filters_request = False
         return 0
 
-    cdef bint may_drop_trailers(self) noexcept:
+    cdef bint may_drop_trailers(self) except -1:
         # with a length there are none in HTTP/1, and HTTP/2 is never forwarded as it came
-        return self.decided_names is not None and (self.request_trailers is not None if self.client.is_complete()
-                                                   else self.request.content_length < 0)
+        if self.decided_names is None:
+            return False
+        if self.client.is_complete():
+            return self.trailers_to_send() != self.request_trailers
+        return self.request.content_length < 0
 
     cdef bytes trailers_to_send(self):
         return trailers_without(self.request_trailers, self.decided_names)
@@ -91,14 +100,17 @@ cdef class ExchangeChanges(ExchangeAnswers):
         cdef OwnBody own = self.own_request
         cdef Stream sink = self.upstream
         cdef View piece
-        while own.has_more():
+        if self.up is not None:
+            self.up.frame_decoded()
+            self.show_own()
+        while own.has_more() and not self.is_behind_own():
+            if self.up is not None and self.up.has_enough():
+                return MOVED_MORE
             if sink.room() <= 0:
                 sink.await_room()
                 return MOVED_SOME
             if sink.is_write_paused():
                 return MOVED_SOME
-            if self.up is not None and self.up.has_enough():
-                return MOVED_MORE
             own.next_piece(min(sink.room(), <Py_ssize_t>FRAMED_AT_ONCE), &piece)
             if self.upload_search is None:
                 sink.send_content(piece.ptr, piece.len)
@@ -107,17 +119,40 @@ cdef class ExchangeChanges(ExchangeAnswers):
                 if self.upload_search.has_found():
                     return MOVED_MISDIRECTED
             if self.up is not None:
-                self.up.observe(piece)
-                if self.up.found:
-                    # traffic first, then the handler
-                    sink.flush()
-                    self.push_frames(self.up)
-                    if self.has_ended or self.is_over():
-                        return MOVED_SOME
-        if own.has_ended:
+                self.observe_own(piece)
+                self.show_own()
+        own.forget_sent()
+        if self.has_ended or self.is_over():
+            return MOVED_SOME
+        if own.has_ended and not own.has_more() and (self.up is None or self.up.decoded is None):
             self.end_upload()
             return MOVED_ALL
         sink.flush()
-        if not sink.is_write_paused():
+        if self.is_behind_own():
+            # a handler that is behind is waited for
+            return MOVED_SOME
+        if self.up is not None:
+            if self.up.decoded is not None:
+                return MOVED_MORE
+            self.reserve(False)
+        if not self.is_behind_own() and not sink.is_write_paused():
             own.want()
         return MOVED_SOME
+
+    cdef bint is_behind_own(self) noexcept:
+        return self.up is not None and (self.pressure != 0 or self.has_ended or self.is_over())
+
+    cdef int observe_own(self, View piece) except -1:
+        # what is sent once more was shown before
+        cdef Py_ssize_t fresh = <Py_ssize_t>min(<int64_t>piece.len, self.own_request.total - self.up_at)
+        if fresh > 0:
+            self.up_at += fresh
+            self.up.observe(view_of(piece.ptr + piece.len - fresh, fresh))
+        return 0
+
+    cdef int show_own(self) except -1:
+        if self.up.found:
+            # traffic first, then the handler
+            self.upstream.flush()
+            self.push_frames(self.up)
+        return 0

@@ -63,8 +63,9 @@ cdef class ExchangePressure(ExchangeEnds):
             return self.tunnel.on_pressure(reason, now)
         self.set_pauses()
         if (not self.pressure and not self.is_over() and self.request_state == REQUEST_RELAY
-                and (self.up is not None or self.up_stages is not None) and self.buffered is not None):
-            # the rest of what was collected
+                and (self.up is not None or self.up_stages is not None)
+                and (self.buffered is not None or self.own_request is not None)):
+            # the rest of what was collected, or is the handler's
             return self.take_later()
         return 0
 

@@ -7,7 +7,7 @@ from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare, new_budget_
 from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, VERDICT_IGNORED, VERDICT_OTHER_IGNORED, ExchangeState
 from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
-from soth_mitm._dataplane.exchange.own_body cimport new_own_stream
+from soth_mitm._dataplane.exchange.own_body cimport close_untaken, new_own_stream, untaken_of
 from soth_mitm._dataplane.exchange.staged_content cimport StagedContent
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
 from soth_mitm._dataplane.http.hooks cimport Hook
@@ -62,18 +62,20 @@ cdef class ExchangeShown(ExchangeState):
                 self.settings.counters.decisions_ignored += 1
             self.tell_observer(EXCHANGE_DECIDED)
             self.settings.on_ignored_decision(self.request_view, decision)
-            if type(decision.body) is not bytes and decision.body is not None:
-                self.close_ignored(decision)
+            self.close_ignored(decision)
         return 0
 
     cdef int close_ignored(self, object decision) except -1:
-        try:
-            taken = decision._take_body()
-        except ValueError:
-            # another request has it, or had it
+        cdef tuple taken = untaken_of(decision)
+        if taken is None:
             return 0
+        # or the iterable would stay until the next hook returns
+        self.settings.hooks.result = None
         self.pending_calls += 1
         return new_own_stream(self.settings, self, taken).close()
+
+    cdef int on_late_result(self, object result) except -1:
+        return close_untaken(self.settings, result)
 
     # ---- the response
 

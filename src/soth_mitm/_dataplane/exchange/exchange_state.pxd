@@ -77,6 +77,7 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef bint runs_again
     cdef bint is_turn_due              # the loop will call take_turn()
     cdef bint is_behind                # more of the response lies here than was relayed in one turn
+    cdef bint is_lingering             # the time in which the upstream may hear the rest of the request is running out
     cdef bint is_last                  # the client's connection is of no use for another request
     cdef int pressure                  # PauseReason bits: why less is to be read
     cdef int pending_calls             # calls whose end is awaited beside the queue: on_connect, on_request, a decoding thread
@@ -129,7 +130,7 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef FrameTap up                   # the request's
     cdef StagedContent down_stages     # that the response's content passes through; None: it goes on as it comes
     cdef StagedContent up_stages       # the request's
-    cdef Py_ssize_t up_at              # how much of what was collected of it has been framed
+    cdef int64_t up_at                 # how much has been framed of what was collected of it, or is the handler's and can be sent again
     cdef MessageTap from_client        # a WebSocket's messages; None: they are not shown
     cdef MessageTap from_upstream
     cdef StreamTunnel tunnel           # that they pass through

@@ -63,6 +63,11 @@ cdef class ExchangeState(ExchangeCallbacks):
 
     cdef int await_upload(self) except -1:
         cdef bint is_said = self.response_state == RESPONSE_DONE and self.client.is_complete()
+        if is_said and self.own_request is not None and not self.own_request.can_repeat():
+            # items that keep coming give it no more time
+            if self.is_lingering:
+                return 0
+            self.is_lingering = True
         # a client that has said everything and has its response does not wait for long until the upstream has heard all of it
         return self.set_client_deadline(self.settings.linger if is_said else self.settings.body_idle, STAGE_UPLOAD)
 

@@ -10,6 +10,7 @@ cimport cython
 
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
+from soth_mitm._dataplane.exchange.own_body cimport close_untaken
 from soth_mitm._dataplane.http.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hook, Hooks
 from soth_mitm._dataplane.http.messages cimport StreamChunk
 from soth_mitm._dataplane.http.settings cimport Settings
@@ -76,6 +77,9 @@ cdef class HookQueue(Waiter):
         if error is not None and self.hooks.cuts(error):
             owner.on_hook_abort(error)
         return self.drain()
+
+    cdef int on_late_result(self, object result) except -1:
+        return close_untaken(self.settings, result)
 
     cdef int drain(self) except -1:
         cdef ExchangeCallbacks owner = self.owner

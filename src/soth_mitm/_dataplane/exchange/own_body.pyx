@@ -38,6 +38,7 @@ cdef class OwnBody(Waiter):
         cdef Py_ssize_t count = min(most, len(self.piece) - self.sent)
         piece[0] = view_of(PyBytes_AS_STRING(self.piece) + self.sent, count)
         self.sent += count
+        self.total += count
         return 0
 
     cdef int64_t length(self) noexcept:
@@ -49,7 +50,19 @@ cdef class OwnBody(Waiter):
     cdef int rewind(self) except -1:
         if self.source is None:
             self.sent = 0
+            self.total = 0
         return 0
+
+    cdef int hold(self, bytes item) except -1:
+        self.piece = item
+        self.sent = 0
+        self.settings.arena.budget.give(self.held)
+        self.held = len(item)
+        self.settings.arena.budget.take(self.held)
+        return 0
+
+    cdef int forget_sent(self) except -1:
+        return 0 if self.source is None or self.has_more() else self.hold(b"")
 
     # ---- an iterable
 
@@ -107,8 +120,7 @@ cdef class OwnBody(Waiter):
 
     cdef int take(self, bytes item) except -1:
         self.deadline.clear()
-        self.piece = item
-        self.sent = 0
+        self.hold(item)
         self.wish = self.settings.hooks.loop.create_future()
         return self.tell()
 
@@ -164,8 +176,7 @@ cdef class OwnBody(Waiter):
         if self.is_closed:
             return 0
         self.is_closed = True
-        self.piece = b""
-        self.sent = 0
+        self.hold(b"")
         if self.source is None:
             return 0
         if self.task is None:
@@ -211,6 +222,22 @@ cdef OwnBody new_own_stream(Settings settings, ExchangeCallbacks owner, tuple ta
 cdef OwnBody new_own_bytes(Settings settings, bytes content):
     cdef OwnBody body = OwnBody.__new__(OwnBody)
     body.settings = settings
-    body.piece = content
+    body.hold(content)
     body.has_ended = True
     return body
+
+
+cdef tuple untaken_of(object decision):
+    # of its class: a mock has whatever it is asked for
+    take = getattr(type(decision), "_take_body", None)
+    if take is None or decision._untaken is None:
+        return None
+    try:
+        return take(decision)
+    except ValueError:
+        return None
+
+
+cdef int close_untaken(Settings settings, object decision) except -1:
+    cdef tuple taken = untaken_of(decision)
+    return 0 if taken is None else new_own_stream(settings, ExchangeCallbacks(), taken).close()

@@ -9,5 +9,7 @@ cdef Head changed_head(Head head, object decision, bytes authority, Py_ssize_t l
 
 # The names, in lower case, that `decision` sets or removes: no trailer brings them back. None: there are none
 cdef frozenset names_decided(object decision)
+# Does `head` carry a signature (RFC 9421, AWS SigV4) in a field that is not among `names`?
+cdef bint is_signed(Head head, frozenset names) except -1
 # Of field lines that were parsed before, each with its CRLF: those of other names; None if there are none
 cdef bytes trailers_without(bytes lines, frozenset names)

@@ -27,6 +27,8 @@ BODY_FIELDS = (
     b"content-digest", b"repr-digest", b"trailer", b"expect",
 )
 
+SIGNATURES = (b"signature", b"signature-input", b"authorization")
+
 
 cdef inline bint is_named(const char* base, const Field* field, bytes lower) noexcept:
     return (field.name_len == <uint32_t>len(lower)
@@ -205,6 +207,18 @@ cdef Head changed_head(Head head, object decision, bytes authority, Py_ssize_t l
 
 cdef frozenset names_decided(object decision):
     return frozenset([name.lower() for name, _ in decision.set]).union(decision.remove) or None
+
+
+cdef bint is_signed(Head head, frozenset names) except -1:
+    cdef Field* field
+    cdef int i
+    for i in range(head.count):
+        field = &head.fields[i]
+        for lower in SIGNATURES:
+            if is_named(head.base(), field, lower) and (names is None or lower not in names) and (
+                    lower != b"authorization" or head.raw.startswith(b"AWS4-HMAC", field.value)):
+                return True
+    return False
 
 
 cdef bytes trailers_without(bytes lines, frozenset names):

@@ -21,6 +21,7 @@ cdef class Counters:
     cdef public int64_t decisions_ignored
     cdef public int64_t requests_changed
     cdef public int64_t requests_redirected
+    cdef public int64_t changed_signed_messages
     cdef public int64_t own_bodies_cancelled
     cdef public int64_t placeholders_blocked
     cdef public int64_t credentials_unavailable

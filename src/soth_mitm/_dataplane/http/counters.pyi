@@ -12,6 +12,7 @@ class Counters:
     decisions_ignored: int
     requests_changed: int
     requests_redirected: int
+    changed_signed_messages: int
     own_bodies_cancelled: int
     placeholders_blocked: int
     credentials_unavailable: int

@@ -94,6 +94,7 @@ cdef class Suspended(Waiter):
     cdef Hooks hooks
     cdef Hook hook
     cdef Waiter waiter
+    cdef Waiter late_waiter                # told of what it returns after its deadline
     cdef Deadline deadline
     cdef object task
     cdef object result

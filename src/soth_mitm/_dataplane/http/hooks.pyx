@@ -214,10 +214,13 @@ cdef class Suspended(Waiter):
         self.hooks.counts.timeouts += 1
         self.hooks.report(self.hook.name, error)
         self.task.cancel()
+        self.late_waiter = self.waiter
         return self.end(None, error)
 
     cdef int end(self, object result, object error) except -1:
         if self.ended:
+            if self.late_waiter is not None:
+                self.hooks.loop.call_soon(self.deliver_late, result, context=self.hooks.context)
             return 0
         self.ended = True
         self.deadline.clear()
@@ -254,6 +257,13 @@ cdef class Suspended(Waiter):
         cdef Waiter waiter = self.waiter
         self.waiter = None
         waiter.on_hook_result(self.result, self.error)
+
+    def deliver_late(self, result):
+        """Tell the waiter what comes after the deadline; None: nothing. Called by the loop."""
+        cdef Waiter waiter = self.late_waiter
+        self.late_waiter = None
+        if result is not None:
+            waiter.on_late_result(result)
 
 
 @cython.final

@@ -9,6 +9,8 @@ cdef class Waiter:
     # a hook that had suspended has returned, raised, or took too long (then `error` is a
     # TimeoutError)
     cdef int on_hook_result(self, object result, object error) except -1
+    # a hook that was too late has returned this after all
+    cdef int on_late_result(self, object result) except -1
     # a hook failed and `handler.recover_from_panics` is off, or it was cancelled: abort the
     # exchange
     cdef int on_hook_abort(self, object error) except -1

@@ -14,6 +14,9 @@ cdef class Waiter:
     cdef int on_hook_result(self, object result, object error) except -1:
         return 0
 
+    cdef int on_late_result(self, object result) except -1:
+        return 0
+
     cdef int on_hook_abort(self, object error) except -1:
         return 0
 
