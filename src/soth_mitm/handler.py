@@ -8,8 +8,8 @@ What holds for all of them:
 - They are called on the event loop that serves the connection. A plain `def` must return soon: it cannot be interrupted, and everything
   else on that loop waits for it.
 - A coroutine that finishes without suspending runs within the read that caused it. One that suspends becomes a task of its own; at its
-  deadline that task is cancelled, and where nobody waits for a decision any more: `on_request` and `on_connect` of a request whose client
-  has left.
+  deadline that task is cancelled, and where nobody waits for a decision any more: `on_request`, `on_connect`,
+  `on_response_head` and `on_response_body` of a request whose client has left.
 - An exception is counted in `handler_panic_count`, a missed deadline in `handler_timeout_count`; then the flow goes on as the method's text
   says. With `handler.recover_from_panics = false` an exception aborts the flow instead. `asyncio.CancelledError` is one like another.
 - What is no `Exception` (`SystemExit`, `KeyboardInterrupt`, one of your own) ends the flow, with nothing forwarded, and is raised to the
@@ -17,8 +17,8 @@ What holds for all of them:
 - A deadline is kept whatever the coroutine does: one that swallows its cancellation goes on alone.
 - Nothing opens the way by mistake: a value that is no answer blocks, and so does a call of `HandlerDecision.block`, or of another way to
   make a decision, whose arguments are refused, whatever `handler.failure_policy` says.
-- For one flow the order is `on_request`, `on_response`, `on_stream_chunk`..., `on_stream_end`, one at a time. `filter_stream_chunk` comes
-  before `on_stream_chunk` of the same frame. Different flows interleave.
+- For one flow the order is `on_request`, `on_response_head`, `on_response_body`, `on_response`, `on_stream_chunk`..., `on_stream_end`, one
+  at a time. `filter_stream_chunk` comes before `on_stream_chunk` of the same frame. Different flows interleave.
 """
 
 import inspect
@@ -35,6 +35,7 @@ from soth_mitm.connect_decision import ConnectDecision, ConnectTarget
 from soth_mitm.connection import ConnectionMeta, ProcessInfo
 from soth_mitm.decision import HandlerDecision
 from soth_mitm.errors import TlsFailedError
+from soth_mitm.response_decision import ResponseDecision
 
 HOOKS = (
     "on_connection_open",
@@ -42,6 +43,8 @@ HOOKS = (
     "should_intercept_tls",
     "on_tls_failure",
     "on_request",
+    "on_response_head",
+    "on_response_body",
     "on_response",
     "filter_stream_chunk",
     "on_stream_chunk",
@@ -144,12 +147,43 @@ class InterceptHandler:
         """
         return HandlerDecision.ALLOW
 
+    def on_response_head(self, response: RawResponse) -> ResponseDecision | Awaitable[ResponseDecision]:
+        """Decide about a response at its head.
+
+        When: at each final head of an upstream's response, 101 included, before a byte of it goes to the client. Interim responses (1xx)
+        have passed. A response that waits for this decision is not read further, while the upload goes on. Not with
+        `intercept_mode = "monitor"`.
+        Gets: the response with an empty `body`. `streaming` says that it is a stream or a 101. Its `request` is the object that
+        `on_request` was given, or one that is made for this call, with the same part of the body.
+        Returns: `ResponseDecision.PASS` to relay it as it came, `ResponseDecision.change(set=..., status=...)` to relay it with another
+        head, `ResponseDecision.HOLD` to be asked again by `on_response_body`, `ResponseDecision.replace(status, body, headers)` to send
+        another body, `ResponseDecision.block(status, body)` to send another response, `ResponseDecision.UNFILTERED` to relay it without
+        `filter_stream_chunk`. `HOLD` is not for streams and 101, where it is counted as an exception and answered 502.
+        Deadline: `handler.response_timeout_ms`. Failure: `handler.failure_policy`; `block` answers 502, `allow` passes. Any other value
+        that is returned is counted as an exception and answered 502, and so is a decision that cannot be applied to this response.
+        """
+        return ResponseDecision.PASS
+
+    def on_response_body(self, response: RawResponse) -> ResponseDecision | Awaitable[ResponseDecision]:
+        """Decide about a response after `HOLD`, with its body.
+
+        When: when the body is there, before a byte of the response goes to the client. If it is longer than `body.max_size_bytes`, or not
+        complete after `body.buffer_timeout_ms`: with the part that came, and `response.body_complete` is False. With
+        `body.overflow = "reject"` a longer one is answered 502 instead, with `body.incomplete = "refuse"` each one that is not complete or
+        cannot be decoded. If the upstream ends before its response is complete, the client gets a 502 and this is not called.
+        Gets: the response; `body` has its content codings removed.
+        Returns: as `on_response_head`, but for `HOLD`. A part that came cannot be replaced.
+        Deadline: `handler.response_timeout_ms`. Failure: as of `on_response_head`.
+        """
+        return ResponseDecision.PASS
+
     def on_response(self, response: RawResponse) -> None | Awaitable[None]:
         """Look at a response.
 
         When: once per request that got a final response: with its whole body, or, where the response is a stream (SSE, NDJSON, gRPC,
         WebSocket; docs/streams.md), at its head and before its first chunk. The client does not wait for this.
-        Gets: the response; `streaming` tells the two cases apart. Its `request` is the object that `on_request` was given. Without an
+        Gets: the response as it was relayed, with what a decision has changed. One that was blocked is not shown.
+        `streaming` tells the two cases apart. Its `request` is the object that `on_request` was given. Without an
         `on_request` it is made for this call, with the same part of the body that `on_request` would have been given.
         Deadline: `handler.response_timeout_ms`. Failure: counted; the response is not touched.
         """
@@ -239,6 +273,11 @@ def check_handler(handler: object) -> None:
         raise TypeError(f"the handler is the function {handler.__qualname__}; pass an object whose class has it as its method on_request")
     overridden = overridden_hooks(handler)
     filter_kinds(handler)
+    if "on_response_body" in overridden and "on_response_head" not in overridden:
+        raise TypeError(
+            f"{type(handler).__name__}.on_response_body is never called: it is for responses for which on_response_head returns "
+            "ResponseDecision.HOLD, and there is no on_response_head"
+        )
     names = _methods_of(handler)
     for name in names:
         hook = _meant(name)

@@ -72,6 +72,16 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Requests answered 400, 408, 413, 415 or 431 because they were malformed, late, too large, or not to be inspected."""
     refused_name_count: int = 0
     """Requests answered 421, and TLS handshakes, that named another destination than their connection's and may not (`check_names`)."""
+    changed_response_count: int = 0
+    """Responses that left with another head, by `ResponseDecision.change`."""
+    replaced_response_count: int = 0
+    """Responses whose body the handler replaced, with `ResponseDecision.replace`."""
+    blocked_response_count: int = 0
+    """Responses that `on_response_head` or `on_response_body`, or the failure policy in their place, blocked."""
+    held_responses: int = 0
+    """Responses now that wait for a decision of the handler, or for their body because `on_response_body` is to decide."""
+    held_bytes: int = 0
+    """Bytes of bodies that are kept for that now, and until the client has taken them."""
     relayed_response_count: int = 0
     """Responses relayed to their end."""
     cut_response_count: int = 0

@@ -1,4 +1,4 @@
-"""A request's head as a decision of the handler changes it."""
+"""A head as a decision of the handler changes it, of a request or of a response."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soth_mitm._dataplane.http.changes import BODY_FIELDS, changed
-from soth_mitm._dataplane.http1.encoder import rewrite_request
-from soth_mitm._dataplane.http2.message import fields_of_request, request_of
+from soth_mitm._dataplane.http.changes import BODY_FIELDS, REPLACED_FIELDS, changed, changed_response
+from soth_mitm._dataplane.http1.encoder import rewrite_request, rewrite_response
+from soth_mitm._dataplane.http2.message import fields_of_request, fields_of_response, request_of, response_of
 from soth_mitm._dataplane.wire.head import Head
 from soth_mitm.decision import HandlerDecision
-from support.heads import parse_request
+from soth_mitm.response_decision import ResponseDecision
+from support.heads import parse_request, parse_response
 
 forward = HandlerDecision.forward
 START = b"POST /a?b HTTP/1.1\r\n"
@@ -211,3 +212,110 @@ def test_what_is_not_named_keeps_its_bytes_and_order(
     for name in lowered:
         values = [line.split(b":", 1)[1].strip(b" \t") for line in left[: len(left) - len(added)] if line.split(b":")[0].lower() == name]
         assert values == [value for other, value in wanted if other.lower() == name]
+
+
+change, replace = ResponseDecision.change, ResponseDecision.replace
+STATUS = b"HTTP/1.1 200 Fine\r\n"
+OF_RESPONSE = [b"X-One:  1 \r\n", b"Set-Cookie: a\r\n", b"x-one:2\r\n", b'ETag: "1"\r\n', b"Content-Length: 3\r\n"]
+
+
+def response(*fields: bytes, start: bytes = STATUS) -> Head:
+    """Parse a response head."""
+    parsed = parse_response(start + b"".join(fields) + b"\r\n")
+    assert parsed is not None
+    return parsed[0]
+
+
+class TestResponses:
+    @pytest.mark.parametrize(
+        "decision",
+        [change(), change(set={"Set-Cookie": "a", "x-one": ["1", "2"]}), change(remove=["absent"], status=200)],
+        ids=repr,
+    )
+    def test_what_changes_nothing_is_the_head_itself(self, decision: ResponseDecision) -> None:
+        head = response(*OF_RESPONSE)
+        assert changed_response(head, decision) is head
+
+    def test_a_change(self) -> None:
+        decision = change(set={"X-ONE": "3", "New": "n"}, add={"Set-Cookie": "b"}, remove=["etag"], status=404)
+        head = changed_response(response(*OF_RESPONSE), decision)
+        assert lines(head) == [
+            b"HTTP/1.1 404 Not Found",
+            *(b"X-One: 3", b"Set-Cookie: a", b"Content-Length: 3", b"New: n", b"Set-Cookie: b"),
+        ]
+        assert (head.status, head.reason) == (404, b"Not Found")
+
+    @pytest.mark.parametrize(("start", "expected"), [(b"HTTP/1.0 200 \r\n", b"HTTP/1.0 201 Created"), (STATUS, b"HTTP/1.1 201 Created")])
+    def test_the_version_stays(self, start: bytes, expected: bytes) -> None:
+        assert lines(changed_response(response(start=start), change(status=201))) == [expected]
+
+    @pytest.mark.parametrize(("length", "framing"), [(7, [b"Content-Length: 7"]), (0, [b"Content-Length: 0"]), (-1, [])])
+    @pytest.mark.parametrize("old", [b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b""])
+    def test_what_describes_the_old_body_leaves(self, old: bytes, length: int, framing: list[bytes]) -> None:
+        describing = [b"%b: 1\r\n" % name.title() for name in REPLACED_FIELDS]
+        head = response(b"A: b\r\n", old, *describing, b"Content-Range: x\r\n", b"Signature: z\r\n")
+        made = changed_response(head, replace(body=b"1234567"), length)
+        assert sorted(lines(made)) == sorted([STATUS[:-2], b"A: b", b"Signature: z", *framing])
+        assert (made.facts["content_length"], made.facts["chunked"]) == (length, False)
+
+    @pytest.mark.parametrize("status", [204, 304])
+    def test_no_length_where_there_is_no_body(self, status: int) -> None:
+        made = changed_response(response(b"Content-Length: 3\r\n"), replace(status), 0)
+        assert lines(made)[1:] == []
+
+    def test_a_coding_that_is_set_describes_the_new_body(self) -> None:
+        made = changed_response(response(b"content-encoding: br\r\n"), replace(body=b"x", set={"Content-Encoding": "gzip"}), 1)
+        assert lines(made)[1:] == [b"content-encoding: gzip", b"Content-Length: 1"]
+
+    def test_a_range_is_kept_for_a_206(self) -> None:
+        part = response(b"Content-Range: bytes 0-2/5\r\n", start=b"HTTP/1.1 206 Partial\r\n")
+        assert lines(changed_response(part, replace(body=b"abc"), 3))[1] == b"Content-Range: bytes 0-2/5"
+        assert lines(changed_response(part, replace(200, b"abc"), 3)) == [b"HTTP/1.1 200 OK", b"Content-Length: 3"]
+
+    def test_a_head_of_its_own(self) -> None:
+        made = changed_response(response(*OF_RESPONSE), replace(404, b"abc", {"X-Two": "2"}), 3)
+        plain = b"Content-Type: text/plain; charset=utf-8"
+        assert lines(made) == [b"HTTP/1.1 404 Not Found", b"X-Two: 2", plain, b"Content-Length: 3"]
+        typed = changed_response(response(*OF_RESPONSE), replace(headers={"content-type": "a/b"}), -1)
+        assert lines(typed) == [b"HTTP/1.1 200 OK", b"content-type: a/b"]
+
+    def test_what_is_set_passes_whatever_connection_names(self) -> None:
+        head = response(b"X-Gate: 1\r\n", b"Connection: x-gate\r\n")
+        assert rewrite_response(head) == STATUS + b"\r\n"
+        assert rewrite_response(changed_response(head, change(set={"x-gate": "1"}))) == STATUS + b"X-Gate: 1\r\n\r\n"
+
+    def test_a_head_that_becomes_too_long(self) -> None:
+        with pytest.raises(ValueError, match="the changed head is longer than"):
+            changed_response(response(*OF_RESPONSE), change(add={"X": "y" * 200}), limit=150)
+        with pytest.raises(ValueError, match="the changed head .*6 "):
+            changed_response(response(*OF_RESPONSE), change(add=[("X", "y"), ("X", "z")]), most_fields=6)
+
+    def test_http2(self) -> None:
+        head = response_of([(b":status", b"200", False), (b"a", b"1", True), (b"b", b"2", False)])
+        sent = fields_of_response(changed_response(head, change(set={"B": "9", "A": "8"}, add={"C-New": "3"}, status=418)))
+        assert sent == [(b":status", b"418", False), (b"a", b"8", True), (b"b", b"9", False), (b"c-new", b"3", False)]
+
+
+@given(HEADERS, st.data())
+def test_setting_what_is_there_leaves_the_bytes_of_a_response(
+    headers: list[tuple[bytes, bytes, bytes, bytes]], data: st.DataObject
+) -> None:
+    head = response(*(b"%b:%b%b%b\r\n" % parts for parts in headers))
+    chosen = data.draw(st.sets(st.sampled_from([name.lower() for name, *_ in headers]))) if headers else set()
+    wanted = [(name, value) for name, _, value, _ in headers if name.lower() in chosen]
+    assert changed_response(head, change(set=wanted)) is head
+
+
+@given(HEADERS, st.lists(st.tuples(NAMES, VALUES), max_size=5), st.lists(NAMES, max_size=3), st.sampled_from([-1, 0, 5]))
+def test_a_replacement_keeps_what_it_does_not_name(
+    headers: list[tuple[bytes, bytes, bytes, bytes]], wanted: list[tuple[bytes, bytes]], removed: list[bytes], length: int
+) -> None:
+    lowered = {name.lower() for name, _ in wanted}
+    removed = [name for name in removed if name.lower() not in lowered]
+    head = response(b"Etag: x\r\n", *(b"%b:%b%b%b\r\n" % parts for parts in headers), b"Transfer-Encoding: chunked\r\n")
+    made = changed_response(head, replace(body=b"12345", set=wanted, remove=removed), length)
+    named = lowered | {name.lower() for name in removed}
+    left = lines(made)[1:]
+    kept = [b"%b:%b%b%b" % parts for parts in headers if parts[0].lower() not in named]
+    assert [line for line in left if line.split(b":")[0].lower() not in {*lowered, b"content-length"}] == kept
+    assert [line for line in left if line.startswith(b"Content-Length")] == ([b"Content-Length: %d" % length] if length >= 0 else [])

@@ -6,12 +6,14 @@ import gzip
 import pickle
 import zlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 import soth_mitm
 from soth_mitm._dataplane.http.messages import FrameKind, Message, RawRequest, RawResponse, StreamChunk
 from soth_mitm.decision import HandlerDecision, Upstream
+from soth_mitm.response_decision import ResponseDecision
 
 GZIPPED = gzip.compress(b"hello " * 100)
 
@@ -371,3 +373,65 @@ class TestChanged:
     def test_what_cannot_be_applied(self, request_: RawRequest, decision: HandlerDecision, why: str) -> None:
         with pytest.raises(ValueError, match=why):
             request_.changed(decision)
+
+
+class TestChangedResponse:
+    """What a decision makes of a response: by the code that makes the real one."""
+
+    RESPONSE = RawResponse.build(headers=[("A", "1"), ("ETag", "x"), ("Content-Encoding", "gzip")], body=gzip.compress(b"old"))
+
+    def test_what_changes_nothing(self) -> None:
+        for decision in (ResponseDecision.PASS, ResponseDecision.UNFILTERED, ResponseDecision.change(set={"a": "1"})):
+            assert self.RESPONSE.changed(decision) is self.RESPONSE
+
+    def test_a_change_keeps_the_body(self) -> None:
+        other = self.RESPONSE.changed(ResponseDecision.change(set={"A": "2"}, status=404))
+        assert (other.status, other.headers.get("a"), other.body, other.body_complete) == (404, "2", b"old", True)
+        assert (self.RESPONSE.status, self.RESPONSE.headers.get("a")) == (200, "1")
+
+    def test_a_replacement(self) -> None:
+        other = self.RESPONSE.changed(ResponseDecision.replace(body=b"new", set={"B": "2"}))
+        assert (other.body, other.raw_body, other.body_complete) == (b"new", b"new", True)
+        assert [name for name, _ in other.headers.raw] == [b"A", b"B", b"Content-Length"]
+
+        async def items() -> AsyncIterator[bytes]:
+            yield b"x"
+
+        streamed = self.RESPONSE.changed(ResponseDecision.replace(body=items()))
+        assert (streamed.body, streamed.body_complete) == (b"", False)
+
+    @pytest.mark.parametrize("decision", [ResponseDecision.HOLD, ResponseDecision.block(), "PASS"], ids=repr)
+    def test_what_sends_no_response_of_its_kind(self, decision: Any) -> None:
+        with pytest.raises(ValueError, match="decision: expected ResponseDecision.PASS"):
+            self.RESPONSE.changed(decision)
+
+    def test_what_was_not_shown_whole_is_not_replaced(self) -> None:
+        with pytest.raises(ValueError, match="the response was not shown whole"):
+            RawResponse.build(body=b"x", body_complete=False).changed(ResponseDecision.replace())
+
+    @pytest.mark.parametrize(
+        ("accepted", "passes"),
+        [
+            (None, True),
+            ("gzip", True),
+            ("gzip, identity;q=0.5", True),
+            ("identity; q=0", False),
+            ("gzip, Identity;q=0.000", False),
+            ("*;q=0", False),
+            ("*;q=0, identity", True),
+            ("gzip;q=0", True),
+        ],
+    )
+    def test_a_client_that_refuses_bodies_without_a_coding(self, accepted: str | None, passes: bool) -> None:
+        request = RawRequest.build(headers={} if accepted is None else {"Accept-Encoding": accepted})
+        coded = RawResponse.build(headers={"Content-Encoding": "gzip"}, body=gzip.compress(b"old"), request=request)
+        decisions = [ResponseDecision.replace(body=b"new")]
+        if passes:
+            assert coded.changed(decisions[0]).body == b"new"
+        else:
+            with pytest.raises(ValueError, match="the client refuses a body without a coding"):
+                coded.changed(decisions[0])
+        # what is coded by the handler, empty, or was not coded by the upstream
+        coded.changed(ResponseDecision.replace(body=gzip.compress(b"new"), set={"Content-Encoding": "gzip"}))
+        coded.changed(ResponseDecision.replace())
+        RawResponse.build(request=request).changed(decisions[0])

@@ -38,7 +38,13 @@ WANTED: dict[str, Transitions] = {
     },
     "response": {
         "none": {"expect": "head", "begin": "relay", "answered": "done"},
-        "head": {"begin": "relay", "answered": "done", "again": "none", "switch": "switched"},
+        "head": {"begin": "relay", "answered": "done", "again": "none", "switch": "switched", "decide": "decide"},
+        "decide": {
+            **{"begin": "relay", "answered": "done", "switch": "switched"},
+            **{"hold": "collect", "decide_body": "decide_body", "own": "none"},
+        },
+        "collect": {"answered": "done", "decide_body": "decide_body"},
+        "decide_body": {"begin": "relay", "answered": "done", "own": "none"},
         "relay": {"complete": "done"},
         "done": {},
         "switched": {},

@@ -564,9 +564,8 @@ cdef class MuxServerStream(MuxStream):
         self.flush()
         return 1
 
-    cdef int send_response(self, Head head, Stream source, bint is_last) except -1:
-        cdef HeadEdits edits = None
-        if head.chunked:
+    cdef int send_response(self, Head head, Stream source, int64_t length, bint is_last, HeadEdits edits) except -1:
+        if edits is None and head.chunked:
             edits = HeadEdits()
             edits.frame_without_content()
         return self.send_head(response_head_bytes(head, False, False, False, False, edits),

@@ -32,8 +32,8 @@ FLOORS = """
 1  _dataplane.upstream: pool connect_probe
 1  _dataplane.exchange: relay route callbacks budget_share own_body hook_queue chunk_judge chunk_filter staged_content taps message_tap
 1  _dataplane.exchange: stream_tunnel decision
-1  _dataplane.exchange: credentials redacted_stream exchange_state exchange_shown exchange_ends exchange_pressure exchange_answers
-1  _dataplane.exchange: exchange_changes exchange_upgrades exchange_credentials exchange_stages exchange
+1  _dataplane.exchange: response_drain credentials redacted_stream exchange_state exchange_shown exchange_ends exchange_pressure
+1  _dataplane.exchange: exchange_answers exchange_changes exchange_upgrades exchange_credentials exchange_responses exchange_stages exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
 1  _dataplane.http2: extended_connect outlet stream client server
 1  _dataplane:

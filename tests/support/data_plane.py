@@ -19,6 +19,8 @@ FLAGS = (
 OBJECTS = (
     "decision_type",
     "allow",
+    "response_decision_type",
+    "response_pass",
     "chunk_decision_type",
     "chunk_pass",
     "observer",

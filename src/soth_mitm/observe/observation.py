@@ -26,7 +26,7 @@ class EventKind(StrEnum):
     REQUEST = "request"
     """The handler has decided about a request, or failed to (`verdict`)."""
     RESPONSE = "response"
-    """The head of a final response, of the upstream, came."""
+    """The head of a final response, of the upstream, came; where the handler decides about it, that is done (`response_verdict`)."""
     FLOW_END = "flow_end"
     """A request is over: `status` is what the client was told, 0 if nothing; `cause` says why that was not the upstream's whole answer."""
     TUNNEL = "tunnel"
@@ -61,6 +61,23 @@ class Verdict(IntEnum):
     """Forwarded, and not as it came."""
 
 
+class ResponseVerdict(IntEnum):
+    """What became of the decision about a response. The data plane has the same numbers."""
+
+    NOT_ASKED = 0
+    PASSED = 1
+    CHANGED = 2
+    """With another head, or with the same one after all."""
+    REPLACED = 3
+    """With a body of the handler's."""
+    BLOCKED = 4
+    """The handler gave another response."""
+    FAILED = 5
+    """The handler failed, and the response was not relayed."""
+    UNDECIDED = 6
+    """The handler failed, and `handler.failure_policy` let the response pass."""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened. Texts are as the peers chose them: escape them where they are shown (`soth_mitm.escaping`)."""
 
@@ -73,6 +90,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     method: str = ""
     url: str = ""
     verdict: Verdict = Verdict.NOT_ASKED
+    response_verdict: ResponseVerdict = ResponseVerdict.NOT_ASKED
     status: int = 0
     is_stream: bool = False
     size: int = 0
@@ -121,6 +139,7 @@ class Observation:
         cause: bytes | BaseException | None,
         http_version: str,
         grpc_status: str | None,
+        response_verdict: int,
     ) -> None:
         """Something of a flow. Called by the data plane, which gives what it has at hand; the rest is done later."""
 
@@ -140,6 +159,7 @@ class Observation:
                 cause=cause_text(cause),
                 http_version=http_version,
                 grpc_status=grpc_status,
+                response_verdict=ResponseVerdict(response_verdict),
             )
 
         self._push(make)

@@ -28,6 +28,8 @@ SLOW_WARNING_SECONDS = 60.0
 # How long a hook that was cancelled at the proxy's end may take to return.
 HOOK_END_SECONDS = 1.0
 TAKE_TWO = frozenset(("should_intercept_tls", "on_tls_failure", "on_stream_end"))
+# What is relayed does not wait for the handler there.
+NOT_IN_MONITOR_MODE = ("on_response_head", "on_response_body")
 NOT_TOLD_TO_CONNECT = ConnectDecision.block(
     "on_connect of the policy handler failed and handler.failure_policy is block, or it answered neither a ConnectDecision nor None"
 )
@@ -111,6 +113,14 @@ class HandlerCalls:
         request = deadlines.after(config.handler.request_timeout_ms)
         response = deadlines.after(config.handler.response_timeout_ms)
         connect = deadlines.after(config.handler.connect_timeout_ms)
+        not_called = [name for name in NOT_IN_MONITOR_MODE if name in self._overridden]
+        if not_called and not self._enforces:
+            proxy_log.warning(
+                "intercept_mode is monitor: %s %s not called, and responses pass as they came; set intercept_mode = "
+                '"enforce" to decide about them',
+                " and ".join(not_called),
+                "is" if len(not_called) == 1 else "are",
+            )
         self._on_connection_open = self._hook("on_connection_open", response)
         self._on_connection_close = self._hook("on_connection_close", response)
         self._on_tls_failure = self._hook("on_tls_failure", request)
@@ -123,6 +133,8 @@ class HandlerCalls:
             counts,
             on_connect=self._hook("on_connect", connect),
             on_request=self._hook("on_request", request),
+            on_response_head=self._hook("on_response_head", response) if self._enforces else None,
+            on_response_body=self._hook("on_response_body", response) if self._enforces else None,
             on_response=self._hook("on_response", response),
             filter_stream_chunk=self._hook("filter_stream_chunk", response),
             filtered=sum(1 << place for place, kind in enumerate(FrameKind) if kind in filter_kinds(handler)),

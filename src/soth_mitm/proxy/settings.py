@@ -19,6 +19,7 @@ from soth_mitm.decision import HandlerDecision, meant_to_block
 from soth_mitm.observe.observation import Observation
 from soth_mitm.proxy.calls import HandlerReports
 from soth_mitm.proxy.deadlines import Deadlines
+from soth_mitm.response_decision import ResponseDecision
 
 # How long the last bytes of a connection that ends may take to arrive.
 LINGER_SECONDS = 5.0
@@ -110,6 +111,8 @@ def make_settings(
         strip_alt_svc=config.interception.strip_alt_svc,
         decision_type=HandlerDecision,
         allow=HandlerDecision.ALLOW,
+        response_decision_type=ResponseDecision,
+        response_pass=ResponseDecision.PASS,
         chunk_decision_type=ChunkDecision,
         chunk_pass=ChunkDecision.PASS,
         observer=observation,

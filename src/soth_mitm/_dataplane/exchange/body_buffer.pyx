@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
 from soth_mitm._dataplane.http1.framing cimport (
-    BODY_CHUNK_END, BODY_CHUNK_SIZE, BODY_CHUNKED, BODY_DATA, BODY_DONE, BODY_FAILED, BODY_LENGTH, BODY_STREAM,
+    BODY_CHUNK_END, BODY_CHUNK_SIZE, BODY_CHUNKED, BODY_DATA, BODY_DONE, BODY_FAILED, BODY_LENGTH, BODY_STREAM, BODY_UNTIL_CLOSE,
     Body, body_error_text, body_framing_due, body_next, body_of_request,
     body_of_stream, body_reenter,
 )
@@ -114,6 +114,10 @@ cdef class BufferedBody:
             count = body_next(body, data + total, size - total, &payload, &lines)
             if count <= 0:
                 break
+            if body.gap_len:
+                # white space that is not sent on
+                self.add_framing(data + framed, total + body.gap - framed)
+                framed = total + body.gap + body.gap_len
             total += count
             if payload.len:
                 added = content.add(payload.ptr, payload.len)
@@ -180,9 +184,10 @@ cdef class BufferedBody:
         cdef Py_ssize_t left = self.content.size - self.content_sent, framed = self.framing_size() - self.framing_sent
         cdef int64_t run = 0
         cdef const char* framing = NULL
-        if left == 0:
+        if left == 0 or self.replay.kind == BODY_UNTIL_CLOSE:
             # what came behind the content: its end, or what is beyond the limit
-            self.framing_due = framed
+            self.content_due = left
+            self.framing_due = 0 if left else framed
             return 0
         if framed:
             framing = PyBytes_AS_STRING(self.framing.content) + self.framing_sent
@@ -204,7 +209,7 @@ cdef class BufferedBody:
         while self.framing_sent < self.framing_size():
             source = PyBytes_AS_STRING(self.framing.content) + self.framing_sent
             left = self.framing_size() - self.framing_sent
-            if self.replay.kind == BODY_STREAM:
+            if self.replay.kind == BODY_STREAM or self.replay.kind == BODY_UNTIL_CLOSE:
                 piece[0] = view_of(source, min(left, size))
                 self.framing_sent += piece.len
                 return 0

@@ -1,4 +1,4 @@
-"""What a handler's answer to on_request means."""
+"""What a handler's answer to a hook that decides means. Nothing passes by mistake: a value that is no decision stops the message."""
 
 from soth_mitm._dataplane.http.settings cimport Settings
 
@@ -17,8 +17,23 @@ cdef int judge(Settings settings, object decision) except -1:
     return JUDGEMENTS[decision.kind]
 
 
+RESPONSE_JUDGEMENTS = {
+    "pass": RESPONSE_JUDGED_PASS, "unfiltered": RESPONSE_JUDGED_UNFILTERED, "hold": RESPONSE_JUDGED_HOLD, "change": RESPONSE_JUDGED_CHANGE,
+    "replace": RESPONSE_JUDGED_REPLACE, "block": RESPONSE_JUDGED_BLOCK,
+}
+
+
+cdef int judge_response(Settings settings, object decision) except -1:
+    """Judge what on_response_head or on_response_body returned."""
+    if decision is settings.response_pass:
+        return RESPONSE_JUDGED_PASS
+    if type(decision) is not settings.response_decision_type:
+        return RESPONSE_JUDGED_NO_DECISION
+    return RESPONSE_JUDGEMENTS[decision.kind]
+
+
 cdef int judge_failure(Settings settings, object error) except -1:
-    """Judge an on_request that raised, or was late."""
+    """Judge a hook that raised, or was late."""
     if settings.hooks.block_on_failure:
         return JUDGED_FAILED
     if settings.meant_to_block(error):

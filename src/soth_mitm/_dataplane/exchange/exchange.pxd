@@ -1,7 +1,7 @@
 # One request and its response, from the head of the one to the end of the other. It knows no wire format: what it asks and tells its two
 # streams is in http/stream.pxd. What it keeps is in exchange_state.pxd, and its parts are listed in exchange_state.pyx.
 
-from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy
+from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody
 from soth_mitm._dataplane.exchange.exchange_stages cimport ExchangeStages
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
@@ -33,14 +33,15 @@ cdef class Exchange(ExchangeStages):
     cdef int send_request(self) except -1
     cdef int relay_request(self) except -1
     cdef int move_content(self) except -1              # of the request; a Moved
-    cdef bint send_buffered(self) except -1
+    # What was collected of a message, as far as the other side takes it now; true when all of it is on its way
+    cdef bint send_buffered(self, BufferedBody buffered, Stream sink, bint is_wire) except -1
     cdef bint show_buffered(self) except -1
     cdef bint frame_buffered(self) except -1
     cdef int request_sent(self) except -1
 
     # ---- the response
     cdef int take_response(self, Head head) except -1  # the final one's head
-    cdef int begin_response(self) except -1            # to the client
+    cdef int take_switch(self, Head head) except -1    # a 101
     cdef int relay_response(self) except -1
     cdef int response_done(self) except -1
 

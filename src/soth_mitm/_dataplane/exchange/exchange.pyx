@@ -18,16 +18,19 @@ from soth_mitm._dataplane.exchange.exchange_state cimport (
     EXCHANGE_ANSWERED, EXCHANGE_DECIDED, MOST_PIECES, MOVED_ALL, MOVED_MISDIRECTED, MOVED_MORE, MOVED_NONSENSE, MOVED_OVER, MOVED_SOME,
     VERDICT_ABORTED, VERDICT_ALLOWED, VERDICT_ANSWERED, VERDICT_BLOCKED, VERDICT_UNDECIDED,
 )
+from soth_mitm._dataplane.exchange.exchange_responses cimport ExchangeResponses
 from soth_mitm._dataplane.exchange.exchange_stages cimport ExchangeStages
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.states cimport (
     COUNT_REFUSED, COUNT_UPSTREAM_TIMEOUT, EXPIRE_ANSWER, EXPIRY_ACQUIRE, EXPIRY_DOWNLOAD, EXPIRY_HALF_CLOSED, EXPIRY_HTTP2_DOWNLOAD,
     EXPIRY_HTTP2_NO_STREAMS, EXPIRY_HTTP2_RESPONSE, EXPIRY_NO_CONTINUE, EXPIRY_RESPONSE, EXPIRY_UPLOAD, EXPIRY_UPLOAD_NOT_TAKEN,
     INPUT_ACQUIRE, INPUT_AGAIN, INPUT_ASK_ROUTE, INPUT_BEGIN, INPUT_COLLECT, INPUT_COMPLETE, INPUT_DECIDE, INPUT_EXPECT, INPUT_RETRY,
-    INPUT_SEND, INPUT_SENT, REQUEST_ACQUIRE, REQUEST_COLLECT, REQUEST_DECIDE, REQUEST_RELAY, REQUEST_RESOLVE, REQUEST_ROUTE, REQUEST_SENT,
-    RESPONSE_DONE, RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE, STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_RESPONSE, expiry_rule,
+    INPUT_SEND, INPUT_SENT, REQUEST_ACQUIRE, REQUEST_COLLECT, REQUEST_DECIDE, REQUEST_RELAY, REQUEST_RESOLVE, REQUEST_ROUTE,
+    REQUEST_SENT, RESPONSE_COLLECT, RESPONSE_DECIDE, RESPONSE_DECIDE_BODY, RESPONSE_DONE, RESPONSE_HEAD, RESPONSE_RELAY, STAGE_ACQUIRE,
+    STAGE_COLLECT, STAGE_DOWNLOAD, STAGE_HOLD, STAGE_RESPONSE, expiry_rule,
 )
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, MOST_STEPS, FrameTap, new_frame_tap
+from soth_mitm._dataplane.http.changes cimport trailers_without
 from soth_mitm._dataplane.http.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hooks
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport (
@@ -88,6 +91,8 @@ cdef class Exchange(ExchangeStages):
                     self.relay_answer()
                 elif self.response_state == RESPONSE_RELAY and not self.is_over():
                     self.relay_response()
+                elif self.response_state == RESPONSE_COLLECT and not self.is_over():
+                    self.collect_response()
                 if self.request_state == REQUEST_SENT and self.response_state == RESPONSE_DONE and not self.is_over():
                     self.finish()
         finally:
@@ -142,7 +147,8 @@ cdef class Exchange(ExchangeStages):
             self.asks_later = self.hooks.on_request is not None
             # messages are shown as they come, and after the request
             at_head = at_head or self.up is not None or self.filters_request
-            if not at_head and (self.asks_later or self.hooks.on_response is not None):
+            if not at_head and (
+                    self.asks_later or self.hooks.on_response is not None or self.hooks.on_response_head is not None):
                 self.request_copy = new_body_copy(self.settings.body_limit)
             elif self.has_body:
                 self.is_decided_at_head = True
@@ -267,7 +273,13 @@ cdef class Exchange(ExchangeStages):
     cdef int on_hook_result(self, object result, object error) except -1:
         self.pending_calls -= 1
         self.asking = None
-        if self.is_over() or self.request_state not in (REQUEST_ROUTE, REQUEST_DECIDE):
+        if self.is_over():
+            self.close_ignored(result)
+            return self.settle()
+        if self.response_state == RESPONSE_DECIDE or self.response_state == RESPONSE_DECIDE_BODY:
+            self.on_response_judged(result, error)
+            return self.advance()
+        if self.request_state not in (REQUEST_ROUTE, REQUEST_DECIDE):
             self.close_ignored(result)
             return self.settle()
         if self.request_state == REQUEST_ROUTE:
@@ -475,7 +487,7 @@ cdef class Exchange(ExchangeStages):
         if self.up_stages is not None:
             return self.relay_staged_request()
         if self.buffered is not None:
-            all_sent = self.send_buffered()
+            all_sent = self.send_buffered(self.buffered, self.upstream, self.request_is_wire)
             if self.up is not None and not self.show_buffered():
                 # a handler that is behind is waited for, and others have their turn
                 return MOVED_SOME if self.has_ended or self.pressure else MOVED_MORE
@@ -492,14 +504,11 @@ cdef class Exchange(ExchangeStages):
             self.abort_if_cut()
         return moved
 
-    cdef bint send_buffered(self) except -1:
-        """Send on what was collected before the decision, as far as the upstream takes it now; true when all of it is on its way."""
-        cdef BufferedBody buffered = self.buffered
-        cdef Stream sink = self.upstream
+    cdef bint send_buffered(self, BufferedBody buffered, Stream sink, bint is_wire) except -1:
         cdef char* block = NULL
         cdef Py_ssize_t room, framing_sent
         cdef View piece, trailers
-        if not self.request_is_wire:
+        if not is_wire:
             while not buffered.is_sent():
                 room = max(sink.room(), <Py_ssize_t>0)
                 if room and sink.is_write_paused():
@@ -526,7 +535,7 @@ cdef class Exchange(ExchangeStages):
                 buffered.next_piece(block, BLOCK_SIZE, &piece)
                 sink.send_wire(piece.ptr, piece.len)
                 if piece.len == BLOCK_SIZE:
-                    # before the next one: only then it is known whether the upstream takes it
+                    # before the next one: only then it is known whether the other side takes it
                     sink.flush()
             return True
         finally:
@@ -595,7 +604,7 @@ cdef class Exchange(ExchangeStages):
         if objection:
             self.fail_upstream(502, objection)
         elif head.status == 101:
-            self.switch_protocols(head)
+            self.take_switch(head)
         elif head.status >= 200:
             self.take_response(head)
         else:
@@ -624,34 +633,65 @@ cdef class Exchange(ExchangeStages):
         self.forget_buffered()
         self.response = head
         self.charge_head(head)
-        self.status = head.status
         self.strip_alternatives(head)
+        if self.decides_response():
+            return self.ask_about_head(head)
+        self.status = head.status
+        self.relayed = head
         return self.begin_response()
 
+    cdef int take_switch(self, Head head) except -1:
+        if self.refuse_switch(head):
+            return 0
+        if not self.decides_response():
+            return self.switch_protocols(head)
+        self.strip_alternatives(head)
+        return self.ask_about_head(head)
+
+    cdef int begin_own_answer(self) except -1:
+        return ExchangeResponses.begin_own_answer(self) if self.relayed is None else self.begin_response()
+
     cdef int begin_response(self) except -1:
-        cdef Head head = self.response
+        cdef Head head = self.relayed
+        cdef int64_t length = LENGTH_AS_IS
+        cdef HeadEdits edits = None
         cdef int stream
         if self.hooks is not None:
             stream = stream_of(head, self.settings.stream_types)
-            if stream != STREAM_NONE:
-                self.is_streaming = True
-                if self.is_filtered(stream) and not self.upstream.is_complete():
+            self.is_streaming = stream != STREAM_NONE
+            if self.is_streaming:
+                if self.own_answer is None and self.held_body is None and self.is_filtered(stream) and not self.upstream.is_complete():
                     if not self.stage_response(stream):
                         return 0
                 elif self.hooks.on_stream_chunk is not None:
                     self.down = new_frame_tap(self.settings, self.own_share(), stream, head, "to_client")
             elif self.hooks.on_response is not None:
-                self.response_copy = new_body_copy(self.settings.body_limit)
-            elif (self.held() and self.buffered is None and self.up is None and self.client.is_complete() and self.settings.enforce):
+                self.response_copy = (
+                    new_body_copy(self.settings.body_limit) if self.held_body is None else self.held_body.content)
+            elif (self.held() and self.buffered is None and self.held_body is None and self.up is None and self.client.is_complete()
+                    and self.settings.enforce):
                 # no chunk is to come that would carry it
                 self.request_view = None
                 self.refund(self.held())
         self.tell_observer(EXCHANGE_ANSWERED)
-        self.client.send_response(head, self.upstream, self.is_last, None if self.down_stages is None else self.down_stages.head_edits(None))
-        self.response_is_wire = self.down_stages is None and self.upstream.can_forward_wire(self.client)
-        self.upstream.forward_wire_to(self.client if self.response_is_wire else None)
-        self.move_response(INPUT_BEGIN)
-        self.await_download()
+        if self.own_answer is not None:
+            self.client.send_response(head, None, self.own_length, self.is_last or not self.client.is_complete(), None)
+            self.move_response(INPUT_BEGIN)
+        else:
+            if self.down_stages is not None:
+                length = ANY_LENGTH
+                edits = self.down_stages.head_edits(None)
+            elif self.may_drop_trailers_of_response() or (
+                    self.held_body is not None and self.response_trailers is not None and self.upstream.is_multiplexed()):
+                # trailers need a framing that has room for them
+                length = ANY_LENGTH
+            self.client.send_response(head, self.upstream, length, self.is_last, edits)
+            self.response_is_wire = length == LENGTH_AS_IS and self.upstream.can_forward_wire(self.client)
+            self.upstream.forward_wire_to(self.client if self.response_is_wire else None)
+            if self.held_body is not None:
+                self.held_body.rewind()
+            self.move_response(INPUT_BEGIN)
+            self.await_download()
         self.runs_again = True
         if self.is_streaming:
             self.client.flush()
@@ -660,6 +700,13 @@ cdef class Exchange(ExchangeStages):
 
     cdef int relay_response(self) except -1:
         cdef int moved
+        if self.held_body is not None:
+            if not self.send_buffered(self.held_body, self.client, self.response_is_wire):
+                # how long the client takes is no time of the upstream's
+                self.upstream_deadline.clear()
+                return 0 if self.is_over() else self.upstream.pause(PAUSE_PEER_SLOW)
+            self.response_total = self.upstream.content_total()
+            self.drop_held()
         if self.down_stages is None:
             moved = self.relay(self.upstream, self.client, self.down, self.response_copy, False)
         else:
@@ -686,7 +733,10 @@ cdef class Exchange(ExchangeStages):
 
     cdef int response_done(self) except -1:
         if not self.response_is_wire:
-            self.client.send_end(self.response_trailers)
+            trailers = trailers_without(self.response_trailers, self.response_names)
+            self.settings.counters.trailers_dropped += trailers != self.response_trailers
+            self.response_trailers = trailers
+            self.client.send_end(trailers)
         self.move_response(INPUT_COMPLETE)
         self.upstream_deadline.clear()
         self.settings.counters.responses_relayed += 1
@@ -796,6 +846,8 @@ cdef class Exchange(ExchangeStages):
             return 0
         if stage == STAGE_COLLECT:
             self.decide()
+        elif stage == STAGE_HOLD:
+            self.ask_about_body()
         elif stage == STAGE_ACQUIRE:
             self.pool.cancel(self)
             self.expire(EXPIRY_HTTP2_NO_STREAMS if self.pool.allows_none() else EXPIRY_ACQUIRE)
@@ -849,6 +901,10 @@ cdef class Exchange(ExchangeStages):
             return 0
         if self.response_state == RESPONSE_HEAD:
             return self.on_no_response(error)
+        if self.is_held:
+            if not stream.is_complete():
+                self.on_response_lost(error)
+            return self.advance()
         if self.response_state == RESPONSE_RELAY:
             if stream.is_complete():
                 # only in another turn of the loop is all of it relayed

@@ -1,6 +1,7 @@
 # Responses of an exchange that no upstream gave.
 
 from soth_mitm._dataplane.exchange.exchange_pressure cimport ExchangePressure
+from soth_mitm._dataplane.memory.view cimport View
 
 
 cdef class ExchangeAnswers(ExchangePressure):
@@ -16,4 +17,6 @@ cdef class ExchangeAnswers(ExchangePressure):
 
     cdef int answer_from(self, object decision) except -1          # a body that is sent as it comes
     cdef int relay_answer(self) except -1
+    cdef int begin_own_answer(self) except -1                      # its head; an Exchange has one that the handler replaced, too
+    cdef int show_own_answer(self, View piece) except -1
     cdef int discard_rest(self) except -1                          # of a request that was answered

@@ -1,11 +1,14 @@
 """Responses of ours: refusals and failures, and those of the handler, as bytes or from an iterable, sent as it comes."""
 
 from soth_mitm._dataplane.exchange.exchange_pressure cimport ExchangePressure
-from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, MOST_PIECES, VERDICT_ANSWERED, VERDICT_BLOCKED, VERDICT_FAILED
+from soth_mitm._dataplane.exchange.exchange_state cimport (
+    EXCHANGE_DECIDED, MOST_PIECES, RESPONSE_BLOCKED, VERDICT_ANSWERED, VERDICT_BLOCKED, VERDICT_FAILED,
+)
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody, new_own_stream
 from soth_mitm._dataplane.exchange.states cimport (
     INPUT_ANSWER, INPUT_ANSWERED, INPUT_BEGIN, INPUT_COMPLETE, REQUEST_RELAY, RESPONSE_DONE, RESPONSE_RELAY,
 )
+from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE
 from soth_mitm._dataplane.http.hooks cimport Hooks
 from soth_mitm._dataplane.http.stream cimport NO_ROOM_LIMIT, Piece
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE
@@ -27,7 +30,10 @@ cdef class ExchangeAnswers(ExchangePressure):
             text = b"the answer to the request for a WebSocket was %d, with which a WebSocket over HTTP/2 begins" % status
             status, headers = 502, None
         self.status = status
-        if self.cause is None and (
+        self.leave_decision()
+        self.drop_held()
+        self.relayed = None
+        if self.cause is None and self.response_verdict != RESPONSE_BLOCKED and (
                 self.verdict not in (VERDICT_BLOCKED, VERDICT_ANSWERED) or self.own_answer is not None):
             # it is not what the handler gave
             self.cause = text
@@ -107,27 +113,52 @@ cdef class ExchangeAnswers(ExchangePressure):
         if self.response_state != RESPONSE_RELAY:
             if not own.has_more() and not own.has_ended:
                 return 0
-            self.client.begin_answer(self.status, self.answer_headers, False, self.is_last)
-            self.move_response(INPUT_BEGIN)
+            self.begin_own_answer()
+            if self.is_over():
+                return 0
         while own.has_more():
             if self.client.room() <= 0:
                 return self.client.await_room()
             if self.client.is_write_paused():
                 return 0
-            own.next_piece(min(self.client.room(), <Py_ssize_t>BLOCK_SIZE), &piece)
+            if self.down is not None and self.down.has_enough():
+                return self.take_later()
+            own.next_piece(min(self.client.room(), <Py_ssize_t>(BLOCK_SIZE if self.down is None else FRAMED_AT_ONCE)), &piece)
             self.client.send_content(piece.ptr, piece.len)
             self.response_total += piece.len
+            self.show_own_answer(piece)
+            if self.has_ended or self.is_over():
+                return 0
         own.forget_sent()
         if not own.has_ended:
             self.client.flush()
-            if self.is_over() or self.client.is_write_paused():
+            if self.is_over() or self.client.is_write_paused() or self.pressure:
                 return 0
             return own.want()
         self.client.send_end(None)
         self.move_response(INPUT_COMPLETE)
         self.runs_again = True
         self.client.flush()
+        if self.is_over():
+            return 0
+        self.end_response(True)
         return 0 if self.is_over() or self.client.is_complete() else self.refuse_rest()
+
+    cdef int begin_own_answer(self) except -1:
+        self.client.begin_answer(self.status, self.answer_headers, False, self.is_last)
+        return self.move_response(INPUT_BEGIN)
+
+    cdef int show_own_answer(self, View piece) except -1:
+        """Show what was sent in place of an upstream's body."""
+        if self.response_copy is not None:
+            self.charge(self.response_copy.add(piece.ptr, piece.len))
+        if self.down is not None:
+            self.down.observe(piece)
+            if self.down.found:
+                # traffic first, then the handler
+                self.client.flush()
+                self.push_frames(self.down)
+        return 0
 
     cdef int discard_rest(self) except -1:
         # a client that says everything before it reads would wait for us, and we for it

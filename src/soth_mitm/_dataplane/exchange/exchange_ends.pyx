@@ -99,10 +99,12 @@ cdef class ExchangeEnds(ExchangeShown):
     cdef int end(self) except -1:
         if self.has_ended:
             return 0
+        self.leave_decision()
         if self.asking is not None:
             # its answer is of no use to anything else
             self.asking.give_up()
             self.asking = None
+        self.drop_held()
         self.end_upload()
         if self.own_request is not None:
             self.own_request.close()

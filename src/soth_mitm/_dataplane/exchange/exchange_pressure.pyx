@@ -21,7 +21,7 @@ cdef class ExchangePressure(ExchangeEnds):
             if self.upstream is None:
                 return 0
             if now:
-                if self.response_state == RESPONSE_RELAY and not self.response_is_wire:
+                if self.response_state == RESPONSE_RELAY and (not self.response_is_wire or self.held_body is not None):
                     # what lies here goes first, and the upstream's end behind it
                     self.advance()
                     if self.is_over() or self.upstream is None:
@@ -62,9 +62,9 @@ cdef class ExchangePressure(ExchangeEnds):
         if self.tunnel is not None:
             return self.tunnel.on_pressure(reason, now)
         self.set_pauses()
-        if (not self.pressure and not self.is_over() and self.request_state == REQUEST_RELAY
-                and (self.up is not None or self.up_stages is not None)
-                and (self.buffered is not None or self.own_request is not None)):
+        if not self.pressure and not self.is_over() and (self.own_answer is not None or (
+                self.request_state == REQUEST_RELAY and (self.up is not None or self.up_stages is not None)
+                and (self.buffered is not None or self.own_request is not None))):
             # the rest of what was collected, or is the handler's
             return self.take_later()
         return 0

@@ -33,3 +33,5 @@ cdef class ExchangeShown(ExchangeState):
     cdef int reserve(self, bint is_deciding) except -1
     cdef int forget_buffered(self) except -1           # it will not be sent again; if it is not sent yet, nothing happens
     cdef int drop_buffered(self) except -1             # it will not be sent at all, or again
+    cdef int drop_held(self) except -1                 # the same of the response's body
+    cdef int leave_decision(self) except -1            # none about the response waits any more

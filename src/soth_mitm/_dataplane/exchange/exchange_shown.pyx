@@ -9,6 +9,7 @@ from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.exchange.own_body cimport close_untaken, new_own_stream, untaken_of
 from soth_mitm._dataplane.exchange.staged_content cimport StagedContent
+from soth_mitm._dataplane.exchange.states cimport RESPONSE_RELAY
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
 from soth_mitm._dataplane.http.hooks cimport Hook
 from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse, StreamChunk, new_request, new_response
@@ -83,10 +84,13 @@ cdef class ExchangeShown(ExchangeState):
         cdef RawResponse response
         if self.request_view is None:
             self.show_request()
-        response = new_response(self.response, self.way.meta, self.id, self.request_view, body, self.is_streaming,
-                                self.settings.body_limit)
+        response = new_response(self.response if self.relayed is None else self.relayed, self.way.meta, self.id, self.request_view, body,
+                                self.is_streaming, self.settings.body_limit)
         response.trailer_block = self.response_trailers
         response.body_truncated = self.response_copy is not None and self.response_copy.truncated
+        response.body_complete = not response.body_truncated and not self.is_streaming and self.relayed is not None
+        response.head_limit = self.settings.head_limit
+        response.most_fields = self.settings.most_fields
         return response
 
     cdef int show_response_head(self) except -1:
@@ -223,12 +227,33 @@ cdef class ExchangeShown(ExchangeState):
         if buffered is None:
             return 0
         self.buffered = None
-        if self.hooks.on_response is not None or self.hooks.on_stream_chunk is not None or self.hooks.filtered:
+        if self.hooks.on_response is not None or self.hooks.on_stream_chunk is not None or self.hooks.filtered or (
+                self.hooks.on_response_head is not None and self.response_state < RESPONSE_RELAY):
             # the content is what is shown
             return self.refund(buffered.framing_size())
         # the request is not shown again
         self.request_view = None
         return self.refund(buffered.size())
+
+    cdef int drop_held(self) except -1:
+        cdef BufferedBody body = self.held_body
+        if body is None:
+            return 0
+        self.held_body = None
+        self.settings.counters.held_bytes -= body.size()
+        # the content may be what is shown
+        return self.refund(body.framing_size() if self.response_copy is body.content else body.size())
+
+    cdef int leave_decision(self) except -1:
+        if not self.is_held:
+            return 0
+        self.is_held = False
+        self.settings.counters.held_responses -= 1
+        if self.asking is not None:
+            # its answer is of no use to anything else
+            self.asking.give_up()
+            self.asking = None
+        return 0
 
     cdef int on_copies_late(self) except -1:
         cdef BodyCopy copy

@@ -1,7 +1,7 @@
 # Content of an exchange that passes through stages: what filter_stream_chunk decides on.
 
 from soth_mitm._dataplane.exchange.credentials cimport UploadSearch
-from soth_mitm._dataplane.exchange.exchange_credentials cimport ExchangeCredentials
+from soth_mitm._dataplane.exchange.exchange_responses cimport ExchangeResponses
 from soth_mitm._dataplane.exchange.staged_content cimport StagedContent
 from soth_mitm._dataplane.http.stages cimport ContentStage
 from soth_mitm._dataplane.http.stream cimport Stream
@@ -18,7 +18,7 @@ cdef enum:
     MOVED_ON = -1              # beside a Moved: more content can be fed
 
 
-cdef class ExchangeStages(ExchangeCredentials):
+cdef class ExchangeStages(ExchangeResponses):
     cdef bint is_filtered(self, int stream) noexcept   # a message that is such a Stream
     cdef bint stage_response(self, int stream) except -1   # false: it cannot be filtered, and the client was answered
     cdef bint stage_request(self) except -1            # the same, of the request that is to be sent

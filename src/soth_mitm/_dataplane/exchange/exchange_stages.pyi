@@ -1,6 +1,6 @@
 from typing import final
 
-from soth_mitm._dataplane.exchange.exchange_credentials import ExchangeCredentials
+from soth_mitm._dataplane.exchange.exchange_responses import ExchangeResponses
 from soth_mitm._dataplane.http.stages import ContentStage
 
 ENDED: bytes
@@ -9,4 +9,4 @@ FAILED: bytes
 @final
 class SearchStage(ContentStage): ...
 
-class ExchangeStages(ExchangeCredentials): ...
+class ExchangeStages(ExchangeResponses): ...

@@ -9,7 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from soth_mitm._dataplane.exchange.chunk_filter cimport LONG_PASSES, ChunkFilter, new_chunk_filter
 from soth_mitm._dataplane.exchange.exchange_state cimport MOST_PIECES, MOVED_ALL, MOVED_MISDIRECTED, MOVED_MORE, MOVED_NONSENSE, MOVED_SOME
-from soth_mitm._dataplane.exchange.exchange_credentials cimport ExchangeCredentials
+from soth_mitm._dataplane.exchange.exchange_responses cimport ExchangeResponses
 from soth_mitm._dataplane.exchange.staged_content cimport StagedContent, TextStage, new_staged_content
 from soth_mitm._dataplane.exchange.states cimport INPUT_COMPLETE, REQUEST_SENT, RESPONSE_DONE
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE
@@ -40,7 +40,7 @@ cdef class SearchStage(ContentStage):
 
 
 # not final: the next part derives from it
-cdef class ExchangeStages(ExchangeCredentials):
+cdef class ExchangeStages(ExchangeResponses):
     """What passes through stages."""
 
     # ---- which content does

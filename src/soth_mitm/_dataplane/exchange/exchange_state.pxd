@@ -45,6 +45,17 @@ cdef enum Verdict:
     VERDICT_CHANGED        # forwarded, and not as it came
 
 
+# The same of the decision about the response
+cdef enum ResponseVerdict:
+    RESPONSE_NOT_ASKED = 0
+    RESPONSE_PASSED
+    RESPONSE_CHANGED
+    RESPONSE_REPLACED
+    RESPONSE_BLOCKED
+    RESPONSE_FAILED        # it was not relayed
+    RESPONSE_UNDECIDED     # the handler failed, and failure_policy let the response pass
+
+
 # What moving content came to
 cdef enum Moved:
     MOVED_SOME = 0         # no more is here that can be taken now
@@ -80,8 +91,8 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef bint is_lingering             # the time in which the upstream may hear the rest of the request is running out
     cdef bint is_last                  # the client's connection is of no use for another request
     cdef int pressure                  # PauseReason bits: why less is to be read
-    cdef int pending_calls             # calls whose end is awaited beside the queue: on_connect, on_request, a decoding thread
-    cdef Suspended asking              # an on_connect or on_request that has suspended
+    cdef int pending_calls             # calls whose end is awaited beside the queue: hooks that decide, decoding threads, bodies
+    cdef Suspended asking              # a hook that decides and has suspended
 
     # request
     cdef Py_ssize_t head_octets        # of all heads here, as the budget counts them
@@ -113,7 +124,13 @@ cdef class ExchangeState(ExchangeCallbacks):
     # response
     cdef OwnBody own_answer            # the body of a response of the handler, where it is sent as it comes; or None
     cdef object answer_headers         # of that response
-    cdef Head response
+    cdef Head response                 # as the upstream sent it
+    cdef Head relayed                  # as the client is sent it: the same, unless the handler changed it; None: not yet, or not at all
+    cdef BufferedBody held_body        # its body, where on_response_body decides, as long as some of it is to be sent; None: there is none
+    cdef frozenset response_names      # the handler has set or removed these: no trailer brings them back; or None
+    cdef int64_t own_length            # of the body that the handler gave in place of the upstream's, or ANY_LENGTH
+    cdef object lost                   # what ended the upstream's stream while a decision about the response waits; or None
+    cdef bint is_held                  # such a decision waits, or the body for it
     cdef BodyCopy response_copy        # of the response's content; None: not copied
     cdef bytes response_trailers
     cdef int64_t response_total        # bytes of content
@@ -135,11 +152,12 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef MessageTap from_upstream
     cdef StreamTunnel tunnel           # that they pass through
     cdef Deadline client_deadline      # of the request: STAGE_COLLECT, STAGE_UPLOAD
-    cdef Deadline upstream_deadline    # of what is expected from upstream: STAGE_ACQUIRE, STAGE_RESPONSE, STAGE_DOWNLOAD
+    cdef Deadline upstream_deadline    # of what is expected from upstream: STAGE_ACQUIRE, STAGE_RESPONSE, STAGE_HOLD, STAGE_DOWNLOAD
 
     # for an observer
     cdef double began
     cdef int verdict
+    cdef int response_verdict
     cdef int status                    # that the client was told; 0: none
     cdef object cause                  # bytes or an exception: why the client has not the upstream's whole answer; None: it has
 

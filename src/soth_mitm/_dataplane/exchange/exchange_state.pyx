@@ -3,8 +3,8 @@
 An `Exchange` is one object, written down in parts that derive from each other; each calls only what stands before it, and `advance`. The
 parts are, from here on: what the handler is shown (exchange_shown), how an exchange ends (exchange_ends), back-pressure
 (exchange_pressure), responses of ours (exchange_answers), changes of the request (exchange_changes), a switch to another protocol
-(exchange_upgrades), credentials (exchange_credentials), content that passes through stages (exchange_stages), and the way of both
-messages (exchange).
+(exchange_upgrades), credentials (exchange_credentials), decisions about the response (exchange_responses), content that passes through
+stages (exchange_stages), and the way of both messages (exchange).
 """
 
 from cpython.time cimport monotonic
@@ -103,10 +103,10 @@ cdef class ExchangeState(ExchangeCallbacks):
         self.settings.observer.flow(
             <int>event, self.id, self.route.meta, view_bytes(self.request.span(0, self.request.method_len)), self.route.scheme,
             self.route.authority, self.request.origin_target(), self.verdict, self.status,
-            self.response is not None and (
-                self.response.status == 101 or stream_of(self.response, self.settings.stream_types) != STREAM_NONE),
+            self.relayed is not None and (
+                self.relayed.status == 101 or stream_of(self.relayed, self.settings.stream_types) != STREAM_NONE),
             self.response_total, monotonic() - self.began, self.cause, version_text(self.request.version),
-            self.grpc_status() if event == EXCHANGE_ENDED else None)
+            self.grpc_status() if event == EXCHANGE_ENDED else None, self.response_verdict)
         return 0
 
     cdef str grpc_status(self):

@@ -28,20 +28,26 @@ cdef class ExchangeUpgrades(ExchangeChanges):
         self.settings.counters.websocket_offers_removed += removed
         return edits if removed else None
 
+    cdef bint refuse_switch(self, Head head) except -1:
+        if self.keep_upgrade and self.request_state == REQUEST_SENT and was_offered(self.sent, head):
+            return False
+        self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
+        return True
+
     cdef int switch_protocols(self, Head head) except -1:
-        if not self.keep_upgrade or self.request_state != REQUEST_SENT or not was_offered(self.sent, head):
-            return self.fail_upstream(502, b"the upstream switched to a protocol that it was not asked for")
         if names_protocol(head, b"websocket", 9) and not self.open_websocket(head):
             return 0
         self.settings.counters.upgrades += 1
         self.response = head
         self.charge_head(head)
+        if self.relayed is None:
+            self.relayed = head
         self.status = head.status
         self.strip_alternatives(head)
         self.is_streaming = self.hooks is not None
         self.tell_observer(EXCHANGE_ANSWERED)
         # to the client before the handler hears of it
-        self.client.send_interim(head)
+        self.client.send_interim(self.relayed)
         self.client.flush()
         if self.hooks is not None:
             self.show_response_head()

@@ -32,6 +32,9 @@ cdef enum RequestInput:
 cdef enum ResponseState:
     RESPONSE_NONE = 0      # nothing is expected from an upstream
     RESPONSE_HEAD
+    RESPONSE_DECIDE        # on_response_head decides
+    RESPONSE_COLLECT       # the body is collected, because on_response_body wants it
+    RESPONSE_DECIDE_BODY   # on_response_body decides
     RESPONSE_RELAY         # the client has the head of the final response, the body follows as it comes
     RESPONSE_DONE
     RESPONSE_SWITCHED      # to another protocol (101)
@@ -45,6 +48,10 @@ cdef enum ResponseInput:
     INPUT_ANSWERED         # with a response of ours
     INPUT_AGAIN            # the request is sent again
     INPUT_SWITCH
+    INPUT_DECIDE_HEAD      # the final head came, and the handler is asked
+    INPUT_HOLD             # it wants the body
+    INPUT_DECIDE_BODY      # which is here, or as much of it as will be
+    INPUT_OWN              # the handler gave another body
     RESPONSE_INPUTS
 
 
@@ -59,6 +66,7 @@ cdef enum Stage:
     STAGE_ACQUIRE          # no upstream's stream
     STAGE_RESPONSE         # no response head
     STAGE_DOWNLOAD         # the response's body does not move
+    STAGE_HOLD             # on_response_body is asked about what has arrived
 
 
 # What to do when a time is over. A stage may end in several ways; Exchange.on_deadline picks the one that fits

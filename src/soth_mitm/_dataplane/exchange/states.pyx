@@ -8,8 +8,8 @@ from soth_mitm._dataplane.memory.transitions cimport next_state, transitions_of
 
 REQUEST_STATE_NAMES = ("new", "route", "collect", "decide", "resolve", "acquire", "relay", "sent", "ended")
 REQUEST_INPUT_NAMES = ("ask_route", "collect", "decide", "resolve", "acquire", "send", "sent", "answer", "retry", "end")
-RESPONSE_STATE_NAMES = ("none", "head", "relay", "done", "switched")
-RESPONSE_INPUT_NAMES = ("expect", "begin", "complete", "answered", "again", "switch")
+RESPONSE_STATE_NAMES = ("none", "head", "decide", "collect", "decide_body", "relay", "done", "switched")
+RESPONSE_INPUT_NAMES = ("expect", "begin", "complete", "answered", "again", "switch", "decide", "hold", "decide_body", "own")
 EXPIRY_NAMES = (
     "upload", "upload_not_taken", "no_continue", "acquire", "response", "download", "half_closed", "http2_response", "http2_download",
     "http2_no_streams",
@@ -28,11 +28,14 @@ cdef const char* REQUEST_TABLE = (
     b"xxxxxxxxxx"   # ended
 )
 cdef const char* RESPONSE_TABLE = (
-    b"12x3xx"      # none
-    b"x2x304"      # head
-    b"xx3xxx"      # relay
-    b"xxxxxx"      # done
-    b"xxxxxx"      # switched
+    b"15x6xxxxxx"  # none
+    b"x5x6072xxx"  # head
+    b"x5x6x7x340"  # decide
+    b"xxx6xxxx4x"  # collect
+    b"x5x6xxxxx0"  # decide_body
+    b"xx6xxxxxxx"  # relay
+    b"xxxxxxxxxx"  # done
+    b"xxxxxxxxxx"  # switched
 )
 
 # What to do when a time is over, in the order of Expiry: action, status, counter, text for people, in which {origin} is the upstream

@@ -1,6 +1,6 @@
-"""A request's head and its trailers as a decision of the handler changes them.
+"""A message's head and its trailers as a decision of the handler changes them.
 
-The changed head is written anew and parsed like one that came from a client. So an upstream is sent
+The changed head is written anew and parsed like one that came from a peer. So the other side is sent
 nothing that we could not have parsed, and whatever depends on a head (its framing, whether it may be
 sent twice, whether it authenticates a connection) is read from what is sent.
 
@@ -9,11 +9,12 @@ place and the spelling of its name.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
+from soth_mitm._dataplane.http1.encoder cimport reason_of
 from soth_mitm._dataplane.http1.head_parser cimport (
-    HEAD_MALFORMED, HEAD_TOO_LARGE, head_error_text, parse_request_head, too_large_text,
+    HEAD_MALFORMED, HEAD_TOO_LARGE, head_error_text, parse_request_head, parse_response_head, too_large_text,
 )
 from soth_mitm._dataplane.wire.fields cimport parse_field_line
 from soth_mitm._dataplane.wire.head cimport TARGET_ABSOLUTE, Field, Head
@@ -28,6 +29,14 @@ BODY_FIELDS = (
 )
 
 SIGNATURES = (b"signature", b"signature-input", b"authorization")
+
+
+# The same of a response, and what would bring the old body back, or a part of it
+REPLACED_FIELDS = (
+    b"content-encoding", b"content-md5", b"digest", b"content-digest", b"repr-digest", b"trailer",
+    b"etag", b"last-modified", b"accept-ranges",
+)
+PLAIN_TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 
 
 cdef inline bint is_named(const char* base, const Field* field, bytes lower) noexcept:
@@ -59,24 +68,28 @@ cdef bytes spelling(Head head, bytes lower, bytes name):
     return name
 
 
-cdef HeadEdits edits_of(Head head, object decision, bytes authority):
+cdef HeadEdits edits_without(Head head, object decision, tuple left):
+    """Return the edits that a decision asks for, which also takes away the fields named in `left`."""
     cdef HeadEdits edits = HeadEdits()
     cdef bytes name, lower, value
     cdef tuple values
-    cdef bint has_new_body = decision.body is not None
-    if has_new_body:
-        for lower in BODY_FIELDS:
-            edits.put(lower, None)
+    for lower in left:
+        edits.put(lower, None)
     for lower in decision.remove:
         edits.put(lower, None)
     for name, values in decision.set:
         lower = name.lower()
-        if stands_so(head, lower, values) and not (has_new_body and lower in BODY_FIELDS):
+        if lower not in left and stands_so(head, lower, values):
             continue
         name = spelling(head, lower, name)
         edits.put(lower, b"".join([b"%b: %b\r\n" % (name, value) for value in values]))
     for name, value in decision.add:
         edits.put_more(name.lower(), b"%b: %b\r\n" % (name, value))
+    return edits
+
+
+cdef HeadEdits edits_of(Head head, object decision, bytes authority):
+    cdef HeadEdits edits = edits_without(head, decision, BODY_FIELDS if decision.body is not None else ())
     if authority is not None:
         edits.put(b"host", b"%b: %b\r\n" % (spelling(head, b"host", b"Host"), authority))
     return edits
@@ -187,13 +200,26 @@ cdef bint revives(Head head, HeadEdits edits) noexcept:
 cdef Head changed_head(Head head, object decision, bytes authority, Py_ssize_t limit,
                        int most_fields):
     cdef HeadEdits edits = edits_of(head, decision, authority)
-    cdef bytes raw = written(head, edits, start_line(head, decision, authority))
-    cdef Py_ssize_t scanned = 0, used
+    return parsed_anew(head, edits, start_line(head, decision, authority), limit, most_fields)
+
+
+cdef Head parsed_anew(Head head, HeadEdits edits, bytes start, Py_ssize_t limit, int most_fields):
+    cdef bytes raw = written(head, edits, start)
     cdef Head changed
     if raw == head.raw and not revives(head, edits):
         return head
-    changed = Head()
-    used = parse_request_head(changed, PyBytes_AS_STRING(raw), len(raw), limit, most_fields, &scanned)
+    changed = parsed(raw, head.is_request, limit, most_fields)
+    carry_over(head, changed, edits)
+    return changed
+
+
+cdef Head parsed(bytes raw, bint is_request, Py_ssize_t limit, int most_fields):
+    cdef Py_ssize_t scanned = 0, used
+    cdef Head changed = Head()
+    if is_request:
+        used = parse_request_head(changed, PyBytes_AS_STRING(raw), len(raw), limit, most_fields, &scanned)
+    else:
+        used = parse_response_head(changed, PyBytes_AS_STRING(raw), len(raw), limit, most_fields, &scanned)
     if used == HEAD_TOO_LARGE:
         why = too_large_text(changed, limit, most_fields).decode()
         raise ValueError(f"the changed head {why}")
@@ -201,8 +227,43 @@ cdef Head changed_head(Head head, object decision, bytes authority, Py_ssize_t l
         raise ValueError(f"the changed head is malformed: {head_error_text(changed.error)}")
     if used != len(raw):
         raise ValueError("the changed head does not end where it should")
-    carry_over(head, changed, edits)
     return changed
+
+
+cdef Head changed_response_head(Head head, object decision, int64_t length, Py_ssize_t limit, int most_fields):
+    cdef HeadEdits edits
+    cdef int status = head.status if decision.status is None else decision.status
+    if decision.headers is not None:
+        return own_head(status, decision.headers, length, limit, most_fields)
+    if decision.body is None:
+        edits = edits_without(head, decision, ())
+    else:
+        edits = edits_without(head, decision, REPLACED_FIELDS)
+        if status != 206:
+            edits.put(b"content-range", None)
+        if length >= 0 and status not in (204, 304):
+            edits.frame_with_length(length)
+        else:
+            edits.frame_without_content()
+    return parsed_anew(head, edits, status_line(head, status), limit, most_fields)
+
+
+cdef bytes status_line(Head head, int status):
+    if status == head.status:
+        return head.raw[:head.fields[0].line if head.count else len(head.raw) - 2]
+    return b"%b%d %b\r\n" % (head.raw[:9], status, reason_of(status))
+
+
+cdef Head own_head(int status, tuple headers, int64_t length, Py_ssize_t limit, int most_fields):
+    """Return a head of the handler's."""
+    cdef bint is_bodiless = status in (204, 304)
+    cdef bint is_typed = is_bodiless or any([name.lower() == b"content-type" for name, _ in headers])
+    cdef bytes lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+    if not is_typed:
+        lines += PLAIN_TEXT
+    if length >= 0 and not is_bodiless:
+        lines += b"Content-Length: %d\r\n" % length
+    return parsed(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason_of(status), lines), False, limit, most_fields)
 
 
 cdef frozenset names_decided(object decision):
@@ -242,3 +303,9 @@ def changed(Head head not None, decision not None, bytes authority=None, Py_ssiz
     tests.
     """
     return changed_head(head, decision, authority, limit, most_fields)
+
+
+def changed_response(Head head not None, decision not None, int64_t length=-1, Py_ssize_t limit=65536,
+                     int most_fields=256):
+    """Return the head that `decision`, a `change` or `replace`, makes of a response's. For tests."""
+    return changed_response_head(head, decision, length, limit, most_fields)

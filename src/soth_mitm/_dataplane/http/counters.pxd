@@ -27,6 +27,11 @@ cdef class Counters:
     cdef public int64_t credentials_unavailable
     cdef public int64_t requests_refused
     cdef public int64_t names_refused
+    cdef public int64_t responses_changed
+    cdef public int64_t responses_replaced
+    cdef public int64_t responses_blocked
+    cdef public int64_t held_responses
+    cdef public int64_t held_bytes
     cdef public int64_t responses_relayed
     cdef public int64_t responses_cut
     cdef public int64_t upstream_errors

@@ -18,6 +18,11 @@ class Counters:
     credentials_unavailable: int
     requests_refused: int
     names_refused: int
+    responses_changed: int
+    responses_replaced: int
+    responses_blocked: int
+    held_responses: int
+    held_bytes: int
     responses_relayed: int
     responses_cut: int
     upstream_errors: int

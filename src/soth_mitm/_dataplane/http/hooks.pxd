@@ -56,6 +56,8 @@ cdef class Hooks:
     cdef object tasks                      # what asyncio's task functions are called here: see the constructor
     cdef readonly Hook on_connect
     cdef readonly Hook on_request          # None: not overridden, and so without any cost
+    cdef readonly Hook on_response_head
+    cdef readonly Hook on_response_body
     cdef readonly Hook on_response
     cdef readonly Hook filter_stream_chunk
     cdef readonly int filtered             # the kinds of frames that it is for: a bit for each, in the order of FrameKind; 0: none

@@ -35,6 +35,8 @@ class Hooks:
         *,
         on_connect: Hook | None = ...,
         on_request: Hook | None = ...,
+        on_response_head: Hook | None = ...,
+        on_response_body: Hook | None = ...,
         on_response: Hook | None = ...,
         filter_stream_chunk: Hook | None = ...,
         filtered: int = ...,
@@ -54,6 +56,10 @@ class Hooks:
     def on_connect(self) -> Hook | None: ...
     @property
     def on_request(self) -> Hook | None: ...
+    @property
+    def on_response_head(self) -> Hook | None: ...
+    @property
+    def on_response_body(self) -> Hook | None: ...
     @property
     def on_response(self) -> Hook | None: ...
     @property

@@ -57,8 +57,9 @@ cdef class Hooks:
     """
 
     def __cinit__(self, loop, tasks, report, report_slow, HookCounters counts not None, *, Hook on_connect=None, Hook on_request=None,
-                  Hook on_response=None, Hook filter_stream_chunk=None, int filtered=0, Hook on_stream_chunk=None,
-                  Hook on_stream_end=None, double slow_seconds, bint recover=True, bint block_on_failure=False):
+                  Hook on_response_head=None, Hook on_response_body=None, Hook on_response=None, Hook filter_stream_chunk=None,
+                  int filtered=0, Hook on_stream_chunk=None, Hook on_stream_end=None, double slow_seconds, bint recover=True,
+                  bint block_on_failure=False):
         self.loop = loop
         self.tasks = tasks
         self.report = report
@@ -67,6 +68,8 @@ cdef class Hooks:
         self.counts = counts
         self.on_connect = on_connect
         self.on_request = on_request
+        self.on_response_head = on_response_head
+        self.on_response_body = on_response_body
         self.on_response = on_response
         self.filter_stream_chunk = filter_stream_chunk
         self.filtered = filtered if filter_stream_chunk is not None else 0

@@ -61,6 +61,17 @@ cdef class RawRequest(Message):
 cdef class RawResponse(Message):
     cdef readonly RawRequest request   # None when on_request is not overridden: see new_response
     cdef readonly bint streaming
+    cdef readonly bint body_complete   # new_response says True; the exchange says otherwise
+    cdef bint was_held                 # on_response_body is asked about it
+    cdef Py_ssize_t head_limit         # of what a decision makes of it
+    cdef int most_fields
+
+    # ValueError: `decision`, a ResponseDecision.change() or replace(), cannot be applied to this response
+    cdef int check_change(self, object decision) except -1
+    # The length of the body that `decision` sends; -1: it is not known, or the body stays
+    cdef int64_t length_of(self, object decision) except -2
+    cdef int64_t ranged_length(self) except -2         # of a 206's body; -1: not known
+    cdef bint takes_identity(self, object decision) except -1
 
 
 # One SSE event, NDJSON line, gRPC message, WebSocket message or close. A framer fills in the first group, the flow's queue the second.

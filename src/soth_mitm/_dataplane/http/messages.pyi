@@ -6,8 +6,11 @@ from uuid import UUID
 from soth_mitm._dataplane.wire.headers import Headers
 from soth_mitm.connection import ConnectionMeta
 from soth_mitm.decision import HandlerDecision
+from soth_mitm.response_decision import ResponseDecision
 
 _GivenHeaders: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+
+BODILESS: tuple[int, ...]
 
 class FrameKind(enum.StrEnum):
     """What one `StreamChunk` is."""
@@ -144,6 +147,7 @@ class RawResponse(Message):
         connection_meta: ConnectionMeta | None = None,
         flow_id: int = 0,
         body_truncated: bool = False,
+        body_complete: bool = True,
         streaming: bool = False,
         decode_limit: int = 33554432,
     ) -> RawResponse:
@@ -159,8 +163,19 @@ class RawResponse(Message):
     def reason(self) -> str:
         """The reason phrase as received, often ``""``."""
     @property
+    def body_complete(self) -> bool:
+        """Whether `body` is all that the upstream sends. In ``on_response_head`` and of a stream it is False."""
+    @property
     def streaming(self) -> bool:
         """Whether this is shown at its head, because its frames go to ``on_stream_chunk`` one by one."""
+    def changed(self, decision: ResponseDecision) -> RawResponse:
+        """Return this response as `decision` would send it; the response itself if that changes nothing.
+
+        `decision` is ``ResponseDecision.PASS``, ``UNFILTERED``, ``change(...)`` or ``replace(...)``, and another kind is a ValueError. A
+        body of bytes is `body`. One that is an async iterable is not asked for its items: `body` is empty, and `body_complete` is False.
+
+        ValueError says why the decision cannot be applied to this response. Returned by a hook it would be answered 502.
+        """
     @property
     def request(self) -> RawRequest | None:
         """The request that this answers, with its body unless that was let go. None in a response that was built without one."""

@@ -12,7 +12,7 @@ import cython
 
 from libc.stdint cimport int64_t
 
-from soth_mitm._dataplane.http.changes cimport changed_head, names_decided, trailers_without
+from soth_mitm._dataplane.http.changes cimport changed_head, changed_response_head, names_decided, trailers_without
 from soth_mitm._dataplane.wire.decode cimport Decoder, decode_body, decoder_for, result_of
 from soth_mitm._dataplane.http1.head_parser cimport head_error_text, parse_request_head, parse_response_head
 from soth_mitm._dataplane.wire.fields cimport USUAL_FIELDS
@@ -45,6 +45,24 @@ class FrameKind(enum.StrEnum):
     WEBSOCKET_TEXT = "websocket_text"
     WEBSOCKET_BINARY = "websocket_binary"
     WEBSOCKET_CLOSE = "websocket_close"
+
+
+# Statuses whose responses have no content, and the one that has something else behind it
+BODILESS = (101, 204, 205, 304)
+
+
+cdef bint accepts_identity(list values) except -1:
+    """Tell whether Accept-Encoding lets a body pass that has no coding (RFC 9110 section 12.5.3)."""
+    cdef bint any_other = True
+    for element in ",".join(values).lower().split(","):
+        coding, *parameters = [part.strip() for part in element.split(";")]
+        weights = [part[2:].strip() for part in parameters if part.startswith("q=")]
+        is_refused = len(weights) > 0 and weights[0].startswith("0") and not weights[0].strip("0.")
+        if coding == "identity":
+            return not is_refused
+        if coding == "*" and is_refused:
+            any_other = False
+    return any_other
 
 
 cdef str body_repr(bytes raw_body, bint truncated):
@@ -277,7 +295,8 @@ cdef class RawResponse(Message):
 
     @staticmethod
     def build(*, int status=200, str reason=None, headers=(), bytes body=b"", trailers=(), RawRequest request=None, connection_meta=None,
-              int64_t flow_id=0, bint body_truncated=False, bint streaming=False, Py_ssize_t decode_limit=BUILD_DECODE_LIMIT):
+              int64_t flow_id=0, bint body_truncated=False, bint body_complete=True, bint streaming=False,
+              Py_ssize_t decode_limit=BUILD_DECODE_LIMIT):
         """Make a response as the proxy would have received it, to test a handler with.
 
         `body` is what the wire would carry: with a Content-Encoding header it must be so encoded. `connection_meta` and `flow_id` are those
@@ -293,8 +312,85 @@ cdef class RawResponse(Message):
             flow_id = flow_id or request.flow_id
         response = new_response(head, connection_meta, flow_id, request, body, streaming, decode_limit)
         response.body_truncated = body_truncated
+        response.body_complete = body_complete and not body_truncated
+        response.was_held = True
         response.trailer_block = block_of(pairs_of(trailers))
         return response
+
+    cdef bint is_cut(self) noexcept:
+        return self.body_truncated or not self.body_complete
+
+    cdef int64_t length_of(self, object decision) except -2:
+        return len(decision.body) if type(decision.body) is bytes else -1
+
+    cdef int check_change(self, object decision) except -1:
+        cdef int old = self.head.status
+        cdef int status = old if decision.status is None else decision.status
+        cdef bint names_range
+        if decision.body is None:
+            if status != old and old in BODILESS:
+                raise ValueError(f"status: a response with status {old} has no body, and a change gives it none; use replace()")
+            return 0
+        if self.was_held and not self.body_complete:
+            raise ValueError("body: the response was not shown whole (body_complete)")
+        if status == 101:
+            raise ValueError("status: a 101 is replaced by a response with another status")
+        if decision.body and status in BODILESS:
+            raise ValueError(f"body: a response with status {status} has none")
+        names_range = decision.headers is not None and b"content-range" in [name.lower() for name, _ in decision.headers]
+        if status == 206 and not names_range and (old != 206 or not 0 <= self.length_of(decision) == self.ranged_length()):
+            raise ValueError("body: the body of a 206 keeps its length, as Content-Range says what it is a part of")
+        if decision.body and not self.takes_identity(decision):
+            raise ValueError("body: the client refuses a body without a coding (Accept-Encoding: identity;q=0)")
+        return 0
+
+    cdef int64_t ranged_length(self) except -2:
+        return len(self.raw_body) if self.was_held else self.head.content_length
+
+    cdef bint takes_identity(self, object decision) except -1:
+        """Tell whether the client takes a body that is not coded, as far as the upstream sent it one that is."""
+        if content_encoding_of(self.head) is None or self.request is None or self.request.head is None:
+            return True
+        for name, _ in (*decision.set, *(decision.headers or ())):
+            if name.lower() == b"content-encoding":
+                return True
+        return accepts_identity(headers_of_head(self.request.head).get_all("accept-encoding"))
+
+    def changed(self, decision not None):
+        """Return this response as `decision` would send it; the response itself if that changes nothing.
+
+        `decision` is ``ResponseDecision.PASS``, ``UNFILTERED``, ``change(...)`` or ``replace(...)``, and another kind is a ValueError. A
+        body of bytes is `body`. One that is an async iterable is not asked for its items: `body` is empty, and `body_complete` is False.
+
+        ValueError says why the decision cannot be applied to this response. Returned by a hook it would be answered 502.
+        """
+        cdef Head head
+        cdef RawResponse other
+        cdef int64_t length
+        kind = getattr(decision, "kind", None)
+        if kind in ("pass", "unfiltered"):
+            return self
+        if kind not in ("change", "replace"):
+            raise ValueError(
+                f"decision: expected ResponseDecision.PASS, .change(...) or .replace(...), which send the response, got {decision!r}")
+        known(self.head)
+        self.check_change(decision)
+        length = self.length_of(decision)
+        head = changed_response_head(self.head, decision, length, self.head_limit, self.most_fields)
+        if head is self.head and decision.body is None:
+            return self
+        other = new_response(head, self.connection_meta, self.flow_id, self.request, self.raw_body, self.streaming, self.decode_limit)
+        other.head_limit, other.most_fields, other.was_held = self.head_limit, self.most_fields, self.was_held
+        other.body_complete, other.body_truncated = self.body_complete, self.body_truncated
+        if decision.body is not None:
+            other.raw_body = decision.body if length >= 0 else b""
+            other.body_complete = length >= 0
+            other.body_truncated = other.streaming = False
+            return other
+        other.trailer_block = trailers_without(self.trailer_block, names_decided(decision))
+        if content_encoding_of(head) == content_encoding_of(self.head):
+            other._body, other._decode_error, other.decoded_from = self._body, self._decode_error, self.decoded_from
+        return other
 
     @property
     def status(self):
@@ -414,6 +510,9 @@ cdef RawResponse new_response(Head head, object meta, int64_t flow_id, RawReques
     response.request = request
     response.raw_body = raw_body
     response.streaming = streaming
+    response.body_complete = True
+    response.head_limit = BUILD_HEAD_LIMIT
+    response.most_fields = USUAL_FIELDS
     response.decode_limit = decode_limit
     return response
 

@@ -27,6 +27,8 @@ cdef class Settings:
     cdef public bint retry                     # upstream.retry_on_failure
     cdef public object decision_type           # HandlerDecision
     cdef public object allow                   # HandlerDecision.ALLOW
+    cdef public object response_decision_type  # ResponseDecision
+    cdef public object response_pass           # ResponseDecision.PASS
     cdef public object chunk_decision_type     # ChunkDecision
     cdef public object chunk_pass              # ChunkDecision.PASS
     cdef public object observer                # observer.flow(...), told of each flow; None: nobody wants to know

@@ -20,6 +20,8 @@ class Settings:
     retry: bool
     decision_type: Any
     allow: Any
+    response_decision_type: Any
+    response_pass: Any
     chunk_decision_type: Any
     chunk_pass: Any
     observer: Any
@@ -76,6 +78,8 @@ class Settings:
         retry: bool,
         decision_type: Any,
         allow: Any,
+        response_decision_type: Any,
+        response_pass: Any,
         chunk_decision_type: Any,
         chunk_pass: Any,
         observer: Any,

@@ -31,6 +31,8 @@ cdef class Settings:
         bint retry,
         decision_type,
         allow,
+        response_decision_type,
+        response_pass,
         chunk_decision_type,
         chunk_pass,
         observer,
@@ -83,6 +85,8 @@ cdef class Settings:
         self.retry = retry
         self.decision_type = decision_type
         self.allow = allow
+        self.response_decision_type = response_decision_type
+        self.response_pass = response_pass
         self.chunk_decision_type = chunk_decision_type
         self.chunk_pass = chunk_pass
         self.observer = observer

@@ -89,9 +89,10 @@ cdef class Stream:
     cdef int send_request(self, Head head, str authority, bint keep_upgrade, int64_t length, HeadEdits edits) except -1
     cdef int send_interim(self, Head head) except -1
     cdef int send_continue(self) except -1
-    # `source` has the response's content. `is_last`: the connection is of no use for another request. `edits` None: its content goes on as
-    # it comes; else the head leaves with them, and content follows of which nothing is known yet
-    cdef int send_response(self, Head head, Stream source, bint is_last, HeadEdits edits) except -1
+    # `source` has the response's content, and LENGTH_AS_IS sends it as the head says. Another `length` is that of content which is to come
+    # by send_content() alone; the head has it, unless it is ANY_LENGTH. `is_last`: the connection is of no use for another request.
+    # `edits`, with ANY_LENGTH only, are those of a head whose content is changed on its way, or None
+    cdef int send_response(self, Head head, Stream source, int64_t length, bint is_last, HeadEdits edits) except -1
     cdef int send_content(self, const char* data, Py_ssize_t length) except -1
     cdef int send_end(self, bytes trailers) except -1              # after send_content; not after the wire form
     cdef int send_wire(self, const char* data, Py_ssize_t length) except -1

@@ -99,7 +99,7 @@ cdef class Stream:
     cdef int send_continue(self) except -1:
         return 0
 
-    cdef int send_response(self, Head head, Stream source, bint is_last, HeadEdits edits) except -1:
+    cdef int send_response(self, Head head, Stream source, int64_t length, bint is_last, HeadEdits edits) except -1:
         raise NotImplementedError("a stream says how it sends a response")
 
     cdef int send_content(self, const char* data, Py_ssize_t length) except -1:

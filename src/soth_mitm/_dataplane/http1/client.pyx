@@ -27,7 +27,7 @@ from soth_mitm._dataplane.http1.head_parser cimport (
 from soth_mitm._dataplane.http1.stream cimport OUT_CHUNKED, OUT_PLAIN, Http1Stream
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.memory.view cimport View
-from soth_mitm._dataplane.transport.callbacks cimport PAUSE_SETUP
+from soth_mitm._dataplane.transport.callbacks cimport PAUSE_DECISION, PAUSE_SETUP
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully
 from soth_mitm._dataplane.transport.outbound_endpoint cimport OutboundEndpoint
 from soth_mitm._dataplane.upstream.pool cimport OriginPool, PooledConnection
@@ -130,7 +130,8 @@ cdef class Http1ClientConnection(PooledConnection):
         while self.state == CLIENT_HEAD:
             exchange = self.stream.callbacks
             size = self.endpoint.read_buffer.size()
-            if size == 0:
+            if size == 0 or self.endpoint.paused & PAUSE_DECISION:
+                # what follows a 101 that is being decided on is no head
                 return 0
             head = Head()
             used = parse_response_head(

@@ -43,3 +43,6 @@ cdef bytes own_head_bytes(int status, object headers, bint close, bint chunked)
 # What people are told: nothing, or text that ends with a line feed, so that the next prompt of a
 # shell stands on a line of its own.
 cdef bytes text_line(bytes text)
+
+# The usual reason phrase of a status, b"" if it has none
+cdef bytes reason_of(int status)

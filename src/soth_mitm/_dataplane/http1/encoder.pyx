@@ -185,7 +185,7 @@ cdef bytes own_head_bytes(int status, object headers, bint close, bint chunked):
 
 cdef list _own_lines(int status, object headers, bint bodiless):
     cdef bint typed = bodiless
-    cdef list lines = [b"HTTP/1.1 %d %b" % (status, _reason(status))]
+    cdef list lines = [b"HTTP/1.1 %d %b" % (status, reason_of(status))]
     for name, value in headers or ():
         typed = typed or name.lower() == b"content-type"
         lines.append(b"%b: %b" % (name, value))
@@ -198,7 +198,7 @@ cdef bytes text_line(bytes text):
     return text if not text or text.endswith(b"\n") else text + b"\n"
 
 
-cdef bytes _reason(int status):
+cdef bytes reason_of(int status):
     try:
         return HTTPStatus(status).phrase.encode("ascii")
     except ValueError:

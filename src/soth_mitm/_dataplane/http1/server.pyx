@@ -12,7 +12,9 @@ from soth_mitm._dataplane.exchange.relay cimport Tunnel
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.stream_tunnel cimport new_endpoint_stream, new_stream_tunnel
 from soth_mitm._dataplane.http.settings cimport Settings
-from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream, StreamCallbacks
+from soth_mitm._dataplane.http.stream cimport (
+    LENGTH_AS_IS, HttpConnection, Stream, StreamCallbacks,
+)
 from soth_mitm._dataplane.http1.connection_state cimport (
     SERVER_CLOSE, SERVER_CLOSED, SERVER_DONE, SERVER_HEAD, SERVER_OPEN, SERVER_SWITCH, ServerInput,
     ServerState, next_server_state,
@@ -509,22 +511,24 @@ cdef class Http1ServerStream(Http1Stream):
         self.endpoint.send_bytes(CONTINUE)
         return 1
 
-    cdef int send_response(
-            self, Head head, Stream source, bint is_last, HeadEdits edits) except -1:
+    cdef int send_response(self, Head head, Stream source, int64_t length, bint is_last,
+                           HeadEdits edits) except -1:
         cdef Http1ServerConnection owner = self.owner
         cdef bint takes_off_chunks = False
         if edits is not None:
             self.out_framing = OUT_UNTIL_CLOSE if self.is_1_0 else OUT_CHUNKED
             if not self.is_1_0:
                 edits.frame_with_chunks()
-        elif isinstance(source, Http1Stream):
+        elif length >= 0:
+            self.out_framing = OUT_PLAIN
+        elif length == LENGTH_AS_IS and isinstance(source, Http1Stream):
             takes_off_chunks = (<Http1Stream>source).body.kind == BODY_CHUNKED and self.is_1_0
             self.out_framing = (
                 OUT_UNTIL_CLOSE if takes_off_chunks or source.ends_by_close() else OUT_PLAIN)
         elif (head.content_length >= 0 or self.is_head_request
                 or head.status == 204 or head.status == 304):
             self.out_framing = OUT_PLAIN
-        elif source.is_complete():
+        elif length == LENGTH_AS_IS and source.is_complete():
             self.out_framing = OUT_PLAIN
             edits = HeadEdits()
             edits.frame_with_length(source.content_total())

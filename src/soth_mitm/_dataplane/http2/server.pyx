@@ -7,11 +7,12 @@ hook has returned, whatever its client has done to it by then.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.time cimport monotonic
+from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.exchange.exchange cimport Exchange, new_exchange
 from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel, new_endpoint_stream, new_stream_tunnel
 from soth_mitm._dataplane.http.settings cimport Settings
-from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
+from soth_mitm._dataplane.http.stream cimport LENGTH_AS_IS, HttpConnection, Stream
 from soth_mitm._dataplane.http1.connection_auth cimport authenticates_connection
 from soth_mitm._dataplane.http1.encoder cimport text_line
 from soth_mitm._dataplane.http1.framing cimport body_end, body_of_stream, body_without_framing
@@ -364,8 +365,10 @@ cdef class Http2ServerStream(Http2Stream):
         self.session.own_head(self.stream, 100, (), -1, False)
         return 1
 
-    cdef int send_response(self, Head head, Stream source, bint is_last, HeadEdits edits) except -1:
-        cdef bint is_end = edits is None and source.is_complete() and source.content_total() == 0
+    cdef int send_response(self, Head head, Stream source, int64_t length, bint is_last, HeadEdits edits) except -1:
+        cdef bint is_end = length == 0
+        if length == LENGTH_AS_IS:
+            is_end = source.is_complete() and source.content_total() == 0
         if self.is_closed:
             return 0
         if isinstance(source, Http1Stream) and authenticates_connection(self.request, head):

@@ -1,0 +1,3 @@
+from soth_mitm._dataplane.exchange.exchange_credentials import ExchangeCredentials
+
+class ExchangeResponses(ExchangeCredentials): ...
