@@ -21,7 +21,8 @@ class Chain(InterceptHandler):
 
     Decisions: members are asked in order, each sees the message as those before it left it. A block, an answer or an end by one of them
     ends the round, and the others are not asked. In `on_connect` a block ends it, and otherwise the first INTERCEPT or TUNNEL stands; in
-    `should_intercept_tls` the first False ends it. Observers: all are told, in order, also when one of them fails.
+    `should_intercept_tls` the first False ends it. `on_response_head` and `on_response_body` may be those of one member only.
+    Observers: all are told, in order, also when one of them fails.
 
     A member that fails counts by `handler.failure_policy` for the whole round: those behind it are not asked, and what those before it
     wanted to change is not applied. Where all members with a hook answer without waiting, the chain does too.
@@ -44,6 +45,11 @@ class Chain(InterceptHandler):
             for name in overridden_hooks(handler):
                 hooks.setdefault(name, []).append(getattr(handler, name))
         for name, methods in hooks.items():
+            if len(methods) > 1 and name in _OF_ONE_MEMBER:
+                raise TypeError(
+                    f"{len(methods)} members of the Chain have {name}, and a chain combines no decisions about responses: let one member "
+                    "decide about them"
+                )
             # a member's own, where it is the only one: nothing stands between it and the proxy
             setattr(self, name, methods[0] if len(methods) == 1 else _hook(_ROUNDS.get(name, _observed), methods))
 
@@ -141,6 +147,8 @@ def _observed(members: tuple[Method, ...], *arguments: object) -> Round:
         raise failure
 
 
+# Decisions that are not combined: a member that holds a response would undo what one before it has changed.
+_OF_ONE_MEMBER = ("on_response_head", "on_response_body")
 _ROUNDS: dict[str, Callable[..., Round]] = {
     "on_request": _decided_request,
     "on_connect": _decided_connect,

@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soth_mitm import Chain, ConnectDecision, DecisionValueError, HandlerDecision, InterceptHandler, RawRequest, Upstream
+from soth_mitm import (
+    Chain,
+    ConnectDecision,
+    DecisionValueError,
+    HandlerDecision,
+    InterceptHandler,
+    RawRequest,
+    RawResponse,
+    ResponseDecision,
+    Upstream,
+)
 from soth_mitm.decision import merged
 from soth_mitm.handler import check_handler, overridden_hooks
 
@@ -256,3 +266,14 @@ def test_a_streamed_body_is_taken_once() -> None:
     assert whole._take_body()[0] is source
     with pytest.raises(DecisionValueError, match="serves one request"):
         first._take_body()
+
+
+def test_decisions_about_responses_are_those_of_one_member() -> None:
+    class Decides(InterceptHandler):
+        def on_response_head(self, response: RawResponse) -> ResponseDecision:
+            return ResponseDecision.PASS
+
+    with pytest.raises(TypeError, match="2 members of the Chain have on_response_head, and a chain combines no decisions about responses"):
+        Chain(Decides(), Decides())
+    one = Decides()
+    assert Chain(InterceptHandler(), one).on_response_head == one.on_response_head
