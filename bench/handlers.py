@@ -1,6 +1,6 @@
-"""The handlers that the measured proxy runs with: none of the hooks, and one coroutine hook that does not suspend."""
+"""The handlers that the measured proxy runs with: none of the hooks, one coroutine hook that does not suspend, hooks for messages."""
 
-from soth_mitm import HandlerDecision, InterceptHandler, RawRequest
+from soth_mitm import ChunkDecision, HandlerDecision, InterceptHandler, RawRequest, StreamChunk
 
 # Overrides nothing, so nothing may be paid for it. A class of its own that overrides nothing would be refused.
 Noop = InterceptHandler
@@ -15,3 +15,27 @@ class OneCoroutineHook(InterceptHandler):
     async def on_request(self, request: RawRequest) -> HandlerDecision:
         self.requests += 1
         return HandlerDecision.ALLOW
+
+
+class MessageHook(InterceptHandler):
+    """Looks at every message of a WebSocket."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+
+    def on_stream_chunk(self, chunk: StreamChunk) -> None:
+        self.messages += 1
+
+
+class MessageFilter(InterceptHandler):
+    """Decides about every message of a WebSocket, and lets it pass."""
+
+    def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision:
+        return ChunkDecision.PASS
+
+
+class MessageFilterAndHook(MessageHook):
+    """Does both."""
+
+    def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision:
+        return ChunkDecision.PASS

@@ -103,6 +103,11 @@ def _soth(ground: Ground, destination: str, handler: str) -> Launch:
     return Launch(command, ca, True, environment)
 
 
+def plan_soth(ground: Ground, handler: str) -> Launch:
+    """Start the proxy with a handler of `bench.handlers`."""
+    return _soth(ground, ground.origin, handler)
+
+
 def _plan_soth_noop(ground: Ground) -> Launch:
     return _soth(ground, ground.origin, "Noop")
 
@@ -144,7 +149,8 @@ events {{ worker_connections 1024; }}
     return ["nginx", "-p", str(ground.directory), "-e", "stderr", "-c", str(path)]
 
 
-def _plan_nginx_intercept(ground: Ground) -> Launch:
+def plan_nginx(ground: Ground) -> Launch:
+    """Start nginx as a reverse proxy."""
     temporary = "\n  ".join(f"{kind}_temp_path {ground.directory}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     body = f"""http {{
   access_log off;
@@ -434,7 +440,7 @@ ALL = (
     ),
     Opponent(
         "nginx",
-        {Route.INTERCEPT: _plan_nginx_intercept, Route.TUNNEL: _plan_nginx_tunnel},
+        {Route.INTERCEPT: plan_nginx, Route.TUNNEL: _plan_nginx_tunnel},
         _nginx_missing,
         lambda: _first_line("nginx", "-v"),
     ),

@@ -100,6 +100,20 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Extensions other than permessage-deflate that were taken out of requests, where `on_stream_chunk` is to read the messages."""
     websocket_decode_error_count: int = 0
     """Directions of WebSockets of which no more messages were shown: one could not be inflated, was far too long, or was cut."""
+    websocket_connections: int = 0
+    """WebSockets open now, those that nobody reads included."""
+    websocket_message_count_by_kind: dict[str, int] = {}
+    """Messages that were read on their way, by direction and kind: `to_upstream_text`, `to_client_binary` and so on."""
+    websocket_compressed_message_count: int = 0
+    """Those of them that came compressed."""
+    websocket_recoded_message_count: int = 0
+    """Messages that were compressed again, because `filter_stream_chunk` had changed or dropped one before them."""
+    websocket_injected_message_count: int = 0
+    """Messages that `handle.inject` has sent."""
+    websocket_close_count_by_side: dict[str, int] = {}
+    """WebSockets that are over and were read, by who sent the first Close: `client`, `upstream`, `proxy`, or `nobody`."""
+    websocket_violation_count_by_rule: dict[str, int] = {}
+    """The same violations as below by side and rule: `client_unmasked`, `upstream_text_not_utf8` and so on."""
     websocket_violation_count: int = 0
     """Times that a peer of a WebSocket that is read broke RFC 6455; `websocket.on_violation` says what came of it."""
     tunnel_count: int = 0

@@ -9,9 +9,9 @@ from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import HookCounters, Hooks
 from soth_mitm._dataplane.http.settings import Settings
 from soth_mitm._dataplane.memory.buffer import Arena
-from support.data_plane import DEADLINES, FLAGS, HTTP2, NUMBERS, OBJECTS, every_setting, make_settings
+from support.data_plane import DEADLINES, FLAGS, MADE, NUMBERS, OBJECTS, every_setting, make_settings
 
-NAMES = [*NUMBERS, *FLAGS, *OBJECTS, *DEADLINES, *HTTP2]
+NAMES = [*NUMBERS, *FLAGS, *OBJECTS, *DEADLINES, *MADE]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_forgotten_setting_is_named(loop: asyncio.AbstractEventLoop, name: str
         Settings(Arena(), hooks, Counters(), **given)
 
 
-@pytest.mark.parametrize("name", [*DEADLINES, *HTTP2])
+@pytest.mark.parametrize("name", [*DEADLINES, *MADE])
 def test_what_is_read_unchecked_is_not_none(loop: asyncio.AbstractEventLoop, name: str) -> None:
     with pytest.raises(TypeError, match=rf"'{name}'"):
         make_settings(loop, **{name: None})

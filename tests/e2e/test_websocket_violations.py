@@ -26,8 +26,10 @@ from support.websocket import (
     Unread,
     accept,
     ask,
+    closing,
     compressed,
     frame,
+    unmasked,
 )
 
 GOOD = frame(FIN | TEXT, b"good", MASK)
@@ -43,16 +45,6 @@ BY_CLIENT = {
 
 # these are found in a payload, of which some may have passed before; the others in a head, which passes whole
 IN_PAYLOAD = ("a code", "no UTF-8")
-
-
-def closing(code: int, reason: bytes, mask: bytes = b"") -> bytes:
-    return frame(FIN | CLOSE, code.to_bytes(2, "big") + reason, mask)
-
-
-def unmasked(data: bytes) -> tuple[int, bytes]:
-    """Return FIN and opcode, and the payload in the clear, of one short frame with a key."""
-    assert data[1] & 0x80 and len(data) == 6 + (data[1] & 0x7F), data
-    return data[0], bytes(octet ^ data[2 + at % 4] for at, octet in enumerate(data[6:]))
 
 
 def hearing(*said: bytes) -> tuple[Callable[[ScriptedConnection, Request], None], list[bytes], threading.Event]:

@@ -34,6 +34,7 @@ from support.websocket import (
     Unread,
     accept,
     ask,
+    closing,
     compressed,
     frame,
 )
@@ -265,8 +266,7 @@ class TestPressure:
             client.send(ask())
             assert client.read_head().status == 101
             client.send(frame(FIN | TEXT, b"one", MASK))
-            with pytest.raises(OSError):
-                client.read_to_end()
+            assert client.read_to_end() == closing(1011, b"a hook of the proxy failed")
         origin.wait_closed(1)
         running.wait_idle()
         assert len(running.handler.of("on_stream_end")) == 1
@@ -296,7 +296,7 @@ class TestEnds:
         with running.tunnel(plain_origin.port) as client:
             client.send(ask())
             assert client.read_head().status == 101
-            assert client.read_to_end() == frame(FIN | TEXT, b"hello")
+            assert client.read_to_end() == frame(FIN | TEXT, b"hello") + closing(1001, b"no message for too long")
         plain_origin.wait_closed(1)
 
     def test_a_drain(self, proxy: ProxyFactory, origin: Origin) -> None:
@@ -309,7 +309,7 @@ class TestEnds:
             assert client.read_exactly(7) == frame(FIN | TEXT, b"hello")
             stopping = threading.Thread(target=lambda: running.handle.shutdown(10))
             stopping.start()
-            assert client.read_to_end() == b""
+            assert client.read_to_end() == closing(1001, b"the proxy is shutting down")
         stopping.join(20)
         assert len(running.handler.of("on_stream_end")) == 1
 

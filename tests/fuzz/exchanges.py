@@ -218,10 +218,10 @@ class SeparateDeadlines(Deadlines):
 class ExchangeScene(Scene):
     """Exchanges on one plane with its pools. Nothing is between a client's connection and its exchange, or a pool and its dials."""
 
-    def __init__(self, settings: bytes) -> None:
+    def __init__(self, settings: bytes, handler_kind: Callable[[FakeLoop, tuple[str, ...]], ScriptedHandler] = ScriptedHandler) -> None:
         keys, hooks, pool, more = settings_of(settings)
         loop = FakeLoop()
-        super().__init__(ScriptedHandler(loop, hooks), loop, dials_at_once=not pool & 16)
+        super().__init__(handler_kind(loop, hooks), loop, dials_at_once=not pool & 16)
         http2 = settings[6] if len(settings) > 6 else 0
         self.http2 = http2
         self.bare = bool(http2 & HTTP2_BARE)

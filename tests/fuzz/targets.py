@@ -52,6 +52,7 @@ TARGETS = {
         Target("hpack", 1024),
         Target("h2_sessions", 1024),
         Target("websocket_streams", 1024),
+        Target("websocket_relays", 1024),
         Target("proxies", 2048),
         Target("hellos", 4096, ("soth_mitm.tls.client_hello", "soth_mitm.tls.fingerprint", "soth_mitm.tls.names")),
         Target("destinations", 512, ("soth_mitm.addresses", "soth_mitm.destinations", "soth_mitm.tls.names")),

@@ -31,7 +31,7 @@ FLOORS = """
 1  _dataplane.http: stream stages
 1  _dataplane.upstream: pool connect_probe
 1  _dataplane.exchange: relay route callbacks budget_share own_body hook_queue chunk_judge chunk_filter staged_content taps message_tap
-1  _dataplane.exchange: stream_tunnel decision
+1  _dataplane.exchange: message_filter stream_tunnel open_websockets decision
 1  _dataplane.exchange: response_drain credentials redacted_stream exchange_state exchange_shown exchange_ends exchange_pressure
 1  _dataplane.exchange: exchange_answers exchange_changes exchange_upgrades exchange_credentials exchange_responses exchange_stages exchange
 1  _dataplane.http1: connection_state connection_auth stream client server

@@ -36,7 +36,22 @@ NARROW = (
 )
 NARROW_COLUMNS = 100
 
-SCRIPT_VERBS = {"annotate", "bench", "break", "build", "check", "demo", "docs", "find", "fuzz", "prepare", "release", "run", "test"}
+SCRIPT_VERBS = {
+    "annotate",
+    "autobahn",
+    "bench",
+    "break",
+    "build",
+    "check",
+    "demo",
+    "docs",
+    "find",
+    "fuzz",
+    "prepare",
+    "release",
+    "run",
+    "test",
+}
 
 
 def bad_ending(path: Path) -> str:

@@ -71,6 +71,17 @@ def frame(bits: int, payload: bytes = b"", mask: bytes = b"") -> bytes:
     return head + mask + payload
 
 
+def closing(code: int, reason: bytes, mask: bytes = b"") -> bytes:
+    """Return a Close with that code and reason."""
+    return frame(FIN | CLOSE, code.to_bytes(2, "big") + reason, mask)
+
+
+def unmasked(data: bytes) -> tuple[int, bytes]:
+    """Return FIN and opcode, and the payload in the clear, of one short frame with a key."""
+    assert data[1] & 0x80 and len(data) == 6 + (data[1] & 0x7F), data
+    return data[0], bytes(octet ^ data[2 + at % 4] for at, octet in enumerate(data[6:]))
+
+
 def compressed(payload: bytes) -> bytes:
     """Return `payload` as the message of a compressor that has sent nothing before (RFC 7692 section 7.2.1)."""
     stream = zlib.compressobj(wbits=-15)

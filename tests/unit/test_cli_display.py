@@ -356,6 +356,22 @@ META = ConnectionMeta(
         (Event(kind=EventKind.FLOW_END, status=403, cause="not listed"), "refused 403 not listed  5 ms"),
         (Event(kind=EventKind.FLOW_END, status=200, size=5, cause="aborted"), "cut 200 aborted  5 ms"),
         (Event(kind=EventKind.FLOW_END, cause="the client closed the connection"), "cut the client closed the connection  5 ms"),
+        (Event(kind=EventKind.RESPONSE, status=101, is_stream=True, is_websocket=True), "101 WebSocket opened 5 ms"),
+        (
+            Event(
+                kind=EventKind.FLOW_END, status=101, is_stream=True, is_websocket=True, messages=(3, 5), closed_by="client", close_code=1000
+            ),
+            "WebSocket closed 1000 by the client 3 messages sent, 5 received  5 ms",
+        ),
+        (
+            Event(kind=EventKind.FLOW_END, status=101, is_websocket=True, messages=(0, 1), closed_by="proxy", close_code=1005),
+            "WebSocket closed without a code by the proxy 0 messages sent, 1 received  5 ms",
+        ),
+        (
+            Event(kind=EventKind.FLOW_END, status=101, is_websocket=True, messages=(0, 0), closed_by="nobody"),
+            "WebSocket ended without a Close 0 messages sent, 0 received  5 ms",
+        ),
+        (Event(kind=EventKind.FLOW_END, status=101, is_stream=True, is_websocket=True), "WebSocket ended 5 ms"),
         (Event(kind=EventKind.TUNNEL, cause="handler"), "CONNECT h:1 tunnel by the handler"),
         (Event(kind=EventKind.TUNNEL_END), None),
         (Event(kind=EventKind.REFUSED, status=403, cause="not listed"), "CONNECT h:1 BLOCKED 403 not listed"),

@@ -24,6 +24,9 @@ GRPC_STATUS_NAMES = {
     )
 }
 LONGEST_GRPC_STATUS = 4
+# of RFC 6455 section 7.4.1
+NO_CODE = 1005
+GOOD_CODES = (1000, 1001, NO_CODE)
 _TUNNELS = {
     "unlisted": "it is not in interception.destinations",
     "handler": "by the handler",
@@ -56,7 +59,9 @@ class RequestLines:
                 elif event.verdict is Verdict.UNDECIDED:
                     self._flow(event, ("the handler failed", BAD), "forwarded, because handler.failure_policy is allow")
             case EventKind.RESPONSE:
-                if event.is_stream:
+                if event.is_websocket:
+                    self._flow(event, (f"{event.status} WebSocket opened", _style(event.status)), _took(event))
+                elif event.is_stream:
                     self._flow(event, (f"{event.status} stream", _style(event.status)), _took(event))
             case EventKind.FLOW_END:
                 self._end(event)
@@ -81,6 +86,8 @@ class RequestLines:
             cause = f"the handler failed: {event.cause}" if event.verdict is Verdict.FAILED else event.cause
             word = "cut" if event.status == 0 or event.size else "refused" if event.status < 500 else "failed"
             self._flow(event, (f"{word} {event.status or ''}".strip(), BAD), cause, _took(event))
+        elif event.is_websocket:
+            self._flow(event, _websocket_outcome(event), *_messages(event), _took(event))
         elif event.is_stream:
             outcome = _grpc_outcome(event.grpc_status) or ("stream ended", "magenta")
             self._flow(event, outcome, _size(event.size), _took(event))
@@ -143,6 +150,19 @@ def _grpc_outcome(status: str | None) -> Part | None:
         return "gRPC, its status is no number", "red"
     name = GRPC_STATUS_NAMES.get(status, "")
     return f"gRPC {status} {name}".rstrip(), "green" if status == "0" else "red"
+
+
+def _websocket_outcome(event: Event) -> Part:
+    if event.messages is None:
+        return "WebSocket ended", "magenta"
+    if event.closed_by == "nobody":
+        return "WebSocket ended without a Close", "yellow"
+    code = "without a code" if event.close_code == NO_CODE else str(event.close_code)
+    return f"WebSocket closed {code} by the {event.closed_by}", "green" if event.close_code in GOOD_CODES else "yellow"
+
+
+def _messages(event: Event) -> tuple[str, ...]:
+    return () if event.messages is None else (f"{event.messages[0]} messages sent, {event.messages[1]} received",)
 
 
 def _took(event: Event) -> str:

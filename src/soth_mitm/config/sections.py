@@ -345,16 +345,30 @@ class ConnectionPoolConfig(Struct, kw_only=True):
 
 
 class WebSocketConfig(Struct, kw_only=True):
-    """WebSockets whose messages are read, which is where the handler has an `on_stream_chunk`."""
+    """WebSockets whose messages are read, which is where the handler has an `on_stream_chunk` or a `filter_stream_chunk`."""
 
     on_violation: Annotated[
         Literal["close", "relay"],
         Key(
             "A peer that breaks RFC 6455, or sends text that is not UTF-8: `close` sends both sides a Close that says so, and relays "
-            "nothing more of either; `relay` goes on with that direction unread. Both are counted."
+            "nothing more of either; `relay` goes on with that direction unread. Both are counted. `relay` is refused where "
+            "`filter_stream_chunk` decides about messages of WebSockets."
         ),
     ] = "close"
-    close_timeout_ms: Annotated[int, milliseconds("How long both sides may take to end behind such a Close.")] = 5_000
+    close_timeout_ms: Annotated[
+        int, milliseconds("How long both sides may take to end behind a Close of ours, or behind the Closes of both.")
+    ] = 5_000
+    idle_timeout_ms: Annotated[
+        int,
+        milliseconds("How long both sides may be silent; then both get a Close with 1001. 0: `timeouts.tunnel_idle_ms`.", minimum=0),
+    ] = 0
+    recompress: Annotated[
+        bool,
+        Key(
+            "Where `filter_stream_chunk` has changed or dropped a compressed message: compress it, and those behind it until both sides "
+            "remember the same octets again. `false` sends them as they are, which costs less time and more octets."
+        ),
+    ] = True
 
 
 class BodyConfig(Struct, kw_only=True):

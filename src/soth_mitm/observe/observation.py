@@ -102,12 +102,22 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Of a flow: what its client speaks, as `RawRequest.http_version` has it."""
     grpc_status: str | None = None
     """Of the end of a gRPC call: its `grpc-status` as the upstream sent it. None if it sent none."""
+    is_websocket: bool = False
+    """Of a flow: it is one that has opened a WebSocket."""
+    messages: tuple[int, int] | None = None
+    """Of the end of a WebSocket whose messages were read: how many passed to the upstream and to the client."""
+    closed_by: str = ""
+    """Of such an end: who sent the first Close: `client`, `upstream`, `proxy`, or `nobody`."""
+    close_code: int = 0
+    """The code of that Close; 1005: it had none (RFC 6455 section 7.4.1)."""
     certificate_refused: bool = False
     """Of a handshake with a client: it refused the certificate that we showed, as far as it said."""
 
 
 Observer = Callable[[Event], None]
 
+# who has sent the first Close of a WebSocket; the data plane has the same order
+CLOSED_BY = ("client", "upstream", "proxy", "nobody")
 _FLOW_KINDS = (EventKind.REQUEST, EventKind.RESPONSE, EventKind.FLOW_END)
 
 
@@ -140,6 +150,8 @@ class Observation:
         http_version: str,
         grpc_status: str | None,
         response_verdict: int,
+        is_websocket: bool,
+        websocket_end: tuple[int, int, int, int] | None,
     ) -> None:
         """Something of a flow. Called by the data plane, which gives what it has at hand; the rest is done later."""
 
@@ -160,6 +172,10 @@ class Observation:
                 http_version=http_version,
                 grpc_status=grpc_status,
                 response_verdict=ResponseVerdict(response_verdict),
+                is_websocket=is_websocket,
+                messages=None if websocket_end is None else websocket_end[:2],
+                closed_by="" if websocket_end is None else CLOSED_BY[websocket_end[2]],
+                close_code=0 if websocket_end is None else websocket_end[3],
             )
 
         self._push(make)

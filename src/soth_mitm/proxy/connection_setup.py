@@ -90,6 +90,14 @@ class ConnectionSetup:
         if not self._session.drain() and self._client.reader.is_idle:
             self._client.endpoint.close()
 
+    def has_flow(self, flow_id: int) -> bool:
+        """Tell whether that flow is under way on this connection."""
+        return self._session.has_flow(flow_id)
+
+    def cut_flow(self, flow_id: int) -> None:
+        """Cut that flow, if it is under way."""
+        self._session.cut_flow(flow_id)
+
     def abort(self) -> None:
         """Abort the connection now."""
         self._session.abort()

@@ -4,6 +4,7 @@ import functools
 import ssl
 from collections.abc import Sequence
 
+from soth_mitm._dataplane.http.messages import FrameKind
 from soth_mitm.config import MitmConfig
 from soth_mitm.config.sections import UpstreamConfig
 from soth_mitm.destinations import DestinationMap, DestinationPattern, parse_redirect
@@ -24,6 +25,9 @@ from soth_mitm.proxy.upstream_pools import UpstreamPools
 from soth_mitm.tls.contexts import ClientCertificate, UpstreamContexts
 from soth_mitm.tls.hardening import KEY_LOG, check_key_log, key_log_path
 from soth_mitm.tls.leaf import LeafStore
+
+# of Hooks.filtered
+WEBSOCKET_BITS = sum(1 << place for place, kind in enumerate(FrameKind) if kind in (FrameKind.WEBSOCKET_TEXT, FrameKind.WEBSOCKET_BINARY))
 
 
 class ConfigGeneration:
@@ -61,6 +65,7 @@ class ConfigGeneration:
         self.client_end = self._deadlines.after(client_end_ms())
 
         self.calls = HandlerCalls(resources.handler, config, resources.loop, self._deadlines, resources.hook_counters, resources.reports)
+        _check_violations(config, self.calls.hooks.filtered)
         self.settings = make_settings(
             config,
             resources.arena,
@@ -70,6 +75,7 @@ class ConfigGeneration:
             resources.reports,
             resources.observation,
             resources.decoding,
+            resources.websockets,
         )
         self._resolver = Resolver(config.upstream.dns_cache_ms / 1000, resources.connection_counters)
         direct = Direct(config, self._connect_to, self._resolver, resources.arena, resources.is_ours)
@@ -144,6 +150,14 @@ class ConfigGeneration:
         self._deadlines.close()
         # it refers to us
         self.settings.on_redirect = None
+
+
+def _check_violations(config: MitmConfig, filtered: int) -> None:
+    """Refuse a way around the filter."""
+    if config.websocket.on_violation != "close" and config.intercept_mode == "enforce" and filtered & WEBSOCKET_BITS:
+        raise InvalidConfigError(
+            "websocket.on_violation", "must be `close` while filter_stream_chunk decides about messages of WebSockets (filter_kinds)"
+        )
 
 
 def _client_certificates(upstream: UpstreamConfig) -> dict[str, ClientCertificate]:

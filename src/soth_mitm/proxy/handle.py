@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from soth_mitm.addresses import ANY_ADDRESS, format_host_port
 from soth_mitm.config import MitmConfig
@@ -172,6 +173,35 @@ class MitmProxyHandle:
             platform=platform,
             ca_directory=ca_directory,
         )
+
+    async def inject(self, flow_id: int, payload: str | bytes, *, direction: Literal["to_client", "to_upstream"] = "to_client") -> None:
+        """Send a message of our own on a WebSocket: text for str, else binary. Returns when it is in the write buffer.
+
+        It goes between two messages of its direction, in one frame without compression, and is no question for `filter_stream_chunk`;
+        `on_stream_chunk` is shown it with `injected`. 64 messages of a direction wait, of `body.max_size_bytes` together; a further one
+        waits for its place. The messages of the WebSocket have to be read: the handler has an `on_stream_chunk`, or a
+        `filter_stream_chunk` for messages of WebSockets. Otherwise nobody knows where one ends.
+        `LookupError`: the flow is over or closing, or is no WebSocket that is read. `ValueError`: the payload is over
+        `body.max_size_bytes`, or text that is no Unicode.
+        """
+        await self._service.inject(flow_id, payload, direction)
+
+    def inject_here(self, flow_id: int, payload: str | bytes, *, direction: Literal["to_client", "to_upstream"] = "to_client") -> None:
+        """Do as `inject`, without waiting: raises `BlockingIOError` if too many messages wait already."""
+        self._service.inject_here(flow_id, payload, direction)
+
+    async def close_flow(self, flow_id: int, code: int = 1001, reason: str = "") -> None:
+        """Send both sides of a WebSocket a Close with a code (RFC 6455 section 7.4) and end it, or cut any other flow.
+
+        A side that is within a message gets its end without a Close, and so do both of a WebSocket that nobody reads. Where a response
+        has begun, its client can tell that it is not all; else the client's stream or connection is cut.
+        `LookupError`: the flow is over. `ValueError`: a Close must not have this code, or the reason is over 123 bytes.
+        """
+        self._service.close_flow(flow_id, code, reason)
+
+    def close_flow_here(self, flow_id: int, code: int = 1001, reason: str = "") -> None:
+        """Do as `close_flow`."""
+        self._service.close_flow(flow_id, code, reason)
 
     async def shutdown(self, timeout: float | timedelta | None = None) -> None:  # noqa: ASYNC109 - the name is the contract's
         """Stop accepting, finish what is under way within `timeout` (seconds; `timeouts.drain_ms` when None), cut the rest.

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http2.frame import name_error_code
 from soth_mitm._dataplane.http2.limits import LIMIT_NAMES
+from soth_mitm._dataplane.websocket.violations import VIOLATION_NAMES
 from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.observe.observation import CLOSED_BY
 from soth_mitm.proxy.resources import ProxyResources
 from soth_mitm.tls.failures import FailureClass
 
+MESSAGES = ("to_upstream_text", "to_upstream_binary", "to_client_text", "to_client_binary")
 PAIRINGS = ("h1h1", "h1h2", "h2h1", "h2h2")
 FILTER_TIMES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "longer")
 # of RFC 9113 section 7
@@ -25,6 +28,13 @@ def goaways_by_reason(counters: Counters) -> dict[str, int]:
         **{name.lower(): count for name, count in faults.items() if name not in {"NO_ERROR", "other"}},
         **{f"calm_{name}": limits[limit] for limit, name in LIMIT_NAMES.items() if name != "polite"},
     }
+
+
+def violations_by_rule(counters: Counters) -> dict[str, int]:
+    """Return how often each rule of WebSocket was broken, by side."""
+    counts = counters.websocket_violations_by_rule
+    sides = (("client", counts[: len(counts) // 2]), ("upstream", counts[len(counts) // 2 :]))
+    return {f"{side}_{name}": of_side[place] for side, of_side in sides for place, name in enumerate(VIOLATION_NAMES) if place}
 
 
 def collect_metrics(
@@ -80,6 +90,13 @@ def collect_metrics(
         websocket_bad_handshake_count=counters.websocket_bad_handshakes,
         websocket_removed_offer_count=counters.websocket_offers_removed,
         websocket_decode_error_count=counters.websocket_decode_errors,
+        websocket_connections=counters.websocket_connections,
+        websocket_message_count_by_kind=dict(zip(MESSAGES, counters.websocket_messages_by_kind, strict=True)),
+        websocket_compressed_message_count=counters.websocket_compressed,
+        websocket_recoded_message_count=counters.websocket_recoded,
+        websocket_injected_message_count=counters.websocket_injected,
+        websocket_close_count_by_side=dict(zip(CLOSED_BY, counters.websocket_closes_by_side, strict=True)),
+        websocket_violation_count_by_rule=violations_by_rule(counters),
         websocket_violation_count=counters.websocket_violations,
         tunnel_count=counters.tunnels,
         dropped_trailers_count=counters.trailers_dropped,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from soth_mitm._dataplane.exchange.open_websockets import OpenWebSockets
 from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import HookCounters
 from soth_mitm._dataplane.memory.budget import Budget
@@ -36,5 +37,7 @@ class ProxyResources:
     """Where leaf certificates are minted."""
     decoding: Executor
     """Where long request bodies are decoded."""
+    websockets: OpenWebSockets
+    """Those whose messages are read."""
     is_ours: Callable[[SocketAddress], bool]
     """Whether connecting to an address would lead back to this proxy."""

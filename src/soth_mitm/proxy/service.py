@@ -7,7 +7,9 @@ import itertools
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+from soth_mitm._dataplane.exchange.open_websockets import OpenWebSockets
 from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import HookCounters
 from soth_mitm._dataplane.http1.encoder import own_explanation
@@ -15,6 +17,7 @@ from soth_mitm._dataplane.memory.budget import Budget
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.transport.callbacks import EndpointCallbacks
 from soth_mitm._dataplane.transport.lingering_close import linger_and_close
+from soth_mitm._dataplane.websocket.message_writer import MessageWriter
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
@@ -41,8 +44,14 @@ from soth_mitm.tls.ca import CertificateAuthority
 
 log = get_logger("soth_mitm.proxy")
 
+Direction = Literal["to_client", "to_upstream"]
+
 # How long what goes on after a connection was cut may take before it is cancelled.
 ABORT_SECONDS = 1.0
+# WebSockets that are still open so long before the end of a drain are closed.
+GOODBYE_SECONDS = 1.0
+# Of a Close: what RFC 6455 section 5.5 leaves behind the code.
+LONGEST_REASON = 123
 HTTP_PROXY = HttpProxy()
 
 
@@ -117,6 +126,8 @@ class Service:
         # one thread: many new names at a time are not to take the interpreter from the traffic
         self._minting = Threads(1, "soth-mitm leaf")
         self._decoding = Threads(1, "soth-mitm decoding")
+        self._websockets = OpenWebSockets()
+        self._goodbye: asyncio.TimerHandle | None = None
         self._warned: set[str] = set()
         self._resources = ProxyResources(
             loop=loop,
@@ -132,6 +143,7 @@ class Service:
             observation=self._observation,
             minting=self._minting,
             decoding=self._decoding,
+            websockets=self._websockets,
             is_ours=listener.is_ours,
         )
         self._generations = [self._generation(config, policy)]
@@ -281,9 +293,22 @@ class Service:
             generation.pools.retire()
         for connection in list(self._connections):
             connection.drain()
+        self._set_goodbye()
+
+    def _set_goodbye(self) -> None:
+        if self._goodbye is not None:
+            self._goodbye.cancel()
+        left = self._drain_until - self._loop.time()
+        # before the end, so that the peers can answer
+        self._goodbye = self._loop.call_later(max(0.0, left - min(GOODBYE_SECONDS, left / 2)), self._say_goodbye)
+
+    def _say_goodbye(self) -> None:
+        self._websockets.end_all(1001, b"the proxy is shutting down")
 
     def _end_by(self, until: float) -> None:
-        self._drain_until = min(until, self._drain_until)
+        if until < self._drain_until:
+            self._drain_until = until
+            self._set_goodbye()
         if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(self._drain_until)
 
@@ -301,6 +326,8 @@ class Service:
             raise
         finally:
             self._timeout = None
+            if self._goodbye is not None:
+                self._goodbye.cancel()
             await self._close()
         return aborted
 
@@ -332,6 +359,42 @@ class Service:
             if self.on_over is not None:
                 self.on_over()
 
+    # --- flows
+
+    async def inject(self, flow_id: int, payload: str | bytes, direction: Direction) -> None:
+        """Send a message on a WebSocket; return when it is in the write buffer."""
+        sent = self._loop.create_future()
+        self._inject(flow_id, payload, direction, sent)
+        await sent
+
+    def inject_here(self, flow_id: int, payload: str | bytes, direction: Direction) -> None:
+        """Have a message sent on a WebSocket in one of the next turns of the loop."""
+        self._inject(flow_id, payload, direction, None)
+
+    def _inject(self, flow_id: int, payload: str | bytes, direction: Direction, sent: asyncio.Future[None] | None) -> None:
+        if direction not in ("to_client", "to_upstream"):
+            raise ValueError(f'direction: "to_client" or "to_upstream", not {direction!r}')
+        if not isinstance(payload, str | bytes | bytearray | memoryview):
+            raise TypeError(f"payload: expected str or bytes, got {type(payload).__name__}")
+        octets = payload.encode() if isinstance(payload, str) else bytes(payload)
+        limit = self.config.body.max_size_bytes
+        if len(octets) > limit:
+            raise ValueError(f"payload: {len(octets)} bytes are over body.max_size_bytes ({limit})")
+        self._websockets.inject(flow_id, octets, isinstance(payload, str), direction == "to_client", sent)
+
+    def close_flow(self, flow_id: int, code: int, reason: str) -> None:
+        """Close a WebSocket, or cut another flow, in the next turn of the loop."""
+        _check_close(code, reason)
+        if flow_id in self._websockets:
+            self._loop.call_soon(self._websockets.close, flow_id, code, reason.encode())
+            return
+        for connection in self._connections:
+            if connection.has_flow(flow_id):
+                # it may be a hook of this flow that calls
+                self._loop.call_soon(connection.cut_flow, flow_id)
+                return
+        raise LookupError(f"flow {flow_id} is over")
+
     # --- figures
 
     def metrics(self) -> ProxyMetrics:
@@ -339,6 +402,15 @@ class Service:
         return collect_metrics(
             self._resources, len(self._connections), [generation.pools.counts() for generation in self._generations], self._leaves.minted
         )
+
+
+def _check_close(code: int, reason: str) -> None:
+    if not 0 <= code < 1 << 16:
+        raise ValueError(f"code: {code} is no code of a Close")
+    octets = reason.encode()
+    if len(octets) > LONGEST_REASON:
+        raise ValueError(f"reason: {len(octets)} bytes are over the {LONGEST_REASON} that a Close has room for")
+    MessageWriter(False).write_close(code, octets)
 
 
 def _family(transport: asyncio.BaseTransport, local: SocketAddress | None) -> SocketFamily:

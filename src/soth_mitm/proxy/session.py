@@ -117,6 +117,15 @@ class Session:
         self.holder.drain()
         return True
 
+    def has_flow(self, flow_id: int) -> bool:
+        """Tell whether that flow is under way."""
+        return isinstance(self.holder, ServerConnection) and self.holder.has_flow(flow_id)
+
+    def cut_flow(self, flow_id: int) -> None:
+        """Cut that flow, if it is under way."""
+        if isinstance(self.holder, ServerConnection):
+            self.holder.cut_flow(flow_id)
+
     def abort(self) -> None:
         """End what is under way now."""
         if self.holder is not None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from soth_mitm._dataplane.exchange.open_websockets import OpenWebSockets
 from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http.hooks import Hooks
 from soth_mitm._dataplane.http.settings import Settings
@@ -84,6 +85,7 @@ def make_settings(
     reports: HandlerReports,
     observation: Observation | None = None,
     decoding: Executor | None = None,
+    websockets: OpenWebSockets | None = None,
 ) -> Settings:
     """Return `config` as the data plane uses it.
 
@@ -136,8 +138,11 @@ def make_settings(
         linger=deadlines.after(int(LINGER_SECONDS * 1000)),
         settling=deadlines.after(SETTLING_MILLISECONDS),
         pace=deadlines.after(queue_wait_ms(config)),
+        websocket_recompresses=config.websocket.recompress,
         websocket_closes=config.websocket.on_violation == "close",
         websocket_close=deadlines.after(config.websocket.close_timeout_ms),
+        websocket_idle=deadlines.after(config.websocket.idle_timeout_ms or timeouts.tunnel_idle_ms),
+        websockets=OpenWebSockets() if websockets is None else websockets,
         http2_memory=HeadMemory(),
         client_http2=http2_limits(config, config.http2_max_concurrent_streams, timeouts.client_head_ms),
         upstream_http2=http2_limits(config, http2.max_streams_per_upstream, config.upstream.h2_header_stage_timeout_ms),

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from soth_mitm.config import MitmConfig
 from soth_mitm.errors import ShutdownTimeoutError
@@ -255,6 +255,23 @@ class ThreadedHandle:
         if self._is_inside:
             return running.client_environment_here(environ, host=host, ca_directory=ca_directory, no_proxy=no_proxy)
         return self._on_loop(lambda: running.client_environment(environ, host=host, ca_directory=ca_directory, no_proxy=no_proxy))
+
+    def inject(self, flow_id: int, payload: str | bytes, *, direction: Literal["to_client", "to_upstream"] = "to_client") -> None:
+        """Send a message of our own on a WebSocket; see `MitmProxyHandle.inject`.
+
+        From inside a hook it does not wait: the message leaves after the hook, and `BlockingIOError` says that too many wait already.
+        """
+        if self._is_inside:
+            self._running.inject_here(flow_id, payload, direction=direction)
+        else:
+            self._on_loop(lambda: self._running.inject(flow_id, payload, direction=direction))
+
+    def close_flow(self, flow_id: int, code: int = 1001, reason: str = "") -> None:
+        """Close a WebSocket with a code, or cut any other flow; see `MitmProxyHandle.close_flow`."""
+        if self._is_inside:
+            self._running.close_flow_here(flow_id, code, reason)
+        else:
+            self._on_loop(lambda: self._running.close_flow(flow_id, code, reason))
 
     def shutdown(self, timeout: Timeout = None) -> None:
         """Drain and stop, and end the thread. Raises `ShutdownTimeoutError` when connections had to be cut.

@@ -1,5 +1,7 @@
 # What the parts of an exchange (its hook queue, its share of the budget) tell it.
 
+from libc.stdint cimport int64_t
+
 from soth_mitm._dataplane.http.messages cimport StreamChunk
 from soth_mitm._dataplane.http.stream cimport StreamCallbacks
 
@@ -23,5 +25,16 @@ cdef class ExchangeCallbacks(StreamCallbacks):
     # A ContentStage waits for a hook; it goes on, or the hook has returned after it was closed
     cdef int on_stage_waits(self, object stage) except -1
     cdef int on_stage_ready(self, object stage) except -1
+    # A chunk of this exchange is to be shown: fill in what says whose it is
+    cdef int describe_chunk(self, object chunk, str direction, int64_t sequence) except -1
+    # A call of a hook that is not queued has suspended; it has returned
+    cdef int on_call_begun(self) except -1
+    cdef int on_call_returned(self) except -1
     # The last hook that was queued has returned
     cdef int on_queue_idle(self) except -1
+
+
+# What a direction of a tunnel tells it
+cdef class TunnelCallbacks(StreamCallbacks):
+    # What was waited for has come: go on with that MessageTap
+    cdef int on_tap(self, object tap) except -1

@@ -4,3 +4,6 @@ from soth_mitm._dataplane.http.stream import StreamCallbacks
 
 @disjoint_base
 class ExchangeCallbacks(StreamCallbacks): ...
+
+class TunnelCallbacks(StreamCallbacks):
+    """Base of what has directions."""

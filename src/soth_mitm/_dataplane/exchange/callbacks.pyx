@@ -1,5 +1,7 @@
 """What the parts of an exchange tell it."""
 
+from libc.stdint cimport int64_t
+
 from soth_mitm._dataplane.http.messages cimport StreamChunk
 from soth_mitm._dataplane.http.stream cimport StreamCallbacks
 
@@ -38,5 +40,22 @@ cdef class ExchangeCallbacks(StreamCallbacks):
     cdef int on_stage_ready(self, object stage) except -1:
         return 0
 
+    cdef int describe_chunk(self, object chunk, str direction, int64_t sequence) except -1:
+        return 0
+
+    cdef int on_call_begun(self) except -1:
+        return 0
+
+    cdef int on_call_returned(self) except -1:
+        return 0
+
     cdef int on_queue_idle(self) except -1:
+        return 0
+
+
+# not final: a tunnel is one
+cdef class TunnelCallbacks(StreamCallbacks):
+    """Base of what has directions."""
+
+    cdef int on_tap(self, object tap) except -1:
         return 0

@@ -2,7 +2,9 @@
 
 from soth_mitm._dataplane.exchange.exchange_shown cimport ExchangeShown
 from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_ENDED
+from soth_mitm._dataplane.exchange.open_websockets cimport OpenWebSockets
 from soth_mitm._dataplane.exchange.states cimport INPUT_END, INPUT_SENT, REQUEST_ACQUIRE, RESPONSE_DONE, RESPONSE_RELAY
+from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
 from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_FLOW, note
 
@@ -55,6 +57,9 @@ cdef class ExchangeEnds(ExchangeShown):
         self.client.reset(error)
         return self.terminate()
 
+    cdef int cut(self, object error) except -1:
+        return self.truncate(error) if self.has_response() else self.abort(error)
+
     cdef int abort_if_cut(self) except -1:
         # everything that is here of the request was taken, and it is not complete
         return self.abort(ConnectionResetError("the client closed the connection")) if self.client.is_peer_gone() else 0
@@ -74,14 +79,18 @@ cdef class ExchangeEnds(ExchangeShown):
         return 0
 
     cdef int on_hook_abort(self, object error) except -1:
+        # a reference of our own: it may end meanwhile
+        cdef StreamTunnel tunnel = self.tunnel
         if self.down is not None:
             self.down.stop()
         if self.up is not None:
             self.up.stop()
         self.close_stages()
         self.response_copy = None
-        if self.tunnel is not None and not self.is_over():
-            return self.tunnel.stop(error)
+        if tunnel is not None and not self.is_over():
+            if self.cause is None:
+                self.cause = error
+            return tunnel.fail_hook()
         return self.connection.abort_after(error) if self.is_over() else self.truncate(error)
 
     cdef int terminate(self) except -1:
@@ -112,8 +121,13 @@ cdef class ExchangeEnds(ExchangeShown):
             self.own_answer.close()
         self.close_stages()
         self.has_ended = True
-        # it refers to us
-        self.tunnel = None
+        if self.is_websocket:
+            self.settings.counters.websocket_connections -= 1
+        if self.tunnel is not None:
+            (<OpenWebSockets>self.settings.websockets).remove(self.id)
+            self.websocket_end = self.tunnel.summary()
+            # it refers to us
+            self.tunnel = None
         self.pressure = 0
         if self.queue is not None:
             self.queue.close()
@@ -140,6 +154,14 @@ cdef class ExchangeEnds(ExchangeShown):
         return 0
 
     # ---- the last hook
+
+    cdef int on_call_begun(self) except -1:
+        self.pending_calls += 1
+        return 0
+
+    cdef int on_call_returned(self) except -1:
+        self.pending_calls -= 1
+        return self.settle()
 
     cdef int on_queue_idle(self) except -1:
         return self.settle()

@@ -18,7 +18,8 @@ cdef class ExchangeShown(ExchangeState):
     cdef int show_response_head(self) except -1
     cdef int end_response(self, bint is_whole) except -1
 
-    cdef bint shows_messages(self) noexcept            # of a WebSocket
+    cdef bint shows_messages(self) noexcept            # of a WebSocket; or asks about them
+    cdef bint filters_messages(self) noexcept
     cdef int end_upload(self) except -1
     cdef int end_frames(self, FrameTap tap) except -1
     cdef int push_frames(self, FrameTap tap) except -1

@@ -12,7 +12,7 @@ from soth_mitm._dataplane.exchange.staged_content cimport StagedContent
 from soth_mitm._dataplane.exchange.states cimport RESPONSE_RELAY
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
 from soth_mitm._dataplane.http.hooks cimport Hook
-from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse, StreamChunk, new_request, new_response
+from soth_mitm._dataplane.http.messages cimport BIT_WEBSOCKET_BINARY, BIT_WEBSOCKET_TEXT, RawRequest, RawResponse, StreamChunk, new_request, new_response
 
 
 # not final: the next part derives from it
@@ -129,7 +129,10 @@ cdef class ExchangeShown(ExchangeState):
     # ---- frames and messages, either way
 
     cdef bint shows_messages(self) noexcept:
-        return self.hooks is not None and self.hooks.on_stream_chunk is not None
+        return self.hooks is not None and (self.hooks.on_stream_chunk is not None or self.filters_messages())
+
+    cdef bint filters_messages(self) noexcept:
+        return self.settings.enforce and self.hooks.filtered & (BIT_WEBSOCKET_TEXT | BIT_WEBSOCKET_BINARY) != 0
 
     cdef int end_upload(self) except -1:
         return 0 if self.up is None else self.end_frames(self.up)
@@ -151,22 +154,27 @@ cdef class ExchangeShown(ExchangeState):
         self.push_chunks(found, messages.direction, &messages.sequence)
         return 0 if self.has_ended else self.reserve(False)
 
-    cdef int push_chunks(self, list found, str direction, int64_t* sequence) except -1:
-        cdef StreamChunk chunk
+    cdef int describe_chunk(self, object chunk, str direction, int64_t sequence) except -1:
+        cdef StreamChunk shown = <StreamChunk>chunk
         if self.request_view is None:
             self.show_request()
-        elif self.settings.arena.budget.above_wait_mark():
+        shown.connection_id = self.route.meta.connection_id
+        shown.connection_meta = self.route.meta if self.way is None else self.way.meta
+        shown.flow_id = self.id
+        shown.request = self.request_view
+        shown.direction = direction
+        shown.sequence = sequence
+        return 0
+
+    cdef int push_chunks(self, list found, str direction, int64_t* sequence) except -1:
+        cdef StreamChunk chunk
+        if self.request_view is not None and self.settings.arena.budget.above_wait_mark():
             self.spare_request()
         for chunk in found:
-            if self.has_ended:
+            if self.has_ended or (self.tunnel is not None and self.tunnel.has_failed):
                 # the hook failed at the one before, which was the last that it is told
                 return 0
-            chunk.connection_id = self.route.meta.connection_id
-            chunk.connection_meta = self.route.meta if self.way is None else self.way.meta
-            chunk.flow_id = self.id
-            chunk.request = self.request_view
-            chunk.direction = direction
-            chunk.sequence = sequence[0]
+            self.describe_chunk(chunk, direction, sequence[0])
             sequence[0] += 1
             self.settings.counters.stream_chunks += 1
             if self.queue is not None and self.queue.is_dropping and self.queue.is_full():

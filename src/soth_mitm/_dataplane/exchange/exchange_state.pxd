@@ -151,6 +151,8 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef MessageTap from_client        # a WebSocket's messages; None: they are not shown
     cdef MessageTap from_upstream
     cdef StreamTunnel tunnel           # that they pass through
+    cdef bint is_websocket             # one has begun
+    cdef tuple websocket_end           # what StreamTunnel.summary() has said, or None
     cdef Deadline client_deadline      # of the request: STAGE_COLLECT, STAGE_UPLOAD
     cdef Deadline upstream_deadline    # of what is expected from upstream: STAGE_ACQUIRE, STAGE_RESPONSE, STAGE_HOLD, STAGE_DOWNLOAD
 

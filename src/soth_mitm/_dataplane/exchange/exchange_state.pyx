@@ -106,7 +106,7 @@ cdef class ExchangeState(ExchangeCallbacks):
             self.relayed is not None and (
                 self.relayed.status == 101 or stream_of(self.relayed, self.settings.stream_types) != STREAM_NONE),
             self.response_total, monotonic() - self.began, self.cause, version_text(self.request.version),
-            self.grpc_status() if event == EXCHANGE_ENDED else None, self.response_verdict)
+            self.grpc_status() if event == EXCHANGE_ENDED else None, self.response_verdict, self.is_websocket, self.websocket_end)
         return 0
 
     cdef str grpc_status(self):

@@ -2,7 +2,9 @@
 
 from soth_mitm._dataplane.exchange.exchange_changes cimport ExchangeChanges
 from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_ANSWERED
+from soth_mitm._dataplane.exchange.message_filter cimport new_message_filter
 from soth_mitm._dataplane.exchange.message_tap cimport new_message_tap
+from soth_mitm._dataplane.exchange.open_websockets cimport OpenWebSockets
 from soth_mitm._dataplane.exchange.states cimport INPUT_SWITCH, REQUEST_SENT
 from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
 from soth_mitm._dataplane.http.upgrade cimport names_protocol, was_offered
@@ -69,9 +71,15 @@ cdef class ExchangeUpgrades(ExchangeChanges):
             self.fail_upstream(502, f"the upstream opened no WebSocket: {handshake_fault_text(fault)}".encode())
             return False
         self.settings.counters.websocket_upgrades += 1
+        self.settings.counters.websocket_connections += 1
+        self.is_websocket = True
         if self.shows_messages():
-            self.from_client = new_message_tap(self.settings, self.own_share(), True, &agreement)
-            self.from_upstream = new_message_tap(self.settings, self.own_share(), False, &agreement)
+            if self.filters_messages():
+                self.from_client = new_message_filter(self.settings, self.own_share(), True, &agreement)
+                self.from_upstream = new_message_filter(self.settings, self.own_share(), False, &agreement)
+            else:
+                self.from_client = new_message_tap(self.settings, self.own_share(), True, &agreement)
+                self.from_upstream = new_message_tap(self.settings, self.own_share(), False, &agreement)
         return True
 
     cdef bint has_taps(self) noexcept:
@@ -81,4 +89,5 @@ cdef class ExchangeUpgrades(ExchangeChanges):
         if not self.has_taps():
             return 0
         self.tunnel = tunnel
+        (<OpenWebSockets>self.settings.websockets).add(self.id, tunnel)
         return tunnel.watch(self, self.from_client, self.from_upstream, self.pressure)

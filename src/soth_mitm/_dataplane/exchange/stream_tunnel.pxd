@@ -1,10 +1,10 @@
 # A tunnel between two streams: bytes in both directions, back-pressure, half-close, and what is seen of the messages of a WebSocket. Either
 # stream may be a whole connection. The blind tunnel between two of these is relay.pyx.
 
-from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
-from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
+from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks, TunnelCallbacks
+from soth_mitm._dataplane.exchange.message_tap cimport Injection, MessageTap
 from soth_mitm._dataplane.http.settings cimport Settings
-from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream, StreamCallbacks
+from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 
@@ -25,7 +25,15 @@ cdef class EndpointOwner(HttpConnection):
     cdef EndpointStream stream         # None: the connection is gone
 
 
-cdef class StreamTunnel(StreamCallbacks):
+# Who has sent the first Close of a WebSocket, as counters have it
+cdef enum ClosedBy:
+    CLOSED_BY_CLIENT = 0
+    CLOSED_BY_UPSTREAM
+    CLOSED_BY_PROXY
+    CLOSED_BY_NOBODY
+
+
+cdef class StreamTunnel(TunnelCallbacks):
     cdef Stream client
     cdef Stream upstream
     cdef Deadline deadline
@@ -42,6 +50,11 @@ cdef class StreamTunnel(StreamCallbacks):
     cdef int pressure                  # PauseReason bits: why the watcher wants less to be read
     cdef bint is_turn_due              # the loop will call take_turn()
     cdef bint is_failing               # both sides were told why it ends; what comes is dropped
+    cdef bint has_failed               # by a hook: the handler is shown nothing more of it
+    cdef bint is_closing               # the Closes of both sides have passed
+    cdef bint is_put_in_due            # the loop will call put_in()
+    cdef int closed_by                 # ClosedBy
+    cdef int close_code                # of that Close
 
     cdef int start(self) except -1
     cdef int drain(self) except -1     # end as soon as nothing moves
@@ -54,12 +67,19 @@ cdef class StreamTunnel(StreamCallbacks):
     cdef int watch(self, ExchangeCallbacks watcher, MessageTap from_client, MessageTap from_upstream, int pressure) except -1
     cdef int on_pressure(self, int reason, bint now) except -1
     cdef int show(self, Stream source, Stream sink, MessageTap tap) except -1
+    cdef int note_close(self, MessageTap tap, bint by_client) except -1
     cdef int take_later(self) except -1
+    cdef int go_on(self, Stream source, MessageTap tap) except -1  # with what waited
+    cdef bint can_inject(self, bint to_client) noexcept
+    cdef bint inject(self, Injection injection, bint to_client) except -1      # false: there is no room
     cdef int read_last(self) except -1
     cdef int fail(self, int violation, bint by_client) except -1
+    cdef int fail_hook(self) except -1                             # a hook failed, and its flow ends
     cdef int close(self, int code, bytes reason) except -1         # both sides; what they still send goes nowhere
+    cdef int end_with(self, int code, bytes reason) except -1      # the same, behind what waits here
     cdef int say_closes(self, int code, bytes reason) except -1
     cdef int say_close(self, Stream sink, MessageTap tap, int code, bytes reason) except -1
+    cdef tuple summary(self)           # messages to the upstream and to the client, ClosedBy, code; None: nothing was read
     cdef int drop(self, Stream source) except -1
     cdef MessageTap tap_of(self, Stream source)
     cdef Stream across(self, Stream stream)

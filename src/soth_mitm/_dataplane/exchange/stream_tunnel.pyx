@@ -8,11 +8,11 @@ end of a client's stream reaches a whole connection once its upstream has said n
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 
-from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
-from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
+from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks, TunnelCallbacks
+from soth_mitm._dataplane.exchange.message_tap cimport Injection, MessageTap
 from soth_mitm._dataplane.http.settings cimport Settings
-from soth_mitm._dataplane.http.stream cimport NO_ROOM_LIMIT, HttpConnection, Piece, Stream, StreamCallbacks
-from soth_mitm._dataplane.memory.deadline cimport Deadline
+from soth_mitm._dataplane.http.stream cimport NO_ROOM_LIMIT, HttpConnection, Piece, Stream
+from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.memory.view cimport view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL, PAUSE_PEER_SLOW, PAUSE_TURN
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
@@ -20,6 +20,11 @@ from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully
 from soth_mitm._dataplane.websocket.message_writer cimport MessageWriter
 from soth_mitm._dataplane.websocket.violations cimport close_code_of, close_reason_of
 from soth_mitm._dataplane.wire.head cimport Head
+
+# of a Close of ours
+cdef bytes DRAINING = b"the proxy is shutting down"
+cdef bytes SILENT = b"no message for too long"
+cdef bytes FAILED = b"a hook of the proxy failed"
 
 
 @cython.final
@@ -130,11 +135,11 @@ cdef class EndpointOwner(HttpConnection):
 
 
 @cython.final
-cdef class StreamTunnel(StreamCallbacks):
+cdef class StreamTunnel(TunnelCallbacks):
     """Relays between two streams from now on, beginning with what lies in them.
 
-    It ends when both sides have ended, when one is lost or reset, or when nothing has moved for `tunnel_idle`; in a drain, for the
-    much shorter `tunnel_quiet`.
+    It ends when both sides have ended, when one is lost or reset, or when nothing has moved for `tunnel_idle` (`websocket_idle` where
+    messages are read); in a drain, for the much shorter `tunnel_quiet`. Behind the Closes of both sides it ends after `websocket_close`.
     """
 
     cdef int start(self) except -1:
@@ -155,10 +160,11 @@ cdef class StreamTunnel(StreamCallbacks):
         return 0 if self.over else self.wait()
 
     cdef int wait(self) except -1:
-        if self.is_failing:
+        if self.is_failing or self.is_closing:
             return 0
-        return self.deadline.set(
-            self.settings.tunnel_quiet if self.settings.draining or self.end_waits else self.settings.tunnel_idle, 0)
+        if self.settings.draining or self.end_waits:
+            return self.deadline.set(self.settings.tunnel_quiet, 0)
+        return self.deadline.set(self.settings.tunnel_idle if self.watcher is None else self.settings.websocket_idle, 0)
 
     cdef Stream across(self, Stream stream):
         return self.upstream if stream is self.client else self.client
@@ -172,7 +178,7 @@ cdef class StreamTunnel(StreamCallbacks):
         if self.is_failing:
             return self.drop(source)
         while not self.over:
-            if tap is not None and not is_whole and (tap.is_behind or self.pressure):
+            if tap is not None and not is_whole and (tap.is_behind or tap.is_waiting or self.pressure):
                 break
             # an end needs no room, and what lies here of a whole connection would be lost with it
             most = NO_ROOM_LIMIT
@@ -195,8 +201,8 @@ cdef class StreamTunnel(StreamCallbacks):
             self.show(source, sink, tap)
         if self.over or self.is_failing:
             return 0
-        if tap is not None and tap.is_behind:
-            # what is still to be shown goes before the end
+        if tap is not None and (tap.is_behind or tap.is_waiting):
+            # what is still to be shown or decided goes before the end
             return self.let_drain(source, sink, is_whole)
         if source.is_complete() and not self.has_told_end(source):
             if source is self.client:
@@ -205,7 +211,7 @@ cdef class StreamTunnel(StreamCallbacks):
                 self.upstream_ended = True
             if tap is not None:
                 tap.finish(sink)
-            if isinstance(sink, EndpointStream) and not is_whole and not self.upstream_ended:
+            if isinstance(sink, EndpointStream) and not is_whole and not self.upstream_ended and not self.is_closing:
                 # browsers end their stream with their Close; many servers of HTTP/1 take FIN for a loss, and drop their answer to it
                 self.end_waits = True
                 self.wait()
@@ -243,11 +249,13 @@ cdef class StreamTunnel(StreamCallbacks):
         if not now:
             return source.pause(PAUSE_PEER_SLOW)
         self.wait()
+        if self.watcher is not None:
+            self.tap_of(source).put_in(stream)
         source.resume(PAUSE_PEER_SLOW)
         return 0 if self.over else self.carry(source)
 
     cdef int on_deadline(self, int stage) except -1:
-        if self.is_failing:
+        if self.is_failing or self.is_closing:
             return self.stop(None)
         if self.end_waits and self.client.is_write_paused():
             # the upstream is silent because it is not read
@@ -259,7 +267,9 @@ cdef class StreamTunnel(StreamCallbacks):
         if self.settings.draining and (self.client.is_write_paused() or self.upstream.is_write_paused()):
             # a slow reader has yet to take what came, and the drain has a deadline of its own
             return self.wait()
-        return self.stop(None)
+        if self.watcher is None:
+            return self.stop(None)
+        return self.end_with(1001, DRAINING if self.settings.draining else SILENT)
 
     cdef int stop(self, object error) except -1:
         if self.over:
@@ -269,6 +279,10 @@ cdef class StreamTunnel(StreamCallbacks):
         if self.watcher is not None:
             if error is None and not self.is_failing:
                 self.read_last()
+                if self.from_client.violation or self.from_upstream.violation:
+                    code, reason = self.fault()
+                    self.say_closes(code, reason)
+            self.settings.counters.websocket_closes[self.closed_by] += 1
             self.watcher = None
             self.from_client.stop()
             self.from_upstream.stop()
@@ -291,28 +305,54 @@ cdef class StreamTunnel(StreamCallbacks):
     # ---- messages that are shown
 
     cdef int watch(self, ExchangeCallbacks watcher, MessageTap from_client, MessageTap from_upstream, int pressure) except -1:
+        cdef MessageTap tap
         self.watcher = watcher
         self.from_client = from_client
         self.from_upstream = from_upstream
         self.pressure = pressure
+        for tap in (from_client, from_upstream):
+            tap.watcher = watcher
+            tap.tunnel = self
         return 0
 
     cdef MessageTap tap_of(self, Stream source):
         return self.from_client if source is self.client else self.from_upstream
 
     cdef int show(self, Stream source, Stream sink, MessageTap tap) except -1:
-        if tap.found:
+        # a reference of our own: it may end meanwhile
+        cdef ExchangeCallbacks watcher = self.watcher
+        if tap.found or tap.is_holding():
             # traffic first, then the handler
             sink.flush()
-            self.watcher.on_messages(tap)
-            if self.over:
+            watcher.on_messages(tap)
+            if self.over or self.is_failing:
                 return 0
         if tap.violation:
             return self.fail(tap.violation, source is self.client)
-        if not tap.is_behind:
+        if tap.end_error is not None:
+            return watcher.on_hook_abort(tap.end_error)
+        if tap.end_code:
+            return self.close(tap.end_code, tap.end_reason)
+        if tap.has_closed:
+            self.note_close(tap, source is self.client)
+        if not tap.wants_pause():
             return 0
         source.pause(PAUSE_TURN)
-        return self.take_later()
+        return self.take_later() if tap.is_behind else 0
+
+    cdef int note_close(self, MessageTap tap, bint by_client) except -1:
+        if self.closed_by == CLOSED_BY_NOBODY:
+            self.closed_by = CLOSED_BY_CLIENT if by_client else CLOSED_BY_UPSTREAM
+            self.close_code = tap.close_code
+        if self.is_closing or not (self.from_client.has_closed and self.from_upstream.has_closed):
+            return 0
+        # what is left is that both end their connections
+        self.is_closing = True
+        self.deadline.set(self.settings.websocket_close, 0)
+        if self.end_waits:
+            self.end_waits = False
+            self.upstream.send_end(None)
+        return 0
 
     cdef int take_later(self) except -1:
         if not self.is_turn_due and not self.pressure:
@@ -330,21 +370,69 @@ cdef class StreamTunnel(StreamCallbacks):
             if self.over or self.pressure or self.is_failing:
                 return
             if tap.is_behind:
-                tap.take_turn(self.across(source))
-                self.across(source).flush()
-                self.show(source, self.across(source), tap)
-                if self.is_failing:
-                    return
-                if not self.over and not tap.is_behind:
-                    source.resume(PAUSE_TURN)
-                    # its end may have waited
-                    if not self.over:
-                        self.carry(source)
+                self.go_on(source, tap)
+
+    cdef int go_on(self, Stream source, MessageTap tap) except -1:
+        cdef Stream sink = self.across(source)
+        tap.take_turn(sink)
+        sink.flush()
+        self.show(source, sink, tap)
+        if self.over or self.is_failing or tap.wants_pause():
+            return 0
+        source.resume(PAUSE_TURN)
+        # its end may have waited
+        return 0 if self.over else self.carry(source)
+
+    cdef int on_tap(self, object tap) except -1:
+        cdef MessageTap decided = <MessageTap>tap
+        cdef Stream source = self.client if decided is self.from_client else self.upstream
+        if self.over or self.is_failing:
+            return 0
+        self.wait()
+        if not self.pressure:
+            return self.go_on(source, decided)
+        # the handler is behind with what it is shown
+        decided.is_behind = True
+        self.across(source).flush()
+        return self.show(source, self.across(source), decided)
+
+    # ---- messages that the handler puts in
+
+    cdef bint can_inject(self, bint to_client) noexcept:
+        cdef MessageTap tap = self.from_upstream if to_client else self.from_client
+        cdef bint has_ended = self.upstream_ended if to_client else self.client_ended
+        return not (self.over or self.is_failing or has_ended or tap.reader is None or tap.has_closed)
+
+    cdef bint inject(self, Injection injection, bint to_client) except -1:
+        cdef MessageTap tap = self.from_upstream if to_client else self.from_client
+        if not tap.inject(injection):
+            return False
+        if not self.is_put_in_due:
+            # in a turn of its own: it may be a hook that calls
+            self.is_put_in_due = True
+            self.settings.hooks.loop.call_soon(self.put_in)
+        return True
+
+    def put_in(self):
+        """Send the messages of the handler's that wait, as far as they can be sent now. Called by the loop."""
+        cdef Stream source, sink
+        self.is_put_in_due = False
+        for source in (self.client, self.upstream):
+            if self.over or self.is_failing:
+                return
+            sink = self.across(source)
+            if self.tap_of(source).injections:
+                self.tap_of(source).put_in(sink)
+                self.wait()
+                sink.flush()
+                if not self.over:
+                    self.show(source, sink, self.tap_of(source))
 
     # ---- a Close of ours
 
     cdef int read_last(self) except -1:
         """Pass on what waits here for the handler to have room, as far as it breaks no rule."""
+        cdef ExchangeCallbacks watcher = self.watcher
         cdef Stream source
         cdef MessageTap tap
         for source in (self.client, self.upstream):
@@ -353,21 +441,46 @@ cdef class StreamTunnel(StreamCallbacks):
                 tap.finish(self.across(source))
                 if tap.found:
                     self.across(source).flush()
-                    self.watcher.on_messages(tap)
-        for source in (self.client, self.upstream):
-            tap = self.tap_of(source)
-            if tap.violation:
-                return self.say_closes(close_code_of(tap.violation), close_reason_of(tap.violation, source is self.client))
+                    watcher.on_messages(tap)
         return 0
+
+    def fault(self):
+        """Return code and reason of the Close for the violation of a side."""
+        cdef MessageTap tap = self.from_client if self.from_client.violation else self.from_upstream
+        return close_code_of(tap.violation), close_reason_of(tap.violation, tap is self.from_client)
 
     cdef int fail(self, int violation, bint by_client) except -1:
         return self.close(close_code_of(violation), close_reason_of(violation, by_client))
 
+    cdef int fail_hook(self) except -1:
+        self.has_failed = True
+        return self.close(1011, FAILED)
+
+    cdef int end_with(self, int code, bytes reason) except -1:
+        if self.over or self.is_failing or self.is_closing:
+            return 0
+        self.read_last()
+        if self.over or self.is_failing:
+            return 0
+        if self.from_client.violation or self.from_upstream.violation:
+            code, reason = self.fault()
+        return self.close(code, reason)
+
     cdef int close(self, int code, bytes reason) except -1:
         cdef Stream stream
+        cdef DeadlineQueue patience = self.settings.websocket_close
+        if self.over or self.is_failing:
+            return 0
         self.is_failing = True
         self.end_waits = False
-        self.deadline.set(self.settings.websocket_close, 0)
+        if self.closed_by == CLOSED_BY_NOBODY:
+            self.closed_by = CLOSED_BY_PROXY
+            self.close_code = code
+        if self.settings.draining and self.settings.tunnel_quiet.seconds < patience.seconds:
+            patience = self.settings.tunnel_quiet
+        self.deadline.set(patience, 0)
+        self.from_client.stop_deciding()
+        self.from_upstream.stop_deciding()
         self.say_closes(code, reason)
         for stream in (self.upstream, self.client):
             if self.over:
@@ -392,6 +505,11 @@ cdef class StreamTunnel(StreamCallbacks):
             sink.send_content(PyBytes_AS_STRING(close), len(close))
         sink.send_end(None)
         return sink.flush()
+
+    cdef tuple summary(self):
+        if self.from_client is None:
+            return None
+        return self.from_client.messages, self.from_upstream.messages, self.closed_by, self.close_code
 
     cdef int drop(self, Stream source) except -1:
         cdef Piece piece
@@ -438,5 +556,6 @@ cdef StreamTunnel new_stream_tunnel(Settings settings, Stream client, Stream ups
     tunnel.client = client
     tunnel.upstream = upstream
     tunnel.on_end = on_end
+    tunnel.closed_by = CLOSED_BY_NOBODY
     tunnel.deadline = Deadline(tunnel)
     return tunnel

@@ -6,6 +6,8 @@ from libc.stdint cimport int64_t, uint32_t
 cdef enum:
     CODES_END = 14             # of the error codes of HTTP/2; those beyond it are counted there, together
     HTTP2_LIMITS_END = 16      # more than http2/limits has
+    WEBSOCKET_VIOLATIONS_END = 32      # more than websocket/violations has
+    WEBSOCKET_ENDS = 4         # by the client, the upstream, the proxy, nobody
     FILTER_BUCKETS = 6         # up to 0.1 ms, 1 ms, ... 10 s; and those beyond
 
 
@@ -43,11 +45,15 @@ cdef class Counters:
     cdef public int64_t pool_stale
     cdef public int64_t pool_pins
     cdef public int64_t upgrades
+    cdef public int64_t websocket_connections
     cdef public int64_t websocket_upgrades
     cdef public int64_t websocket_bad_handshakes
     cdef public int64_t websocket_offers_removed
     cdef public int64_t websocket_decode_errors
     cdef public int64_t websocket_violations
+    cdef public int64_t websocket_compressed
+    cdef public int64_t websocket_recoded
+    cdef public int64_t websocket_injected
     cdef public int64_t tunnels
     cdef public int64_t dropped_chunks
     cdef public int64_t shortened_copies
@@ -85,6 +91,9 @@ cdef class Counters:
     cdef int64_t goaways_sent[CODES_END + 1]           # that no limit caused
     cdef int64_t goaways_of_limits[HTTP2_LIMITS_END]
     cdef int64_t filter_buckets[FILTER_BUCKETS + 1]    # chunks by how long their filter took
+    cdef int64_t websocket_messages[4]                 # 2 for those to the client, and 1 for binary ones
+    cdef int64_t websocket_violations_of[2 * WEBSOCKET_VIOLATIONS_END]     # by the client, and by the upstream
+    cdef int64_t websocket_closes[WEBSOCKET_ENDS]
     cdef int64_t pairings[4]                           # 2 for a client of HTTP/2, and 1 for such an upstream
 
 

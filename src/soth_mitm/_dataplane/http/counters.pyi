@@ -34,11 +34,15 @@ class Counters:
     pool_stale: int
     pool_pins: int
     upgrades: int
+    websocket_connections: int
     websocket_upgrades: int
     websocket_bad_handshakes: int
     websocket_offers_removed: int
     websocket_decode_errors: int
     websocket_violations: int
+    websocket_compressed: int
+    websocket_recoded: int
+    websocket_injected: int
     tunnels: int
     dropped_chunks: int
     shortened_copies: int
@@ -83,6 +87,15 @@ class Counters:
     @property
     def http2_goaways_of_limits(self) -> list[int]:
         """By limit of http2/limits."""
+    @property
+    def websocket_messages_by_kind(self) -> list[int]:
+        """Text to upstreams, binary to upstreams, text to clients, binary to clients."""
+    @property
+    def websocket_violations_by_rule(self) -> list[int]:
+        """In the order of `VIOLATION_NAMES`: those of clients, then those of upstreams."""
+    @property
+    def websocket_closes_by_side(self) -> list[int]:
+        """By the client, the upstream, the proxy, nobody."""
     @property
     def flows_by_pairing(self) -> list[int]:
         """HTTP/1 with HTTP/1, HTTP/1 with HTTP/2, HTTP/2 with HTTP/1, HTTP/2 with HTTP/2: the client first."""

@@ -28,6 +28,21 @@ cdef class Counters:
         return [count for count in self.goaways_of_limits]
 
     @property
+    def websocket_messages_by_kind(self):
+        """Text to upstreams, binary to upstreams, text to clients, binary to clients."""
+        return [count for count in self.websocket_messages]
+
+    @property
+    def websocket_violations_by_rule(self):
+        """In the order of `VIOLATION_NAMES`: those of clients, then those of upstreams."""
+        return [count for count in self.websocket_violations_of]
+
+    @property
+    def websocket_closes_by_side(self):
+        """By the client, the upstream, the proxy, nobody."""
+        return [count for count in self.websocket_closes]
+
+    @property
     def flows_by_pairing(self):
         """HTTP/1 with HTTP/1, HTTP/1 with HTTP/2, HTTP/2 with HTTP/1, HTTP/2 with HTTP/2: the client first."""
         return [count for count in self.pairings]

@@ -64,7 +64,10 @@ cdef class Settings:
     cdef public DeadlineQueue pace             # flow_runtime.dispatch_queue_send_timeout_ms: how long a full queue paces its flow
 
     # WebSockets whose messages are read
+    cdef public bint websocket_recompresses    # websocket.recompress
     cdef public bint websocket_closes          # websocket.on_violation is close
+    cdef public DeadlineQueue websocket_idle   # websocket.idle_timeout_ms, or tunnel_idle
+    cdef public object websockets              # OpenWebSockets
     cdef public DeadlineQueue websocket_close  # websocket.close_timeout_ms
 
     # HTTP/2

@@ -49,7 +49,10 @@ class Settings:
     settling: DeadlineQueue
     pace: DeadlineQueue
     websocket_closes: bool
+    websocket_recompresses: bool
     websocket_close: DeadlineQueue
+    websocket_idle: DeadlineQueue
+    websockets: Any
     http2_memory: HeadMemory
     client_http2: Http2Limits
     upstream_http2: Http2Limits
@@ -105,7 +108,10 @@ class Settings:
         settling: DeadlineQueue,
         pace: DeadlineQueue,
         websocket_closes: bool,
+        websocket_recompresses: bool,
         websocket_close: DeadlineQueue,
+        websocket_idle: DeadlineQueue,
+        websockets: Any,
         http2_memory: HeadMemory,
         client_http2: Http2Limits,
         upstream_http2: Http2Limits,

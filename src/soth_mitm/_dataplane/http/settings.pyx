@@ -58,7 +58,10 @@ cdef class Settings:
         DeadlineQueue settling not None,
         DeadlineQueue pace not None,
         bint websocket_closes,
+        bint websocket_recompresses,
         DeadlineQueue websocket_close not None,
+        DeadlineQueue websocket_idle not None,
+        websockets,
         HeadMemory http2_memory not None,
         Http2Limits client_http2 not None,
         Http2Limits upstream_http2 not None,
@@ -112,7 +115,12 @@ cdef class Settings:
         self.settling = settling
         self.pace = pace
         self.websocket_closes = websocket_closes
+        self.websocket_recompresses = websocket_recompresses
         self.websocket_close = websocket_close
+        self.websocket_idle = websocket_idle
+        if websockets is None:
+            raise TypeError("'websockets' must be an OpenWebSockets, not None")
+        self.websockets = websockets
         self.http2_memory = http2_memory
         self.client_http2 = client_http2
         self.upstream_http2 = upstream_http2

@@ -38,6 +38,12 @@ class Http1ServerConnection(HttpConnection):
     def abort(self) -> None:
         """Cut the connection and whatever goes on over it."""
 
+    def has_flow(self, flow_id: int) -> bool:
+        """Tell whether that flow is under way here."""
+
+    def cut_flow(self, flow_id: int) -> None:
+        """Cut that flow, if it is under way."""
+
     def take_turn(self) -> None:
         """Go on with the requests for which one turn of the loop was too short. Called by the loop."""
 

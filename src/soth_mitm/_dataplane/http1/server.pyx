@@ -10,7 +10,9 @@ from libc.stdint cimport int64_t
 from soth_mitm._dataplane.exchange.exchange cimport Exchange, new_exchange
 from soth_mitm._dataplane.exchange.relay cimport Tunnel
 from soth_mitm._dataplane.exchange.route cimport Route
-from soth_mitm._dataplane.exchange.stream_tunnel cimport new_endpoint_stream, new_stream_tunnel
+from soth_mitm._dataplane.exchange.stream_tunnel cimport (
+    StreamTunnel, new_endpoint_stream, new_stream_tunnel,
+)
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport (
     LENGTH_AS_IS, HttpConnection, Stream, StreamCallbacks,
@@ -129,6 +131,26 @@ cdef class Http1ServerConnection(HttpConnection):
         if self.websocket is not None:
             self.websocket.stop(ConnectionAbortedError("aborted"))
         self.cut(ConnectionAbortedError("aborted"))
+
+    def has_flow(self, int64_t flow_id):
+        """Tell whether that flow is under way here."""
+        return self.exchange is not None and self.exchange.id == flow_id
+
+    def cut_flow(self, int64_t flow_id):
+        """Cut that flow, if it is under way."""
+        # references of our own: they end meanwhile
+        cdef Exchange exchange = self.exchange
+        cdef Tunnel tunnel = self.tunnel
+        cdef StreamTunnel websocket = self.websocket
+        error = ConnectionAbortedError("closed by the handler")
+        if not self.has_flow(flow_id):
+            return
+        if tunnel is not None:
+            tunnel.abort()
+        elif websocket is not None:
+            websocket.stop(error)
+        else:
+            exchange.cut(error)
 
     # ---- heads, one after another
 

@@ -1,5 +1,7 @@
 # A client's connection that speaks HTTP/2: each of its streams is an Exchange.
 
+from libc.stdint cimport int64_t
+
 from soth_mitm._dataplane.exchange.exchange cimport Exchange
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
@@ -9,6 +11,9 @@ from soth_mitm._dataplane.http2.session_stream cimport SessionStream
 from soth_mitm._dataplane.http2.stream cimport Http2Stream, SessionDriver
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.wire.head cimport Head
+
+
+cdef class Http2ServerStream
 
 
 cdef class Http2ServerConnection(HttpConnection):
@@ -26,6 +31,7 @@ cdef class Http2ServerConnection(HttpConnection):
     cdef set tunnels                   # one for each open WebSocket
     cdef Deadline drain_deadline       # until the second GOAWAY
 
+    cdef Http2ServerStream stream_of_flow(self, int64_t flow_id)        # None: it is over
     cdef int open_exchange(self, SessionStream session_stream, Head head, bint https, bint is_end) except -1
     cdef int find_route(self, Head head) except -1
     cdef int stream_left(self) except -1

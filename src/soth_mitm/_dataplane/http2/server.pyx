@@ -99,6 +99,41 @@ cdef class Http2ServerConnection(HttpConnection):
         self.endpoint.abort(error)
         self.stop(error)
 
+    def has_flow(self, int64_t flow_id):
+        """Tell whether that flow is under way here."""
+        return self.stream_of_flow(flow_id) is not None
+
+    def cut_flow(self, int64_t flow_id):
+        """Cut that flow, if it is under way."""
+        cdef Http2ServerStream stream = self.stream_of_flow(flow_id)
+        cdef StreamTunnel tunnel
+        cdef Exchange exchange
+        error = ConnectionAbortedError("closed by the handler")
+        if stream is None:
+            return
+        # references of our own: they end meanwhile
+        if stream.tunnel is not None:
+            tunnel = stream.tunnel
+            tunnel.stop(error)
+        else:
+            exchange = <Exchange>stream.callbacks
+            exchange.cut(error)
+
+    cdef Http2ServerStream stream_of_flow(self, int64_t flow_id):
+        cdef SessionStream session_stream
+        cdef Http2ServerStream stream
+        cdef Exchange exchange
+        if self.is_over or self.driver is None:
+            return None
+        for session_stream in self.driver.session.streams.values():
+            stream = session_stream.owner
+            if stream is None or stream.callbacks is None:
+                continue
+            exchange = <Exchange>stream.callbacks if stream.tunnel is None else stream.exchange
+            if exchange is not None and exchange.id == flow_id:
+                return stream
+        return None
+
     # ---- streams
 
     cdef int open_exchange(self, SessionStream session_stream, Head head, bint https, bint is_end) except -1:

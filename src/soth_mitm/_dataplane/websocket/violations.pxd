@@ -24,6 +24,7 @@ cdef enum Violation:
     TEXT_NOT_UTF8
     DEFLATE_DATA
     TOO_LONG                   # to be read
+    BEHIND_CLOSE               # to be dropped (section 1.4); no Close is sent for it
     VIOLATIONS
 
 

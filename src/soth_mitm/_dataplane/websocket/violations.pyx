@@ -5,6 +5,7 @@ VIOLATION_NAMES = (
     "none", "reserved_bit", "compressed_bit", "reserved_opcode", "control_fragment",
     "control_length", "length_form", "length_range", "unmasked", "masked", "no_start", "unfinished",
     "close_length", "close_code", "close_reason", "text_not_utf8", "deflate_data", "too_long",
+    "behind_close",
 )
 # behind "client: " or "upstream: "
 VIOLATION_TEXTS = (
@@ -14,6 +15,7 @@ VIOLATION_TEXTS = (
     "message inside a fragmented message", "close payload of one octet",
     "close code that must not be sent", "close reason is not UTF-8", "text is not UTF-8",
     "compressed data malformed", "message too long to be read",
+    "data behind a Close",
 )
 
 
