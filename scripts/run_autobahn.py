@@ -78,6 +78,8 @@ async def proxy(folder: Path) -> AsyncIterator[str]:
     """Run a proxy that intercepts this machine; its URL."""
     config = MitmConfig(bind="127.0.0.1:0")
     config.interception.destinations.append("127.0.0.1:*")
+    # behind the bridge `Host` has another port
+    config.interception.check_names = "off"
     config.upstream.denied_addresses = []
     config.tls.ca_cert_path, config.tls.ca_key_path = str(folder / "ca.pem"), str(folder / "ca-key.pem")
     async with MitmProxyBuilder(config, Reader()).build() as handle:
