@@ -8,7 +8,7 @@ from soth_mitm._dataplane.http.messages import RawRequest
 from soth_mitm.connect_decision import ConnectDecision
 from soth_mitm.decision import HandlerDecision, merged
 from soth_mitm.errors import DecisionValueError
-from soth_mitm.handler import InterceptHandler, check_handler, overridden_hooks
+from soth_mitm.handler import InterceptHandler, check_handler, filter_kinds, overridden_hooks
 from soth_mitm.policy import Action
 
 Method = Callable[..., Any]
@@ -21,8 +21,9 @@ class Chain(InterceptHandler):
 
     Decisions: members are asked in order, each sees the message as those before it left it. A block, an answer or an end by one of them
     ends the round, and the others are not asked. In `on_connect` a block ends it, and otherwise the first INTERCEPT or TUNNEL stands; in
-    `should_intercept_tls` the first False ends it. `on_response_head` and `on_response_body` may be those of one member only.
-    Observers: all are told, in order, also when one of them fails.
+    `should_intercept_tls` the first False ends it. `on_response_head`, `on_response_body` and `filter_stream_chunk` may be those of one
+    member only, for each of them; `filter_kinds` is that of the member that filters. Observers: all are told, in order, also when one of
+    them fails.
 
     A member that fails counts by `handler.failure_policy` for the whole round: those behind it are not asked, and what those before it
     wanted to change is not applied. Where all members with a hook answer without waiting, the chain does too.
@@ -42,13 +43,14 @@ class Chain(InterceptHandler):
         self._members = handlers
         hooks: dict[str, list[Method]] = {}
         for handler in handlers:
+            if "filter_stream_chunk" in overridden_hooks(handler):
+                self.filter_kinds = filter_kinds(handler)  # type: ignore[misc]
             for name in overridden_hooks(handler):
                 hooks.setdefault(name, []).append(getattr(handler, name))
         for name, methods in hooks.items():
             if len(methods) > 1 and name in _OF_ONE_MEMBER:
                 raise TypeError(
-                    f"{len(methods)} members of the Chain have {name}, and a chain combines no decisions about responses: let one member "
-                    "decide about them"
+                    f"{len(methods)} members of the Chain have {name}, and a chain combines no such decisions: let one member make them"
                 )
             # a member's own, where it is the only one: nothing stands between it and the proxy
             setattr(self, name, methods[0] if len(methods) == 1 else _hook(_ROUNDS.get(name, _observed), methods))
@@ -148,7 +150,7 @@ def _observed(members: tuple[Method, ...], *arguments: object) -> Round:
 
 
 # Decisions that are not combined: a member that holds a response would undo what one before it has changed.
-_OF_ONE_MEMBER = ("on_response_head", "on_response_body")
+_OF_ONE_MEMBER = ("on_response_head", "on_response_body", "filter_stream_chunk")
 _ROUNDS: dict[str, Callable[..., Round]] = {
     "on_request": _decided_request,
     "on_connect": _decided_connect,

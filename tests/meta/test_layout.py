@@ -38,7 +38,6 @@ NARROW_COLUMNS = 100
 
 SCRIPT_VERBS = {
     "annotate",
-    "autobahn",
     "bench",
     "break",
     "build",

@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 
 from soth_mitm import (
     Chain,
+    ChunkDecision,
     ConnectDecision,
     DecisionValueError,
+    FrameKind,
     HandlerDecision,
     InterceptHandler,
     RawRequest,
     RawResponse,
     ResponseDecision,
+    StreamChunk,
     Upstream,
 )
 from soth_mitm.decision import merged
@@ -273,7 +276,22 @@ def test_decisions_about_responses_are_those_of_one_member() -> None:
         def on_response_head(self, response: RawResponse) -> ResponseDecision:
             return ResponseDecision.PASS
 
-    with pytest.raises(TypeError, match="2 members of the Chain have on_response_head, and a chain combines no decisions about responses"):
+    with pytest.raises(TypeError, match="2 members of the Chain have on_response_head, and a chain combines no such decisions"):
         Chain(Decides(), Decides())
     one = Decides()
     assert Chain(InterceptHandler(), one).on_response_head == one.on_response_head
+
+
+def test_a_filter_is_that_of_one_member() -> None:
+    class Filters(InterceptHandler):
+        filter_kinds = frozenset({FrameKind.SSE_DATA})
+
+        def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision:
+            return ChunkDecision.PASS
+
+    with pytest.raises(TypeError, match="2 members of the Chain have filter_stream_chunk"):
+        Chain(Filters(), Filters())
+    one = Filters()
+    chain = Chain(InterceptHandler(), one)
+    assert chain.filter_stream_chunk == one.filter_stream_chunk
+    assert chain.filter_kinds == {FrameKind.SSE_DATA}

@@ -12,7 +12,9 @@ from soth_mitm._dataplane.exchange.staged_content cimport StagedContent
 from soth_mitm._dataplane.exchange.states cimport RESPONSE_RELAY
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
 from soth_mitm._dataplane.http.hooks cimport Hook
-from soth_mitm._dataplane.http.messages cimport BIT_WEBSOCKET_BINARY, BIT_WEBSOCKET_TEXT, RawRequest, RawResponse, StreamChunk, new_request, new_response
+from soth_mitm._dataplane.http.messages cimport (
+    BIT_WEBSOCKET_BINARY, BIT_WEBSOCKET_TEXT, RawRequest, RawResponse, StreamChunk, new_request, new_response,
+)
 
 
 # not final: the next part derives from it

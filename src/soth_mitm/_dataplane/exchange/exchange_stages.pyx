@@ -1,4 +1,4 @@
-"""Content of an exchange that passes through stages, either way: the frames of a stream that the handler decides on before they are relayed.
+"""Content of an exchange that passes through stages, either way: frames of a stream that the handler decides on before they are relayed.
 
 A direction that waits for the handler pauses its source (PAUSE_DECISION); the other one goes on. What ends a stream ends the exchange: the
 client has what was relayed, and the upstream is cancelled.

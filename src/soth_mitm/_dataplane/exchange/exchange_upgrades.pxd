@@ -8,7 +8,7 @@ from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 
 cdef class ExchangeUpgrades(ExchangeChanges):
     cdef HeadEdits websocket_edits(self)               # of the request: offers that we cannot read are removed
-    cdef bint refuse_switch(self, Head head) except -1 # true: nobody asked for it, and that was answered
+    cdef bint refuse_switch(self, Head head) except -1     # true: nobody asked for it, and that was answered
     cdef int switch_protocols(self, Head head) except -1
     cdef bint open_websocket(self, Head head) except -1
     cdef bint has_taps(self) noexcept                  # the messages of this WebSocket are shown

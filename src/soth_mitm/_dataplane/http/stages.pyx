@@ -2,7 +2,6 @@
 
 cimport cython
 
-from soth_mitm._dataplane.http.stream cimport Stream
 from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 

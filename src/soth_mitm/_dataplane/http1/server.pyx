@@ -114,22 +114,28 @@ cdef class Http1ServerConnection(HttpConnection):
         """Close when the current exchange has ended, or now when there is none. What was switched
         to ends when it is quiet.
         """
+        # references of our own: either may end meanwhile, and is let go of
+        cdef Tunnel tunnel = self.tunnel
+        cdef StreamTunnel websocket = self.websocket
         self.settings.arena.check_thread()
         self.keep_alive = False
-        if self.tunnel is not None:
-            self.tunnel.drain()
-        elif self.websocket is not None:
-            self.websocket.drain()
+        if tunnel is not None:
+            tunnel.drain()
+        elif websocket is not None:
+            websocket.drain()
         elif self.exchange is None and self.state != SERVER_CLOSED:
             self.leave()
 
     def abort(self):
         """Cut the connection and whatever goes on over it."""
+        # references of our own: either may end meanwhile, and is let go of
+        cdef Tunnel tunnel = self.tunnel
+        cdef StreamTunnel websocket = self.websocket
         self.settings.arena.check_thread()
-        if self.tunnel is not None:
-            self.tunnel.abort()
-        if self.websocket is not None:
-            self.websocket.stop(ConnectionAbortedError("aborted"))
+        if tunnel is not None:
+            tunnel.abort()
+        if websocket is not None:
+            websocket.stop(ConnectionAbortedError("aborted"))
         self.cut(ConnectionAbortedError("aborted"))
 
     def has_flow(self, int64_t flow_id):
