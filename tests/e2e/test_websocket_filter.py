@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from soth_mitm import ChunkDecision, FrameKind, InterceptHandler, InvalidConfigError, SseEvent, StreamChunk
+from soth_mitm import ChunkDecision, FrameKind, InterceptHandler, InvalidConfigError, RawResponse, ResponseDecision, SseEvent, StreamChunk
 from support.certs import TestCA
 from support.http2_inside import http2_client
 from support.origin import Origin, Request, ScriptedConnection
@@ -587,3 +587,61 @@ class TestOverHttp2:
                 assert answer.body == frame(FIN | TEXT, b"EDITED") + frame(FIN | BINARY, pattern(300_000))
         running.wait_idle()
         assert talk.heard == frame(FIN | TEXT, b"pass", MASK) + frame(FIN | CLOSE, b"\x03\xe8", MASK)
+
+
+class TestOpening:
+    """A 101 is decided on in `on_response_head` before the WebSocket is open."""
+
+    @staticmethod
+    def deciding(decision: ResponseDecision, *, later: bool) -> Filtering:
+        class Deciding(Filtering):
+            def on_response_head(self, response: RawResponse) -> Any:
+                self._note("on_response_head", response.status)
+
+                async def decide() -> ResponseDecision:
+                    await asyncio.sleep(0)
+                    return decision
+
+                return decide() if later else decision
+
+        return Deciding(by_word)
+
+    @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+    @pytest.mark.parametrize("decision", [ResponseDecision.PASS, ResponseDecision.UNFILTERED], ids=["pass", "unfiltered"])
+    def test_it_opens(self, proxy: ProxyFactory, plain_origin: Origin, decision: ResponseDecision, later: bool) -> None:
+        said = frame(FIN | TEXT, b"drop") + frame(FIN | TEXT, b"pass")
+        talk = Talk(plain_origin, said)
+        running = proxy(self.deciding(decision, later=later))
+        sent = frame(FIN | TEXT, b"drop", MASK) + frame(FIN | TEXT, b"pass", MASK)
+        is_filtered = decision is ResponseDecision.PASS
+        with running.tunnel(plain_origin.port) as client:
+            # the first frames come before the 101 is decided on
+            client.send(ask() + sent)
+            assert client.read_head().status == 101
+            expected = frame(FIN | TEXT, b"pass") if is_filtered else said
+            assert client.read_exactly(len(expected)) == expected
+            wanted = sent[len(sent) // 2 :] if is_filtered else sent
+            assert talk.wait(len(wanted)) == wanted
+        running.wait_idle()
+        assert running.handler.of("on_response_head") == [101]
+        assert len(running.handler.of("filter_stream_chunk")) == (4 if is_filtered else 0)
+
+    @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+    @pytest.mark.parametrize(
+        "decision",
+        [ResponseDecision.block(503, b"no"), ResponseDecision.HOLD, ResponseDecision.replace(200, b"no")],
+        ids=lambda made: made.kind,
+    )
+    def test_it_stays_shut(self, proxy: ProxyFactory, plain_origin: Origin, decision: ResponseDecision, later: bool) -> None:
+        secret = b"nothing of this"
+        talk = Talk(plain_origin, frame(FIN | TEXT, secret))
+        running = proxy(self.deciding(decision, later=later))
+        with running.tunnel(plain_origin.port) as client:
+            client.send(ask() + frame(FIN | TEXT, secret, MASK))
+            answer = client.read_head()
+            assert answer.status != 101
+            assert secret not in client.read_to_end()
+        assert talk.ended.wait(30)
+        assert talk.heard == b""
+        running.wait_idle()
+        assert running.handler.of("filter_stream_chunk") == []

@@ -134,7 +134,8 @@ cdef class ExchangeShown(ExchangeState):
         return self.hooks is not None and (self.hooks.on_stream_chunk is not None or self.filters_messages())
 
     cdef bint filters_messages(self) noexcept:
-        return self.settings.enforce and self.hooks.filtered & (BIT_WEBSOCKET_TEXT | BIT_WEBSOCKET_BINARY) != 0
+        return (self.settings.enforce and not self.is_unfiltered
+                and self.hooks.filtered & (BIT_WEBSOCKET_TEXT | BIT_WEBSOCKET_BINARY) != 0)
 
     cdef int end_upload(self) except -1:
         return 0 if self.up is None else self.end_frames(self.up)
