@@ -1,1 +1,2 @@
 JUDGEMENTS: dict[str, int]
+RESPONSE_JUDGEMENTS: dict[str, int]
