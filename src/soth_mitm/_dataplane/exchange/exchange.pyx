@@ -273,13 +273,10 @@ cdef class Exchange(ExchangeStages):
     cdef int on_hook_result(self, object result, object error) except -1:
         self.pending_calls -= 1
         self.asking = None
-        if self.is_over():
-            self.close_ignored(result)
-            return self.settle()
-        if self.response_state == RESPONSE_DECIDE or self.response_state == RESPONSE_DECIDE_BODY:
+        if not self.is_over() and self.response_state in (RESPONSE_DECIDE, RESPONSE_DECIDE_BODY):
             self.on_response_judged(result, error)
             return self.advance()
-        if self.request_state not in (REQUEST_ROUTE, REQUEST_DECIDE):
+        if self.is_over() or self.request_state not in (REQUEST_ROUTE, REQUEST_DECIDE):
             self.close_ignored(result)
             return self.settle()
         if self.request_state == REQUEST_ROUTE:
