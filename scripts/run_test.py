@@ -1,8 +1,9 @@
 """Build, check and test the package as it is installed: scripts/test [--debug | --sanitize] [arguments of pytest].
 
-Without arguments every test runs, on the loop that users get, and the end-to-end ring on asyncio's own as well; two halves at a time.
+Without arguments every test runs, on the loop that users get, and the end-to-end ring on asyncio's own as well; three parts at a time.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,13 +11,14 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import BinaryIO
+from typing import Self
 
 from prepare import ROOT, prepare, tool_environment, variant_name
 from run_check import check
 
 LAST_TEST = ROOT / ".pytest_cache/d/running/test"
-FIRST_HALF = ("tests/adverse", "tests/e2e")
+END_TO_END = "tests/e2e"
+ADVERSE = "tests/adverse"
 
 
 def sanitizer_environment() -> dict[str, str]:
@@ -56,56 +58,66 @@ def main(arguments: list[str]) -> int:
     environment = {**tool_environment(python), **extra, "SOTH_MITM_VARIANT": variant_name()}
     if arguments:
         return run_pytest(python, arguments, environment)
-    # two halves at a time, of about one length: neither needs a whole core
-    with tempfile.TemporaryFile() as output:
-        other = Half(python, environment, output)
-        try:
-            code = run_pytest(python, list(FIRST_HALF), environment)
-            other_code = other.wait()
-        finally:
-            other.kill()
-        print("the other half, which begins with tests/e2e on the loop of asyncio:", flush=True)
-        output.seek(0)
-        sys.stdout.buffer.write(output.read())
-        sys.stdout.flush()
-    return code or other_code
+    # at a time, since none needs a whole core: the end-to-end ring on either loop, and everything else
+    folders = [str(folder.relative_to(ROOT)) for folder in sorted((ROOT / "tests").iterdir()) if folder.is_dir()]
+    rest = [folder for folder in folders if folder not in (END_TO_END, ADVERSE) and any((ROOT / folder).rglob("test_*.py"))]
+    beside = {
+        "tests/e2e on the loop of asyncio": [[END_TO_END, "--loop", "asyncio"]],
+        "tests/adverse, and the other folders": [[ADVERSE], rest],
+    }
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(Part(name, python, runs, environment)) for name, runs in beside.items()]
+        codes = [run_pytest(python, [END_TO_END], environment)]
+        codes += [part.wait() for part in parts]
+    return next((code for code in codes if code), 0)
 
 
-class Half:
-    """What runs beside the first half: one pytest after another, in a thread. Their output goes to a file."""
+class Part:
+    """What runs beside the first part: one pytest after another, in a thread. What they write is shown when they have ended."""
 
-    def __init__(self, python: Path, environment: dict[str, str], output: BinaryIO) -> None:
-        self._python, self._environment, self._output = python, environment, output
+    def __init__(self, name: str, python: Path, runs: list[list[str]], environment: dict[str, str]) -> None:
+        self._name, self._python, self._runs, self._environment = name, python, runs, environment
+        self._output = tempfile.TemporaryFile()
         self._codes: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._is_killed = False
-        rest = [str(folder.relative_to(ROOT)) for folder in sorted((ROOT / "tests").iterdir()) if folder.is_dir()]
-        rest = [folder for folder in rest if folder not in FIRST_HALF and any((ROOT / folder).rglob("test_*.py"))]
-        self._runs = (["tests/e2e", "--loop", "asyncio"], rest)
         self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
 
-    def _run(self) -> None:
-        for arguments in self._runs:
-            if self._is_killed:
-                return
-            command: list[str | Path] = [self._python, "-m", "pytest", *arguments, "-o", "cache_dir=.pytest_cache/other"]
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
-            )
-            self._codes.append(self._process.wait())
-
-    def wait(self) -> int:
-        """Wait for its end; the exit code is the first failure's."""
-        self._thread.join()
-        return next((code for code in self._codes if code), 0)
-
-    def kill(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """End it now, if it has not ended."""
         self._is_killed = True
         if self._process is not None:
             self._process.kill()
         self._thread.join()
+        self._output.close()
+
+    def _run(self) -> None:
+        cache = f"cache_dir=.pytest_cache/{Path(self._runs[0][0]).name}-beside"
+        for arguments in self._runs:
+            if self._is_killed:
+                return
+            self._process = subprocess.Popen(
+                [self._python, "-m", "pytest", *arguments, "-o", cache],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+            )
+            self._codes.append(self._process.wait())
+
+    def wait(self) -> int:
+        """Wait for its end, and show what it wrote; the exit code is the first failure's."""
+        self._thread.join()
+        print(f"{self._name}:", flush=True)
+        self._output.seek(0)
+        sys.stdout.buffer.write(self._output.read())
+        sys.stdout.flush()
+        return next((code for code in self._codes if code), 0)
 
 
 def run_pytest(python: Path, arguments: list[str], environment: dict[str, str]) -> int:
