@@ -1,7 +1,7 @@
 """Credentials of requests: what may go which way, which values a request needs, and the head and the body with the values in them.
 
 A head is written anew with the values in it and parsed like one that came from a client, so no value can be more than a value. That head
-is the writer's alone. What anybody else sees is the one with the placeholders.
+is the writer's alone. All else is shown the one with the placeholders.
 
 Everything is replaced in one pass: a value that looks like a placeholder stays.
 """

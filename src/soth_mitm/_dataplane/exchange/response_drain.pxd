@@ -1,4 +1,4 @@
-# The rest of a response that nobody wants, read to its end so that the upstream's connection can be used again.
+# The rest of a response that is not wanted, read to its end so that the upstream's connection can be used again.
 
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport Stream, StreamCallbacks

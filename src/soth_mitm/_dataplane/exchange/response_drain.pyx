@@ -1,4 +1,4 @@
-"""The rest of a response that nobody wants, read to its end so that the upstream's connection can be used again.
+"""The rest of a response that is not wanted, read to its end so that the upstream's connection can be used again.
 
 Only where the rest is short and the connection carries one response at a time: to reset it would cost a new connection. The client does
 not wait for this.
@@ -58,10 +58,10 @@ cdef int drain_response(Settings settings, Stream upstream, Head request, Head r
     drain.request = request
     drain.response = response
     drain.left = MOST_DRAINED
+    drain.deadline = Deadline(drain)
     upstream.callbacks = drain
     if upstream.content_left() > MOST_DRAINED or upstream.ends_by_close():
         return upstream.reset(None)
-    drain.deadline = Deadline(drain)
     drain.deadline.set(settings.last_wait(), 0)
     upstream.resume(upstream.paused())
     return drain.on_content(upstream)
