@@ -6,6 +6,7 @@ the module ends. Descriptors are compared per module, tolerance none; so a sessi
 
 import asyncio
 import faulthandler
+import gc
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from soth_mitm.proxy import threaded
+from support.certs import TestCA
 from support.doubles import load_double
 from support.leaks import DescriptorWatch, outstanding, what_remains
 
@@ -51,6 +53,19 @@ def made_bytes() -> Any:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _one_system_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the system have one root: each proxy reads them all, and a machine's 150 take longer than most tests."""
+    folder = tmp_path_factory.mktemp("system-roots")
+    bundle = folder / "root.pem"
+    bundle.write_bytes(TestCA("Root of the System").cert_pem)
+    (folder / "empty").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(bundle))
+        patch.setenv("SSL_CERT_DIR", str(folder / "empty"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _loop_of_threads(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let `start_in_thread` serve on the loop that --loop names."""
     with pytest.MonkeyPatch.context() as patch:
@@ -74,6 +89,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     asyncio.new_event_loop().close()
     cache = session.config.cache
     session.config.stash[RUNNING] = cache.mkdir("running") / "test" if cache else Path(os.devnull)
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look at thousands of collected tests: many tests wait by collecting."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -82,7 +82,7 @@ def case(proxy: ProxyFactory, tap: Tap) -> Iterator[Case]:
         clients.append(client)
         mark = tap.journal.mark()
         assert client.request("/", "localhost").status == 200
-        if isinstance(handler, Watching):
+        if isinstance(running.handler, (Judge, Watching)):
             # it hears of the response when its client has it
             tap.journal.wait(mark, "shown")
         return Upstream(running, tap, client)

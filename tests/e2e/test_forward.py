@@ -221,14 +221,20 @@ class TestStartLineAndBody:
 
     def test_a_stream_that_fails_is_no_whole_request(self, scene: SceneFactory) -> None:
         class Fails(InterceptHandler):
+            origin: Origin
+
             def on_request(self, request: RawRequest) -> HandlerDecision:
                 async def items() -> Any:
                     yield b"beginning"
+                    # or the end of the connection could reach the origin before it has read the head
+                    await asyncio.to_thread(self.origin.wait_heads, 1)
                     raise RuntimeError("on purpose")
 
                 return forward(body=items())
 
-        made = scene(Fails())
+        handler = Fails()
+        made = scene(handler)
+        handler.origin = made.origin
         answer = made.client.ask("/echo", "POST", b"old")
         assert answer.status == 502 and "the body that the policy handler gave failed" in answer.text
         assert not made.received().complete
