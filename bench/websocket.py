@@ -1,7 +1,8 @@
 """CPU per message of proxies between two ends of a WebSocket that echo: ``scripts/bench websocket --help``.
 
 Both ends speak TLS 1.3. Each connection has one message under way: a masked frame to the upstream, the same payload back. A message is one
-frame in one direction. The figures are the CPU time of the proxy's processes for each, the least of the rounds.
+frame in one direction. The figures are the CPU time of the proxy's processes for each, the median of the rounds, and the median of what
+that is ÷ nginx in the same round. A round begins with another proxy than the one before.
 """
 
 import argparse
@@ -12,10 +13,11 @@ import functools
 import hashlib
 import re
 import ssl
+import statistics
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -92,7 +94,7 @@ class Talk(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # that of uvloop is none of its class
         self._transport = cast(asyncio.Transport, transport)
-        transport.write(self._message)
+        self._transport.write(self._message)
 
     def data_received(self, data: bytes) -> None:
         self._count += len(data)
@@ -106,7 +108,9 @@ async def open_socket(address: str, trusted: Path, target: str, *, connect: bool
     """Open a WebSocket through a proxy."""
     host, _, port = address.rpartition(":")
     context = ssl.create_default_context(cafile=str(trusted))
-    reader, writer = await asyncio.open_connection(host, int(port), **({} if connect else {"ssl": context, "server_hostname": NAME}))
+    reader, writer = await asyncio.open_connection(
+        host, int(port), ssl=None if connect else context, server_hostname=None if connect else NAME
+    )
     if connect:
         writer.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
         assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
@@ -185,42 +189,54 @@ PLANS: dict[str, Plan] = {
 }
 
 
-async def run(
-    directory: Path, certificates: Certificates, rounds: int, seconds: float, cores: Cores, sizes: tuple[int, ...], names: tuple[str, ...]
-) -> dict[str, dict[int, float]]:
-    """Measure plans with sizes, in interleaved rounds; without rounds by how many MiB they grow."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificates.chain, certificates.key)
-    best: dict[str, dict[int, float]] = {name: {} for name in names}
-    loop = asyncio.get_running_loop()
-    for size in sizes:
+@dataclass(frozen=True)
+class Course:
+    """What is measured, and where."""
+
+    directory: Path
+    certificates: Certificates
+    cores: Cores
+    names: tuple[str, ...]
+
+    @contextlib.asynccontextmanager
+    async def proxies(self, size: int) -> AsyncIterator[tuple[str, dict[str, RunningProxy]]]:
+        """Start an upstream that echoes messages of this size, and each proxy before it; yield its target and them."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.certificates.chain, self.certificates.key)
         payload = text_of(size)
         make = functools.partial(Echo, len(frame(payload, KEY)), frame(payload))
-        server = await loop.create_server(make, "127.0.0.1", 0, ssl=context)
+        server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0, ssl=context)
         target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with contextlib.ExitStack() as stack:
-            proxies: dict[str, RunningProxy] = {}
-            for name in names:
-                port, folder = free_port(), directory / f"{size}-{name}".replace(" ", "-")
+            started: dict[str, RunningProxy] = {}
+            for name in self.names:
+                port, folder = free_port(), self.directory / f"{size}-{name}".replace(" ", "-")
                 folder.mkdir()
-                launch = PLANS[name](Ground(target, certificates, port, folder))
-                start = RunningProxy(name, launch, port, folder, prefix_command(cores.proxy))
-                proxies[name] = stack.enter_context(start)
-            for _ in range(rounds):
-                for name, proxy in proxies.items():
-                    cost = await measure(proxy, target, size, seconds)
-                    best[name][size] = min(cost, best[name].get(size, cost))
-            if not rounds:
-                for name, proxy in proxies.items():
-                    best[name][size] = await grow(proxy, target, size) / MIB
+                launch = PLANS[name](Ground(target, self.certificates, port, folder))
+                started[name] = stack.enter_context(RunningProxy(name, launch, port, folder, prefix_command(self.cores.proxy)))
+            yield target, started
         server.close()
-    return best
+
+    async def costs(self, size: int, rounds: int, seconds: float) -> dict[str, list[float]]:
+        """Return microseconds for a message in each round, by the name of the proxy."""
+        found: dict[str, list[float]] = {name: [] for name in self.names}
+        async with self.proxies(size) as (target, proxies):
+            for number in range(rounds):
+                turn = number % len(self.names)
+                for name in self.names[turn:] + self.names[:turn]:
+                    found[name].append(await measure(proxies[name], target, size, seconds))
+        return found
+
+    async def growth(self, size: int) -> dict[str, int]:
+        """Return by how many octets each proxy is larger at its peak."""
+        async with self.proxies(size) as (target, proxies):
+            return {name: await grow(proxy, target, size) for name, proxy in proxies.items()}
 
 
 def main(arguments: list[str]) -> int:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--memory", action="store_true", help="let a GiB of messages pass on 100 connections, and say how much that takes")
     options = parser.parse_args(arguments)
@@ -230,15 +246,21 @@ def main(arguments: list[str]) -> int:
         path.chmod(0o755)
         certificates = make_certificates(path)
         if options.memory:
-            grown = uvloop.run(run(path, certificates, 0, 0, cores, SIZES[-1:], tuple(PLANS)[2:]))
-            for name, sizes in grown.items():
-                print(f"{name}: {MANY} connections, 1 GiB: the proxy grew by {sizes[SIZES[-1]]:.1f} MiB")
+            grown = uvloop.run(Course(path, certificates, cores, tuple(PLANS)[2:]).growth(SIZES[-1]))
+            for name, octets in grown.items():
+                print(f"{name}: {MANY} connections, 1 GiB: the proxy grew by {octets / MIB:.1f} MiB")
             return 0
-        best = uvloop.run(run(path, certificates, options.rounds, options.seconds, cores, SIZES, tuple(PLANS)))
-    print(f"CPU µs per message, {CONNECTIONS} connections, {cores}; and ÷ nginx")
-    print(f"{'':<12}" + "".join(f"{size:>8} B{'':>8}" for size in SIZES))
-    for name, costs in best.items():
-        print(f"{name:<12}" + "".join(f"{costs[size]:>8.2f}  {costs[size] / best['nginx'][size]:>5.2f}  " for size in SIZES))
+        course = Course(path, certificates, cores, tuple(PLANS))
+        costs = {size: uvloop.run(course.costs(size, options.rounds, options.seconds)) for size in SIZES}
+    print(f"CPU µs per message, {CONNECTIONS} connections, {options.rounds} rounds, {cores}; and ÷ nginx")
+    print(f"{'':<12}" + "".join(f"{f'{size} B':>8}{'÷ nginx':>9}{'':11}" for size in SIZES))
+    for name in PLANS:
+        line = f"{name:<12}"
+        for rounds in costs.values():
+            ratios = [ours / theirs for ours, theirs in zip(rounds[name], rounds["nginx"], strict=True)]
+            span = f"{min(ratios):.2f}–{max(ratios):.2f}"
+            line += f"{statistics.median(rounds[name]):>8.2f}{statistics.median(ratios):>7.2f}  {span:<11}"
+        print(line)
     return 0
 
 

@@ -15,6 +15,7 @@ def checks(python: Path) -> list[tuple[str, list[str | Path]]]:
         ("cython-lint", [python.parent / "cython-lint", *cython]),
         ("mypy, the package", [python, "-m", "mypy"]),
         ("mypy, scripts", [python, "-m", "mypy", *sorted((ROOT / "scripts").glob("*.py"))]),
+        ("mypy, bench", [python, "-m", "mypy", ROOT / "bench"]),
     ]
 
 
