@@ -1,15 +1,20 @@
 """Several handlers as one: `Chain`."""
 
+import dataclasses
 from collections.abc import Callable, Generator
+from functools import partial
 from inspect import isawaitable
-from typing import Any
+from typing import Any, NamedTuple
 
-from soth_mitm._dataplane.http.messages import RawRequest
+from soth_mitm import response_decision
+from soth_mitm._dataplane.http.messages import FrameKind, RawRequest, RawResponse, StreamChunk
+from soth_mitm.chunk_decision import ChunkDecision, SseEvent
 from soth_mitm.connect_decision import ConnectDecision
 from soth_mitm.decision import HandlerDecision, merged
 from soth_mitm.errors import DecisionValueError
 from soth_mitm.handler import InterceptHandler, check_handler, filter_kinds, overridden_hooks
 from soth_mitm.policy import Action
+from soth_mitm.response_decision import ResponseDecision
 
 Method = Callable[..., Any]
 Round = Generator[Any, Any, Any]
@@ -21,9 +26,16 @@ class Chain(InterceptHandler):
 
     Decisions: members are asked in order, each sees the message as those before it left it. A block, an answer or an end by one of them
     ends the round, and the others are not asked. In `on_connect` a block ends it, and otherwise the first INTERCEPT or TUNNEL stands; in
-    `should_intercept_tls` the first False ends it. `on_response_head`, `on_response_body` and `filter_stream_chunk` may be those of one
-    member only, for each of them; `filter_kinds` is that of the member that filters. Observers: all are told, in order, also when one of
-    them fails.
+    `should_intercept_tls` the first False ends it.
+
+    Responses: a member that says `HOLD` is asked by its `on_response_body` as soon as the body is there, and only then the members behind
+    it are asked about the head, as it was left; they may hold as well. A block ends the round. A `change` and a `replace` do not: those
+    behind are shown what is left, and what they change is added. `UNFILTERED` is about the filter of the member that says it.
+
+    Frames: each member is asked about the kinds in its `filter_kinds`, and about each payload of a `replace` before it. `DROP` ends the
+    round for that payload, `END` for the stream.
+
+    Observers: all are told, in order, also when one of them fails.
 
     A member that fails counts by `handler.failure_policy` for the whole round: those behind it are not asked, and what those before it
     wanted to change is not applied. Where all members with a hook answer without waiting, the chain does too.
@@ -43,27 +55,57 @@ class Chain(InterceptHandler):
         self._members = handlers
         hooks: dict[str, list[Method]] = {}
         for handler in handlers:
-            if "filter_stream_chunk" in overridden_hooks(handler):
-                self.filter_kinds = filter_kinds(handler)  # type: ignore[misc]
             for name in overridden_hooks(handler):
                 hooks.setdefault(name, []).append(getattr(handler, name))
+        judges = tuple(_Judge(number, handler) for number, handler in enumerate(handlers))
+        deciding = tuple(judge for judge in judges if judge.on_head is not None)
+        filtering = tuple(judge for judge in judges if judge.on_chunk is not None)
+        # whose notes are whose, where a chain is a member of another one
+        key = object()
+        rounds: dict[str, Callable[..., Round]] = {
+            "on_response_head": partial(_decided_response, key, deciding, filtering, False),
+            "on_response_body": partial(_decided_response, key, deciding, filtering, True),
+            "filter_stream_chunk": partial(_decided_chunk, key, filtering),
+        }
+        if filtering:
+            self.filter_kinds = frozenset[FrameKind]().union(*(judge.kinds for judge in filtering))  # type: ignore[misc]
+        # the UNFILTERED of a member is about its own filter
+        are_apart = len(deciding) == 1 and any(judge is not deciding[0] for judge in filtering)
         for name, methods in hooks.items():
-            if len(methods) > 1 and name in _OF_ONE_MEMBER:
-                raise TypeError(
-                    f"{len(methods)} members of the Chain have {name}, and a chain combines no such decisions: let one member make them"
-                )
+            is_shared = len(deciding) > 1 or are_apart if name in ("on_response_head", "on_response_body") else len(methods) > 1
             # a member's own, where it is the only one: nothing stands between it and the proxy
-            setattr(self, name, methods[0] if len(methods) == 1 else _hook(_ROUNDS.get(name, _observed), methods))
+            made = _hook(rounds.get(name) or partial(_ROUNDS.get(name, _observed), tuple(methods))) if is_shared else methods[0]
+            setattr(self, name, made)
 
     def __repr__(self) -> str:
         return f"Chain({', '.join(map(repr, self._members))})"
 
 
-def _hook(rounds: Callable[..., Round], methods: list[Method]) -> Method:
-    members = tuple(methods)
+class _Judge:
+    """A member of a chain, as far as it decides about responses and frames. A hook that it lacks is None."""
 
+    __slots__ = ("kinds", "number", "on_body", "on_chunk", "on_head")
+
+    def __init__(self, number: int, handler: Any) -> None:
+        hooks = overridden_hooks(handler)
+        self.number = number
+        self.on_head: Method | None = handler.on_response_head if "on_response_head" in hooks else None
+        self.on_body: Method | None = handler.on_response_body if "on_response_body" in hooks else None
+        self.on_chunk: Method | None = handler.filter_stream_chunk if "filter_stream_chunk" in hooks else None
+        self.kinds: frozenset[FrameKind] = filter_kinds(handler)
+
+
+class _Left(NamedTuple):
+    """How far a round about a response has come. It lies in the exchange, as a note of the decision, until the chain is asked again."""
+
+    holder: int  # the number of the member that waits for the body
+    whole: ResponseDecision  # what those before it want
+    unfiltered: frozenset[int]  # members that do not filter this flow
+
+
+def _hook(rounds: Callable[..., Round]) -> Method:
     def hook(*arguments: Any) -> Any:
-        return _run(rounds(members, *arguments))
+        return _run(rounds(*arguments))
 
     return hook
 
@@ -117,6 +159,110 @@ def _decided_request(members: tuple[Method, ...], request: RawRequest) -> Round:
     return whole
 
 
+def _decided_response(
+    key: object, judges: tuple[_Judge, ...], filtering: tuple[_Judge, ...], is_held: bool, response: RawResponse
+) -> Round:
+    notes = dict(response._note or ())
+    left = notes.pop(key, None) if is_held else None
+    holder, whole, unfiltered = left if isinstance(left, _Left) else _Left(-1, ResponseDecision.PASS, frozenset())
+    seen = _changed(response, whole)
+    for judge in judges:
+        assert judge.on_head is not None
+        if judge.number < holder:
+            continue
+        has_body = is_held or whole.kind == "replace"
+        if is_held and (left is None or judge.number == holder):
+            # without a note somebody else has held it, and not by this chain
+            if judge.on_body is None:
+                continue
+            decision = yield judge.on_body(seen)
+        else:
+            decision = yield judge.on_head(seen._shown(False, tuple(notes.items())) if has_body else seen)
+            if type(decision) is ResponseDecision and decision.kind == "hold":
+                if judge.on_body is None:
+                    raise DecisionValueError(f"HOLD: member {judge.number} of the Chain has no on_response_body")
+                notes |= decision._note
+                if not has_body:
+                    notes[key] = _Left(judge.number, whole, unfiltered)
+                    return response_decision.held(tuple(notes.items()))
+                seen = seen._shown(True, tuple(notes.items()))
+                decision = yield judge.on_body(seen)
+        if type(decision) is not ResponseDecision or decision.kind == "block":
+            # what is no decision is the proxy's to refuse
+            return decision
+        if decision.kind == "hold":
+            raise DecisionValueError("HOLD: the body is here, and no more of it will come")
+        notes |= decision._note
+        if decision.kind == "unfiltered" or decision._is_unfiltered:
+            unfiltered |= {judge.number}
+        if decision.kind in ("change", "replace"):
+            seen = _changed(seen, decision)
+            whole = decision if whole.kind == "pass" else response_decision.merged(whole, decision)
+    # nobody waits for the body any more
+    notes = {each: note for each, note in notes.items() if not (isinstance(note, _Left) and note.holder >= 0)}
+    wanted = {judge.number for judge in filtering}
+    is_unfiltered = bool(unfiltered) and wanted <= unfiltered
+    if unfiltered & wanted and not is_unfiltered:
+        notes[key] = _Left(-1, ResponseDecision.PASS, unfiltered)
+    return response_decision.noted(whole, is_unfiltered, tuple(notes.items()))
+
+
+def _changed(response: RawResponse, decision: ResponseDecision) -> RawResponse:
+    try:
+        return response.changed(decision)
+    except ValueError as error:
+        # whatever failure_policy says: without the change it is not the response that the member let go
+        raise DecisionValueError(f"a change by a member of the Chain cannot be applied: {error}") from error
+
+
+def _decided_chunk(key: object, judges: tuple[_Judge, ...], chunk: StreamChunk) -> Round:
+    left = dict(chunk._note or ()).get(key)
+    unfiltered = left.unfiltered if isinstance(left, _Left) else frozenset()
+    # what is sent in place of the chunk; the first one None: the chunk itself, as it came
+    payloads: list[bytes | SseEvent | None] = [None]
+    chunks = [chunk]
+    for judge in judges:
+        assert judge.on_chunk is not None
+        if chunk.frame_kind not in judge.kinds or judge.number in unfiltered:
+            continue
+        next_payloads: list[bytes | SseEvent | None] = []
+        next_chunks: list[StreamChunk] = []
+        for payload, each in zip(payloads, chunks, strict=True):
+            decision = yield judge.on_chunk(each)
+            if decision is ChunkDecision.PASS:
+                next_payloads.append(payload)
+                next_chunks.append(each)
+                continue
+            if type(decision) is not ChunkDecision or decision.kind == "end":
+                return decision
+            try:
+                next_chunks += each.changed(decision)
+            except ValueError as error:
+                raise DecisionValueError(f"a replacement by a member of the Chain cannot be applied: {error}") from error
+            next_payloads += [payload] if decision.kind == "pass" else _in_place(decision.payloads, payload, each)
+        payloads, chunks = next_payloads, next_chunks
+        if not payloads:
+            return ChunkDecision.DROP
+    if payloads == [None]:
+        return ChunkDecision.PASS
+    return ChunkDecision.replace(*payloads)  # type: ignore[arg-type]
+
+
+def _in_place(payloads: tuple[bytes | SseEvent, ...], before: bytes | SseEvent | None, chunk: StreamChunk) -> list[bytes | SseEvent | None]:
+    """Return the payloads that a member gives in place of another one, each so that it means the same at any place.
+
+    Of a stream of events the first one of bytes has the lines of what it replaces, and those behind it none.
+    """
+    if chunk.frame_kind is not FrameKind.SSE_DATA:
+        return list(payloads)
+    made: list[bytes | SseEvent | None] = []
+    for payload in payloads:
+        if isinstance(payload, bytes) and (made or isinstance(before, SseEvent)):
+            payload = SseEvent(payload) if made or not isinstance(before, SseEvent) else dataclasses.replace(before, data=payload)
+        made.append(payload)
+    return made
+
+
 def _decided_connect(members: tuple[Method, ...], target: object) -> Round:
     chosen: ConnectDecision | None = None
     for member in members:
@@ -149,8 +295,6 @@ def _observed(members: tuple[Method, ...], *arguments: object) -> Round:
         raise failure
 
 
-# Decisions that are not combined: a member that holds a response would undo what one before it has changed.
-_OF_ONE_MEMBER = ("on_response_head", "on_response_body", "filter_stream_chunk")
 _ROUNDS: dict[str, Callable[..., Round]] = {
     "on_request": _decided_request,
     "on_connect": _decided_connect,

@@ -26,6 +26,7 @@ from soth_mitm.message_parts import (
     checked,
     content_of,
     final_status,
+    merged_lines,
     own_headers,
     shown_body,
     shown_changes,
@@ -210,7 +211,7 @@ class HandlerDecision(Decision):
     `respond`, else 0, empty and empty. `set`, `add`, `remove`, `method`, `path`, `body` and `to` are those of a `forward`: empty, or
     None, where it changes nothing. `how` is that of an `abort`, else empty. Two that do the same are equal.
 
-    One whose body is an async iterable serves one request, and can be neither hashed nor pickled.
+    One whose body is an async iterable serves one message, and can be neither hashed nor pickled.
     """
 
     __slots__ = ("_where", "add", "body", "headers", "how", "kind", "method", "path", "remove", "set", "status", "to")
@@ -384,26 +385,7 @@ def merged(first: HandlerDecision, later: HandlerDecision) -> HandlerDecision:
     A body that is an async iterable is taken from here or from the decision that gave it, once.
     """
     has_new_body = later.body is not None
-    # what is set over again keeps the place that it was given
-    wanted = {name.lower(): (name, values) for name, values in first.set}
-    added = list(first.add)
-    removed = dict.fromkeys(first.remove)
-    gone = {name.lower() for name, _ in later.set} | set(later.remove) | (set(DESCRIBES_BODY) if has_new_body else set())
-    added = [(name, value) for name, value in added if name.lower() not in gone]
-    for lower in later.remove:
-        wanted.pop(lower, None)
-        removed[lower] = None
-    if has_new_body:
-        for lower in DESCRIBES_BODY:
-            wanted.pop(lower, None)
-    for name, values in later.set:
-        lower = name.lower()
-        if lower in removed and lower not in wanted:
-            # behind all others, where it went when it was set on a request without it
-            added += [(name, value) for value in values]
-        else:
-            wanted[lower] = (wanted.get(lower, (name,))[0], values)
-    added += later.add
+    wanted, added, removed = merged_lines(first, later, DESCRIBES_BODY if has_new_body else ())
     where = later._where
     to: str | Upstream | None = later.to if where is not None else first.to
     if where is None:
@@ -423,9 +405,9 @@ def merged(first: HandlerDecision, later: HandlerDecision) -> HandlerDecision:
             to = Upstream(where.host, where.port, tls=where.is_tls, server_name=where.server_name, authority=where.authority)
     decision = HandlerDecision._make(
         "forward",
-        set=tuple(wanted.values()),
-        add=tuple(added),
-        remove=tuple(removed),
+        set=wanted,
+        add=added,
+        remove=removed,
         method=later.method or first.method,
         path=later.path or first.path,
         body=later.body if has_new_body else first.body,

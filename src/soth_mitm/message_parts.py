@@ -105,7 +105,7 @@ class Decision:
         try:
             return self._untaken.pop()
         except IndexError:
-            raise DecisionValueError("body: an async iterable serves one request; make a decision for each") from None
+            raise DecisionValueError("body: an async iterable serves one message; make a decision for each") from None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):
@@ -148,6 +148,48 @@ def changed_lines(
     if count > _MOST_CHANGES:
         raise ValueError(f"one decision changes {_MOST_CHANGES} header lines at most, got {count}")
     return tuple((name, tuple(values)) for name, values in wanted.values()), added, removed
+
+
+def merged_lines(first: Any, later: Any, described: Iterable[bytes]) -> tuple[WantedLines, Lines, tuple[bytes, ...]]:
+    """Return the changes to a head that do what `first` does and then `later`. `described` are names that a new body takes away before."""
+    # what is set over again keeps the place that it was given
+    wanted = {name.lower(): (name, values) for name, values in first.set}
+    removed = dict.fromkeys(first.remove)
+    gone = {name.lower() for name, _ in later.set} | set(later.remove) | set(described)
+    added = [(name, value) for name, value in first.add if name.lower() not in gone]
+    for lower in later.remove:
+        wanted.pop(lower, None)
+        removed[lower] = None
+    for lower in described:
+        wanted.pop(lower, None)
+    for name, values in later.set:
+        lower = name.lower()
+        if lower in removed and lower not in wanted:
+            # behind all others, where it went when it was set on a message without it
+            added += [(name, value) for value in values]
+        else:
+            wanted[lower] = (wanted.get(lower, (name,))[0], values)
+    added += later.add
+    return tuple(wanted.values()), tuple(added), tuple(removed)
+
+
+def changed_headers(lines: Lines, decision: Any, described: Iterable[bytes]) -> Lines:
+    """Return the headers of a head of the handler's own, as `decision` changes it; `described` are gone before."""
+    wanted = {name.lower(): values for name, values in decision.set}
+    gone = {*decision.remove, *(lower for lower in described if lower not in wanted)}
+    kept: list[tuple[bytes, bytes]] = []
+    placed: set[bytes] = set()
+    for name, value in lines:
+        lower = name.lower()
+        if lower in gone or lower in placed:
+            continue
+        if lower not in wanted:
+            kept.append((name, value))
+            continue
+        placed.add(lower)
+        kept += [(name, each) for each in wanted[lower]]
+    kept += [(name, each) for name, values in decision.set if name.lower() not in placed for each in values]
+    return (*kept, *decision.add)
 
 
 def shown_changes(decision: Any) -> list[str]:

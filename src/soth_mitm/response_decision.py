@@ -15,11 +15,13 @@ from soth_mitm.message_parts import (
     Lines,
     Streamed,
     WantedLines,
+    changed_headers,
     changed_lines,
     check_has_body,
     checked,
     content_of,
     final_status,
+    merged_lines,
     own_headers,
     shown_body,
     shown_changes,
@@ -29,6 +31,18 @@ from soth_mitm.message_parts import (
 Kind = Literal["pass", "hold", "unfiltered", "change", "replace", "block"]
 
 _OURS_IN_RESPONSES = OURS | OURS_IN_HANDSHAKES
+# What describes the old body, or would bring it back; http/changes takes these out of a response.
+_DESCRIBES_OLD_BODY: tuple[bytes, ...] = (
+    b"content-encoding",
+    b"content-md5",
+    b"digest",
+    b"content-digest",
+    b"repr-digest",
+    b"trailer",
+    b"etag",
+    b"last-modified",
+    b"accept-ranges",
+)
 
 
 @final
@@ -45,7 +59,7 @@ class ResponseDecision(Decision):
     One whose body is an async iterable serves one response, and can be neither hashed nor pickled.
     """
 
-    __slots__ = ("add", "body", "headers", "kind", "remove", "set", "status")
+    __slots__ = ("_is_unfiltered", "_note", "add", "body", "headers", "kind", "remove", "set", "status")
 
     kind: Kind
     status: int | None
@@ -54,8 +68,21 @@ class ResponseDecision(Decision):
     set: WantedLines
     add: Lines
     remove: tuple[bytes, ...]
+    # not only UNFILTERED leaves the flow unfiltered
+    _is_unfiltered: bool
+    # for who is asked next about this flow; pairs of whose it is and what it says
+    _note: tuple[tuple[object, object], ...]
 
-    _NOTHING = {"status": None, "body": None, "headers": None, "set": (), "add": (), "remove": ()}
+    _NOTHING = {
+        "status": None,
+        "body": None,
+        "headers": None,
+        "set": (),
+        "add": (),
+        "remove": (),
+        "_is_unfiltered": False,
+        "_note": (),
+    }
 
     PASS: ClassVar["ResponseDecision"]
     """Relay the response as it came."""
@@ -137,10 +164,8 @@ class ResponseDecision(Decision):
         self._refuse_copies()
         if self.kind == "block":
             return ResponseDecision.block, (self.status, self.body, self.headers)
-        if self.kind == "change":
-            return _change, (self.set, self.add, self.remove, self.status)
-        if self.kind == "replace":
-            return _replace, (self.status, self.body, self.headers, self.set, self.remove)
+        if self.kind in ("change", "replace"):
+            return _made_again, (self.kind, {name: getattr(self, name) for name in self._NOTHING if name != "_note"})
         return f"ResponseDecision.{self.kind.upper()}"
 
     def __repr__(self) -> str:
@@ -175,6 +200,51 @@ def _replace(
     if wanted or removed:
         raise ValueError("headers: these make a new head, which `set` and `remove` cannot change")
     return ResponseDecision._make("replace", status=status, body=content, headers=own_headers(headers, body))
+
+
+def _made_again(kind: Kind, parts: dict[str, object]) -> ResponseDecision:
+    return ResponseDecision._make(kind, **parts)
+
+
+def merged(first: ResponseDecision, later: ResponseDecision) -> ResponseDecision:
+    """Return the `change` or `replace` that does what `first` does and then `later`, which was decided on what `first` made of a response.
+
+    A body that is an async iterable is taken from here or from the decision that gave it, once.
+    """
+    has_new_body = later.body is not None
+    status = first.status if later.status is None else later.status
+    described = _DESCRIBES_OLD_BODY if has_new_body else ()
+    if has_new_body and status != 206:
+        described += (b"content-range",)
+    source = later if has_new_body else first
+    parts: dict[str, object] = {"status": status, "body": source.body}
+    if later.headers is not None:
+        parts |= {"headers": later.headers, "remove": later.remove}
+    elif first.headers is not None:
+        gone = tuple(dict.fromkeys((*first.remove, *later.remove)))
+        parts |= {"headers": changed_headers(first.headers, later, described), "remove": gone}
+    else:
+        parts["set"], parts["add"], parts["remove"] = merged_lines(first, later, described)
+    decision = ResponseDecision._make("change" if source.body is None else "replace", **parts)
+    object.__setattr__(decision, "_untaken", source._untaken)
+    return decision
+
+
+def held(note: tuple[tuple[object, object], ...]) -> ResponseDecision:
+    """Return a HOLD that leaves a note."""
+    return ResponseDecision._make("hold", _note=note)
+
+
+def noted(decision: ResponseDecision, is_unfiltered: bool, note: tuple[tuple[object, object], ...]) -> ResponseDecision:
+    """Return what does as `decision`, and leaves the flow unfiltered, or a note for `filter_stream_chunk`."""
+    if not is_unfiltered and not note:
+        return decision
+    if decision.kind == "pass" and is_unfiltered:
+        return ResponseDecision.UNFILTERED
+    parts = {name: getattr(decision, name) for name in decision._NOTHING}
+    made = ResponseDecision._make(decision.kind, **{**parts, "_is_unfiltered": is_unfiltered, "_note": note})
+    object.__setattr__(made, "_untaken", decision._untaken)
+    return made
 
 
 ResponseDecision.PASS = ResponseDecision._make("pass")

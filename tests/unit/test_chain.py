@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import pickle
 from typing import Any
 from uuid import uuid4
 
@@ -22,11 +23,14 @@ from soth_mitm import (
     RawRequest,
     RawResponse,
     ResponseDecision,
+    SseEvent,
     StreamChunk,
     Upstream,
 )
+from soth_mitm._dataplane.http.messages import noted_chunk
 from soth_mitm.decision import merged
 from soth_mitm.handler import check_handler, overridden_hooks
+from soth_mitm.response_decision import merged as merged_response
 
 ALLOW, forward, block, respond = HandlerDecision.ALLOW, HandlerDecision.forward, HandlerDecision.block, HandlerDecision.respond
 
@@ -267,31 +271,346 @@ def test_a_streamed_body_is_taken_once() -> None:
     whole = merged(first, forward(set={"A": "1"}))
     assert whole.body is source
     assert whole._take_body()[0] is source
-    with pytest.raises(DecisionValueError, match="serves one request"):
+    with pytest.raises(DecisionValueError, match="serves one message"):
         first._take_body()
 
 
-def test_decisions_about_responses_are_those_of_one_member() -> None:
-    class Decides(InterceptHandler):
-        def on_response_head(self, response: RawResponse) -> ResponseDecision:
-            return ResponseDecision.PASS
-
-    with pytest.raises(TypeError, match="2 members of the Chain have on_response_head, and a chain combines no such decisions"):
-        Chain(Decides(), Decides())
-    one = Decides()
-    assert Chain(InterceptHandler(), one).on_response_head == one.on_response_head
+PASS, HOLD, UNFILTERED = ResponseDecision.PASS, ResponseDecision.HOLD, ResponseDecision.UNFILTERED
+change, replace = ResponseDecision.change, ResponseDecision.replace
 
 
-def test_a_filter_is_that_of_one_member() -> None:
-    class Filters(InterceptHandler):
-        filter_kinds = frozenset({FrameKind.SSE_DATA})
+class Judges(InterceptHandler):
+    """Answers about heads and bodies as the test says, and remembers what it was shown."""
 
-        def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision:
-            return ChunkDecision.PASS
+    def __init__(self, head: Any, body: Any = PASS, *, later: bool = False) -> None:
+        self.head, self.body, self.later = head, body, later
+        self.seen: list[tuple[str, dict[str, str], bytes, bool]] = []
 
-    with pytest.raises(TypeError, match="2 members of the Chain have filter_stream_chunk"):
-        Chain(Filters(), Filters())
-    one = Filters()
+    def _says(self, hook: str, response: RawResponse, answer: Any) -> Any:
+        lines = {name.lower(): response.headers[name] for name in ("A", "B", "ETag") if name in response.headers}
+        self.seen.append((hook, lines, response.body, response.body_complete))
+
+        async def say() -> Any:
+            await asyncio.sleep(0)
+            return answer
+
+        if isinstance(answer, Exception):
+            raise answer
+        return say() if self.later else answer
+
+    def on_response_head(self, response: RawResponse) -> Any:
+        return self._says("head", response, self.head)
+
+    def on_response_body(self, response: RawResponse) -> Any:
+        return self._says("body", response, self.body)
+
+
+class AtHeads(InterceptHandler):
+    """Never looks at a body."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def on_response_head(self, response: RawResponse) -> Any:
+        return self.answer
+
+
+def at_head(*lines: tuple[str, str], status: int = 200, note: Any = None) -> RawResponse:
+    return RawResponse.build(status=status, headers=lines)._shown(False, note or ())
+
+
+def decided(chain: Any, *lines: tuple[str, str], body: bytes = b"old") -> tuple[Any, int]:
+    """Ask as the proxy does; return the last decision, and how many hooks it took."""
+    whole = RawResponse.build(headers=lines, body=body)
+    answer = chain.on_response_head(whole._shown(False, ()))
+    answer = asyncio.run(answer) if inspect.isawaitable(answer) else answer
+    if getattr(answer, "kind", None) != "hold":
+        return answer, 1
+    answer = chain.on_response_body(whole._shown(True, answer._note))
+    return (asyncio.run(answer) if inspect.isawaitable(answer) else answer), 2
+
+
+@pytest.mark.parametrize("later", [False, True])
+class TestResponses:
+    def test_each_sees_the_head_that_the_one_before_left(self, later: bool) -> None:
+        first, second = Judges(change(set={"A": "1"}, status=404)), Judges(change(set={"B": "2"}, remove=["a"]), later=later)
+        third = Judges(PASS)
+        assert decided(Chain(first, second, third)) == (change(set={"B": "2"}, remove=["a"], status=404), 1)
+        assert [member.seen for member in (first, second, third)] == [
+            [("head", {}, b"", False)],
+            [("head", {"a": "1"}, b"", False)],
+            [("head", {"b": "2"}, b"", False)],
+        ]
+
+    def test_each_sees_the_body_that_the_one_before_left(self, later: bool) -> None:
+        first, second = Judges(HOLD, replace(body="one")), Judges(HOLD, replace(body="two", set={"B": "2"}), later=later)
+        third = Judges(HOLD)
+        assert decided(Chain(first, second, third), ("ETag", "x")) == (replace(body="two", set={"B": "2"}), 2)
+        assert first.seen == [("head", {"etag": "x"}, b"", False), ("body", {"etag": "x"}, b"old", True)]
+        assert second.seen == [("head", {}, b"", False), ("body", {}, b"one", True)]
+        assert third.seen == [("head", {"b": "2"}, b"", False), ("body", {"b": "2"}, b"two", True)]
+
+    def test_a_change_before_a_hold_is_kept(self, later: bool) -> None:
+        holds = Judges(HOLD, change(add={"A": "2"}), later=later)
+        behind = Judges(change(set={"B": "1"}))
+        assert decided(Chain(AtHeads(change(set={"A": "1"})), holds, behind)) == (change(set={"A": "1", "B": "1"}, add={"A": "2"}), 2)
+        assert holds.seen == [("head", {"a": "1"}, b"", False), ("body", {"a": "1"}, b"old", True)]
+        assert behind.seen == [("head", {"a": "1"}, b"", False)]
+
+    def test_one_that_did_not_hold_is_not_shown_the_body(self, later: bool) -> None:
+        before, behind = Judges(PASS), Judges(PASS)
+        assert decided(Chain(before, Judges(HOLD, later=later), behind)) == (PASS, 2)
+        assert [hook for hook, *_ in before.seen + behind.seen] == ["head", "head"]
+
+    def test_a_replacement_at_the_head_is_shown_to_the_others(self, later: bool) -> None:
+        behind = Judges(HOLD, replace(body="later"), later=later)
+        assert decided(Chain(AtHeads(replace(status=201, body="mine", headers={"A": "1"})), behind)) == (
+            replace(status=201, body="later", headers={"A": "1"}),
+            1,
+        )
+        assert behind.seen == [("head", {"a": "1"}, b"", False), ("body", {"a": "1"}, b"mine", True)]
+
+    def test_a_block_ends_the_round(self, later: bool) -> None:
+        last, stop = Judges(PASS), ResponseDecision.block(451)
+        assert decided(Chain(AtHeads(change(set={"A": "1"})), Judges(stop, later=later), last)) == (stop, 1)
+        assert decided(Chain(AtHeads(change(set={"A": "1"})), Judges(HOLD, stop, later=later), last)) == (stop, 2)
+        assert last.seen == []
+
+    def test_what_is_no_decision_is_left_to_the_proxy(self, later: bool) -> None:
+        last = Judges(PASS)
+        assert decided(Chain(Judges("nonsense", later=later), last)) == ("nonsense", 1)
+        assert decided(Chain(Judges(HOLD, None, later=later), last)) == (None, 2)
+        assert last.seen == []
+
+    @pytest.mark.parametrize(
+        "members, message",
+        [
+            ([AtHeads(HOLD), AtHeads(PASS)], "HOLD: member 0 of the Chain has no on_response_body"),
+            ([Judges(HOLD, HOLD), AtHeads(PASS)], "HOLD: the body is here"),
+            ([AtHeads(replace(body="x")), Judges(HOLD, HOLD)], "HOLD: the body is here"),
+            ([AtHeads(PASS), AtHeads(replace(status=206, body="x"))], "cannot be applied: body: the body of a 206"),
+            ([Judges(HOLD, replace(status=206, body="x")), AtHeads(PASS)], "cannot be applied: body: the body of a 206"),
+        ],
+    )
+    def test_what_cannot_be_done_blocks(self, later: bool, members: Any, message: str) -> None:
+        """It is a DecisionError, which blocks whatever `failure_policy` says."""
+        with pytest.raises(DecisionValueError, match=message):
+            decided(Chain(*members, Judges(PASS, later=later)))
+
+    def test_a_failure_ends_the_round(self, later: bool) -> None:
+        last = Judges(PASS, later=later)
+        with pytest.raises(RuntimeError, match="broken"):
+            decided(Chain(Judges(HOLD, RuntimeError("broken")), last))
+        assert last.seen == []
+
+    def test_a_streamed_replacement_cannot_be_replaced_unread(self, later: bool) -> None:
+        async def pieces() -> Any:
+            yield b"x"
+
+        source = pieces()
+        members = AtHeads(replace(body=source)), Judges(change(set={"A": "1"}), later=later)
+        whole, _ = decided(Chain(*members))
+        assert whole._take_body()[0] is source and whole.set == ((b"A", (b"1",)),)
+        with pytest.raises(DecisionValueError, match="was not shown whole"):
+            decided(Chain(AtHeads(replace(body=pieces())), Judges(HOLD, replace(body="y"), later=later)))
+
+    def test_chains_in_chains(self, later: bool) -> None:
+        """Each remembers how far it has come."""
+        inner = Chain(AtHeads(change(set={"A": "1"})), Judges(HOLD, replace(body="one"), later=later))
+        second = Judges(HOLD, replace(body="two"))
+        outer = Chain(AtHeads(change(set={"B": "2"})), inner, Chain(AtHeads(PASS), second))
+        assert decided(outer) == (replace(body="two", set={"B": "2", "A": "1"}), 2)
+        assert second.seen[-1] == ("body", {"a": "1", "b": "2"}, b"one", True)
+
+    def test_a_body_that_somebody_else_held(self, later: bool) -> None:
+        first, second = Judges(PASS, replace(body="one"), later=later), Judges(PASS, change(set={"A": "1"}))
+        answer = Chain(first, second, AtHeads(PASS)).on_response_body(RawResponse.build(body=b"old"))
+        answer = asyncio.run(answer) if inspect.isawaitable(answer) else answer
+        assert answer == replace(body="one", set={"A": "1"})
+        assert [hook for hook, *_ in first.seen + second.seen] == ["body", "body"]
+
+
+def test_one_member_that_decides_is_asked_as_if_there_were_no_chain() -> None:
+    one = Judges(PASS)
+    chain = Chain(InterceptHandler(), one)
+    assert chain.on_response_head == one.on_response_head
+    assert chain.on_response_body == one.on_response_body
+
+
+RESPONSE_CHANGES = st.builds(
+    lambda set, add, remove, status: change(set=set, add=add, remove=[name for name in remove if name not in dict(set)], status=status),
+    set=LINES,
+    add=LINES,
+    remove=st.lists(NAMES, max_size=2),
+    status=st.sampled_from([None, 200, 404]),
+)
+RESPONSE_NAMES = st.sampled_from(["A", "ETag", "Content-Type", "Content-Encoding"])
+REPLACEMENTS = st.one_of(
+    st.builds(
+        lambda set, remove, status, body: replace(status, body, set=set, remove=[name for name in remove if name not in dict(set)]),
+        set=st.lists(st.tuples(RESPONSE_NAMES, st.sampled_from(["1", "2"])), max_size=3),
+        remove=st.lists(RESPONSE_NAMES, max_size=2),
+        status=st.sampled_from([None, 200, 404]),
+        body=st.sampled_from([b"", b"body"]),
+    ),
+    st.builds(replace, st.sampled_from([None, 201]), st.sampled_from([b"", b"body"]), st.lists(st.tuples(RESPONSE_NAMES, st.just("3")))),
+    st.builds(lambda names: change(remove=names), st.lists(RESPONSE_NAMES, max_size=2)),
+    st.builds(lambda lines: change(set=lines), st.lists(st.tuples(RESPONSE_NAMES, st.just("4")), max_size=2)),
+)
+
+
+@given(
+    st.lists(st.tuples(RESPONSE_NAMES, st.sampled_from(["5", "6"])), max_size=4),
+    st.lists(st.one_of(RESPONSE_CHANGES, REPLACEMENTS), min_size=2, max_size=4),
+)
+def test_a_merged_change_of_a_response_is_one_after_the_other(lines: Any, changes: list[ResponseDecision]) -> None:
+    response = RawResponse.build(headers=lines, body=b"old")
+    one_by_one, whole = response, changes[0]
+    for each in changes:
+        one_by_one = one_by_one.changed(each)
+    for each in changes[1:]:
+        whole = merged_response(whole, each)
+    at_once = response.changed(whole)
+    for name in ("a", "b", "x-c", "etag", "content-type", "content-encoding", "content-length"):
+        assert at_once.headers.get_all(name) == one_by_one.headers.get_all(name), name
+    assert (at_once.status, at_once.raw_body) == (one_by_one.status, one_by_one.raw_body)
+    assert pickle.loads(pickle.dumps(whole)) == whole
+
+
+class Filters(InterceptHandler):
+    """Decides about each chunk by its payload."""
+
+    def __init__(self, answers: Any, kinds: Any = frozenset(FrameKind), head: Any = None, *, later: bool = False) -> None:
+        self.answers, self.filter_kinds, self.later = answers, kinds, later  # type: ignore[misc]
+        self.seen: list[StreamChunk] = []
+        if head is not None:
+            self.on_response_head = lambda response: head  # type: ignore[method-assign]
+
+    def filter_stream_chunk(self, chunk: StreamChunk) -> Any:
+        self.seen.append(chunk)
+        answer = self.answers(chunk) if callable(self.answers) else self.answers
+
+        async def say() -> Any:
+            await asyncio.sleep(0)
+            return answer
+
+        return say() if self.later else answer
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [chunk.payload for chunk in self.seen]
+
+
+def filtered(chain: Any, payload: bytes = b"one", kind: FrameKind = FrameKind.SSE_DATA, note: Any = None, **more: Any) -> Any:
+    chunk = StreamChunk.build(payload, kind, **more)
+    chunk = chunk if note is None else noted_chunk(chunk, note)
+    answer = chain.filter_stream_chunk(chunk)
+    return asyncio.run(answer) if inspect.isawaitable(answer) else answer
+
+
+CHUNK_PASS, DROP, END, instead = ChunkDecision.PASS, ChunkDecision.DROP, ChunkDecision.END, ChunkDecision.replace
+
+
+@pytest.mark.parametrize("later", [False, True])
+class TestFilters:
+    def test_each_sees_what_the_one_before_left(self, later: bool) -> None:
+        first, second, third = Filters(instead("a\r\nb")), Filters(instead("two"), later=later), Filters(CHUNK_PASS)
+        assert filtered(Chain(first, second, third)) == instead("two")
+        assert (first.payloads, second.payloads, third.payloads) == ([b"one"], [b"a\nb"], [b"two"])
+        assert [chunk.replaced for chunk in (*first.seen, *second.seen)] == [False, True]
+
+    def test_nothing_to_say(self, later: bool) -> None:
+        assert filtered(Chain(Filters(CHUNK_PASS), Filters(CHUNK_PASS, later=later))) is CHUNK_PASS
+
+    @pytest.mark.parametrize("end", [DROP, END, "nonsense"])
+    def test_an_end_ends_the_round(self, later: bool, end: Any) -> None:
+        last = Filters(CHUNK_PASS)
+        assert filtered(Chain(Filters(instead("x")), Filters(end, later=later), last)) == end
+        assert last.seen == []
+
+    def test_each_payload_is_asked_about(self, later: bool) -> None:
+        """What takes the place of the first one has the lines of the event, and no other."""
+        first = Filters(instead("a", SseEvent("b", event="e", id="7"), "c", "d"))
+        second = Filters(
+            lambda chunk: {b"a": DROP, b"b": instead("B", "BB"), b"c": instead("C"), b"d": CHUNK_PASS}[chunk.payload], later=later
+        )
+        third = Filters(CHUNK_PASS)
+        assert filtered(Chain(first, second, third), event_type="mine", retry=5) == instead(
+            SseEvent("B", event="e", id="7"), SseEvent("BB"), SseEvent("C"), SseEvent("d")
+        )
+        assert [(chunk.payload, chunk.event_type, chunk.event_id, chunk.retry) for chunk in third.seen] == [
+            (b"B", "e", "7", None),
+            (b"BB", "message", "7", None),
+            (b"C", "message", None, None),
+            (b"d", "message", None, None),
+        ]
+        first.answers = instead("a")
+        assert filtered(Chain(first, second, third)) is DROP
+
+    def test_the_first_payload_keeps_the_lines_of_the_event(self, later: bool) -> None:
+        second = Filters(instead("b", "c"), later=later)
+        assert filtered(Chain(Filters(instead("a")), second), event_type="mine", retry=5) == instead("b", SseEvent("c"))
+        assert (second.seen[0].event_type, second.seen[0].retry) == ("mine", 5)
+
+    def test_other_kinds_have_bytes_only(self, later: bool) -> None:
+        first, second = Filters(instead("a", "b")), Filters(lambda chunk: instead(chunk.payload * 2), later=later)
+        assert filtered(Chain(first, second), kind=FrameKind.NDJSON_LINE) == instead("aa", "bb")
+        with pytest.raises(DecisionValueError, match="an SseEvent is for a stream of events"):
+            filtered(Chain(Filters(instead(SseEvent("x"))), second), kind=FrameKind.NDJSON_LINE)
+
+    def test_a_chunk_that_was_shown_cut_is_not_replaced(self, later: bool) -> None:
+        second = Filters(CHUNK_PASS, later=later)
+        with pytest.raises(DecisionValueError, match="the chunk was shown cut"):
+            filtered(Chain(Filters(instead("x")), second), truncated=True)
+        assert second.seen == []
+
+    def test_each_is_asked_about_its_own_kinds(self, later: bool) -> None:
+        text, events = Filters(instead("t"), {FrameKind.WEBSOCKET_TEXT}), Filters(instead("e"), {FrameKind.SSE_DATA}, later=later)
+        chain = Chain(text, InterceptHandler(), events)
+        assert chain.filter_kinds == {FrameKind.WEBSOCKET_TEXT, FrameKind.SSE_DATA}
+        assert filtered(chain) == instead("e")
+        assert filtered(chain, kind=FrameKind.WEBSOCKET_TEXT) == instead("t")
+        assert (len(text.seen), len(events.seen)) == (1, 1)
+
+    def test_unfiltered_is_about_the_member_that_says_it(self, later: bool) -> None:
+        one, other = Filters(instead("x"), head=UNFILTERED), Filters(CHUNK_PASS, later=later)
+        chain: Any = Chain(one, other)
+        decision, _ = decided(chain)
+        assert (decision.kind, decision._is_unfiltered) == ("pass", False)
+        assert filtered(chain, note=decision._note) is CHUNK_PASS
+        assert (one.payloads, other.payloads) == ([], [b"one"])
+        assert filtered(chain) == instead("x"), "of another flow"
+
+    def test_unfiltered_by_all_that_filter(self, later: bool) -> None:
+        one, other = Filters(CHUNK_PASS, head=UNFILTERED), Filters(CHUNK_PASS, head=UNFILTERED)
+        assert decided(Chain(one, other)) == (UNFILTERED, 1)
+        decision, _ = decided(Chain(Chain(one, AtHeads(change(set={"A": "1"}))), AtHeads(PASS), other))
+        assert (decision.kind, decision._is_unfiltered, decision._note) == ("change", True, ())
+
+    def test_one_that_does_not_filter_says_nothing_about_another(self, later: bool) -> None:
+        other = Filters(CHUNK_PASS, later=later)
+        decision, _ = decided(Chain(AtHeads(UNFILTERED), other))
+        assert (decision.kind, decision._is_unfiltered) == ("pass", False)
+
+    def test_unfiltered_in_a_chain_in_a_chain(self, later: bool) -> None:
+        one, other, third = Filters(CHUNK_PASS, head=UNFILTERED), Filters(CHUNK_PASS, later=later), Filters(CHUNK_PASS)
+        chain: Any = Chain(AtHeads(change(set={"A": "1"})), Chain(one, other), third)
+        decision, _ = decided(chain)
+        assert (decision.kind, decision._is_unfiltered) == ("change", False)
+        assert filtered(chain, note=decision._note) is CHUNK_PASS
+        assert [len(member.seen) for member in (one, other, third)] == [0, 1, 1]
+
+
+def test_one_filter_is_asked_as_if_there_were_no_chain() -> None:
+    one = Filters(CHUNK_PASS, {FrameKind.SSE_DATA})
     chain = Chain(InterceptHandler(), one)
     assert chain.filter_stream_chunk == one.filter_stream_chunk
     assert chain.filter_kinds == {FrameKind.SSE_DATA}
+
+
+def test_what_a_chunk_becomes() -> None:
+    chunk = StreamChunk.build(b"one")
+    assert chunk.changed(CHUNK_PASS) == (chunk,)
+    assert chunk.changed(DROP) == ()
+    with pytest.raises(ValueError, match="expected ChunkDecision.PASS"):
+        chunk.changed(END)

@@ -159,7 +159,7 @@ def test_an_iterable_serves_one_request(make: Any) -> None:
     with pytest.raises(TypeError, match="cannot be pickled or copied"):
         pickle.dumps(decision)
     assert decision._take_body()[0] is items
-    with pytest.raises(DecisionValueError, match="serves one request"):
+    with pytest.raises(DecisionValueError, match="serves one message"):
         decision._take_body()
 
 

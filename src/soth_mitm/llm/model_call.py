@@ -70,7 +70,7 @@ class ModelCall:
     """
 
     provider: str
-    """Who was asked, in the words of OpenTelemetry's GenAI conventions: `openai`, `azure.ai.openai`, `anthropic`, `gcp.gemini`,
+    """Which API was called, in the words of OpenTelemetry's GenAI conventions: `openai`, `azure.ai.openai`, `anthropic`, `gcp.gemini`,
     `gcp.vertex_ai`, `aws.bedrock`, `mistral_ai`, `groq`, `deepseek`, `x_ai`, `cohere`, `moonshot_ai`, `perplexity`; also `openrouter`,
     `ollama`, `vllm`, and for other servers `openai-compatible`, `anthropic-compatible`, `gemini-compatible`; or what
     `LlmObserver(endpoints=...)` says of the host."""

@@ -13,15 +13,11 @@ from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.chunk_judge cimport (
     CHUNK_ABORT, CHUNK_DROP, CHUNK_NOT_WANTED, CHUNK_PASS, CHUNK_PENDING, CHUNK_REPLACE, new_chunk_judge,
 )
-from soth_mitm._dataplane.http.messages cimport StreamChunk, copy_of_chunk
+from soth_mitm._dataplane.http.messages cimport StreamChunk, chunks_in_place, copy_of_chunk
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stages cimport STAGE_ABORTS, STAGE_CUTS, STAGE_ENDS, STAGE_GOES_ON, ContentStage
 from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
 from soth_mitm._dataplane.wire.framer cimport Framer, append_bytes
-
-from soth_mitm._dataplane.http.messages import FrameKind
-
-SSE_DATA = FrameKind.SSE_DATA
 
 
 cdef enum:
@@ -157,31 +153,16 @@ cdef class ChunkFilter(ContentStage):
         return self.stop(verdict)
 
     cdef int replace(self, View unit) except -1:
-        cdef StreamChunk chunk = self.asked, other
+        cdef StreamChunk other
+        cdef list left
         cdef bytes out
-        cdef bint is_first = True
         try:
-            if chunk.truncated:
-                raise ValueError("replace: the chunk was shown cut (body.max_size_bytes), and its rest would go with it; DROP or END it")
             out = self.framer.rewritten(view_bytes(unit), self.judge.payloads)
+            left = chunks_in_place(self.asked, self.judge.payloads)
         except ValueError as error:
             return self.stop(self.judge.refuse(error))
         self.give(PyBytes_AS_STRING(out), PyBytes_GET_SIZE(out))
-        for payload in self.judge.payloads if self.is_observed else ():
-            other = copy_of_chunk(chunk)
-            other.replaced = other.complete = True
-            if type(payload) is bytes:
-                other.payload = payload
-                if not is_first and chunk.frame_kind is SSE_DATA:
-                    other.event_type = "message"
-                    other.retry = None
-            else:
-                other.payload = payload.data
-                other.event_type = payload.event or "message"
-                other.retry = payload.retry
-                if payload.id is not None:
-                    other.event_id = payload.id
-            is_first = False
+        for other in left:
             self.show(other)
         return 0
 

@@ -53,6 +53,7 @@ cdef class ExchangeResponses(ExchangeCredentials):
         cdef Hooks hooks = self.settings.hooks
         cdef int outcome
         self.response_view = view
+        view._note = self.response_note
         outcome = hooks.run(hook, view, None, self)
         if outcome == HOOK_PENDING:
             self.pending_calls += 1
@@ -77,6 +78,8 @@ cdef class ExchangeResponses(ExchangeCredentials):
     cdef int response_decided(self, int judgement, object decision, object error) except -1:
         cdef Hooks hooks = self.settings.hooks
         cdef int failure
+        if error is None and judgement != RESPONSE_JUDGED_NO_DECISION:
+            self.response_note = decision._note
         if judgement == RESPONSE_JUDGED_HOLD:
             return self.hold()
         if judgement == RESPONSE_JUDGED_CHANGE:
@@ -209,6 +212,7 @@ cdef class ExchangeResponses(ExchangeCredentials):
         except ValueError as error:
             return self.refuse_decision(error)
         self.response_names = names_decided(decision)
+        self.is_unfiltered = decision._is_unfiltered
         self.settings.counters.responses_changed += self.relayed is not self.response
         self.response_verdict = RESPONSE_CHANGED
         return self.pass_response()

@@ -165,6 +165,7 @@ cdef class ExchangeShown(ExchangeState):
         shown.connection_meta = self.route.meta if self.way is None else self.way.meta
         shown.flow_id = self.id
         shown.request = self.request_view
+        shown._note = self.response_note
         shown.direction = direction
         shown.sequence = sequence
         return 0

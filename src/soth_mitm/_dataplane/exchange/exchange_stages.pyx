@@ -203,6 +203,7 @@ cdef class ExchangeStages(ExchangeResponses):
         chunk.connection_meta = self.route.meta if self.way is None else self.way.meta
         chunk.flow_id = self.id
         chunk.request = self.request_view
+        chunk._note = self.response_note
         return not self.is_unfiltered
 
     cdef int on_chunk_left(self, object stage, StreamChunk chunk) except -1:

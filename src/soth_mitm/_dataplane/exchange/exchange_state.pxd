@@ -138,6 +138,7 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef RawResponse response_view     # as the handler was shown it at its head; its trailers are still to come
     cdef bint response_is_wire
     cdef bint is_unfiltered            # the handler wants to decide on no more frames of this flow
+    cdef object response_note          # that its decision about the response left for what it is asked next; or None
     cdef int interims                  # interim responses to this request
 
     # made when they are needed

@@ -234,7 +234,7 @@ cdef Head changed_response_head(Head head, object decision, int64_t length, Py_s
     cdef HeadEdits edits
     cdef int status = head.status if decision.status is None else decision.status
     if decision.headers is not None:
-        return own_head(status, decision.headers, length, limit, most_fields)
+        return own_head(status, decision.headers, decision.remove, length, limit, most_fields)
     if decision.body is None:
         edits = edits_without(head, decision, ())
     else:
@@ -254,10 +254,10 @@ cdef bytes status_line(Head head, int status):
     return b"%b%d %b\r\n" % (head.raw[:9], status, reason_of(status))
 
 
-cdef Head own_head(int status, tuple headers, int64_t length, Py_ssize_t limit, int most_fields):
+cdef Head own_head(int status, tuple headers, tuple left_out, int64_t length, Py_ssize_t limit, int most_fields):
     """Return a head of the handler's."""
     cdef bint is_bodiless = status in (204, 304)
-    cdef bint is_typed = is_bodiless or any([name.lower() == b"content-type" for name, _ in headers])
+    cdef bint is_typed = is_bodiless or b"content-type" in left_out or any([name.lower() == b"content-type" for name, _ in headers])
     cdef bytes lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
     if not is_typed:
         lines += PLAIN_TEXT

@@ -63,6 +63,7 @@ cdef class RawResponse(Message):
     cdef readonly bint streaming
     cdef readonly bint body_complete   # new_response says True; the exchange says otherwise
     cdef bint was_held                 # on_response_body is asked about it
+    cdef readonly object _note         # that the decision before left for this one (ResponseDecision._note), or None
     cdef Py_ssize_t head_limit         # of what a decision makes of it
     cdef int most_fields
 
@@ -72,6 +73,7 @@ cdef class RawResponse(Message):
     cdef int64_t length_of(self, object decision) except -2
     cdef int64_t ranged_length(self) except -2         # of a 206's body; -1: not known
     cdef bint takes_identity(self, object decision) except -1
+    cdef RawResponse again(self, Head head)            # with another head, and nothing that depends on it
 
 
 # One SSE event, NDJSON line, gRPC message, WebSocket message or close. A framer fills in the first group, the flow's queue the second.
@@ -92,6 +94,7 @@ cdef class StreamChunk:
     cdef readonly RawRequest request   # the flow's, None in a chunk that was built without one
     cdef readonly str direction        # "to_client" or "to_upstream"
     cdef readonly int64_t sequence
+    cdef readonly object _note         # that the decision about the response left (ResponseDecision._note), or None
 
 
 cdef RawRequest new_request(Head head, object meta, int64_t flow_id, str scheme, str authority, bytes raw_body, Py_ssize_t decode_limit)
@@ -99,3 +102,5 @@ cdef RawResponse new_response(Head head, object meta, int64_t flow_id, RawReques
                               Py_ssize_t decode_limit)
 cdef StreamChunk new_chunk(bytes payload, object frame_kind, bint truncated)
 cdef StreamChunk copy_of_chunk(StreamChunk chunk)
+# What is sent in place of a chunk; ValueError: `payloads`, of a ChunkDecision.replace(), cannot be
+cdef list chunks_in_place(StreamChunk chunk, tuple payloads)

@@ -4,6 +4,7 @@ from typing import Literal, Never, TypeAlias, final
 from uuid import UUID
 
 from soth_mitm._dataplane.wire.headers import Headers
+from soth_mitm.chunk_decision import ChunkDecision
 from soth_mitm.connection import ConnectionMeta
 from soth_mitm.decision import HandlerDecision
 from soth_mitm.response_decision import ResponseDecision
@@ -11,6 +12,7 @@ from soth_mitm.response_decision import ResponseDecision
 _GivenHeaders: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
 BODILESS: tuple[int, ...]
+SSE_DATA: FrameKind
 
 class FrameKind(enum.StrEnum):
     """What one `StreamChunk` is."""
@@ -168,6 +170,10 @@ class RawResponse(Message):
     @property
     def streaming(self) -> bool:
         """Whether this is shown at its head, because its frames go to ``on_stream_chunk`` one by one."""
+    _note: tuple[tuple[object, object], ...] | None
+    """What a Chain has to remember of the flow."""
+    def _shown(self, with_body: bool, note: tuple[tuple[object, object], ...]) -> RawResponse:
+        """Return this response as `on_response_body` is given it, or as `on_response_head`. For a Chain."""
     def changed(self, decision: ResponseDecision) -> RawResponse:
         """Return this response as `decision` would send it; the response itself if that changes nothing.
 
@@ -259,3 +265,14 @@ class StreamChunk:
     @property
     def injected(self) -> bool:
         """Whether the handler sent it unasked."""
+    _note: tuple[tuple[object, object], ...] | None
+    """What a Chain has to remember of the flow."""
+    def changed(self, decision: ChunkDecision) -> tuple[StreamChunk, ...]:
+        """Return the chunks that `decision`, a ``ChunkDecision``, sends in place of this one: itself for ``PASS``, none for ``DROP``.
+
+        Those of a ``replace`` are `replaced`, and have in them what a reader of the stream finds. ValueError says why the decision cannot
+        be applied to this chunk. Returned by `filter_stream_chunk` it would end the stream, as ``END`` does, which sends nothing.
+        """
+
+def noted_chunk(chunk: StreamChunk, note: tuple[tuple[object, object], ...]) -> StreamChunk:
+    """Return the chunk as it is shown after a decision about the response that left `note`. For tests."""

@@ -47,6 +47,8 @@ class FrameKind(enum.StrEnum):
     WEBSOCKET_CLOSE = "websocket_close"
 
 
+SSE_DATA = FrameKind.SSE_DATA
+
 # Statuses whose responses have no content, and the one that has something else behind it
 BODILESS = (101, 204, 205, 304)
 
@@ -379,9 +381,7 @@ cdef class RawResponse(Message):
         head = changed_response_head(self.head, decision, length, self.head_limit, self.most_fields)
         if head is self.head and decision.body is None:
             return self
-        other = new_response(head, self.connection_meta, self.flow_id, self.request, self.raw_body, self.streaming, self.decode_limit)
-        other.head_limit, other.most_fields, other.was_held = self.head_limit, self.most_fields, self.was_held
-        other.body_complete, other.body_truncated = self.body_complete, self.body_truncated
+        other = self.again(head)
         if decision.body is not None:
             other.raw_body = decision.body if length >= 0 else b""
             other.body_complete = length >= 0
@@ -390,6 +390,27 @@ cdef class RawResponse(Message):
         other.trailer_block = trailers_without(self.trailer_block, names_decided(decision))
         if content_encoding_of(head) == content_encoding_of(self.head):
             other._body, other._decode_error, other.decoded_from = self._body, self._decode_error, self.decoded_from
+        return other
+
+    cdef RawResponse again(self, Head head):
+        cdef RawResponse other = new_response(
+            head, self.connection_meta, self.flow_id, self.request, self.raw_body, self.streaming, self.decode_limit)
+        other.head_limit, other.most_fields, other.was_held = self.head_limit, self.most_fields, self.was_held
+        other.body_complete, other.body_truncated = self.body_complete, self.body_truncated
+        other._note = self._note
+        return other
+
+    def _shown(self, bint with_body, tuple note):
+        """Return this response as `on_response_body` is given it, or as `on_response_head`. For a Chain."""
+        cdef RawResponse other = self.again(known(self.head))
+        other.was_held = with_body
+        other._note = note
+        if not with_body:
+            other.raw_body = b""
+            other.body_complete = other.body_truncated = False
+            return other
+        other.trailer_block = self.trailer_block
+        other._body, other._decode_error, other.decoded_from = self._body, self._decode_error, self.decoded_from
         return other
 
     @property
@@ -450,6 +471,21 @@ cdef class StreamChunk:
     def text(self):
         """`payload` as text. Bytes that are no UTF-8 become U+FFFD."""
         return self.payload.decode("utf-8", "replace")
+
+    def changed(self, decision not None):
+        """Return the chunks that `decision`, a ``ChunkDecision``, sends in place of this one: itself for ``PASS``, none for ``DROP``.
+
+        Those of a ``replace`` are `replaced`, and have in them what a reader of the stream finds. ValueError says why the decision cannot
+        be applied to this chunk. Returned by `filter_stream_chunk` it would end the stream, as ``END`` does, which sends nothing.
+        """
+        kind = getattr(decision, "kind", None)
+        if kind == "pass":
+            return (self,)
+        if kind == "drop":
+            return ()
+        if kind != "replace":
+            raise ValueError(f"decision: expected ChunkDecision.PASS, .DROP or .replace(...), got {decision!r}")
+        return tuple(chunks_in_place(self, decision.payloads))
 
     def __reduce__(self):
         # a request belongs to its connection, and stays in the process
@@ -540,4 +576,41 @@ cdef StreamChunk copy_of_chunk(StreamChunk chunk):
     copy.request = chunk.request
     copy.direction = chunk.direction
     copy.sequence = chunk.sequence
+    copy._note = chunk._note
     return copy
+
+
+cdef list chunks_in_place(StreamChunk chunk, tuple payloads):
+    cdef StreamChunk other
+    cdef list chunks = []
+    cdef bint is_sse = chunk.frame_kind is SSE_DATA
+    if chunk.truncated:
+        raise ValueError("replace: the chunk was shown cut (body.max_size_bytes), and its rest would go with it; DROP or END it")
+    for payload in payloads:
+        other = copy_of_chunk(chunk)
+        other.replaced = other.complete = True
+        if type(payload) is bytes:
+            other.payload = payload
+            if chunks and is_sse:
+                other.event_type = "message"
+                other.retry = None
+        elif not is_sse:
+            raise ValueError("replace: an SseEvent is for a stream of events, and this one is another")
+        else:
+            other.payload = payload.data
+            other.event_type = payload.event or "message"
+            other.retry = payload.retry
+            if payload.id is not None:
+                other.event_id = payload.id
+        if is_sse and b"\r" in other.payload:
+            # a line ends there as well
+            other.payload = other.payload.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        chunks.append(other)
+    return chunks
+
+
+def noted_chunk(StreamChunk chunk not None, tuple note):
+    """Return the chunk as it is shown after a decision about the response that left `note`. For tests."""
+    cdef StreamChunk other = copy_of_chunk(chunk)
+    other._note = note
+    return other
