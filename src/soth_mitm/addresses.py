@@ -6,7 +6,7 @@ Nothing here resolves a name. What cannot be read raises `ValueError` with the r
 import functools
 import re
 import unicodedata
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
 # What a resolver accepts as a name, after lower-casing: labels of 63, underscores included because service records use them.
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
@@ -141,6 +141,11 @@ def refuse_zone(host: str, port: int | str) -> None:
 def is_address(host: str) -> bool:
     """Tell whether a normalised host is an IP address and no name."""
     return ":" in host or _ends_in_number(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a normalised host is an address that only this machine reaches; a name is none."""
+    return is_address(host) and ip_address(host.partition("%")[0]).is_loopback
 
 
 def _normalise_ipv6(text: str) -> str:

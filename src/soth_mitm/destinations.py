@@ -8,13 +8,12 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Generic, NamedTuple, TypeVar
 
 from soth_mitm.addresses import (
     MAX_NAME,
     format_host_port,
-    is_address,
+    is_loopback,
     normalise_host,
     parse_port,
     parse_target,
@@ -123,7 +122,7 @@ class Redirect(NamedTuple):
     @property
     def is_exposed(self) -> bool:
         """Tell whether what is sent there may cross a network in clear, which is known not to happen for an address of this machine."""
-        return self.secure is False and not (is_address(self.host) and ip_address(self.host.partition("%")[0]).is_loopback)
+        return self.secure is False and not is_loopback(self.host)
 
     def __str__(self) -> str:
         scheme = "" if self.secure is None else "https://" if self.secure else "http://"

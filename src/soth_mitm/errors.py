@@ -103,8 +103,21 @@ class Http2StreamReset(MitmError, ConnectionResetError):
         self.side: Side = side
 
 
+ConnectFailure = Literal["name", "refused", "unreachable", "denied", "itself", "other"]
+
+
 class ConnectFailedError(WireError):
-    """The upstream could not be reached: name resolution, refused, unreachable."""
+    """The upstream could not be reached.
+
+    `reason`: its `name` was not resolved, it `refused` the connection or was `unreachable`, its addresses are `denied`, it is this proxy
+    `itself`, or something `other`.
+    """
+
+    def __init__(
+        self, message: str, *, side: Side, reason: ConnectFailure = "unreachable", status: int = 502, retryable: bool = False
+    ) -> None:
+        super().__init__(message, side=side, status=status, retryable=retryable)
+        self.reason: ConnectFailure = reason
 
 
 class AddressDeniedError(ConnectFailedError):

@@ -16,6 +16,9 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Handler methods that overran their deadline."""
     upstream_connect_error_count: int = 0
     """Dials that ended in an error: name, connection, TLS."""
+    upstream_connect_failures_by_reason: dict[str, int] = {}
+    """The same by reason, and with those that `denied_address_count` counts: `name` (it was not resolved), `refused`, `unreachable`,
+    `timeout`, `tls` (the handshake failed or was late), `denied`, `itself` (it is this proxy), `other`."""
     denied_address_count: int = 0
     """Dials that were refused because each address of the upstream is denied (`upstream.denied_addresses`)."""
     upstream_timeout_count: int = 0
@@ -134,7 +137,11 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     filter_count_by_seconds: dict[str, int] = {}
     """The same frames by how long they waited: up to 0.0001, 0.001, 0.01, 0.1, 1 or 10 seconds, or `longer`."""
     rejected_connection_count: int = 0
-    """Connections answered 503 because `max_concurrent_flows` was reached."""
+    """Connections answered 503 because `max_concurrent_flows` was reached, or while the proxy is shutting down."""
+    rejected_connections_by_reason: dict[str, int] = {}
+    """The same by reason: `limit`, `draining`."""
+    config_reloads_by_result: dict[str, int] = {}
+    """Calls of `reload`: `applied`, or `refused` with nothing changed."""
     tls_client_handshake_count: int = 0
     """Completed handshakes with clients."""
     tls_client_resumed_count: int = 0

@@ -48,15 +48,16 @@ FLOORS = """
 3  tls: bundle environment
 3  process._linux: sock_diag socket_owners
 3  process: address naming identity linux macos windows attribution
-3  observe: observation
+3  observe: observation families exposition metrics_page
 3  llm: json_text model_call draft openai_chat openai_responses anthropic gemini ollama bedrock recognition answer_reader conventions
 3  llm: observer
+4  proxy: own_address
 4  proxy: detached deadlines counters descriptors forks tasks threads loops protocols process_lookup learning calls settings resolver
 4  proxy.outbound: origin direct
 4  proxy: tls_info alpn tls_handshake dialler upstream_pools leaves resources metrics_collection start_warnings
-4  proxy: redirects credential_values generation listener client_reader client
+4  proxy: redirects credential_values generation listener status_server client_reader client
 4  proxy.inbound: target http_proxy
-4  proxy: session client_tls decisions routing first_bytes connection_setup service handle threaded signals proxy
+4  proxy: session client_tls decisions routing first_bytes connection_setup service status_pages handle threaded signals proxy
 5  __init__
 5  rules: matching block_hosts set_header map_remote map_local mock_json
 5  doctor: http2_origin origin programs children examination

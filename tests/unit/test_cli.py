@@ -210,6 +210,18 @@ class Gate:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+def test_it_says_where_the_metrics_are_and_serves_them(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTH_MITM__PROMETHEUS_BIND", "127.0.0.1:0")
+    with running("--bind", "127.0.0.1:0", "--destination", "localhost:*") as (process, _, _):
+        assert process.stdout is not None
+        word, url = process.stdout.readline().split()
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert word == "metrics" and b"\nsothmitm_client_connections_accepted_total 0.0\n" in answer.read()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_line_per_request_and_a_clean_end(origin: Origin, number: signal.Signals) -> None:
     Path("gate.py").write_text(GATE)

@@ -191,6 +191,7 @@ def test_the_frozen_keys_are_those_that_need_a_new_socket_process_or_ca() -> Non
     assert frozen == {
         "bind",
         "prometheus_bind",
+        "prometheus_open_to_network",
         "unix_socket_mode",
         "unix_socket_path",
         "workers",

@@ -1,12 +1,12 @@
-"""Keys that are set and do nothing: warned about, or refused where somebody would rely on them."""
+"""Keys that are set and do nothing are warned about."""
 
 from typing import Any
 
 import pytest
 
-from soth_mitm import InvalidConfigError, MitmConfig
+from soth_mitm import MitmConfig
 from soth_mitm.config.effect import IDLE, without_effect
-from soth_mitm.config.not_built import LATER_KEYS, NEVER, REFUSED_LATER, SATISFIED_LATER
+from soth_mitm.config.not_built import LATER_KEYS, NEVER, SATISFIED_LATER
 from soth_mitm.config.reference import reference_markdown
 from soth_mitm.config.schema import Kind, specs
 
@@ -38,10 +38,6 @@ def test_defaults_are_silent() -> None:
 @pytest.mark.parametrize("name", sorted(LATER_KEYS))
 def test_a_key_that_is_not_built_yet_is_named(name: str) -> None:
     config = changed(name)
-    if name in REFUSED_LATER:
-        with pytest.raises(InvalidConfigError, match=f"^{name}: is not in effect in this build"):
-            config.validate()
-        return
     config.validate()
     if name in SATISFIED_LATER:
         assert SPECS[name].read(config) == SATISFIED_LATER[name] and without_effect(config) == []
@@ -50,8 +46,8 @@ def test_a_key_that_is_not_built_yet_is_named(name: str) -> None:
         assert without_effect(config) == [f"{name} has no effect: {reason}"]
 
 
-def test_what_is_refused_or_satisfied_is_not_built_yet() -> None:
-    assert REFUSED_LATER | set(SATISFIED_LATER) | set(NEVER) <= LATER_KEYS
+def test_what_is_satisfied_or_never_built_is_not_built_yet() -> None:
+    assert set(SATISFIED_LATER) | set(NEVER) <= LATER_KEYS
 
 
 def test_a_wait_that_the_event_loop_decides_on_is_not_promised() -> None:
@@ -65,6 +61,7 @@ def test_a_wait_that_the_event_loop_decides_on_is_not_promised() -> None:
 REASONS: dict[str, dict[str, Any]] = {
     "tls.learn_bypass is false": {"tls.learn_bypass": False},
     "body.buffer_request_bodies is false": {"body.buffer_request_bodies": False},
+    "prometheus_bind is not set": {"prometheus_bind": None},
     "unix_socket_path is not set": {"unix_socket_path": None},
     "process_attribution.enabled is false": {"process_attribution.enabled": False},
     "upstream.retry_on_failure is false": {"upstream.retry_on_failure": False},
@@ -78,6 +75,7 @@ REASONS: dict[str, dict[str, Any]] = {
 OTHERWISE: dict[str, Any] = {
     "tls.learn_bypass": True,
     "body.buffer_request_bodies": True,
+    "prometheus_bind": "127.0.0.1:9464",
     "unix_socket_path": "/run/proxy.sock",
     "process_attribution.enabled": True,
     "upstream.retry_on_failure": True,

@@ -87,6 +87,8 @@ class Serving:
         self._say("try           ", (f"curl -x http://{reachable} --cacert {ca} {url}", "bold"))
         config_option = "" if self._config_path is None else f" --config {shlex.quote(self._config_path)}"
         self._say("or a shell    ", (f'eval "$(soth-mitm ca env --proxy http://{reachable}{config_option})"', "bold"))
+        if handle.status_url is not None:
+            self._say("metrics       ", (f"{handle.status_url}/metrics", "bold"))
 
     async def _refresh_bundle(self, handle: MitmProxyHandle) -> None:
         """Bring the combined bundle up to date, if `ca env` or something else has made one."""

@@ -1,6 +1,6 @@
 """Keys that are set and do nothing: because their behaviour is not built yet, or because another key turns off what they are about.
 
-They are warned about, once, at the start. Keys that a user would rely on are an error instead (`REFUSED_LATER`).
+They are warned about, once, at the start.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,6 +31,7 @@ IDLE = (
         lambda config: not config.body.buffer_request_bodies,
         "body.buffer_request_bodies is false",
     ),
+    Idle(("prometheus_open_to_network",), lambda config: config.prometheus_bind is None, "prometheus_bind is not set"),
     Idle(("unix_socket_mode",), lambda config: config.unix_socket_path is None, "unix_socket_path is not set"),
     Idle(
         ("process_attribution.lookup_timeout_ms", "process_attribution.cache_capacity", "process_attribution.cache_ttl_ms"),

@@ -11,16 +11,12 @@ LATER_KEYS: frozenset[str] = frozenset(
         "via_header",
         "max_flow_event_backlog",
         "accept_retry_backoff_ms",
-        "prometheus_bind",
         "flow_runtime.closed_flow_lru_capacity",
         "flow_runtime.stale_flow_ttl_ms",
         "flow_runtime.stale_reap_max_batch",
         "flow_runtime.dispatch_close_join_timeout_ms",
     )
 )
-
-# Of these, keys that a user would rely on: an endpoint to be watched, a rule that ends streams. It is an error to set them.
-REFUSED_LATER: frozenset[str] = frozenset(("prometheus_bind",))
 
 # Values other than the default that say what this build does anyway: there is nothing to warn of.
 SATISFIED_LATER: dict[str, object] = {"http3_passthrough": False}

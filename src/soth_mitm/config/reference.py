@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import NODEFAULT
 
-from soth_mitm.config.not_built import LATER_KEYS, NEVER, REFUSED_LATER
+from soth_mitm.config.not_built import LATER_KEYS, NEVER
 from soth_mitm.config.schema import ENVIRONMENT_PREFIX, Kind, Spec, entry_specs, sections, specs
 from soth_mitm.config.sections import MAX_COUNT
 from soth_mitm.config.tree import MitmConfig
@@ -159,5 +159,5 @@ def _meaning(spec: Spec) -> str:
     if spec.name in NEVER:
         text += f" No effect: {NEVER[spec.name]}."
     elif spec.name in LATER_KEYS:
-        text += " Not in effect yet: an error if it is set." if spec.name in REFUSED_LATER else " Not in effect yet."
+        text += " Not in effect yet."
     return text

@@ -15,10 +15,9 @@ from typing import Annotated, Any, Literal, Self
 from msgspec import Struct, field
 from msgspec.structs import asdict
 
-from soth_mitm.addresses import parse_bind_address
+from soth_mitm.addresses import is_loopback, parse_bind_address
 from soth_mitm.config.credential import Credential, verify_credentials
 from soth_mitm.config.loading import apply_environment, apply_mapping, preset_of, read_toml
-from soth_mitm.config.not_built import REFUSED_LATER
 from soth_mitm.config.schema import Key, sections, specs
 from soth_mitm.config.sections import (
     KIB,
@@ -124,13 +123,23 @@ class MitmConfig(Struct, kw_only=True):
     prometheus_bind: Annotated[
         str | None,
         Key(
-            "Address of a Prometheus text endpoint, `host:port`.",
+            "Address at which the proxy tells of itself over HTTP, `host:port`: `/metrics`, `/healthz`, `/readyz`, `/status` "
+            "(docs/metrics.md). No client of the proxy is let through to it. "
+            "Needs the package prometheus-client, which the extra `metrics` brings.",
             check=parse_bind_address,
-            unset="no endpoint",
+            unset="nothing is told",
             example="127.0.0.1:9464",
             frozen=True,
         ),
     ] = None
+    prometheus_open_to_network: Annotated[
+        bool,
+        Key(
+            "Let `prometheus_bind` be an address that other machines reach. There is neither a password nor TLS: whoever reaches it reads "
+            "it.",
+            frozen=True,
+        ),
+    ] = False
     credentials: Annotated[
         list[Credential],
         Key(
@@ -237,10 +246,14 @@ class MitmConfig(Struct, kw_only=True):
         self._validate_together()
 
     def _validate_together(self) -> None:
-        for name in sorted(REFUSED_LATER):
-            spec = specs(type(self))[name]
-            if spec.read(self) != spec.default:
-                raise InvalidConfigError(name, "is not in effect in this build, and would be relied on; leave it out")
+        if self.prometheus_bind is not None and not self.prometheus_open_to_network:
+            host, _ = parse_bind_address(self.prometheus_bind)
+            if host != "localhost" and not is_loopback(host):
+                raise InvalidConfigError(
+                    "prometheus_bind",
+                    f"is `{self.prometheus_bind}`, which other machines may reach, and asks nobody for a password; bind a loopback address "
+                    "such as `127.0.0.1:9464`, or set `prometheus_open_to_network`",
+                )
         if self.preset == "strict":
             upstream = self.upstream
             verify_strict(self, upstream.allowed_addresses, upstream.connect_to)

@@ -9,10 +9,14 @@ class ConnectionCounters:
     """One per proxy; `soth_mitm.metrics` says what each means."""
 
     accepted: int = 0
-    rejected: int = 0
-    dial_errors: int = 0
-    dial_timeouts: int = 0
-    denied_addresses: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    dial_failures: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    dial_timeouts: Counter[str] = field(default_factory=Counter)
+    """By what was late."""
+    reloads: Counter[str] = field(default_factory=Counter)
+    """By what came of them."""
     dns_lookups: int = 0
     dns_cache_hits: int = 0
     client_handshakes: int = 0
@@ -31,3 +35,13 @@ class ConnectionCounters:
     credentials_redacted: int = 0
     credentials_put_in: Counter[str] = field(default_factory=Counter)
     """By placeholder."""
+
+    @property
+    def denied_addresses(self) -> int:
+        """Dials that were not made."""
+        return self.dial_failures["denied"]
+
+    @property
+    def dial_errors(self) -> int:
+        """Dials that were made, and failed."""
+        return self.dial_failures.total() - self.denied_addresses

@@ -62,10 +62,9 @@ class Decisions:
         return Verdict(action, why="handler") if forbidden is None else Verdict(Action.BLOCK, forbidden)
 
     def _refuse_ourselves(self, host: str, port: int) -> None:
-        if self._client.generation.is_ours_by_name(host, port):
-            raise WireError(
-                f"{format_host_port(host, port)} is this proxy itself; the request would come back here for ever", side="client", status=508
-            )
+        own = self._client.generation.own_by_name(host, port)
+        if own is not None:
+            raise WireError(f"{format_host_port(host, port)} {own.text}", side="client", status=own.status)
 
     async def of_name_inside(self, name: str, port: int) -> ConnectDecision | None:
         """Return why TLS inside an intercepted connection may not ask for another name than the target's, None if it may."""

@@ -10,7 +10,7 @@ from soth_mitm._dataplane.transport.awaitable_endpoint import AwaitableEndpoint
 from soth_mitm.addresses import format_host_port
 from soth_mitm.config import MitmConfig
 from soth_mitm.destinations import DestinationMap, DestinationPattern
-from soth_mitm.errors import AddressDeniedError, ConnectFailedError, TlsFailedError, WireError
+from soth_mitm.errors import ConnectFailedError, StageTimeoutError, TlsFailedError, WireError
 from soth_mitm.escaping import get_logger
 from soth_mitm.proxy.alpn import HTTP1, speaks_http2
 from soth_mitm.proxy.counters import ConnectionCounters
@@ -63,25 +63,32 @@ class Dialler:
                 endpoint.close()
                 self._remember_without_http2(origin)
                 endpoint = await self._connect_and_secure(_without_http2(origin))
-        except AddressDeniedError:
-            self._counters.denied_addresses += 1
-            raise
         except WireError as error:
             self.count(error)
             raise
         except Exception as error:
             # none of the ways in which an upstream can fail: a fault of ours. The requests that wait for the connection must hear of it too
             log.exception("connecting to %s failed in an unexpected way; please report this", origin)
-            self._counters.dial_errors += 1
-            raise ConnectFailedError(
-                f"connecting to {origin} failed in an unexpected way ({type(error).__name__}; the log has more)", side="upstream"
-            ) from detached(error)
+            failure = ConnectFailedError(
+                f"connecting to {origin} failed in an unexpected way ({type(error).__name__}; the log has more)",
+                side="upstream",
+                reason="other",
+            )
+            self.count(failure)
+            raise failure from detached(error)
         return endpoint
 
     def count(self, error: WireError) -> None:
         """Count a connection that did not come to be."""
-        self._counters.dial_errors += 1
-        self._counters.dial_timeouts += error.status == 504
+        if isinstance(error, ConnectFailedError):
+            reason: str = error.reason
+        elif isinstance(error, TlsFailedError):
+            reason = "tls"
+        else:
+            reason = "timeout" if isinstance(error, StageTimeoutError) else "other"
+        self._counters.dial_failures[reason] += 1
+        if error.status == 504:
+            self._counters.dial_timeouts["tls" if reason == "tls" else "connect"] += 1
 
     def _permitted(self, origin: Origin) -> Origin:
         """Return what to dial: without HTTP/2 where its rules forbid what was negotiated lately."""
@@ -143,7 +150,7 @@ class Dialler:
 
     def refused(self, origin: Origin, error: Exception) -> TlsFailedError:
         """Count `error`, in which a connection to `origin` ended after its handshake and before anything else came; return what to tell."""
-        self._counters.dial_errors += 1
+        self._counters.dial_failures["tls"] += 1
         return self._tls_failed(origin, error)
 
     def _tls_failed(self, origin: Origin, error: Exception) -> TlsFailedError:

@@ -17,6 +17,7 @@ from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.direct import Direct
 from soth_mitm.proxy.outbound.origin import DIRECT, Origin
+from soth_mitm.proxy.own_address import OwnAddress
 from soth_mitm.proxy.redirects import Redirects
 from soth_mitm.proxy.resolver import Resolver
 from soth_mitm.proxy.resources import ProxyResources
@@ -78,12 +79,12 @@ class ConfigGeneration:
             resources.websockets,
         )
         self._resolver = Resolver(config.upstream.dns_cache_ms / 1000, resources.connection_counters)
-        direct = Direct(config, self._connect_to, self._resolver, resources.arena, resources.is_ours)
+        direct = Direct(config, self._connect_to, self._resolver, resources.arena, resources.own_address)
         handshake = self._deadlines.after(timeouts.upstream_tls_handshake_ms)
         self.dialler = Dialler(config, contexts, {DIRECT: direct}, handshake, resources.connection_counters)
         self.pools = UpstreamPools(config.connection_pool, self.settings, self._deadlines, self.dialler, self.calls, resources.observation)
         is_strict = config.preset == "strict"
-        redirects = Redirects(policy, self.pools, self.origin, self.is_ours_by_name, self.spoken, is_strict)
+        redirects = Redirects(policy, self.pools, self.origin, self.own_by_name, self.spoken, is_strict)
         self.settings.on_redirect = redirects.route
         self._credentials = CredentialValues.made_for(config, resources) if config.credentials else None
         self.settings.credentials = self._credentials
@@ -136,9 +137,9 @@ class ConfigGeneration:
         mint = functools.partial(self._leaves.context_for, name, alpn=(protocol,), min_version=self.config.tls.min_version, mirror=mirror)
         return await self.resources.loop.run_in_executor(self.resources.minting, mint)
 
-    def is_ours_by_name(self, host: str, port: int) -> bool:
-        """Tell whether a target is one of our listening addresses, as far as can be told without resolving it."""
-        return self.resources.is_ours(("127.0.0.1" if host == "localhost" else host, port))
+    def own_by_name(self, host: str, port: int) -> OwnAddress | None:
+        """Return which of our listening addresses a target is, None if none, as far as can be told without resolving it."""
+        return self.resources.own_address(("127.0.0.1" if host == "localhost" else host, port))
 
     async def close(self) -> None:
         """End dials, look-ups, idle connections, hooks and timers. When no client connection uses this any more."""

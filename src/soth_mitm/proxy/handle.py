@@ -32,14 +32,14 @@ def seconds_of(timeout: float | timedelta | None, otherwise_ms: int) -> float:
 class MitmProxyHandle:
     """A running proxy. All methods belong to the loop that it was started on; see `start_in_thread` for other threads."""
 
-    def __init__(self, service: Service, listener: Listener, ca: CertificateAuthority, ca_paths: tuple[Path, Path] | None) -> None:
+    def __init__(self, service: Service, listener: Listener, ca_paths: tuple[Path, Path] | None, status: Listener | None = None) -> None:
         self._service = service
         self._listener = listener
+        self._status_url = None if status is None else _url(*status.addresses[0])
         self._reloading = asyncio.Lock()
         self._closed = asyncio.Event()
         self._was_told = False
         service.on_fatal = service.on_over = self._closed.set
-        self._ca = ca
         self._ca_paths = ca_paths
 
     @property
@@ -55,12 +55,20 @@ class MitmProxyHandle:
     @property
     def url(self) -> str:
         """The proxy's URL as clients on this machine write it: `http://127.0.0.1:8080`."""
-        return f"http://{format_host_port(ANY_ADDRESS.get(self.address, self.address), self.port)}"
+        return _url(self.address, self.port)
+
+    @property
+    def status_url(self) -> str | None:
+        """Where the proxy tells of itself: `http://127.0.0.1:9464`, before `/metrics`, `/healthz`, `/readyz` or `/status`.
+
+        None if it does not (`prometheus_bind`).
+        """
+        return self._status_url
 
     @property
     def ca(self) -> CertificateAuthority:
         """The CA that signs the certificates which clients are shown."""
-        return self._ca
+        return self._service.ca
 
     @property
     def ca_certificate_path(self) -> Path:
@@ -98,13 +106,15 @@ class MitmProxyHandle:
         # one after the other, so that the latest stands
         async with self._reloading:
             # with a hundred thousand patterns this takes seconds, in which the traffic goes on
-            policy = await asyncio.to_thread(_verified, config)
-            self._service.reload(config, policy)
+            with self._service.counted_reload():
+                policy = await asyncio.to_thread(_verified, config)
+                self._service.reload(config, policy)
 
     def reload_here(self, config: MitmConfig) -> None:
         """Do as `reload`, at once: blocks while the patterns are checked."""
         config = config.copy()
-        self._service.reload(config, _verified(config))
+        with self._service.counted_reload():
+            self._service.reload(config, _verified(config))
 
     async def rotate_ca(self, ca: CertificateAuthority) -> None:
         """Sign with `ca` from the next TLS handshake on; connections whose handshake is done go on under the old one.
@@ -126,7 +136,6 @@ class MitmProxyHandle:
 
     def _sign_with(self, ca: CertificateAuthority) -> None:
         self._service.rotate_ca(ca)
-        self._ca = ca
 
     async def client_environment(
         self,
@@ -145,7 +154,7 @@ class MitmProxyHandle:
         For a container: `host` is the name under which it reaches the proxy (`host.docker.internal`), `ca_directory` where it has the
         directory of the CA's certificate mounted, `no_proxy` more hosts that it reaches without the proxy.
         """
-        files = await asyncio.to_thread(write_trust_files, self._ca, self.ca_certificate_path)
+        files = await asyncio.to_thread(write_trust_files, self.ca, self.ca_certificate_path)
         return self._environment(files, environ, host, ca_directory, no_proxy)
 
     def client_environment_here(
@@ -157,7 +166,7 @@ class MitmProxyHandle:
         no_proxy: Iterable[str] = (),
     ) -> dict[str, str]:
         """Do as `client_environment`, at once: blocks while the files are written."""
-        files = write_trust_files(self._ca, self.ca_certificate_path)
+        files = write_trust_files(self.ca, self.ca_certificate_path)
         return self._environment(files, environ, host, ca_directory, no_proxy)
 
     def _environment(
@@ -235,6 +244,10 @@ class MitmProxyHandle:
 
     def __repr__(self) -> str:
         return f"<MitmProxyHandle on {self.address}:{self.port}>"
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{format_host_port(ANY_ADDRESS.get(host, host), port)}"
 
 
 def _verified(config: MitmConfig) -> Policy:

@@ -7,32 +7,32 @@ import os
 import socket
 import stat
 from collections.abc import Callable
-from ipaddress import ip_address
 from pathlib import Path
 
-from soth_mitm.addresses import ANY_ADDRESS, parse_bind_address
+from soth_mitm.addresses import ANY_ADDRESS, is_loopback, parse_bind_address
+from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import BindError
 from soth_mitm.proxy.forks import listeners
-from soth_mitm.proxy.protocols import ClientEndpoint
+from soth_mitm.proxy.own_address import reaches
 
 BACKLOG = 1024
 _HINTS = {
-    errno.EADDRINUSE: "another program listens there; stop it, or choose another `bind` (port 0 takes a free one)",
+    errno.EADDRINUSE: "another program listens there; stop it, or choose another `{key}` (port 0 takes a free one)",
     errno.EACCES: "this port needs privileges; choose one above 1023",
     errno.EADDRNOTAVAIL: "this machine has no such address; 127.0.0.1 is always there",
 }
 
 
-def open_tcp(bind: str) -> socket.socket:
-    """Return a socket that listens on `bind`; `BindError` says what to do when that cannot be."""
+def open_tcp(bind: str, key: str = "bind") -> socket.socket:
+    """Return a socket that listens on `bind`, the value of `key`; `BindError` says what to do when that cannot be."""
     host, port = parse_bind_address(bind)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         address = socket.getaddrinfo(host, port, family if family == socket.AF_INET6 else 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0]
         listening = socket.socket(address[0], socket.SOCK_STREAM)
     except OSError as error:
-        raise _refused(error, bind) from error
+        raise _refused(error, bind, key) from error
     try:
         if os.name == "posix":
             # elsewhere this option would let two programs share the port
@@ -42,7 +42,7 @@ def open_tcp(bind: str) -> socket.socket:
         listening.setblocking(False)
     except OSError as error:
         listening.close()
-        raise _refused(error, bind) from error
+        raise _refused(error, bind, key) from error
     return listening
 
 
@@ -64,7 +64,7 @@ def open_unix(path: Path, mode: int) -> socket.socket:
         listening.close()
         if isinstance(error, BindError):
             raise
-        raise _refused(error, str(path)) from error
+        raise _refused(error, str(path), "unix_socket_path") from error
     return listening
 
 
@@ -84,8 +84,8 @@ def _remove_stale(path: Path) -> None:
     raise BindError(errno.EADDRINUSE, f"cannot listen on {path}: another program listens there; stop it or choose another path")
 
 
-def _refused(error: OSError, where: str) -> BindError:
-    hint = _HINTS.get(error.errno or 0, "choose another address")
+def _refused(error: OSError, where: str, key: str) -> BindError:
+    hint = _HINTS.get(error.errno or 0, "choose another address").format(key=key)
     return BindError(error.errno, f"cannot listen on {where}: {(error.strerror or str(error)).lower()}: {hint}")
 
 
@@ -112,7 +112,24 @@ class Listener:
                 raise
         return cls(sockets, unix_path)
 
-    async def serve(self, factory: Callable[[SocketAddress | None], ClientEndpoint]) -> None:
+    @classmethod
+    def open_status(cls, config: MitmConfig) -> "Listener | None":
+        """Bind and listen where the proxy tells of itself, None where it does not. Raises `BindError`; then nothing stays open."""
+        bind = config.prometheus_bind
+        if bind is None:
+            return None
+        listening = open_tcp(bind, "prometheus_bind")
+        host = listening.getsockname()[0]
+        if not (config.prometheus_open_to_network or is_loopback(host)):
+            # a name that the system knows otherwise than its users
+            listening.close()
+            raise BindError(
+                errno.EADDRNOTAVAIL,
+                f"cannot listen on {bind}: that is {host}, which other machines may reach; set `prometheus_open_to_network`",
+            )
+        return cls([listening], None)
+
+    async def serve(self, factory: Callable[[SocketAddress | None], asyncio.BaseProtocol]) -> None:
         """Begin to accept; `factory` makes each connection's protocol, given our end's address where all connections have the same."""
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
@@ -145,7 +162,7 @@ class Listener:
         """Tell whether connecting to `address` would lead back to us. No name is looked up: the answer for one is no."""
         wanted, wanted_port = address
         for host, port in self.addresses:
-            if port == wanted_port and _reaches(wanted, host):
+            if port == wanted_port and reaches(wanted, host):
                 return True
         return False
 
@@ -160,30 +177,3 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
-
-
-def _reaches(host: str, bound: str) -> bool:
-    host = host.removeprefix("::ffff:")
-    if host == bound:
-        return True
-    if bound in ("0.0.0.0", "::"):
-        return _is_local(host)
-    return host in ("0.0.0.0", "::") and bound in ("127.0.0.1", "::1")
-
-
-def _is_local(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        # a name, which the system would look up here and now; the dialler asks again with its addresses
-        return False
-    if host.startswith("127.") or host in ("::1", "0.0.0.0", "::"):
-        return True
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # only an address of this machine can be bound
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError:
-            return False
-    return True

@@ -1,11 +1,13 @@
 """Which counter each metric is."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from soth_mitm._dataplane.http.counters import Counters
 from soth_mitm._dataplane.http2.frame import name_error_code
 from soth_mitm._dataplane.http2.limits import LIMIT_NAMES
 from soth_mitm._dataplane.websocket.violations import VIOLATION_NAMES
+from soth_mitm.errors import ConnectFailure
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.observe.observation import CLOSED_BY
 from soth_mitm.proxy.resources import ProxyResources
@@ -14,6 +16,7 @@ from soth_mitm.tls.failures import FailureClass
 MESSAGES = ("to_upstream_text", "to_upstream_binary", "to_client_text", "to_client_binary")
 PAIRINGS = ("h1h1", "h1h2", "h2h1", "h2h2")
 FILTER_TIMES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "longer")
+CONNECT_FAILURES = (*get_args(ConnectFailure), "timeout", "tls")
 # of RFC 9113 section 7
 CODES = (*(name_error_code(code) for code in range(14)), "other")
 
@@ -49,8 +52,9 @@ def collect_metrics(
         handler_panic_count=hooks.failures,
         handler_timeout_count=hooks.timeouts,
         upstream_connect_error_count=connections.dial_errors,
+        upstream_connect_failures_by_reason={reason: connections.dial_failures[reason] for reason in CONNECT_FAILURES},
         denied_address_count=connections.denied_addresses,
-        upstream_timeout_count=counters.upstream_timeouts + connections.dial_timeouts,
+        upstream_timeout_count=counters.upstream_timeouts + connections.dial_timeouts.total(),
         process_attribution_failure_count=attribution.failure,
         process_attribution_timeout_count=resources.lookup.timeouts,
         process_cache_identity_hit_count=attribution.identity_hit,
@@ -111,7 +115,9 @@ def collect_metrics(
         },
         filter_seconds=counters.filter_seconds,
         filter_count_by_seconds=dict(zip(FILTER_TIMES, counters.filter_times, strict=True)),
-        rejected_connection_count=connections.rejected,
+        rejected_connection_count=connections.rejected.total(),
+        rejected_connections_by_reason={reason: connections.rejected[reason] for reason in ("limit", "draining")},
+        config_reloads_by_result={result: connections.reloads[result] for result in ("applied", "refused")},
         tls_client_handshake_count=connections.client_handshakes,
         tls_client_resumed_count=connections.client_resumed,
         tls_client_failure_count=connections.client_tls_failures.total(),

@@ -16,6 +16,8 @@ from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.loops import new_event_loop
 from soth_mitm.proxy.service import Service
 from soth_mitm.proxy.signals import StopSignals
+from soth_mitm.proxy.status_pages import StatusPages, check_exposition
+from soth_mitm.proxy.status_server import StatusServer
 from soth_mitm.proxy.threaded import ThreadedHandle
 from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_files import ca_paths, load_or_create_ca, save_ca
@@ -53,6 +55,7 @@ class MitmProxyBuilder:
         config = self._config.copy()
         config.validate()
         check_ciphers(config.upstream.ciphers)
+        check_exposition(config)
         check_handler(self._handler)
         return MitmProxy(config, self._handler, self._ca, self._observer)
 
@@ -80,13 +83,19 @@ class MitmProxy:
         config = self._config
         unix_path = Path(config.unix_socket_path) if config.unix_socket_path is not None else None
         listener = Listener.open(config.bind, unix_path, int(config.unix_socket_mode, 8))
+        status: Listener | None = None
         try:
-            service = Service(config, self._handler, ca, listener, self._observer)
+            status = Listener.open_status(config)
+            service = Service(config, self._handler, ca, listener, self._observer, status)
+            if status is not None:
+                service.status_server = StatusServer(status, StatusPages(service, listener).page)
             await service.start()
         except BaseException:
             listener.close()
+            if status is not None:
+                status.close()
             raise
-        self._handle = MitmProxyHandle(service, listener, ca, ca_paths)
+        self._handle = MitmProxyHandle(service, listener, ca_paths, status)
         return self._handle
 
     def _load_ca(self) -> tuple[CertificateAuthority, tuple[Path, Path] | None]:

@@ -4,15 +4,15 @@ It is judged before anything is resolved or dialled.
 """
 
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import cast
 
 from soth_mitm._dataplane.exchange.route import Route
-from soth_mitm.addresses import DEFAULT_PORTS, format_host_port, is_address, parse_authority
+from soth_mitm.addresses import DEFAULT_PORTS, format_host_port, is_loopback, parse_authority
 from soth_mitm.decision import Redirect
 from soth_mitm.policy import Action, Policy
 from soth_mitm.proxy.alpn import HTTP1
 from soth_mitm.proxy.outbound.origin import Origin
+from soth_mitm.proxy.own_address import OwnAddress
 from soth_mitm.proxy.tls_info import with_upstream_info
 from soth_mitm.proxy.upstream_pools import UpstreamPools
 
@@ -25,14 +25,14 @@ class Redirects:
         policy: Policy,
         pools: UpstreamPools,
         origin: Callable[..., Origin],
-        is_ours_by_name: Callable[[str, int], bool],
+        own_by_name: Callable[[str, int], OwnAddress | None],
         spoken: tuple[str, ...],
         is_strict: bool,
     ) -> None:
         self._policy = policy
         self._pools = pools
         self._origin = origin
-        self._is_ours_by_name = is_ours_by_name
+        self._own_by_name = own_by_name
         self._spoken = spoken
         self._is_strict = is_strict
 
@@ -82,12 +82,9 @@ class Redirects:
             if objection is not None:
                 return objection.text(host, port)
         where = format_host_port(to.host, to.port)
-        if self._is_ours_by_name(to.host, to.port):
-            return f"{where} is this proxy itself"
-        if self._is_strict and scheme == "https" and not is_tls and not _is_loopback(to.host):
+        own = self._own_by_name(to.host, to.port)
+        if own is not None:
+            return f"{where} {own.text}"
+        if self._is_strict and scheme == "https" and not is_tls and not is_loopback(to.host):
             return f'nothing would be encrypted on the way to {where}, which `preset = "strict"` allows for loopback addresses only'
         return None
-
-
-def _is_loopback(host: str) -> bool:
-    return is_address(host) and ip_address(host.partition("%")[0]).is_loopback

@@ -15,6 +15,7 @@ from soth_mitm.observe.observation import Observation
 from soth_mitm.proxy.calls import HandlerReports
 from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.learning import Learning
+from soth_mitm.proxy.own_address import OwnAddress
 from soth_mitm.proxy.process_lookup import ProcessLookup
 
 
@@ -39,5 +40,5 @@ class ProxyResources:
     """Where long request bodies are decoded."""
     websockets: OpenWebSockets
     """Those whose messages are read."""
-    is_ours: Callable[[SocketAddress], bool]
-    """Whether connecting to an address would lead back to this proxy."""
+    own_address: Callable[[SocketAddress], OwnAddress | None]
+    """Which of our listening addresses connecting to an address would lead to."""

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import itertools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -35,10 +35,12 @@ from soth_mitm.proxy.learning import Learning
 from soth_mitm.proxy.leaves import Leaves
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.metrics_collection import collect_metrics
+from soth_mitm.proxy.own_address import THE_PROXY, THE_STATUS_PAGES, OwnAddress
 from soth_mitm.proxy.process_lookup import ProcessLookup
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.resources import ProxyResources
 from soth_mitm.proxy.start_warnings import start_warnings
+from soth_mitm.proxy.status_server import StatusServer
 from soth_mitm.proxy.threads import Threads
 from soth_mitm.tls.ca import CertificateAuthority
 
@@ -92,7 +94,13 @@ class Service:
     """One proxy on one loop, from its first socket to its last."""
 
     def __init__(
-        self, config: MitmConfig, handler: object, ca: CertificateAuthority, listener: Listener, observer: Observer | None = None
+        self,
+        config: MitmConfig,
+        handler: object,
+        ca: CertificateAuthority,
+        listener: Listener,
+        observer: Observer | None = None,
+        status_listener: Listener | None = None,
     ) -> None:
         self._listener = listener
         self._loop = loop = asyncio.get_running_loop()
@@ -116,12 +124,17 @@ class Service:
         self._retiring: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._draining = False
+        self.is_draining = False
+        """Whether the proxy is being shut down; then it takes no connections."""
+        self.status_server: StatusServer | None = None
+        """Where it tells of itself, from its start to its end."""
         self._drain_until = 0.0
         self._timeout: asyncio.Timeout | None = None
         self._ending: asyncio.Task[int] | None = None
         self._over = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
+        self.ca = ca
+        """What signs the certificates that clients are shown."""
         self._leaves = Leaves(ca, config)
         # one thread: many new names at a time are not to take the interpreter from the traffic
         self._minting = Threads(1, "soth-mitm leaf")
@@ -144,7 +157,7 @@ class Service:
             minting=self._minting,
             decoding=self._decoding,
             websockets=self._websockets,
-            is_ours=listener.is_ours,
+            own_address=functools.partial(_own_address, listener, status_listener),
         )
         self._generations = [self._generation(config, policy)]
 
@@ -165,6 +178,8 @@ class Service:
     async def start(self) -> None:
         """Begin to accept."""
         await self._listener.serve(functools.partial(Accepting, self))
+        if self.status_server is not None:
+            self.status_server.start()
         self._watch = self._loop.create_task(self._until_shut_down(), name="soth-mitm")
 
     async def _until_shut_down(self) -> None:
@@ -188,9 +203,9 @@ class Service:
     def accept(self, endpoint: ClientEndpoint, family: SocketFamily) -> None:
         """A client connected. Called by its protocol."""
         generation = self._generations[-1]
-        if len(self._connections) >= generation.config.max_concurrent_flows or self._draining:
-            self._counters.rejected += 1
-            reason = "the proxy is shutting down" if self._draining else "too many connections (max_concurrent_flows)"
+        if len(self._connections) >= generation.config.max_concurrent_flows or self.is_draining:
+            self._counters.rejected["draining" if self.is_draining else "limit"] += 1
+            reason = "the proxy is shutting down" if self.is_draining else "too many connections (max_concurrent_flows)"
             endpoint.write(own_explanation(503, reason))
             linger_and_close(endpoint, generation.settings)
             return
@@ -229,12 +244,22 @@ class Service:
 
     # --- control
 
+    @contextlib.contextmanager
+    def counted_reload(self) -> Iterator[None]:
+        """Count what comes of a reload."""
+        try:
+            yield
+        except InvalidConfigError:
+            self._counters.reloads["refused"] += 1
+            raise
+        self._counters.reloads["applied"] += 1
+
     def reload(self, config: MitmConfig, policy: Policy) -> None:
         """Serve connections that are accepted from now on by `config`, which must be valid, and its policy.
 
         `InvalidConfigError` changes nothing.
         """
-        if self._draining:
+        if self.is_draining:
             raise RuntimeError("the proxy is shutting down; nothing was reloaded")
         frozen = self.config.frozen_differences(config)
         if frozen:
@@ -253,6 +278,7 @@ class Service:
         """Sign with `ca` from the next TLS handshake on; connections that have done their handshake go on as they are."""
         # a client that refused the old one may trust the new one
         self.learning.clear()
+        self.ca = ca
         self._leaves.rotate(ca)
         # contexts are new with the leaves, so a session of the old CA is not resumed but answered by a full handshake
         for generation in self._generations:
@@ -285,7 +311,7 @@ class Service:
             raise ShutdownTimeoutError(aborted, seconds)
 
     def _begin_to_drain(self) -> None:
-        self._draining = True
+        self.is_draining = True
         self.learning.end()
         self._listener.close()
         for generation in self._generations:
@@ -355,6 +381,8 @@ class Service:
             self._minting.close()
             self._decoding.close()
         finally:
+            if self.status_server is not None:
+                self.status_server.close()
             self._over.set()
             if self.on_over is not None:
                 self.on_over()
@@ -402,6 +430,12 @@ class Service:
         return collect_metrics(
             self._resources, len(self._connections), [generation.pools.counts() for generation in self._generations], self._leaves.minted
         )
+
+
+def _own_address(listener: Listener, status_listener: Listener | None, address: SocketAddress) -> OwnAddress | None:
+    if listener.is_ours(address):
+        return THE_PROXY
+    return THE_STATUS_PAGES if status_listener is not None and status_listener.is_ours(address) else None
 
 
 def _check_close(code: int, reason: str) -> None:

@@ -199,6 +199,11 @@ class ThreadedHandle:
         return self._running.url
 
     @property
+    def status_url(self) -> str | None:
+        """Where the proxy tells of itself, None if it does not; see `MitmProxyHandle.status_url`."""
+        return self._running.status_url
+
+    @property
     def ca(self) -> CertificateAuthority:
         """The CA that signs the certificates which clients are shown."""
         return self._running.ca

@@ -231,7 +231,9 @@ class UpstreamPools:
             late = f"{origin} was reached, and did not send the SETTINGS of HTTP/2 in time (http2.settings_timeout_ms)"
             error = StageTimeoutError(late, side="upstream", status=504)
         elif not isinstance(error, WireError):
-            error = ConnectFailedError(f"{origin} closed the connection before it had begun to speak HTTP/2", side="upstream")
+            error = ConnectFailedError(
+                f"{origin} closed the connection before it had begun to speak HTTP/2", side="upstream", reason="other"
+            )
         self._dialler.count(error)
         return detached(error)
 

@@ -52,7 +52,7 @@ def direct(names: Names, counters: ConnectionCounters | None = None, **keys: obj
         setattr(config.upstream, key, value)
     resolver = Resolver(config.upstream.dns_cache_ms / 1000, counters or ConnectionCounters(), names)
     connect_to = DestinationMap(parse_redirect(text) for text in config.upstream.connect_to)
-    return config, Direct(config, connect_to, resolver, Arena(config.max_http_head_bytes), lambda address: False)
+    return config, Direct(config, connect_to, resolver, Arena(config.max_http_head_bytes), lambda address: None)
 
 
 def dialler_by(config: MitmConfig, way: Direct, counters: ConnectionCounters | None = None) -> Dialler:

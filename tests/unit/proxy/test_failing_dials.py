@@ -237,8 +237,8 @@ class Steps:
             return ("127.0.0.1",)
 
         self.resolver = Resolver(0, ConnectionCounters(), look_up)
-        is_ours = fail if step == "is it ours" else lambda address: False
-        direct = Direct(config, DestinationMap(()), self.resolver, Arena(65536), is_ours)
+        own_address = fail if step == "is it ours" else lambda address: None
+        direct = Direct(config, DestinationMap(()), self.resolver, Arena(65536), own_address)
         handshake = DeadlineQueue(asyncio.get_running_loop().call_later, 10.0)
         self.dialler = Dialler(config, contexts, {DIRECT: direct}, handshake, ConnectionCounters())
         if step == "connect":

@@ -12,9 +12,10 @@ from soth_mitm.addresses import format_host_port, is_address
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress
 from soth_mitm.destinations import DestinationMap, Redirect
-from soth_mitm.errors import AddressDeniedError, ConnectFailedError, StageTimeoutError, WireError
+from soth_mitm.errors import AddressDeniedError, ConnectFailedError, ConnectFailure, StageTimeoutError, WireError
 from soth_mitm.proxy.detached import detached
 from soth_mitm.proxy.outbound.origin import Origin, abandon
+from soth_mitm.proxy.own_address import OwnAddress
 from soth_mitm.proxy.protocols import UpstreamEndpoint
 from soth_mitm.proxy.resolver import Resolver
 
@@ -23,7 +24,7 @@ STAGGER_SECONDS = 0.25
 
 
 class Direct:
-    """Connects to origins themselves, or to where `connect_to` leads. `is_ours` tells the addresses that we listen on ourselves."""
+    """Connects to origins themselves, or to where `connect_to` leads. `own_address` tells those at which we listen ourselves."""
 
     def __init__(
         self,
@@ -31,14 +32,14 @@ class Direct:
         connect_to: DestinationMap[Redirect],
         resolver: Resolver,
         arena: Arena,
-        is_ours: Callable[[SocketAddress], bool],
+        own_address: Callable[[SocketAddress], OwnAddress | None],
     ) -> None:
         self._connect_seconds = config.upstream.connect_timeout_ms / 1000
         self._elsewhere = connect_to
         self._guard = AddressGuard(config)
         self._resolver = resolver
         self._arena = arena
-        self._is_ours = is_ours
+        self._own_address = own_address
 
     async def connect(self, origin: Origin) -> UpstreamEndpoint:
         """See `Outbound`."""
@@ -54,10 +55,9 @@ class Direct:
             async with asyncio.timeout(self._connect_seconds):
                 found = await self._resolver.addresses(host)
                 addresses = _interleaved([(address, port) for address in found])
-                if any(self._is_ours(address) for address in addresses):
-                    raise ConnectFailedError(
-                        f"{where} is this proxy itself; the request would come back here for ever", side="upstream", status=508
-                    )
+                for own in map(self._own_address, addresses):
+                    if own is not None:
+                        raise ConnectFailedError(f"{where} {own.text}", side="upstream", reason="itself", status=own.status)
                 if guarded:
                     addresses = self._permitted(where, addresses)
                 try:
@@ -74,13 +74,16 @@ class Direct:
                 retryable=True,
             ) from None
         except socket.gaierror as error:
-            raise ConnectFailedError(f"cannot resolve {host}: {error.strerror}", side="upstream", retryable=True) from error
+            raise ConnectFailedError(f"cannot resolve {host}: {error.strerror}", side="upstream", reason="name", retryable=True) from error
         except OSError as error:
             if isinstance(error, WireError):
                 raise
             # asyncio's own loop puts the address in the place of the system's words
             reason = os.strerror(error.errno) if error.errno else error.strerror or error
-            raise ConnectFailedError(f"cannot connect to {where}: {reason}", side="upstream", retryable=True) from detached(error)
+            kind: ConnectFailure = "refused" if isinstance(error, ConnectionRefusedError) else "unreachable"
+            raise ConnectFailedError(f"cannot connect to {where}: {reason}", side="upstream", reason=kind, retryable=True) from detached(
+                error
+            )
 
     def _permitted(self, where: str, addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
         """Return the addresses that may be connected to. They are what is connected to: nothing is looked up again."""
@@ -89,7 +92,7 @@ class Direct:
         if not permitted:
             denied, refusal = next(iter(refusals.items()))
             assert refusal is not None
-            raise AddressDeniedError(f"not connected to {where}: {refusal.text(denied[0])}", side="upstream", status=403)
+            raise AddressDeniedError(f"not connected to {where}: {refusal.text(denied[0])}", side="upstream", reason="denied", status=403)
         return permitted
 
     async def _first_to_answer(self, addresses: Sequence[SocketAddress]) -> UpstreamEndpoint:
