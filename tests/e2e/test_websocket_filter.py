@@ -588,6 +588,35 @@ class TestOverHttp2:
         running.wait_idle()
         assert talk.heard == frame(FIN | TEXT, b"pass", MASK) + frame(FIN | CLOSE, b"\x03\xe8", MASK)
 
+    @pytest.mark.parametrize("alpn", [("http/1.1",), ("h2", "http/1.1")], ids=["http1", "http2"])
+    def test_pings_overtake(self, proxy: ProxyFactory, origin_ca: TestCA, alpn: tuple[str, ...]) -> None:
+        running = proxy(Held())
+        held, next_one = frame(FIN | TEXT, b"hold", MASK), frame(FIN | TEXT, b"next", MASK)
+        ping, last = frame(FIN | PING, b"1", MASK), frame(FIN | CLOSE, b"\x03\xe8", MASK)
+        with Origin(origin_ca.server_context(HOST, "127.0.0.1", alpn=alpn), host=HOST) as origin:
+            origin.settings = {8: 1}
+            talk = Talk(origin)
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                while not client.h2.remote_settings.enable_connect_protocol:
+                    client.read()
+                fields = ((":protocol", "websocket"), ("sec-websocket-version", "13"))
+                number = client.open("/chat", method="CONNECT", fields=fields, end=False)
+                assert client.head(number).status == 200
+                client.send(number, held)
+                running.handler.wait("filter_stream_chunk")
+                for octet in ping:
+                    client.send(number, bytes((octet,)))
+                assert talk.wait(len(ping)) == ping
+                # a ping that comes behind another message does not
+                client.send(number, next_one)
+                client.send(number, ping)
+                client.send(number, last, end=True)
+                running.handler.go.set()
+                assert client.answer(number).ended
+        running.wait_idle()
+        assert talk.heard == ping + held + next_one + ping + last
+
 
 class TestOpening:
     """A 101 is decided on in `on_response_head` before the WebSocket is open."""
@@ -625,6 +654,48 @@ class TestOpening:
         running.wait_idle()
         assert running.handler.of("on_response_head") == [101]
         assert len(running.handler.of("filter_stream_chunk")) == (4 if is_filtered else 0)
+
+    @pytest.mark.parametrize("is_lost", [False, True], ids=["open", "lost"])
+    def test_on_a_connection_that_was_used_before(self, proxy: ProxyFactory, plain_origin: Origin, is_lost: bool) -> None:
+        """What came on it before is no part of this response, which is not complete with its 101."""
+        said, go = frame(FIN | TEXT, b"pass"), threading.Event()
+        waiting, is_let = threading.Event(), threading.Event()
+
+        class Deciding(Filtering):
+            async def on_response_head(self, response: RawResponse) -> ResponseDecision:
+                if response.status == 101:
+                    waiting.set()
+                    await asyncio.to_thread(is_let.wait, 30)
+                return ResponseDecision.PASS
+
+        def script(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(accept(request))
+            connection.wait(waiting)
+            if is_lost:
+                connection.reset()
+            else:
+                connection.send(said)
+            go.set()
+
+        plain_origin.script(script, "/chat")
+        running = proxy(Deciding(by_word))
+        with running.tunnel(plain_origin.port) as client:
+            assert client.request("/bytes/5", HOST).status == 200
+            client.send(ask())
+            assert go.wait(10)
+            if is_lost:
+                plain_origin.wait_closed(1)
+            is_let.set()
+            if is_lost:
+                # whether the proxy reads behind the 101, and so hears of it, before it is decided on is not said
+                assert client.read_head().status in (101, 502)
+                with contextlib.suppress(OSError):
+                    client.read_to_end()
+            else:
+                assert client.read_head().status == 101
+                assert client.read_exactly(len(said)) == said
+        assert len(plain_origin.connections) == 1
+        running.wait_idle()
 
     @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
     @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from h2.settings import SettingCodes
 
 from soth_mitm import HandlerDecision, RawRequest, StreamChunk
 from support.certs import TestCA
@@ -186,6 +187,44 @@ class TestInject:
                 assert answer.body == frame(FIN | TEXT, b"down")
         running.wait_idle()
         assert unmasked(heard[0]) == (FIN | TEXT, b"up")
+
+    @pytest.mark.parametrize("alpn", [("http/1.1",), ("h2", "http/1.1")], ids=["http1", "http2"])
+    def test_over_http2_it_waits_for_the_window(self, proxy: ProxyFactory, origin_ca: TestCA, alpn: tuple[str, ...]) -> None:
+        running = proxy()
+        with Origin(origin_ca.server_context(HOST, "127.0.0.1", alpn=alpn), host=HOST) as origin:
+            origin.settings = {8: 1}
+
+            def script(connection: ScriptedConnection, request: Request) -> None:
+                connection.send(accept(request))
+                connection.receive()
+                connection.close()
+
+            origin.script(script, "/chat")
+            connection, client = http2_client(running, origin.port)
+            with connection:
+                client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+                client.flush()
+                while not client.h2.remote_settings.enable_connect_protocol:
+                    client.read()
+                fields = ((":protocol", "websocket"), ("sec-websocket-version", "13"))
+                number = client.open("/chat", method="CONNECT", fields=fields, end=False)
+                assert client.head(number).status == 200
+                running.handler.wait("on_response", 1)
+                flow = running.handler.of("on_response")[0].request.flow_id
+                sending = threading.Thread(target=lambda: running.handle.inject(flow, "down"))
+                sending.start()
+                sending.join(0.2)
+                assert sending.is_alive()
+                client.h2.increment_flow_control_window(1 << 16, number)
+                client.flush()
+                while len(client.streams[number].body) < 6:
+                    client.read()
+                sending.join(10)
+                assert not sending.is_alive()
+                assert client.streams[number].body == frame(FIN | TEXT, b"down")
+                client.send(number, GOOD, end=True)
+                client.answer(number)
+        running.wait_idle()
 
 
 class TestRefused:

@@ -231,7 +231,11 @@ cdef class MessageTap(Waiter):
         cdef Injection injection
         cdef bytes frame
         cdef int opcode
-        while self.injections and self.at_border() and not sink.is_write_paused() and sink.room() > 0:
+        while self.injections and self.at_border():
+            if sink.is_write_paused() or sink.room() <= 0:
+                # nothing else may ever wait for it
+                sink.await_room()
+                break
             injection = self.injections.popleft()
             self.injected -= PyBytes_GET_SIZE(injection.payload)
             if self.surplus:

@@ -178,7 +178,7 @@ cdef class StreamTunnel(TunnelCallbacks):
         if self.is_failing:
             return self.drop(source)
         while not self.over:
-            if tap is not None and not is_whole and (tap.is_behind or tap.is_waiting or self.pressure):
+            if tap is not None and not is_whole and (tap.wants_pause() or self.pressure):
                 break
             # an end needs no room, and what lies here of a whole connection would be lost with it
             most = NO_ROOM_LIMIT

@@ -20,6 +20,7 @@ from soth_mitm._dataplane.http1.connection_state cimport (
 from soth_mitm._dataplane.http1.encoder cimport request_head_bytes
 from soth_mitm._dataplane.http1.framing cimport (
     BODY_DONE, BODY_UNTIL_CLOSE, Body, body_eof, body_error_text, body_next, body_of_response,
+    body_without_framing,
 )
 from soth_mitm._dataplane.http1.head_parser cimport (
     HEAD_MALFORMED, HEAD_MORE, HEAD_TOO_LARGE, head_error_text, parse_response_head, too_large_text,
@@ -335,6 +336,8 @@ cdef class Http1ClientStream(Http1Stream):
         owner.bytes_before = self.endpoint.bytes_in
         owner.scanned = 0
         owner.method = head.method
+        # that of the response before is complete, and of this one nothing is, a 101 included
+        body_without_framing(&self.body)
         owner.move(CLIENT_REQUEST)
         return self.send_head_bytes(request_head_bytes(head, keep_upgrade, authority, edits))
 
@@ -347,7 +350,8 @@ cdef class Http1ClientStream(Http1Stream):
         return authenticates_connection(request, response)
 
     cdef bint is_silent(self) noexcept:
-        return self.endpoint.bytes_in == self.owner.bytes_before
+        # None: it was lost after the response had come whole
+        return self.owner is not None and self.endpoint.bytes_in == self.owner.bytes_before
 
     cdef int release(self, Head request, Head response, HttpConnection client) except -1:
         cdef Http1ClientConnection owner = self.owner
