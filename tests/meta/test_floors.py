@@ -59,7 +59,7 @@ FLOORS = """
 4  proxy.inbound: target http_proxy
 4  proxy: session client_tls decisions routing first_bytes connection_setup service status_pages handle threaded signals proxy
 5  __init__
-5  rules: matching block_hosts set_header map_remote map_local mock_json
+5  rules: matching block_hosts set_header map_remote map_local mock_json sought deltas redact
 5  doctor: http2_origin origin programs children examination
 5  cli: exits configured shells handler_loading display request_lines descriptors serving check_command trust_commands ca_commands
 5  cli: doctor_command commands

@@ -13,6 +13,7 @@ from soth_mitm.rules.block_hosts import block_hosts
 from soth_mitm.rules.map_local import map_local
 from soth_mitm.rules.map_remote import map_remote
 from soth_mitm.rules.mock_json import mock_json
+from soth_mitm.rules.redact import redact
 from soth_mitm.rules.set_header import set_header
 
-__all__ = ["block_hosts", "map_local", "map_remote", "mock_json", "set_header"]
+__all__ = ["block_hosts", "map_local", "map_remote", "mock_json", "redact", "set_header"]
