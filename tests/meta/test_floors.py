@@ -62,7 +62,7 @@ FLOORS = """
 5  rules: matching block_hosts set_header map_remote map_local mock_json sought deltas redact
 5  doctor: http2_origin origin programs children examination
 5  cli: exits configured shells handler_loading display request_lines descriptors serving check_command trust_commands ca_commands
-5  cli: doctor_command commands
+5  cli: doctor_command child run_summary exec_command commands
 5  __main__
 """
 

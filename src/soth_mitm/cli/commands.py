@@ -11,6 +11,7 @@ from soth_mitm.cli.check_command import check_policy
 from soth_mitm.cli.configured import add_destinations, config_file, read_config, strict_preset
 from soth_mitm.cli.display import logging_to
 from soth_mitm.cli.doctor_command import doctor
+from soth_mitm.cli.exec_command import exec_
 from soth_mitm.cli.exits import Commands, explained
 from soth_mitm.cli.handler_loading import load_handler
 from soth_mitm.cli.serving import Serving
@@ -102,3 +103,4 @@ for command in TRUST_COMMANDS:
 cli.add_command(ca)
 cli.add_command(check_policy)
 cli.add_command(doctor)
+cli.add_command(exec_)

@@ -93,6 +93,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     response_verdict: ResponseVerdict = ResponseVerdict.NOT_ASKED
     status: int = 0
     is_stream: bool = False
+    request_size: int = 0
+    """Bytes of the request's content so far, as its client sent it."""
     size: int = 0
     """Bytes of the response's content so far."""
     seconds: float = 0.0
@@ -144,6 +146,7 @@ class Observation:
         verdict: int,
         status: int,
         is_stream: bool,
+        request_size: int,
         size: int,
         seconds: float,
         cause: bytes | BaseException | None,
@@ -166,6 +169,7 @@ class Observation:
                 verdict=Verdict(verdict),
                 status=status,
                 is_stream=is_stream,
+                request_size=request_size,
                 size=size,
                 seconds=seconds,
                 cause=cause_text(cause),

@@ -105,7 +105,7 @@ cdef class ExchangeState(ExchangeCallbacks):
             self.route.authority, self.request.origin_target(), self.verdict, self.status,
             self.relayed is not None and (
                 self.relayed.status == 101 or stream_of(self.relayed, self.settings.stream_types) != STREAM_NONE),
-            self.response_total, monotonic() - self.began, self.cause, version_text(self.request.version),
+            self.client.content_total(), self.response_total, monotonic() - self.began, self.cause, version_text(self.request.version),
             self.grpc_status() if event == EXCHANGE_ENDED else None, self.response_verdict, self.is_websocket, self.websocket_end)
         return 0
 
