@@ -29,6 +29,9 @@ HOST = "localhost"
 # The best first; what is not named here is worse than all of them
 GRADES = ("OK", "INFORMATIONAL", "NON-STRICT", "UNIMPLEMENTED")
 SECONDS_TO_LISTEN = 20
+# A good message stands before the violation there. The proxy closes both sides when it sees the violation, so the echo of that message, which
+# has to come back from the other side, does not arrive. RFC 6455 section 7.1.7 allows that; the suite says NON-STRICT.
+ECHO_IS_LOST = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5", "5.15"}
 
 
 class Redirects(InterceptHandler):
@@ -230,14 +233,19 @@ def main() -> int:
             said = ", ".join(f"{count} {word}" for count, word in zip(counts, (*GRADES, "failed"), strict=True) if count)
             print(f"{name}, {way}: {len(results)} cases in {time.monotonic() - began:.0f} s: {said}", flush=True)
             bare = bare or results
+            lost = 0
             for case in sorted(bare, key=lambda case: [int(part) for part in case.split(".")]):
                 if case not in results:
                     worse += 1
                     print(f"  {case}: not run")
+                elif case in ECHO_IS_LOST and results[case]["behavior"] == "NON-STRICT":
+                    lost += 1
                 elif grade(results[case]) > grade(bare[case]):
                     worse += 1
                     words = [f"{each['behavior']}, {each['behaviorClose']} at the close" for each in (bare[case], results[case])]
                     print(f"  {case}: {words[0]} became {words[1]}")
+            if lost:
+                print(f"  {lost} cases: the echo of a message before the violation does not come back, as expected")
     print(f"{worse} cases are worse through the proxy; the frames of each are in {WORK.relative_to(ROOT)}")
     return 1 if worse else 0
 

@@ -11,13 +11,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from h2.settings import SettingCodes
 
+from soth_mitm import ChunkDecision, FrameKind, StreamChunk
 from support.certs import TestCA
 from support.origin import Origin, ScriptedConnection
 from support.origin_messages import Request
+from support.recording import Recording
 from support.running import HOST, ProxyFactory, Running
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -97,8 +100,20 @@ def echo_frames(connection: ScriptedConnection, request: Request) -> None:
             data = data[6 + length :]
 
 
+class Edits(Recording):
+    """Writes what the page says on a WebSocket anew, in both directions."""
+
+    def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision:
+        if chunk.frame_kind != FrameKind.WEBSOCKET_TEXT:
+            return ChunkDecision.PASS
+        return ChunkDecision.replace(f"{chunk.text}, edited")
+
+
 @pytest.mark.parametrize("speaks", ["http/1.1", "h2"])
-def test_a_websocket_on_a_stream(proxy: ProxyFactory, origin_ca: TestCA, tmp_path: Path, speaks: str) -> None:
+@pytest.mark.parametrize(("handler", "got"), [(Recording, "over a stream"), (Edits, "over a stream, edited, edited")])
+def test_a_websocket_on_a_stream(
+    proxy: ProxyFactory, origin_ca: TestCA, tmp_path: Path, speaks: str, handler: type[Recording], got: str
+) -> None:
     """The page says by a request what became of it: the DOM is dumped before a WebSocket has spoken."""
     told = threading.Event()
 
@@ -109,7 +124,7 @@ def test_a_websocket_on_a_stream(proxy: ProxyFactory, origin_ca: TestCA, tmp_pat
         connection.send(answer(b"", "text/plain"))
         told.set()
 
-    running = proxy()
+    running = proxy(handler())
     with Origin(origin_ca.server_context(HOST, alpn=(speaks,)), host=HOST) as origin:
         origin.settings = {SettingCodes.ENABLE_CONNECT_PROTOCOL: 1}
         origin.script(serve, "/page")
@@ -118,7 +133,7 @@ def test_a_websocket_on_a_stream(proxy: ProxyFactory, origin_ca: TestCA, tmp_pat
         with opened(running, origin.url("/page"), tmp_path):
             assert told.wait(60)
         requests = {request.path.partition("?")[0]: request for request in running.handler.requests}
-        assert requests["/done"].path == "/done?over%20a%20stream,1000,true"
+        assert requests["/done"].path == f"/done?{quote(got, safe='')},1000,true"
         assert requests["/chat"].http_version == "HTTP/2"
         assert {request.version for request in origin.requests if request.path == "/chat"} == {"HTTP/2" if speaks == "h2" else "HTTP/1.1"}
 
