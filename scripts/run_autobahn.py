@@ -29,8 +29,8 @@ HOST = "localhost"
 # The best first; what is not named here is worse than all of them
 GRADES = ("OK", "INFORMATIONAL", "NON-STRICT", "UNIMPLEMENTED")
 SECONDS_TO_LISTEN = 20
-# A good message stands before the violation there. The proxy closes both sides when it sees the violation, so the echo of that message, which
-# has to come back from the other side, does not arrive. RFC 6455 section 7.1.7 allows that; the suite says NON-STRICT.
+# A good message stands before the violation there. The proxy closes both sides when it sees the violation, so the echo of that message,
+# which has to come back from the other side, does not arrive. RFC 6455 section 7.1.7 allows that; the suite says NON-STRICT.
 ECHO_IS_LOST = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5", "5.15"}
 
 
