@@ -64,11 +64,13 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     cancelled_own_body_count: int = 0
     """Bodies that `on_request` gave as async iterables and that were closed before their end, because nothing took more of them."""
     credentials_put_in_by_placeholder: dict[str, int] = {}
-    """Requests into which the value of a credential was put, by its placeholder; one that was never put in has no entry."""
+    """Requests, and messages of WebSockets, into which the value of a credential was put, by its placeholder; one that was never put in has
+    no entry."""
     redacted_value_count: int = 0
-    """Values of credentials that were turned back into their placeholders in bodies of responses."""
+    """Values of credentials that were turned back into their placeholders in bodies of responses and in messages of WebSockets."""
     blocked_placeholder_count: int = 0
-    """Requests answered 403, or cut, because the placeholder or the value of a credential was in them and may not go there."""
+    """Requests answered 403, or cut, and messages of WebSockets, which closed, because the placeholder or the value of a credential was
+    in them and may not go there."""
     unavailable_credential_count: int = 0
     """Requests answered 502 because the value of a credential could not be had, or cannot stand where its placeholder stood."""
     refused_request_count: int = 0

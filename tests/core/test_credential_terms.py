@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soth_mitm._dataplane.exchange import credentials
-from soth_mitm._dataplane.exchange.credentials import CredentialPlaces, CredentialTerms, forbids, uploaded
+from soth_mitm._dataplane.exchange.credentials import CredentialPlaces, CredentialTerms, forbids, talked, uploaded
 from soth_mitm._dataplane.http2.message import fields_of_request
 from soth_mitm._dataplane.wire.head import Head
 from soth_mitm._dataplane.wire.redactor import Lookout, SearchedStrings
@@ -227,3 +227,60 @@ def test_a_short_beginning_does_not_wait() -> None:
 def test_a_lookout_takes_no_string_that_could_pass_as_a_short_beginning() -> None:
     with pytest.raises(ValueError, match="fewer than 8 bytes"):
         Lookout(SearchedStrings([b"long enough", b"short"]))
+
+
+class Counted:
+    """What is told of values that are put in and turned back."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def count(self, numbers: list[int]) -> None:
+        self.told.append(numbers)
+
+    def count_redacted(self, count: int) -> None:
+        self.told.append(count)
+
+
+class TestMessages:
+    @pytest.mark.parametrize(
+        "payload, expected, told",
+        [
+            (b"auth " + PLACEHOLDER, b"auth " + VALUE, [[0]]),
+            (b' {"k": "' + PLACEHOLDER + b'"}', b' {"k": "' + json.dumps(VALUE.decode())[1:-1].encode() + b'"}', [[0]]),
+            (PLACEHOLDER + SECOND + PLACEHOLDER, VALUE + OTHER + VALUE, [[0, 1]]),
+            (b"[" + SECOND.replace(b"/", b"\\/"), b"[" + OTHER, [[1]]),
+            (PLACEHOLDER[:-1], PLACEHOLDER[:-1], []),
+        ],
+    )
+    def test_to_the_upstream(self, payload: bytes, expected: bytes, told: list[object]) -> None:
+        counted = Counted()
+        assert talked(terms("websocket", second=("websocket",)), {0: VALUE, 1: OTHER}, payload, True, counted=counted) == expected
+        assert counted.told == told
+
+    def test_only_in_its_place_and_in_text(self) -> None:
+        assert talked(terms("body"), {0: VALUE}, PLACEHOLDER, True) == PLACEHOLDER
+        assert talked(terms("websocket"), {0: VALUE}, PLACEHOLDER, True, is_text=False) == PLACEHOLDER
+
+    def test_what_is_forbidden(self) -> None:
+        guarded = terms("websocket", forbidden=(OTHER,))
+        for spelling in spellings_of(OTHER):
+            assert talked(guarded, {0: VALUE}, b"a " + spelling + b" b", True) is None
+            assert talked(guarded, {0: VALUE}, b"a " + spelling, True, is_text=False) is None
+        assert talked(guarded, {0: VALUE}, OTHER, False) == OTHER, "of the upstream's"
+
+    def test_to_the_client(self) -> None:
+        redacting = CredentialTerms(set(), [places(0, PLACEHOLDER, "body")], set(), dict.fromkeys(spellings_of(OTHER), PLACEHOLDER))
+        counted = Counted()
+        for spelling in sorted(spellings_of(OTHER)):
+            assert talked(redacting, {}, b"a " + spelling, False, counted=counted) == b"a " + PLACEHOLDER
+            assert talked(redacting, {}, b"a " + spelling, False, is_text=False, counted=counted) == b"a " + b"*" * len(spelling)
+        assert counted.told == [1] * 2 * len(spellings_of(OTHER))
+        close = b"\x0f\xa1" + OTHER * 7 + "é".encode() * 5
+        left = talked(redacting, {}, close, False, is_close=True, counted=counted)
+        assert left == b"\x0f\xa1" + (PLACEHOLDER * 7 + "éé".encode())
+        assert talked(redacting, {}, b"", False, is_close=True, counted=counted) == b""
+
+    def test_a_value_that_is_no_text(self) -> None:
+        with pytest.raises(ValueError, match="not UTF-8"):
+            talked(terms("websocket"), {0: b"\xff" * 9}, b"x", True)

@@ -407,7 +407,7 @@ async def test_rule_56_a_slot_is_free_when_the_upstream_knows_of_the_reset(doubl
 
 
 async def test_rule_57_what_comes_behind_a_reset_harms_nothing(double: RealUpstreams) -> None:
-    """(61) The head of a response that nobody wants is decoded all the same: the next one refers to it."""
+    """(61) The head of a response that is not needed is decoded all the same: the next one refers to it."""
 
     async def answer(peer: MuxPeerStream) -> None:
         await scene.request(peer)

@@ -445,7 +445,7 @@ class TestFailure:
 
 
 class TestUploads:
-    """The rest of the request, which nobody wants, is read and thrown away while the response goes out."""
+    """The rest of the request, which is of no use, is read and thrown away while the response goes out."""
 
     @pytest.mark.parametrize("protocol", ["h1", "h2"])
     def test_a_client_that_says_all_before_it_reads(self, streams: Any, protocol: str) -> None:

@@ -30,9 +30,9 @@ FLOORS = """
 1  _dataplane.exchange: body_buffer states
 1  _dataplane.http: stream stages
 1  _dataplane.upstream: pool connect_probe
-1  _dataplane.exchange: relay route callbacks budget_share own_body hook_queue chunk_judge chunk_filter staged_content taps message_tap
-1  _dataplane.exchange: message_filter stream_tunnel open_websockets decision
-1  _dataplane.exchange: response_drain credentials redacted_stream exchange_state exchange_shown exchange_ends exchange_pressure
+1  _dataplane.exchange: relay route callbacks budget_share own_body hook_queue credentials chunk_judge chunk_filter staged_content taps
+1  _dataplane.exchange: message_tap message_filter stream_tunnel open_websockets decision
+1  _dataplane.exchange: response_drain redacted_stream exchange_state exchange_shown exchange_ends exchange_pressure
 1  _dataplane.exchange: exchange_answers exchange_changes exchange_upgrades exchange_credentials exchange_responses exchange_stages exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
 1  _dataplane.http2: extended_connect outlet stream client server

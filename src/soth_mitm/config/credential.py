@@ -18,7 +18,7 @@ from soth_mitm.spellings import SHORTEST
 SHORTEST_PLACEHOLDER = 16
 
 _SCHEMES = ("env", "file", "command")
-_PLACES = "`header:NAME`, `basic`, `query:NAME`, `path` and `body`"
+_PLACES = "`header:NAME`, `basic`, `query:NAME`, `path`, `body` and `websocket`"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # What the proxy sets itself, or what says where a request goes: a value there would end in logs and caches
 _NO_PLACE = frozenset(
@@ -36,7 +36,7 @@ def _check_placeholder(text: str) -> None:
 
 def _check_place(text: str) -> None:
     kind, colon, name = text.partition(":")
-    if kind in ("basic", "path", "body") and not colon:
+    if kind in ("basic", "path", "body", "websocket") and not colon:
         return
     if kind not in ("header", "query") or not colon:
         raise ValueError(f"is no place; places are {_PLACES}")

@@ -352,7 +352,7 @@ class WebSocketConfig(Struct, kw_only=True):
         Key(
             "A peer that breaks RFC 6455, or sends text that is not UTF-8: `close` sends both sides a Close that says so, and relays "
             "nothing more of either; `relay` goes on with that direction unread. Both are counted. `relay` is refused where "
-            "`filter_stream_chunk` decides about messages of WebSockets."
+            "`filter_stream_chunk` decides about messages of WebSockets, and where there are credentials."
         ),
     ] = "close"
     close_timeout_ms: Annotated[

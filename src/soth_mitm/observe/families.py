@@ -609,13 +609,14 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
             "credential_values_redacted_total",
             "counter",
             "redacted_value_count",
-            "Values of credentials that were turned back into their placeholders in bodies of responses.",
+            "Values of credentials that were turned back into their placeholders in bodies of responses and in messages of WebSockets.",
         ),
         _of(
             "placeholders_blocked_total",
             "counter",
             "blocked_placeholder_count",
-            "Requests answered 403, or cut, because the placeholder or the value of a credential was in them and may not go there.",
+            "Requests answered 403, or cut, and messages of WebSockets, which closed, because the placeholder or the value of a credential "
+            "was in them and may not go there.",
         ),
         _of(
             "credentials_unavailable_total",

@@ -154,7 +154,9 @@ class ConfigGeneration:
 
 
 def _check_violations(config: MitmConfig, filtered: int) -> None:
-    """Refuse a way around the filter."""
+    """Refuse a way around the filter, and around the search for credentials."""
+    if config.websocket.on_violation != "close" and config.credentials:
+        raise InvalidConfigError("websocket.on_violation", "must be `close` where there are credentials, which messages are searched for")
     if config.websocket.on_violation != "close" and config.intercept_mode == "enforce" and filtered & WEBSOCKET_BITS:
         raise InvalidConfigError(
             "websocket.on_violation", "must be `close` while filter_stream_chunk decides about messages of WebSockets (filter_kinds)"

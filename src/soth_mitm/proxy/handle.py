@@ -189,9 +189,10 @@ class MitmProxyHandle:
         It goes between two messages of its direction, in one frame without compression, and is no question for `filter_stream_chunk`;
         `on_stream_chunk` is shown it with `injected`. 64 messages of a direction wait, of `body.max_size_bytes` together; a further one
         waits for its place. The messages of the WebSocket have to be read: the handler has an `on_stream_chunk`, or a
-        `filter_stream_chunk` for messages of WebSockets. Otherwise nobody knows where one ends.
+        `filter_stream_chunk` for messages of WebSockets, or there are credentials. Otherwise it is not known where one ends.
         `LookupError`: the flow is over or closing, or is no WebSocket that is read. `ValueError`: the payload is over
-        `body.max_size_bytes`, or text that is no Unicode.
+        `body.max_size_bytes`, or text that is no Unicode, or has a credential in it that may not go to this upstream; then the WebSocket
+        closes with 1008.
         """
         await self._service.inject(flow_id, payload, direction)
 

@@ -20,7 +20,7 @@ cdef enum ChunkVerdict:
 
 cdef class ChunkJudge(Waiter):
     cdef Settings settings
-    cdef Waiter owner              # None: nobody wants an answer any more, and none comes
+    cdef Waiter owner              # None: no answer is needed any more, and none comes
     cdef Suspended asking          # the call under way, or None
     cdef double began              # when it was made
     cdef bint is_given_up

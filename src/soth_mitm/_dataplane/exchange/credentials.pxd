@@ -14,6 +14,7 @@ cdef class CredentialPlaces:
     cdef bint in_basic
     cdef bint in_path
     cdef bint in_body
+    cdef bint in_messages
     cdef tuple spellings               # of the placeholder, in a body: as it is, in JSON, in a form
 
 
@@ -24,6 +25,7 @@ cdef class CredentialTerms:
     cdef SearchedStrings wanted        # their placeholders as a head may spell them; None: there are none
     cdef object pattern                # of their placeholders
     cdef bint fills_bodies
+    cdef bint fills_messages
     cdef SearchedStrings redaction     # values of them in all their spellings, with their placeholders; None: responses are not searched
     cdef SearchedStrings grpc_redaction    # the same, each with as many asterisks
 
@@ -34,11 +36,31 @@ cdef class CredentialTerms:
     cdef set needed_by_head(self, Head head)
     cdef set needed_by_body(self, Head head, bytes body)
     cdef set all_in_body(self)
+    cdef set all_in_messages(self)
 
     # `values` has the value of each number. The head that is written instead of `head`: `head` itself if nothing changes.
     # ValueError: a value cannot stand in its place
     cdef Head filled_head(self, Head head, dict values)
     cdef SearchedStrings body_strings(self, Head head, dict values)    # None: nothing of the body is replaced
+    # Of a WebSocket that goes this way. None: its messages are not searched. ValueError: a value cannot stand in a text message
+    cdef MessageTerms message_terms(self, dict values, object counted)
+
+
+# What holds for the messages of one WebSocket
+cdef class MessageTerms:
+    cdef SearchedStrings forbidden     # may be in none to the upstream; None: there are none
+    cdef list numbers                  # of the credentials that are put in, each with the spellings of its placeholder
+    cdef SearchedStrings in_text       # placeholders, with the values that text messages to the upstream have instead; None: there are none
+    cdef SearchedStrings in_json       # the same in text that is JSON
+    cdef SearchedStrings redaction     # values, with the placeholders that text to the client has instead; None: there are none
+    cdef SearchedStrings binary_redaction      # the same in binary messages, with as many asterisks
+    cdef object counted                # its count(numbers) and count_redacted(count) are told
+
+    cdef bint forbids(self, bytes payload) noexcept
+    # The payload itself where nothing changes
+    cdef bytes with_values(self, bytes payload)
+    cdef bytes without_values(self, bytes payload, bint is_text)
+    cdef bytes close_without_values(self, bytes payload)       # code and reason
 
 
 # What a body passes on its way to an upstream

@@ -30,8 +30,21 @@ class CredentialTerms:
     ) -> CredentialTerms: ...
 
 @final
+class MessageTerms:
+    """What holds for the messages of one WebSocket. What stands in several messages is not found."""
+
+@final
 class UploadSearch: ...
 
 def filled(terms: CredentialTerms, head: Head, values: dict[int, bytes]) -> tuple[set[int], Head]: ...
 def uploaded(terms: CredentialTerms, head: Head, values: dict[int, bytes], pieces: Iterable[bytes]) -> tuple[bytes, bool]: ...
+def talked(
+    terms: CredentialTerms,
+    values: dict[int, bytes],
+    payload: bytes,
+    from_client: bool,
+    is_text: bool = True,
+    is_close: bool = False,
+    counted: object = None,
+) -> bytes | None: ...
 def forbids(terms: CredentialTerms, data: bytes | Head) -> bool: ...

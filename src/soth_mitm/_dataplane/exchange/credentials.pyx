@@ -18,6 +18,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from soth_mitm._dataplane.http.stream cimport Stream
 from soth_mitm._dataplane.http1.head_parser cimport HEAD_MALFORMED, HEAD_TOO_LARGE, head_error_text, parse_request_head
+from soth_mitm._dataplane.websocket.frame cimport LONGEST_CONTROL
 from soth_mitm._dataplane.wire.head cimport FIELD_CONTENT_TYPE, METHOD_TRACE, TARGET_ORIGIN, Field, Head
 from soth_mitm._dataplane.wire.redactor cimport Lookout, Redactor, SearchedStrings
 
@@ -44,6 +45,7 @@ cdef class CredentialPlaces:
         self.in_basic = "basic" in places
         self.in_path = "path" in places
         self.in_body = "body" in places
+        self.in_messages = "websocket" in places
         self.spellings = spellings
 
 
@@ -175,6 +177,7 @@ cdef class CredentialTerms:
         for places in permitted:
             self.permitted[places.placeholder] = places
             self.fills_bodies = self.fills_bodies or places.in_body
+            self.fills_messages = self.fills_messages or places.in_messages
         if redaction:
             self.redaction = SearchedStrings(redaction)
             self.grpc_redaction = SearchedStrings({spelling: b"*" * len(spelling) for spelling in redaction})
@@ -220,6 +223,39 @@ cdef class CredentialTerms:
             if places.in_body:
                 numbers.add(places.number)
         return numbers
+
+    cdef set all_in_messages(self):
+        cdef CredentialPlaces places
+        cdef set numbers = set()
+        for places in self.permitted.values():
+            if places.in_messages:
+                numbers.add(places.number)
+        return numbers
+
+    cdef MessageTerms message_terms(self, dict values, object counted):
+        cdef MessageTerms terms = MessageTerms.__new__(MessageTerms)
+        cdef CredentialPlaces places
+        cdef dict text = {}, coded = {}
+        terms.forbidden = self.forbidden
+        terms.redaction = self.redaction
+        terms.binary_redaction = self.grpc_redaction
+        terms.counted = counted
+        terms.numbers = []
+        for places in self.permitted.values():
+            if not places.in_messages or places.number not in values:
+                continue
+            value = values[places.number]
+            quoted = written_in_body(value, BODY_JSON)
+            text[places.placeholder] = value
+            for spelling in places.spellings[<int>BODY_JSON]:
+                coded[spelling] = quoted
+            terms.numbers.append((places.number, places.spellings[<int>BODY_JSON]))
+        if text:
+            terms.in_text = SearchedStrings(text)
+            terms.in_json = SearchedStrings(coded)
+        elif terms.forbidden is None and terms.redaction is None:
+            return None
+        return terms
 
     cdef Head filled_head(self, Head head, dict values):
         cdef set changed = set()
@@ -289,6 +325,47 @@ cdef bytes written_in_body(bytes value, int form):
 
 
 @cython.final
+cdef class MessageTerms:
+    """What holds for the messages of one WebSocket. What stands in several messages is not found."""
+
+    cdef bint forbids(self, bytes payload) noexcept:
+        return self.forbidden is not None and self.forbidden.is_in(payload)
+
+    cdef bytes with_values(self, bytes payload):
+        cdef SearchedStrings strings
+        cdef Redactor filling
+        cdef bytes left
+        if self.in_text is None:
+            return payload
+        strings = self.in_json if payload.lstrip(b" \t\r\n")[:1] in (b"{", b"[", b'"') else self.in_text
+        if not strings.is_in(payload):
+            return payload
+        filling = Redactor(strings)
+        left = filling.feed(payload) + filling.finish()
+        self.counted.count([number for number, spellings in self.numbers if any([each in payload for each in spellings])])
+        return left
+
+    cdef bytes without_values(self, bytes payload, bint is_text):
+        cdef SearchedStrings strings = self.redaction if is_text else self.binary_redaction
+        cdef Redactor redactor
+        cdef bytes left
+        if strings is None or not strings.is_in(payload):
+            return payload
+        redactor = Redactor(strings)
+        left = redactor.feed(payload) + redactor.finish()
+        self.counted.count_redacted(redactor.replaced)
+        return left
+
+    cdef bytes close_without_values(self, bytes payload):
+        cdef bytes reason = payload[2:]
+        cdef bytes left = self.without_values(reason, True)
+        if left is reason:
+            return payload
+        # a placeholder may be longer, and a Close has 125 octets at most
+        return payload[:2] + left[:LONGEST_CONTROL - 2].decode("utf-8", "ignore").encode()
+
+
+@cython.final
 cdef class UploadSearch:
     """A body on its way to an upstream: what may not go there ends it, and placeholders are replaced."""
 
@@ -348,6 +425,21 @@ def uploaded(CredentialTerms terms not None, Head head not None, dict values not
         out.append(left)
     left = search.finish()
     return b"".join(out) + (left or b""), left is not None
+
+
+def talked(CredentialTerms terms not None, dict values not None, bytes payload not None, bint from_client, bint is_text=True,
+           bint is_close=False, counted=None):
+    """Return the payload of a message as it leaves, None if it may not go there. For tests."""
+    cdef MessageTerms messages = terms.message_terms(values, counted)
+    if messages is None:
+        return payload
+    if is_close:
+        return messages.close_without_values(payload)
+    if not from_client:
+        return messages.without_values(payload, is_text)
+    if messages.forbids(payload):
+        return None
+    return messages.with_values(payload) if is_text else payload
 
 
 def forbids(CredentialTerms terms not None, data not None):

@@ -41,6 +41,8 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
             needed |= self.terms.all_in_body()
         elif body:
             needed |= self.terms.needed_by_body(self.sent, body)
+        if self.opens_websocket():
+            needed |= self.terms.all_in_messages()
         if not needed:
             return self.take_values({})
         values = store.values(needed)
@@ -63,6 +65,8 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
                     self.way.pool.origin, self.way.authority, self.way is not self.route)
                 self.filled = self.terms.filled_head(self.sent, values)
                 self.body_strings = self.terms.body_strings(self.sent, values) if self.has_body else None
+            if self.opens_websocket():
+                self.message_terms = self.terms.message_terms(values, self.settings.credentials)
         except ValueError as error:
             self.refuse_unavailable(str(error))
             return False
@@ -74,7 +78,8 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
         else:
             self.filled_length = ANY_LENGTH
         if values:
-            self.settings.credentials.count(values)
+            # what messages have is counted as they are sent
+            self.settings.credentials.count(self.terms.needed_by_head(self.sent) if self.opens_websocket() else values)
         return True
 
     cdef int refuse_misdirected(self) except -1:

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
-from soth_mitm._dataplane.exchange.credentials cimport CredentialTerms, UploadSearch
+from soth_mitm._dataplane.exchange.credentials cimport CredentialTerms, MessageTerms, UploadSearch
 from soth_mitm._dataplane.exchange.hook_queue cimport HookQueue
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody
@@ -120,6 +120,7 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef SearchedStrings body_strings  # placeholders that the body may have, each with what it leaves as
     cdef int64_t filled_length         # of the body with the values in it
     cdef UploadSearch upload_search    # that the body passes
+    cdef MessageTerms message_terms    # for the messages of the WebSocket that it opens; None: they are not searched
 
     # response
     cdef OwnBody own_answer            # the body of a response of the handler, where it is sent as it comes; or None

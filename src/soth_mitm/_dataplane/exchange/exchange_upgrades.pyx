@@ -2,7 +2,7 @@
 
 from soth_mitm._dataplane.exchange.exchange_changes cimport ExchangeChanges
 from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_ANSWERED
-from soth_mitm._dataplane.exchange.message_filter cimport new_message_filter
+from soth_mitm._dataplane.exchange.message_filter cimport MessageFilter, new_message_filter
 from soth_mitm._dataplane.exchange.message_tap cimport new_message_tap
 from soth_mitm._dataplane.exchange.open_websockets cimport OpenWebSockets
 from soth_mitm._dataplane.exchange.states cimport INPUT_SWITCH, REQUEST_SENT
@@ -19,12 +19,18 @@ from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 cdef class ExchangeUpgrades(ExchangeChanges):
     """A switch to another protocol."""
 
+    cdef bint opens_websocket(self) noexcept:
+        return self.keep_upgrade and asks_for_websocket(self.sent)
+
+    cdef bint reads_messages(self) noexcept:
+        return self.message_terms is not None or self.shows_messages()
+
     cdef HeadEdits websocket_edits(self):
         cdef HeadEdits edits
         cdef int removed
-        if not (self.keep_upgrade and self.shows_messages() and asks_for_websocket(self.sent)):
+        if not (self.reads_messages() and self.opens_websocket()):
             return None
-        # messages of an extension that we do not know could not be shown
+        # messages of an extension that we do not know could not be read
         edits = HeadEdits()
         removed = remove_other_offers(self.sent, edits)
         self.settings.counters.websocket_offers_removed += removed
@@ -64,7 +70,7 @@ cdef class ExchangeUpgrades(ExchangeChanges):
         """Judge the 101; false: the client was told that it opens no WebSocket."""
         cdef Agreement agreement
         cdef int fault = response_fault(self.sent, head)
-        if not fault and self.shows_messages():
+        if not fault and self.reads_messages():
             fault = read_agreement(self.sent, head, &agreement)
         if fault:
             self.settings.counters.websocket_bad_handshakes += 1
@@ -73,14 +79,18 @@ cdef class ExchangeUpgrades(ExchangeChanges):
         self.settings.counters.websocket_upgrades += 1
         self.settings.counters.websocket_connections += 1
         self.is_websocket = True
-        if self.shows_messages():
-            if self.filters_messages():
-                self.from_client = new_message_filter(self.settings, self.own_share(), True, &agreement)
-                self.from_upstream = new_message_filter(self.settings, self.own_share(), False, &agreement)
+        if self.reads_messages():
+            if self.message_terms is not None or self.filters_messages():
+                self.from_client = self.new_filter(True, &agreement)
+                self.from_upstream = self.new_filter(False, &agreement)
             else:
                 self.from_client = new_message_tap(self.settings, self.own_share(), True, &agreement)
                 self.from_upstream = new_message_tap(self.settings, self.own_share(), False, &agreement)
         return True
+
+    cdef MessageFilter new_filter(self, bint from_client, const Agreement* agreement):
+        return new_message_filter(
+            self.settings, self.own_share(), from_client, agreement, self.filters_messages(), self.message_terms)
 
     cdef bint has_taps(self) noexcept:
         return self.from_client is not None

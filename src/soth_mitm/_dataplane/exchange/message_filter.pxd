@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.chunk_judge cimport ChunkJudge
+from soth_mitm._dataplane.exchange.credentials cimport MessageTerms
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport Stream
@@ -24,6 +25,7 @@ cdef class MessageFilter(MessageTap):
     cdef ChunkJudge judge
     cdef ExchangeCallbacks asker       # is told when the call under way has returned
     cdef int kinds                     # FrameBits of the messages that the handler is asked about
+    cdef MessageTerms terms            # what credentials are looked for in the messages; None: in none
     cdef Windows windows               # None: nothing of this direction is compressed
     cdef bytearray kept                # octets that were read and have not passed: of the message, then perhaps of a ping or pong
     cdef int state                     # HoldState
@@ -32,7 +34,8 @@ cdef class MessageFilter(MessageTap):
     cdef int64_t asked                 # messages that were asked about
 
     # the message that is decided about
-    cdef bytes payload
+    cdef bytes came                    # as it came,
+    cdef bytes payload                 # and as the handler is shown it: without values of credentials
     cdef int opcode
     cdef bint is_whole
     cdef bint is_packed                # it came compressed
@@ -42,6 +45,8 @@ cdef class MessageFilter(MessageTap):
     cdef int decide(self) except -1
     cdef int apply(self, int verdict) except -1
     cdef int pass_message(self) except -1
+    cdef int send_own(self, bytes payload, bytes left) except -1      # one that is shown as `payload` leaves as `left`
+    cdef int redact_close(self) except -1
     cdef int replace_message(self) except -1
     cdef str objection(self)           # to the payloads that are to replace the message; None: there is none
     cdef int end_message(self) except -1
@@ -63,4 +68,6 @@ cdef class MessageFilter(MessageTap):
     cdef Py_ssize_t control_size(self) noexcept        # at its end: those of a control frame that is not complete
 
 
-cdef MessageFilter new_message_filter(Settings settings, BudgetShare share, bint from_client, const Agreement* agreement)
+# `asks`: the handler is asked about messages of the kinds that it filters
+cdef MessageFilter new_message_filter(
+    Settings settings, BudgetShare share, bint from_client, const Agreement* agreement, bint asks, MessageTerms terms)

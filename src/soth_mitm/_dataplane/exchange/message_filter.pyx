@@ -8,6 +8,7 @@ whatever `websocket.on_violation` says; nor is a message that is not decided abo
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memmove
 
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
@@ -15,12 +16,13 @@ from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks, TunnelCa
 from soth_mitm._dataplane.exchange.chunk_judge cimport (
     CHUNK_ABORT, CHUNK_DROP, CHUNK_END, CHUNK_NOT_WANTED, CHUNK_PASS, CHUNK_PENDING, CHUNK_REPLACE, new_chunk_judge,
 )
+from soth_mitm._dataplane.exchange.credentials cimport MessageTerms
 from soth_mitm._dataplane.exchange.message_tap cimport MOST_MESSAGES, MessageTap, open_tap
 from soth_mitm._dataplane.http.messages cimport BIT_WEBSOCKET_BINARY, BIT_WEBSOCKET_TEXT, StreamChunk, new_chunk
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport Stream
 from soth_mitm._dataplane.memory.deadline cimport Deadline
-from soth_mitm._dataplane.websocket.frame cimport BIT_CONTROL, BITS_OPCODE, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT
+from soth_mitm._dataplane.websocket.frame cimport BIT_CONTROL, BITS_OPCODE, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT
 from soth_mitm._dataplane.websocket.handshake cimport Agreement
 from soth_mitm._dataplane.websocket.message_reader cimport (
     EVENT_CLOSE, EVENT_CONTROL, EVENT_END, EVENT_IGNORED, EVENT_LONG, EVENT_MESSAGE, EVENT_TURN, EVENT_VIOLATION, SHOW_LONG,
@@ -37,6 +39,7 @@ cdef enum:
 # of a Close of ours
 cdef bytes ENDED = b"ended by the handler of the proxy"
 cdef bytes UNDECIDED = b"the handler of the proxy did not decide"
+cdef bytes MISDIRECTED = b"placeholder_misdirected: that credential is not for here"
 cdef bytes OVERDUE = b"the message was not complete in time"
 
 
@@ -74,12 +77,19 @@ cdef class MessageFilter(MessageTap):
         """Deal with an event; 0: there is no further one now."""
         cdef Py_ssize_t control, begin
         if event == EVENT_MESSAGE or event == EVENT_LONG:
-            self.payload = self.reader.payload
+            self.payload = self.came = self.reader.payload
             self.opcode = self.reader.kind
             self.is_whole = event == EVENT_MESSAGE
             self.is_packed = self.reader.is_compressed
             self.size = PyByteArray_GET_SIZE(self.kept) - self.control_size()
             self.count_message()
+            if self.terms is not None:
+                if not self.is_whole:
+                    # its rest would pass unsearched
+                    self.refuse(TOO_LONG)
+                    return 0
+                if not self.from_client:
+                    self.payload = self.terms.without_values(self.payload, self.opcode == OPCODE_TEXT)
             if self.state == HOLD_ALL:
                 self.decide()
             else:
@@ -92,6 +102,8 @@ cdef class MessageFilter(MessageTap):
             self.end_message()
         elif event == EVENT_CONTROL or event == EVENT_CLOSE:
             # before the message that is held; or, of one that passes, behind the fragments before it
+            if event == EVENT_CLOSE and self.terms is not None and not self.from_client:
+                self.redact_close()
             control = <Py_ssize_t>(self.reader.end - self.reader.begin)
             begin = 0 if self.state == HOLD_PASS else PyByteArray_GET_SIZE(self.kept) - control
             self.send_kept(begin, PyByteArray_GET_SIZE(self.kept) - begin)
@@ -118,7 +130,7 @@ cdef class MessageFilter(MessageTap):
         if self.is_waiting or PyByteArray_GET_SIZE(self.kept) == 0:
             return 0
         if self.state == HOLD_ALL and self.reader.is_in_message:
-            if not self.is_asked_about(self.reader.message_kind) and not (
+            if self.terms is None and not self.is_asked_about(self.reader.message_kind) and not (
                     self.reader.message_compressed and self.windows.state == WINDOWS_OWN):
                 self.state = HOLD_PASS
             elif PyByteArray_GET_SIZE(self.kept) > max(2 * self.settings.body_limit, <Py_ssize_t>LEAST_KEPT):
@@ -211,11 +223,45 @@ cdef class MessageFilter(MessageTap):
         assert verdict == CHUNK_ABORT
         return self.end(1011, UNDECIDED, self.judge.error)
 
+    cdef bytes outgoing(self, bytes payload, int opcode):
+        if self.terms is None or not self.from_client:
+            return payload
+        if self.terms.forbids(payload):
+            self.settings.counters.placeholders_blocked += 1
+            self.end(1008, MISDIRECTED, None)
+            return None
+        return self.terms.with_values(payload) if opcode == OPCODE_TEXT else payload
+
+    cdef int send_own(self, bytes payload, bytes left) except -1:
+        cdef bytes packed = left
+        if self.is_packed:
+            # in one window, a value and text that a peer chooses would tell of each other by their length
+            packed = self.windows.replace(left, left is payload)
+        return self.send_frame(self.own_frame(self.opcode, packed, self.is_packed and self.windows.is_compressed))
+
+    cdef int redact_close(self) except -1:
+        cdef bytes payload = self.terms.close_without_values(self.reader.payload), frame
+        if payload is self.reader.payload:
+            return 0
+        self.reader.payload = payload
+        frame = self.own_frame(OPCODE_CLOSE, payload, False)
+        PyByteArray_Resize(self.kept, PyByteArray_GET_SIZE(self.kept) - <Py_ssize_t>(self.reader.end - self.reader.begin))
+        self.reader.begin = self.reader.end - <uint64_t>PyBytes_GET_SIZE(frame)
+        return self.keep(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+
     cdef int pass_message(self) except -1:
-        cdef bytes packed = None
+        cdef bytes packed = None, left = self.payload
         if self.must_recode() and not self.is_whole:
             # the receiver cannot read what the sender has compressed, and the rest is not here
             return self.refuse(TOO_LONG)
+        if self.terms is not None:
+            left = self.outgoing(self.payload, self.opcode)
+            if left is None:
+                return 0
+            if left is not self.came:
+                self.send_own(self.payload, left)
+                self.cut_kept(0, self.size)
+                return self.show(self.payload, self.opcode, False, False, False)
         if self.is_packed:
             packed = self.windows.keep(self.payload)
         if packed is None:
@@ -233,13 +279,18 @@ cdef class MessageFilter(MessageTap):
 
     cdef int replace_message(self) except -1:
         cdef tuple payloads = self.judge.payloads
-        cdef bytes payload, packed
+        cdef list leaving = []
+        cdef bytes payload, left
         cdef str objection = self.objection()
         if objection is not None:
             return self.apply(self.judge.refuse(ValueError(objection)))
         for payload in payloads:
-            packed = self.windows.replace(payload, True) if self.is_packed else payload
-            self.send_frame(self.own_frame(self.opcode, packed, self.is_packed and self.windows.is_compressed))
+            left = self.outgoing(payload, self.opcode)
+            if left is None:
+                return 0
+            leaving.append(left)
+        for payload, left in zip(payloads, leaving):
+            self.send_own(payload, left)
             self.show(payload, self.opcode, False, True, False)
         self.cut_kept(0, self.size)
         return 0
@@ -294,7 +345,7 @@ cdef class MessageFilter(MessageTap):
         cdef TunnelCallbacks tunnel = self.tunnel
         if tunnel is None or self.is_waiting or not self.reader.is_in_message:
             return 0
-        if self.settings.refuse_incomplete:
+        if self.settings.refuse_incomplete or self.terms is not None:
             self.judge.end_unasked(TimeoutError("the message was not complete in time (body.buffer_timeout_ms)"))
             self.end(1008, OVERDUE, None)
         else:
@@ -321,7 +372,7 @@ cdef class MessageFilter(MessageTap):
         MessageTap.stop(self)
         self.sink = None
         self.kept = bytearray()
-        self.payload = None
+        self.payload = self.came = None
         self.end_error = None
         if not self.judge.is_pending():
             # it refers to us
@@ -359,11 +410,13 @@ cdef class MessageFilter(MessageTap):
         return self.sink.send_content(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
 
 
-cdef MessageFilter new_message_filter(Settings settings, BudgetShare share, bint from_client, const Agreement* agreement):
+cdef MessageFilter new_message_filter(
+        Settings settings, BudgetShare share, bint from_client, const Agreement* agreement, bint asks, MessageTerms terms):
     cdef MessageFilter filtered = MessageFilter.__new__(MessageFilter)
     open_tap(filtered, settings, share, from_client, agreement, SHOW_LONG)
     filtered.judge = new_chunk_judge(settings, filtered)
-    filtered.kinds = settings.hooks.filtered
+    filtered.kinds = settings.hooks.filtered if asks else 0
+    filtered.terms = terms
     filtered.kept = bytearray()
     if agreement.compresses:
         filtered.windows = Windows(

@@ -88,6 +88,8 @@ cdef class MessageTap(Waiter):
     cdef bint goes_on(self) except -1                  # behind a violation
     cdef int count_violation(self, int violation) except -1
     cdef int drop_ignored(self) except -1              # octets behind the Close
+    # A message of ours or the handler's as it leaves; None: it may not, and a Close ends the WebSocket
+    cdef bytes outgoing(self, bytes payload, int opcode)
     cdef bytes own_frame(self, int opcode, bytes payload, bint is_compressed)
     cdef int count(self) except -1
     cdef Py_ssize_t size_held(self) noexcept

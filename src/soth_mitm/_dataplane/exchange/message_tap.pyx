@@ -229,7 +229,7 @@ cdef class MessageTap(Waiter):
 
     cdef int put_in(self, Stream sink) except -1:
         cdef Injection injection
-        cdef bytes frame
+        cdef bytes frame, payload
         cdef int opcode
         while self.injections and self.at_border():
             if sink.is_write_paused() or sink.room() <= 0:
@@ -244,7 +244,12 @@ cdef class MessageTap(Waiter):
                 # nobody waits for it any more
                 continue
             opcode = OPCODE_TEXT if injection.is_text else OPCODE_BINARY
-            frame = self.own_frame(opcode, injection.payload, False)
+            payload = self.outgoing(injection.payload, opcode)
+            if payload is None:
+                if injection.sent is not None:
+                    injection.sent.set_exception(ValueError("the message has a credential in it that may not go to this upstream"))
+                break
+            frame = self.own_frame(opcode, payload, False)
             sink.send_content(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
             self.settings.counters.websocket_injected += 1
             self.show(injection.payload, opcode, False, False, True)
@@ -268,6 +273,9 @@ cdef class MessageTap(Waiter):
         self.injections = self.surplus = None
         self.injected = 0
         return 0
+
+    cdef bytes outgoing(self, bytes payload, int opcode):
+        return payload
 
     cdef bytes own_frame(self, int opcode, bytes payload, bint is_compressed):
         if self.writer is None:

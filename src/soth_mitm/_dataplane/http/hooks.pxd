@@ -102,7 +102,7 @@ cdef class Suspended(Waiter):
     cdef object result
     cdef object error
     cdef bint ended
-    cdef bint is_given_up                  # it was cancelled, since nobody wants its answer any more
+    cdef bint is_given_up                  # it was cancelled, since its answer is not needed any more
 
     cdef int end(self, object result, object error) except -1
     cdef int abandon(self) except -1       # nobody waits for it any more
