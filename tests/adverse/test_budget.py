@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from soth_mitm import HandlerDecision, InterceptHandler, MitmConfig, RawRequest, RawResponse
+from soth_mitm import ChunkDecision, HandlerDecision, InterceptHandler, MitmConfig, RawRequest, RawResponse, StreamChunk
 from support.leaks import what_remains
 from support.origin import Origin, Request, ScriptedConnection
 from support.origin_answers import pattern
 from support.recording import Recording
 from support.running import ProxyFactory, Running
+from support.websocket import CLOSE, CONTINUATION, FIN, TEXT, Slow, accept, ask, frame
 from support.wire_client import WireClient
 
 KIB = 1024
@@ -206,6 +207,126 @@ def test_copies_of_responses_wait_for_each_other_and_are_whole(proxy: ProxyFacto
     assert metrics.paced_flow_count > 0
     assert metrics.shortened_copy_count == 0
     assert watch.most <= BUDGET + SLACK
+
+
+class Filtering(InterceptHandler):
+    """Decides about each frame."""
+
+    def __init__(self) -> None:
+        self.chunks: list[StreamChunk] = []
+
+    def filter_stream_chunk(self, chunk: StreamChunk) -> ChunkDecision:
+        self.chunks.append(chunk)
+        return ChunkDecision.PASS
+
+
+class Looking(InterceptHandler):
+    """Is shown each frame."""
+
+    def __init__(self) -> None:
+        self.chunks: list[StreamChunk] = []
+
+    def on_stream_chunk(self, chunk: StreamChunk) -> None:
+        self.chunks.append(chunk)
+
+
+def test_a_flow_that_holds_nothing_any_more_does_not_wait(proxy: ProxyFactory, plain_origin: Origin) -> None:
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\ndata: 2\n\n")
+        connection.wait(more, 30)
+        connection.send(b"data: 3\n\n")
+        connection.close()
+
+    more = threading.Event()
+    plain_origin.script(script, "/events")
+    handler = Slow()
+    running = proxy(handler, **SMALL)
+    with contextlib.ExitStack() as stack:
+        for number in range(2):
+            upload(stack.enter_context(running.tunnel(plain_origin.port)), number, part=BODY - 1)
+        wait_until(running, "buffered_bytes", 2 * BODY - 2)
+        client = stack.enter_context(running.tunnel(plain_origin.port))
+        client.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        # of which the second waits for the hook to return from the first
+        assert client.read_until(b"data: 2\n\n")
+        wait_until(running, "waiting_flows", 1)
+        handler.go.set()
+        handler.wait("on_stream_chunk", 2)
+        more.set()
+        assert client.read_to_end() == b"data: 3\n\n"
+    running.wait_idle()
+
+
+SHORT = frame(FIN | TEXT, b"short")
+STREAMS = {
+    # what comes first, what completes the frame, what comes then
+    "events": (b"data: " + pattern(BODY).replace(b"\n", b"_").replace(b"\r", b"_"), b"\n\n", b"data: short\n\n"),
+    "messages": (frame(TEXT, b"x" * BODY), frame(FIN | CONTINUATION, b"y"), SHORT + frame(FIN | CLOSE, b"\x03\xe8")),
+}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "again"])
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("handler", [Filtering, Looking])
+def test_frames_that_do_not_end_are_cut_where_memory_is_short(
+    proxy: ProxyFactory, plain_origin: Origin, handler: type[Filtering | Looking], kind: str, again: bool
+) -> None:
+    """What is held of a frame is bounded as what is kept of a body is, also where one such frame follows another. All of it passes."""
+    begin, end, last = STREAMS[kind]
+    first = begin + end + begin if again else begin
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        if kind == "messages":
+            connection.send(accept(request))
+        else:
+            length = len(first + end + last)
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % length)
+        connection.send(first)
+        connection.wait(over, 30)
+        connection.send(end + last)
+        if kind == "messages":
+            connection.close()
+
+    over = threading.Event()
+    plain_origin.script(script, "/chat")
+    running = proxy(handler(), **SMALL, **{"flow_runtime.dispatch_queue_send_timeout_ms": 100})
+    came: dict[WireClient, bytes] = {}
+
+    def waiting() -> dict[str, int]:
+        for client in came:
+            with contextlib.suppress(BlockingIOError):
+                while data := client.socket.recv(1 << 18):
+                    came[client] += data
+        # those that were there first may hold a whole frame
+        late = sum(len(data) < len(first) for data in came.values())
+        return {"late": late} if late > 4 else {}
+
+    with contextlib.ExitStack() as stack, Watch(running) as watch:
+        for _ in range(MANY):
+            client = stack.enter_context(running.tunnel(plain_origin.port))
+            client.send(ask() if kind == "messages" else b"GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.read_head().status in (101, 200)
+            came[client] = client.buffered()
+            client.socket.setblocking(False)
+        left = what_remains(waiting, 30)
+        assert not left, left
+        over.set()
+        for client, data in came.items():
+            client.socket.settimeout(30)
+            whole = first + end + last
+            framed = len(whole) if handler is Looking or kind == "messages" else None
+            if framed is not None:
+                assert data + client.read_exactly(framed - len(data)) == whole
+            else:
+                while not data.endswith(b"0\r\n\r\n"):
+                    data += client.socket.recv(1 << 18)
+    running.wait_idle("active_connections", "active_flows", "buffered_bytes")
+    # a filter has a frame twice: as it came, and as it is read
+    assert watch.most <= BUDGET + SLACK + BODY + MANY * 2 * 16 * KIB
+    chunks = [chunk for chunk in running.handler.chunks if chunk.frame_kind != "websocket_close"]
+    assert len(chunks) == MANY * (3 if again else 2)
+    assert sum(chunk.truncated for chunk in chunks) > MANY // 2
+    assert sum(chunk.payload == b"short" and not chunk.truncated for chunk in chunks) == MANY
 
 
 def test_copies_that_wait_for_too_long_end_and_the_traffic_goes_on(proxy: ProxyFactory, origin: Origin) -> None:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t
 
-from soth_mitm._dataplane.exchange.budget_share cimport new_budget_share
+from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare, new_budget_share
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.chunk_filter cimport ChunkFilter, new_chunk_filter
 from soth_mitm._dataplane.exchange.staged_content cimport StagedContent, TextStage, new_staged_content
@@ -86,6 +86,7 @@ cdef class Filtered:
     """Content of one message on its way through `filter_stream_chunk` of the settings' hooks."""
 
     cdef StagedContent staged
+    cdef BudgetShare share
     cdef Owner owner
     cdef Sink sink
     cdef Settings settings
@@ -101,11 +102,12 @@ cdef class Filtered:
         self.owner.lengths = []
         self.owner.sink = self.sink
         self.owner.on_ready = self.go_on
-        self.staged = new_staged_content(settings, new_budget_share(settings, self.owner), head)
+        self.share = new_budget_share(settings, self.owner)
+        self.staged = new_staged_content(settings, self.share, head)
         if stream == STREAM_GRPC_WEB_TEXT:
             self.staged.text = <GrpcFramer>framer
             framer = framer_of(STREAM_GRPC_WEB, head, settings.body_limit)
-        self.staged.filter = new_chunk_filter(settings, self.owner, framer, "to_client")
+        self.staged.filter = new_chunk_filter(settings, self.share, self.owner, framer, "to_client")
         self.staged.add(self.staged.filter)
         if self.staged.text is not None:
             self.staged.add(TextStage())
@@ -134,8 +136,9 @@ cdef class Filtered:
         self.has_finished = True
         return self.go_on()
 
-    def shorten(self):
-        self.staged.shorten()
+    def wait_too_long(self):
+        """It has waited for memory until its time was over."""
+        self.share.has_waited = True
 
     def close(self):
         self.staged.close()

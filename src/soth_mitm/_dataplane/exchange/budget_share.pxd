@@ -6,6 +6,10 @@ from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 
+cdef enum:
+    LEAST_HELD = 16384                  # bytes of one frame or message that are held, however short memory is
+
+
 cdef class BudgetShare(Waiter):
     cdef Settings settings
     cdef ExchangeCallbacks owner
@@ -19,6 +23,8 @@ cdef class BudgetShare(Waiter):
     # More is to come: wait, if the budget says so. A body that is decided on has a deadline of its own
     cdef int reserve(self, bint is_deciding) except -1
     cdef int stop_waiting(self) except -1
+    # It has waited for long enough, and memory is short all the same: of a frame or message no more is held than is now, or than LEAST_HELD
+    cdef bint must_cut(self) noexcept
 
 
 cdef BudgetShare new_budget_share(Settings settings, ExchangeCallbacks owner)

@@ -22,8 +22,15 @@ cdef class BudgetShare(Waiter):
         self.held -= count
         self.settings.arena.budget.give(count)
         if self.held == 0:
+            if self.is_waiting:
+                # from a callback of its own: whoever gives this back is in the middle of something
+                self.settings.hooks.loop.call_soon(self.go_on)
             self.settings.arena.budget.leave(self)
         return 0
+
+    def go_on(self):
+        """Wait no more, since nothing is held. Called by the loop."""
+        self.on_budget()
 
     cdef int reserve(self, bint is_deciding) except -1:
         # a reference of our own, here and below: it may end meanwhile
@@ -55,6 +62,9 @@ cdef class BudgetShare(Waiter):
             if self.deadline is not None:
                 self.deadline.clear()
         return 0
+
+    cdef bint must_cut(self) noexcept:
+        return self.has_waited and self.settings.arena.budget.above_wait_mark()
 
     cdef int on_deadline(self, int stage) except -1:
         cdef ExchangeCallbacks owner = self.owner

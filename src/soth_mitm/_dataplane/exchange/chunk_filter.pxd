@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t
 
+from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.chunk_judge cimport ChunkJudge
 from soth_mitm._dataplane.http.messages cimport StreamChunk
@@ -20,12 +21,12 @@ cdef enum LongFrame:
 
 cdef class ChunkFilter(ContentStage):
     cdef Settings settings
+    cdef BudgetShare share
     cdef ExchangeCallbacks owner
     cdef ChunkJudge judge
     cdef Framer framer                 # `single`
     cdef list found                    # what it has just delivered
     cdef bytearray unit                # of the unit that is being received, what has come in earlier feeds
-    cdef Py_ssize_t most               # bytes of it, beyond which its frame is too long
     cdef LongFrame long_frame
     cdef StreamChunk asked             # what the handler was asked about last, or None
     cdef bytes asked_unit              # its unit, while the hook is suspended
@@ -40,6 +41,7 @@ cdef class ChunkFilter(ContentStage):
 
     cdef View unit_view(self) noexcept
     cdef bint is_stopped(self) noexcept
+    cdef Py_ssize_t most(self) noexcept                # bytes of the unit, beyond which its frame is too long
     cdef int take_rest(self, const char* data, Py_ssize_t length) except -1    # of a long frame
     cdef int ask(self, bint is_whole) except -1                # a ChunkVerdict
     cdef int apply(self, int verdict, View unit, bint is_whole) except -1
@@ -51,4 +53,4 @@ cdef class ChunkFilter(ContentStage):
     cdef int damage(self) except -1
 
 
-cdef ChunkFilter new_chunk_filter(Settings settings, ExchangeCallbacks owner, Framer framer, str direction)
+cdef ChunkFilter new_chunk_filter(Settings settings, BudgetShare share, ExchangeCallbacks owner, Framer framer, str direction)

@@ -9,6 +9,7 @@ cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
+from soth_mitm._dataplane.exchange.budget_share cimport LEAST_HELD, BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.chunk_judge cimport (
     CHUNK_ABORT, CHUNK_DROP, CHUNK_NOT_WANTED, CHUNK_PASS, CHUNK_PENDING, CHUNK_REPLACE, new_chunk_judge,
@@ -32,7 +33,7 @@ cdef class ChunkFilter(ContentStage):
     # ---- content in
 
     cdef Py_ssize_t feed(self, const char* data, Py_ssize_t length) except -1:
-        cdef Py_ssize_t begin, step, at = 0
+        cdef Py_ssize_t begin, step, at = 0, most
         # of `data`: what passes as it came, and is given on at once
         cdef Py_ssize_t run_begin = 0, run_end = 0
         cdef bint is_here
@@ -41,7 +42,8 @@ cdef class ChunkFilter(ContentStage):
         while at < length and not self.is_stopped():
             begin = at
             # a frame is too long from one byte on, in whatever pieces it comes
-            step = length - begin if self.long_frame else min(length - begin, self.most + 1 - PyByteArray_GET_SIZE(self.unit))
+            most = self.most()
+            step = length - begin if self.long_frame else min(length - begin, most + 1 - PyByteArray_GET_SIZE(self.unit))
             at += self.framer.feed(data + begin, step, self.found)
             if self.framer.failed or self.framer.error_count:
                 self.damage()
@@ -54,7 +56,7 @@ cdef class ChunkFilter(ContentStage):
             if not is_here or not self.framer.at_border:
                 append_bytes(self.unit, data + begin, at - begin)
                 is_here = False
-                if not self.framer.at_border and not self.found and PyByteArray_GET_SIZE(self.unit) <= self.most:
+                if not self.framer.at_border and not self.found and PyByteArray_GET_SIZE(self.unit) <= most:
                     continue
             unit = view_of(data + begin, at - begin) if is_here else self.unit_view()
             verdict = self.ask(self.framer.at_border)
@@ -102,13 +104,14 @@ cdef class ChunkFilter(ContentStage):
         cdef StreamChunk chunk
         cdef bint is_asked
         self.left -= 1
-        self.most = self.settings.body_limit + FRAMING_ROOM
         if not self.found:
             if is_whole:
                 # it belongs to no frame
                 self.asked = None
                 return CHUNK_PASS
             self.found.append(self.framer.peek())
+            # what comes of it from now on is decided on already
+            self.framer.hold_no_more(1)
         self.asked = chunk = self.found.pop()
         is_asked = self.owner.on_chunk_found(chunk)
         chunk.direction = self.direction
@@ -209,12 +212,12 @@ cdef class ChunkFilter(ContentStage):
     cdef bint is_stopped(self) noexcept:
         return self.left <= 0 or self.ending != STAGE_GOES_ON or self.is_closed or self.judge.is_pending()
 
+    cdef Py_ssize_t most(self) noexcept:
+        cdef Py_ssize_t most = self.settings.body_limit + FRAMING_ROOM
+        return min(most, max(PyByteArray_GET_SIZE(self.unit), <Py_ssize_t>LEAST_HELD)) if self.share.must_cut() else most
+
     cdef int begin_turn(self) except -1:
         self.left = MOST_UNITS
-        return 0
-
-    cdef int shorten(self) except -1:
-        self.most = PyByteArray_GET_SIZE(self.unit)
         return 0
 
     cdef int close(self) except -1:
@@ -222,16 +225,16 @@ cdef class ChunkFilter(ContentStage):
         return self.judge.give_up()
 
 
-cdef ChunkFilter new_chunk_filter(Settings settings, ExchangeCallbacks owner, Framer framer, str direction):
+cdef ChunkFilter new_chunk_filter(Settings settings, BudgetShare share, ExchangeCallbacks owner, Framer framer, str direction):
     cdef ChunkFilter made = ChunkFilter.__new__(ChunkFilter)
     framer.single = True
     made.settings = settings
+    made.share = share
     made.owner = owner
     made.framer = framer
     made.judge = new_chunk_judge(settings, made)
     made.found = []
     made.unit = bytearray()
-    made.most = settings.body_limit + FRAMING_ROOM
     made.direction = direction
     made.is_observed = settings.hooks.on_stream_chunk is not None
     made.left = MOST_UNITS

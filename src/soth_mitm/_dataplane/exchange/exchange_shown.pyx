@@ -8,7 +8,6 @@ from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, VERD
 from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.exchange.own_body cimport close_untaken, new_own_stream, untaken_of
-from soth_mitm._dataplane.exchange.staged_content cimport StagedContent
 from soth_mitm._dataplane.exchange.states cimport RESPONSE_RELAY
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
 from soth_mitm._dataplane.http.hooks cimport Hook
@@ -269,10 +268,6 @@ cdef class ExchangeShown(ExchangeState):
 
     cdef int on_copies_late(self) except -1:
         cdef BodyCopy copy
-        cdef StagedContent staged
-        for staged in (self.up_stages, self.down_stages):
-            if staged is not None:
-                staged.shorten()
         for copy in (self.request_copy, self.response_copy):
             if copy is not None and copy.limit > copy.size:
                 copy.limit = copy.size

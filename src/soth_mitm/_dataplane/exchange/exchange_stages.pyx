@@ -86,7 +86,7 @@ cdef class ExchangeStages(ExchangeResponses):
         if stream == STREAM_GRPC_WEB_TEXT:
             staged.text = <GrpcFramer>framer
             framer = framer_of(STREAM_GRPC_WEB, head, self.settings.body_limit)
-        staged.filter = new_chunk_filter(self.settings, self, framer, direction)
+        staged.filter = new_chunk_filter(self.settings, self.own_share(), self, framer, direction)
         staged.add(staged.filter)
         if staged.text is not None:
             staged.add(TextStage())

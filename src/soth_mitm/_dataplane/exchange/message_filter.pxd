@@ -53,6 +53,7 @@ cdef class MessageFilter(MessageTap):
     cdef int end(self, int code, bytes reason, object error) except -1
     cdef int refuse(self, int violation) except -1
     cdef int await_more(self) except -1        # no event lies here any more
+    cdef Py_ssize_t most_kept(self) noexcept   # of a message that is not complete
     cdef int show_beginning(self) except -1    # of the message: the rest is not waited for
     cdef bint is_asked_about(self, int opcode) noexcept
     cdef bint is_refused(self) noexcept   # what it is asked about cannot be shown as the configuration wants it

@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memmove
 
-from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
+from soth_mitm._dataplane.exchange.budget_share cimport LEAST_HELD, BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks, TunnelCallbacks
 from soth_mitm._dataplane.exchange.chunk_judge cimport (
     CHUNK_ABORT, CHUNK_DROP, CHUNK_END, CHUNK_NOT_WANTED, CHUNK_PASS, CHUNK_PENDING, CHUNK_REPLACE, new_chunk_judge,
@@ -133,8 +133,8 @@ cdef class MessageFilter(MessageTap):
             if self.terms is None and not self.is_asked_about(self.reader.message_kind) and not (
                     self.reader.message_compressed and self.windows.state == WINDOWS_OWN):
                 self.state = HOLD_PASS
-            elif PyByteArray_GET_SIZE(self.kept) > max(2 * self.settings.body_limit, <Py_ssize_t>LEAST_KEPT):
-                # frames that are almost empty
+            elif PyByteArray_GET_SIZE(self.kept) > self.most_kept():
+                # frames that are almost empty, or memory is short
                 self.show_beginning()
         if self.state == HOLD_PASS:
             self.send_kept(0, PyByteArray_GET_SIZE(self.kept))
@@ -144,6 +144,9 @@ cdef class MessageFilter(MessageTap):
         elif self.state == HOLD_DROP:
             self.cut_kept(0, PyByteArray_GET_SIZE(self.kept) - control)
         return 0
+
+    cdef Py_ssize_t most_kept(self) noexcept:
+        return LEAST_HELD if self.share.must_cut() else max(2 * self.settings.body_limit, <Py_ssize_t>LEAST_KEPT)
 
     cdef int show_beginning(self) except -1:
         return self.take(EVENT_LONG) if self.reader.show_beginning() else 0

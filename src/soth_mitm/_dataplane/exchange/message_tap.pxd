@@ -72,7 +72,7 @@ cdef class MessageTap(Waiter):
     cdef bint takes_close(self) noexcept               # a Close of ours can follow what was passed on
     cdef bint at_border(self) noexcept                 # a message of ours can
     cdef bint wants_pause(self) noexcept               # less is to be read from the source
-    cdef bint is_holding(self) noexcept                # octets that a decision is to be made about
+    cdef bint is_holding(self) noexcept                # octets of a message
     # False: there is no room, and nobody waits for it
     cdef bint inject(self, Injection injection) except -1
     cdef int put_in(self, Stream sink) except -1       # messages of the handler's, if they can follow now

@@ -12,7 +12,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 
-from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
+from soth_mitm._dataplane.exchange.budget_share cimport LEAST_HELD, BudgetShare
 from soth_mitm._dataplane.http.counters cimport WEBSOCKET_VIOLATIONS_END
 from soth_mitm._dataplane.http.messages cimport StreamChunk, new_chunk
 from soth_mitm._dataplane.http.settings cimport Settings
@@ -100,7 +100,7 @@ cdef class MessageTap(Waiter):
         return self.is_behind
 
     cdef bint is_holding(self) noexcept:
-        return False
+        return self.reader is not None and self.reader.held() > 0
 
     cdef int read(self, const char* p, Py_ssize_t n, Stream sink) except -1:
         cdef Py_ssize_t at = self.ahead, begin = 0, used = 0, passed
@@ -133,6 +133,8 @@ cdef class MessageTap(Waiter):
             elif event != EVENT_CONTROL and event != EVENT_IGNORED:
                 self.is_behind = event == EVENT_TURN
                 break
+        if self.reader is not None and self.reader.held() > LEAST_HELD and self.share.must_cut():
+            self.reader.stop_keeping()
         passed = n if self.reader is None else self.passed_of(begun, at)
         if passed > begin:
             sink.send_content(p + begin, passed - begin)

@@ -50,7 +50,6 @@ cdef class StagedContent:
     cdef bint has_left(self) noexcept                  # all of the message was sent
     cdef ContentStage stopped(self)                    # the stage that ends the message, or None
     cdef bytes trailers(self)                          # that gRPC-Web has in its content, or None
-    cdef int shorten(self) except -1                   # memory is short
     cdef int close(self) except -1                     # nothing of it is wanted any more
     cdef int count(self) except -1
 

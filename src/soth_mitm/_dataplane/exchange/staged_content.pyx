@@ -140,13 +140,6 @@ cdef class StagedContent:
             return None
         return (<GrpcFramer>self.filter.framer).trailers
 
-    cdef int shorten(self) except -1:
-        cdef ContentStage stage = self.first
-        while stage is not None:
-            stage.shorten()
-            stage = stage.next
-        return 0
-
     cdef int close(self) except -1:
         cdef ContentStage stage = self.first
         self.rest = None

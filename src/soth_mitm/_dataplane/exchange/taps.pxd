@@ -29,6 +29,7 @@ cdef class FrameTap:
     cdef bytes trailers                # that gRPC-Web has in its content, or None
 
     cdef int observe(self, View content) except -1
+    cdef int frame(self, const char* data, Py_ssize_t length) except -1
     cdef int frame_decoded(self) except -1         # as much of it as one turn of the loop may
     cdef bint has_enough(self) except -1           # for one turn of the loop
     cdef int finish(self) except -1                # the message has ended

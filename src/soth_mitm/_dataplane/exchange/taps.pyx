@@ -3,7 +3,7 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 
-from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
+from soth_mitm._dataplane.exchange.budget_share cimport LEAST_HELD, BudgetShare
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.memory.view cimport View, view_bytes
 from soth_mitm._dataplane.wire.decode cimport decoder_for
@@ -27,11 +27,17 @@ cdef class FrameTap:
         if content.len == 0 or self.framer is None:
             return 0
         if self.decoder is None:
-            self.framer.feed(content.ptr, content.len, self.found)
+            self.frame(content.ptr, content.len)
             return self.count()
         self.decoded = self.decoder.feed(view_bytes(content))
         self.decoded_at = 0
         return self.frame_decoded()
+
+    cdef int frame(self, const char* data, Py_ssize_t length) except -1:
+        if self.share.must_cut():
+            self.framer.hold_no_more(LEAST_HELD)
+        self.framer.feed(data, length, self.found)
+        return 0
 
     cdef int frame_decoded(self) except -1:
         # little that is encoded may be very much, and each turn of the loop is shared by all
@@ -47,7 +53,7 @@ cdef class FrameTap:
             if steps == MOST_STEPS or len(self.found) >= MOST_FRAMES:
                 return self.count()
             step = min(size - self.decoded_at, <Py_ssize_t>FRAMED_AT_ONCE)
-            self.framer.feed(PyBytes_AS_STRING(self.decoded) + self.decoded_at, step, self.found)
+            self.frame(PyBytes_AS_STRING(self.decoded) + self.decoded_at, step)
             self.decoded_at += step
             steps += 1
         self.decoded = None

@@ -28,8 +28,6 @@ cdef class ContentStage(Waiter):
     cdef bint is_waiting(self) noexcept
     # A turn of the loop begins
     cdef int begin_turn(self) except -1
-    # Memory is short: no more of one frame is to be held than is held now
-    cdef int shorten(self) except -1
     # Nothing of it is wanted any more
     cdef int close(self) except -1
 

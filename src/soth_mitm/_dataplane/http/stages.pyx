@@ -24,9 +24,6 @@ cdef class ContentStage(Waiter):
     cdef int begin_turn(self) except -1:
         return 0
 
-    cdef int shorten(self) except -1:
-        return 0
-
     cdef int close(self) except -1:
         return 0
 

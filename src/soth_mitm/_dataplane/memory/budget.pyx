@@ -20,7 +20,9 @@ first of those that would have to wait. It continues whatever the total is, unti
 then the next in line becomes exempt. So one exchange always moves, and the exempt one has deadlines
 like every other. When the deadline of a waiting exchange passes, it stops growing: a request is
 decided on what has arrived and is streamed on (`body.buffer_timeout_ms`), a copy ends there, marked
-(`flow_runtime.dispatch_queue_send_timeout_ms`).
+(`flow_runtime.dispatch_queue_send_timeout_ms`). From then on, while the total is above three
+quarters, it holds no more than LEAST_HELD of a frame or message (exchange/budget_share): the frame
+is shown, or decided on, as far as it has come.
 
 *Promised.* The windows of HTTP/2 grow with use, and a peer may fill them at once, whatever became
 of the other side meanwhile. All that they have grown by is at most half of the budget, and a
@@ -28,9 +30,10 @@ quarter of it on one connection. What they begin with is no part of that: it is 
 connection that begins while half of the budget is used, and otherwise bounded by the number of
 streams alone.
 
-So the total exceeds the limit by at most what one exchange may keep, one read, and one smallest
-read and one TLS record for each direction of each connection that does not move, and one first
-window for each stream of HTTP/2. Nothing is aborted.
+So the total exceeds the limit by at most what one exchange may keep, LEAST_HELD for each direction
+of each stream of frames, one read, and one smallest read and one TLS record for each direction of
+each connection that does not move, and one first window for each stream of HTTP/2. Nothing is
+aborted.
 """
 
 cimport cython

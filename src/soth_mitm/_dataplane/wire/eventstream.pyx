@@ -61,7 +61,7 @@ cdef class EventStreamFramer(Framer):
             elif self.seen < self.total - CHECKSUM:
                 step = min(length, <Py_ssize_t>(self.total - CHECKSUM - self.seen))
                 self.checksum = crc32((<const uint8_t[:step]><const uint8_t*>data), self.checksum)
-                room = PRELUDE + <Py_ssize_t>self.headers + self.budget - PyByteArray_GET_SIZE(self.held)
+                room = PRELUDE + <Py_ssize_t>self.headers + self.most - PyByteArray_GET_SIZE(self.held)
                 append_bytes(self.held, data, min(step, room))
                 self.seen += <uint32_t>step
             else:
@@ -110,6 +110,7 @@ cdef class EventStreamFramer(Framer):
             out.append(chunk)
         else:
             self.error_count += 1
+        self.most = self.budget
         self.total = self.headers = self.seen = 0
         PyByteArray_Resize(self.held, 0)
         PyByteArray_Resize(self.tail, 0)

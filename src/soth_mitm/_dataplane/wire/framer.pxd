@@ -12,6 +12,8 @@ cdef class Framer:
     # What comes out does not depend on how the bytes were split over calls. Memory held between calls stays within the budget and a
     # small constant.
     cdef readonly Py_ssize_t budget    # payload bytes that one frame may hold; a longer one is delivered cut, with `truncated`
+    # of the frame that is being received: the budget, unless hold_no_more() was called since the one before it ended
+    cdef Py_ssize_t most
     cdef readonly int error_count
     cdef readonly bint failed
 
@@ -19,6 +21,8 @@ cdef class Framer:
     cdef Py_ssize_t feed(self, const char* data, Py_ssize_t length, list out) except -1
     # Bytes that are held of a frame which is not complete
     cdef Py_ssize_t unfinished(self) noexcept
+    # Hold no more of the frame that is being received than is held of it, or than `least`
+    cdef int hold_no_more(self, Py_ssize_t least) except -1
     # The stream ended: deliver what the format says is complete
     cdef int finish(self, list out) except -1
 

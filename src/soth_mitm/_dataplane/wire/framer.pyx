@@ -24,12 +24,16 @@ cdef class Framer:
     def __cinit__(self, Py_ssize_t budget, *_rest, **_named):
         if budget < 1:
             raise ValueError(f"budget: a frame must be allowed at least one byte, not {budget}")
-        self.budget = budget
+        self.budget = self.most = budget
 
     cdef Py_ssize_t feed(self, const char* data, Py_ssize_t length, list out) except -1:
         raise NotImplementedError("a framer must say how it frames")
 
     cdef Py_ssize_t unfinished(self) noexcept:
+        return 0
+
+    cdef int hold_no_more(self, Py_ssize_t least) except -1:
+        self.most = min(self.most, max(self.unfinished(), least))
         return 0
 
     cdef int finish(self, list out) except -1:

@@ -186,7 +186,7 @@ cdef class GrpcFramer(Framer):
 
     cdef Py_ssize_t wanted(self, const char* prefix) except -1:
         """Return how many bytes of the frame are kept, its prefix included."""
-        return PREFIX + min(message_length(prefix), self.budget)
+        return PREFIX + min(message_length(prefix), self.most)
 
     cdef int deliver(self, const char* frame, Py_ssize_t length, list out) except -1:
         """Deliver a message, of which `length` bytes, prefix included, are here; what it has beyond them will be skipped."""
@@ -194,6 +194,7 @@ cdef class GrpcFramer(Framer):
         cdef Decoder decoder
         cdef bint truncated
         self.skip = PREFIX + message_length(frame) - length
+        self.most = self.budget
         truncated = self.skip > 0
         payload = PyBytes_FromStringAndSize(frame + PREFIX, length - PREFIX)
         if <uint8_t>frame[0] & COMPRESSED:

@@ -72,17 +72,19 @@ cdef class NdjsonFramer(Framer):
         return 0
 
     cdef int keep_partial(self, const char* data, Py_ssize_t length) except -1:
-        return append_bytes(self.line, data, min(length, self.budget + LINE_SLACK - PyByteArray_GET_SIZE(self.line)))
+        return append_bytes(self.line, data, min(length, self.most + LINE_SLACK - PyByteArray_GET_SIZE(self.line)))
 
     cdef int end_line(self, const char* line, Py_ssize_t length, list out) except -1:
         """Deliver a line, its LF excluded."""
         # Judge only what keep_partial would have kept, so that the split of the reads decides nothing
-        length = min(length, self.budget + LINE_SLACK)
+        cdef Py_ssize_t most = self.most
+        self.most = self.budget
+        length = min(length, most + LINE_SLACK)
         if is_blank(line, length):
             return 0
         if line[length - 1] == CR:
             length -= 1
-        out.append(new_chunk(PyBytes_FromStringAndSize(line, min(length, self.budget)), self.kind, length > self.budget))
+        out.append(new_chunk(PyBytes_FromStringAndSize(line, min(length, most)), self.kind, length > most))
         return 0
 
     cdef StreamChunk peek(self):
@@ -151,7 +153,7 @@ cdef class JsonSeqFramer(Framer):
             while length > 0 and is_blank(data, 1):
                 data += 1
                 length -= 1
-        cdef Py_ssize_t room = self.budget - PyByteArray_GET_SIZE(self.text)
+        cdef Py_ssize_t room = self.most - PyByteArray_GET_SIZE(self.text)
         if length > room:
             self.truncated = self.truncated or not is_blank(data + room, length - room)
             length = room
@@ -162,6 +164,7 @@ cdef class JsonSeqFramer(Framer):
         cdef const char* text = PyByteArray_AS_STRING(self.text)
         cdef bint truncated = self.truncated
         self.truncated = False
+        self.most = self.budget
         self.depth = 0
         self.in_string = self.escaped = self.begun = False
         while length > 0 and is_blank(text + length - 1, 1) and not truncated:

@@ -168,7 +168,7 @@ cdef class SseFramer(Framer):
 
     cdef int keep_partial(self, const char* data, Py_ssize_t length) except -1:
         """Keep of an unfinished line what can still matter: enough to fill the event, and to see that a field is too long."""
-        cdef Py_ssize_t room = max(self.budget - PyByteArray_GET_SIZE(self.data), MAX_FIELD) + LINE_SLACK
+        cdef Py_ssize_t room = max(self.most - PyByteArray_GET_SIZE(self.data), MAX_FIELD) + LINE_SLACK
         return append_bytes(self.line, data, min(length, room - PyByteArray_GET_SIZE(self.line)))
 
     cdef int end_line(self, const char* line, Py_ssize_t length, list out) except -1:
@@ -187,6 +187,8 @@ cdef class SseFramer(Framer):
         if line[0] == b":":
             # a comment; one that stands before all fields of a block is a unit by itself
             self.at_border = not self.in_block
+            if self.at_border:
+                self.most = self.budget
             return 0
         self.at_border = False
         self.in_block = True
@@ -223,7 +225,7 @@ cdef class SseFramer(Framer):
 
     cdef int add_data(self, const char* value, Py_ssize_t length) except -1:
         """Add a data line to the event, as much of it as the budget allows."""
-        cdef Py_ssize_t room = self.budget
+        cdef Py_ssize_t room = self.most
         if not self.has_data:
             self.has_data = True
             self.truncated = length > room
@@ -252,6 +254,7 @@ cdef class SseFramer(Framer):
         cdef StreamChunk chunk
         cdef bytes event_type = self.event_type
         self.event_type = None
+        self.most = self.budget
         if not self.has_data:
             return 0
         chunk = new_chunk(view_bytes(self.held) if self.held.ptr != NULL else bytes(self.data), self.kind, self.truncated)
