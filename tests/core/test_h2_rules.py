@@ -495,6 +495,75 @@ def test_rule_14_frames_of_one_read() -> None:
     assert not peer.ours.session.has_more
 
 
+def opened_by_a_call(peer: Peer, octets: bytes) -> list[int]:
+    """Feed all of it, and return how many streams each call opened."""
+    counts = []
+    while octets:
+        octets = octets[peer.ours.feed(octets) :]
+        counts.append([event[0] for event in peer.ours.take_events()].count("head"))
+        assert peer.ours.session.has_more == bool(octets)
+    return counts
+
+
+def test_rule_14_streams_weigh_more_than_frames() -> None:
+    peer = Peer()
+    octets = b"".join(peer.headers(stream, REQUEST, True) for stream in range(1, 201, 2))
+    counts = opened_by_a_call(peer, octets)
+    assert sum(counts) == 100 and 30 < max(counts) < 40
+    # a peer that opens one at a time gets its answers at once
+    assert opened_by_a_call(Peer(), Peer().headers(1, REQUEST, True)) == [1]
+
+
+def by_reference(stream: int) -> bytes:
+    """A request of 57,000 octets in some 20: a field of 3,900 enters the table in stream 1, and is named again and again."""
+    entered = b"\x40\x01x\x7f\xbd\x1d" + b"v" * 3900 if stream == 1 else b"\xbe"
+    return make_frame(HEADERS, END_STREAM | END_HEADERS, stream, b"\x82\x87\x84\x01\x01a" + entered + b"\xbe" * 13)
+
+
+def test_rule_14_a_head_weighs_what_it_is_and_not_what_it_takes() -> None:
+    peer = Peer()
+    octets = b"".join(by_reference(stream) for stream in range(1, 31, 2))
+    assert opened_by_a_call(peer, octets) == [2] * 7 + [1]
+
+
+def test_rule_14_streams_that_are_refused_in_several_turns_are_counted_together() -> None:
+    peer = Peer(max_streams=10, glitch_burst=1e9)
+    post = b"\x83\x87\x84\x01\x01a"
+    peer.ours.feed_all(by_reference(1) + b"".join(make_frame(HEADERS, END_HEADERS, stream, post) for stream in range(3, 21, 2)))
+    assert peer.ours.feed_all(b"".join(by_reference(stream) for stream in range(21, 41, 2))) == b""
+    assert peer.failure == ""
+    peer.ours.feed_all(b"".join(by_reference(stream) for stream in range(41, 63, 2)))
+    assert peer.failure == "ENHANCE_YOUR_CALM"
+    assert peer.ours.limit_hit == "streams"
+
+
+def change_of_windows(size: int) -> bytes:
+    return make_frame(SETTINGS, 0, 0, make_settings({"window": size}, False))
+
+
+def test_rule_14_a_change_of_all_windows_weighs_what_it_changes() -> None:
+    peer = Peer()
+    peer.ours.feed_all(b"".join(peer.headers(stream, POST) for stream in range(1, 201, 2)))
+    octets = (change_of_windows(1) + change_of_windows(2)) * 50
+    assert peer.ours.feed(octets) == len(octets) // 10
+    # what changes nothing weighs no more than any frame
+    assert peer.ours.feed_all(octets[len(octets) // 10 :]) == b""
+    assert peer.ours.feed(change_of_windows(2) * 900) == len(change_of_windows(2)) * 900
+
+
+def test_rule_11_windows_that_change_again_and_again() -> None:
+    peer = Peer(settings={"window": 100}, glitch_burst=10, glitches_per_second=0)
+    assert peer.ours.glitches == 0
+    peer.feed(change_of_windows(100) * 20)
+    assert peer.ours.glitches == 0
+    peer.feed((change_of_windows(1) + change_of_windows(2)) * 5)
+    assert peer.ours.glitches == 10
+    assert peer.failure == ""
+    peer.feed(change_of_windows(1))
+    assert peer.failure == "ENHANCE_YOUR_CALM"
+    assert peer.ours.limit_hit == "glitches"
+
+
 @pytest.mark.parametrize(("padding", "content"), [(255, 0), (255, 1), (0, 0), (254, 16384 - 255)])
 def test_rule_16_padding(padding: int, content: int) -> None:
     peer = Peer()

@@ -27,7 +27,9 @@ cdef enum:
     OUTLET_MOST = 1048576      # unsent octets from which on no stream is opened, whoever would open it
     HEADS_MOST = 2097152       # octets of heads that came on open streams, from which on no more of them are taken
     SHORT_WINDOW = 16384       # of a stream, on a connection that begins while half of the budget is used
-    FRAMES_AT_ONCE = 1000      # that one call reads
+    WORK_AT_ONCE = 1000        # of one call, in frames that ask for nothing; others weigh more:
+    STREAM_WORK = 25           # a stream that opens
+    HEAD_WORK = 64             # octets of a head that weigh as much as a frame; and each window that SETTINGS move
     EARLY_STREAMS = 100        # that we open before the peer's SETTINGS came
     EXPECTED_AT_ONCE = 1048576     # what the window of a stream grows to for content that is announced
 
@@ -103,8 +105,9 @@ cdef class Session:
     cdef uint32_t last_peer            # the highest number that the peer has used
     cdef uint32_t next_own             # of a stream of ours
     cdef Py_ssize_t heads              # octets of the heads that came: of streams that the peer has open, or that we have not left
+    cdef int work                      # since the call of feed: what is left is for another turn of the loop
     cdef int opened_now                # by the peer, since the call of feed
-    cdef int refused_now
+    cdef int refused_now               # of what was here when it was called first
     cdef int lingering                 # reset by us; the peer may still count them
     cdef int lingering_next            # the same, since the PING that finds out was sent
     cdef readonly uint32_t peer_last   # of its GOAWAY

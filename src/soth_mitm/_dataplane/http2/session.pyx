@@ -191,8 +191,9 @@ cdef class Session:
 
     cdef Py_ssize_t feed(self, const char* data, Py_ssize_t length) except -1:
         cdef Py_ssize_t at = 0, count
-        cdef int frames = 0
-        self.opened_now = self.refused_now = 0
+        self.work = self.opened_now = 0
+        if not self.has_more:
+            self.refused_now = 0
         self.has_more = False
         if self.preface_left and not self.has_failed:
             at = self.read_preface(data, length)
@@ -208,11 +209,11 @@ cdef class Session:
                 count = min(length - at, <Py_ssize_t>self.skip_left)
                 self.skip_left -= <uint32_t>count
             else:
-                if frames == FRAMES_AT_ONCE or self.opened_now >= self.limits.max_streams:
+                if self.work >= WORK_AT_ONCE or self.opened_now >= self.limits.max_streams:
                     self.has_more = True
                     break
                 count = self.read_frame(data + at, length - at)
-                frames += 1
+                self.work += 1
                 if count == 0:
                     break
             at += count
@@ -825,6 +826,7 @@ cdef class Session:
             return self.fail(COMPRESSION_ERROR, hpack_error_text(error))
         if fields.octets > LIST_FACTOR * <Py_ssize_t>self.limits.list_size:
             return self.fail_limit(LIMIT_LIST)
+        self.work += <int>(fields.octets // HEAD_WORK)
         stream = self.streams.get(number)
         if stream is None:
             stream = self.open_for_peer(number)
@@ -862,6 +864,7 @@ cdef class Session:
                 self.glitch()
             return None
         self.opened_now += 1
+        self.work += STREAM_WORK
         self.active += 1
         stream = SessionStream.__new__(SessionStream)
         stream.id = number
@@ -977,6 +980,7 @@ cdef class Session:
         self.encoder.set_limit(self.peers.table_size)
         difference = <int64_t>self.peers.window - difference
         if difference:
+            self.work += <int>len(self.streams)
             for stream in self.streams.values():
                 fault = shift_send_window(&stream.send_left, difference)
                 if fault:
@@ -984,6 +988,9 @@ cdef class Session:
                 if stream.wait == WAIT_WINDOW and stream.send_left > 0:
                     self.ring.append(stream)
         self.reply(FRAME_SETTINGS, FLAG_ACK, 0, NULL, 0)
+        if difference and self.is_ready and not self.has_failed:
+            # it moves the window of every stream, and may do so in each frame
+            self.glitch()
         if self.has_failed:
             return 0
         self.is_ready = True
