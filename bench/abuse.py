@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvloop
@@ -269,10 +269,10 @@ async def ask(way: Way, seconds: float) -> list[float]:
     return took
 
 
-def beside(way: Way, name: str, seconds: float, cores: Cores) -> tuple[list[float], str]:
-    """Return the latencies of the healthy client beside an attack, and what the proxy said to the attacker."""
+def beside(way: Way, attacked: str, name: str, seconds: float, cores: Cores) -> tuple[list[float], str]:
+    """Return the latencies of the healthy client beside an attack on another upstream, and what the proxy said to the attacker."""
     command = [*prefix_command(cores.load), sys.executable, "-m", "bench.abuse", "--attack", name]
-    command += ["--proxy", way.proxy, "--authority", way.authority, "--trusted", str(way.trusted)]
+    command += ["--proxy", way.proxy, "--authority", attacked, "--trusted", str(way.trusted)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1], preexec_fn=lambda: os.nice(5)) as attacker:
         # it has begun when its interpreter has started
         time.sleep(1.0)
@@ -305,18 +305,27 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="soth-mitm-abuse-") as scratch, contextlib.ExitStack() as stack:
         certificates = make_certificates(Path(scratch) / "certificates")
         tools = native_tools.build(http2=True)
-        origin = native_tools.Origin(tools, certificates.chain, certificates.key, prefix_command(cores.origin), http2=True)
-        authority = f"127.0.0.1:{stack.enter_context(origin).tls_port}"
+
+        def start_origin(*prefix: str) -> str:
+            command = [*prefix_command(cores.origin), *prefix]
+            origin = native_tools.Origin(tools, certificates.chain, certificates.key, command, http2=True)
+            return f"127.0.0.1:{stack.enter_context(origin).tls_port}"
+
+        # the attacker has an upstream of its own, or that one's work would be measured
+        authority, attacked = start_origin(), start_origin("nice", "-n", "10")
         for name in ("", *(options.attacks or ATTACKS)):
             folder, port = Path(scratch) / (name or "alone"), free_port()
             folder.mkdir(mode=0o700)
             launch = opponents.BY_NAME["soth-mitm+hook"].plans[Route.HTTP2](opponents.Ground(authority, certificates, port, folder))
+            launch = replace(launch, command=[*launch.command, "--destination", attacked])
             with RunningProxy("soth-mitm", launch, port, folder, prefix_command(cores.proxy)) as proxy:
                 way = Way(proxy.address, authority, launch.trusted_ca)
                 uvloop.run(ask(way, 0.5))
                 before = proxy.tree.resident_bytes()
-                rounds = [beside(way, name, options.seconds, cores) if name else (uvloop.run(ask(way, options.seconds)), "")]
-                rounds += [beside(way, name, options.seconds, cores) for _ in range(options.rounds - 1) if name]
+                if name:
+                    rounds = [beside(way, attacked, name, options.seconds, cores) for _ in range(options.rounds)]
+                else:
+                    rounds = [(uvloop.run(ask(way, options.seconds)), "")]
                 grown = (proxy.tree.resident_bytes() - before) / MIB / ATTACKERS
             p99 = statistics.median(statistics.quantiles(took, n=100)[98] for took, _ in rounds)
             p50 = statistics.median(statistics.median(took) for took, _ in rounds)
