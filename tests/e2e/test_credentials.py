@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gzip
 import json
 import logging
 import os
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.test_filters import encoded as encoded_once
 
 from soth_mitm import Credential, HandlerDecision, InterceptHandler, InvalidConfigError, MitmProxyBuilder, RawRequest, Secret, Upstream
 from support.certs import TestCA
@@ -76,6 +79,10 @@ def asking() -> Iterator[Callable[..., Asking]]:
 
 def credential(*destinations: str, place: tuple[str, ...] = ("header:authorization",), source: Any = None, **more: Any) -> Credential:
     return Credential(PLACEHOLDER, source or Secret(VALUE), destinations or ["localhost:*"], place=place, redact=False, **more)
+
+
+def encoded(coding: str, data: bytes) -> bytes:
+    return zlib.compress(data) if coding == "deflate" else encoded_once(coding, data)
 
 
 def named(request: Request, name: str) -> list[str]:
@@ -142,6 +149,65 @@ class TestPlaces:
         if collected:
             assert named(request, "content-length") == [str(len(request.body))]
             assert running.handler.requests[-1].body == body
+
+    @pytest.mark.parametrize("collected", [True, False])
+    @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, br"])
+    def test_a_coded_body(self, scene: Any, coding: str, collected: bool) -> None:
+        """It leaves without its coding, as that would have to be put on again."""
+        running, origin, client = scene(credential(place=("body",)), **{"body.buffer_request_bodies": collected})
+        body = json.dumps({"pad": "x" * 300_000, "key": PLACEHOLDER}).encode()
+        sent = body
+        for each in coding.split(", "):
+            sent = encoded(each, sent)
+        fields = (("Content-Type", "application/json"), ("Content-Encoding", coding), ("Content-Digest", "sha-256=:AAAA:"))
+        for _ in range(2):
+            assert client.ask("/", fields, sent).status == 200
+            request = origin.requests[-1]
+            assert bytes(request.body) == body.replace(PLACEHOLDER.encode(), VALUE.encode())
+            assert (named(request, "content-encoding"), named(request, "content-digest")) == ([], [])
+            if collected:
+                assert named(request, "content-length") == [str(len(request.body))]
+                seen = running.handler.requests[-1]
+                assert (seen.raw_body, seen.body, seen.headers["content-encoding"]) == (sent, body, coding)
+        assert running.metrics().credentials_put_in_by_placeholder == {PLACEHOLDER: 2}
+        running.wait_idle("active_flows", "buffered_bytes")
+
+    def test_a_coded_body_without_the_placeholder_is_not_touched(self, scene: Any) -> None:
+        running, origin, client = scene(credential(place=("body",)))
+        sent = gzip.compress(b'{"key": "none"}')
+        assert client.ask("/", (("Content-Type", "application/json"), ("Content-Encoding", "gzip")), sent).status == 200
+        request = origin.requests[-1]
+        assert (bytes(request.body), named(request, "content-encoding")) == (sent, ["gzip"])
+
+    @pytest.mark.parametrize("collected", [True, False])
+    @pytest.mark.parametrize(
+        "coding, body", [("lzma", b"x"), ("gzip", gzip.compress(b"x" * 1000)[:-1]), ("gzip", b"none"), ("gzip", gzip.compress(b"x") + b"y")]
+    )
+    def test_a_coded_body_that_cannot_be_decoded(self, scene: Any, coding: str, body: bytes, collected: bool) -> None:
+        running, origin, client = scene(credential(place=("body",)), **{"body.buffer_request_bodies": collected})
+        answer = client.ask("/", (("Content-Encoding", coding),), body)
+        assert answer.status == 415 and "credential_unsearched: the request body is encoded" in answer.text
+        assert not any(request.complete for request in origin.requests)
+
+    @pytest.mark.parametrize("collected", [True, False])
+    @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+    def test_misdirected_in_a_coded_body(self, scene: Any, coding: str, collected: bool) -> None:
+        running, origin, client = scene(credential("localhost:1"), **{"body.buffer_request_bodies": collected})
+        good = encoded(coding, b"good" * 1000)
+        assert client.ask("/", (("Content-Encoding", coding),), good).status == 200
+        assert (bytes(origin.requests[-1].body), named(origin.requests[-1], "content-encoding")) == (good, [coding])
+        bad = encoded(coding, os.urandom(100_000) + VALUE.encode() + b"y" * 1000)
+        answer = client.ask("/", (("Content-Encoding", coding),), bad)
+        assert answer.status == 403 and answer.text.startswith("placeholder_misdirected")
+        running.wait_idle("active_flows")
+        assert not any(request.complete for request in origin.requests[1:])
+        assert running.metrics().blocked_placeholder_count == 1
+
+    def test_a_coding_that_is_not_known_passes_where_no_value_is_put_in(self, scene: Any) -> None:
+        """An `aws-chunked` body, for example: it is searched as it is."""
+        running, origin, client = scene(credential("localhost:1"))
+        assert client.ask("/", (("Content-Encoding", "aws-chunked"),), b"4\r\nsome\r\n0\r\n\r\n").status == 200
+        assert client.ask("/", (("Content-Encoding", "aws-chunked"),), b"12\r\n" + VALUE.encode()).status == 403
 
     def test_a_body_without_the_placeholder_is_not_touched(self, scene: Any) -> None:
         running, origin, client = scene(credential(place=("body",)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
+import os
 import threading
 import urllib.parse
 import zlib
@@ -12,9 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from h2.exceptions import ProtocolError
 from tests.e2e.test_credentials import PLACEHOLDER, VALUE, Asking, asking, pairing, serving
 
 from soth_mitm import Credential, Secret
+from support.leaks import what_remains
 from support.origin import Origin, Request, ScriptedConnection
 from support.running import HOST, ProxyFactory, Running
 
@@ -129,6 +133,124 @@ def test_a_coded_body(answering: Any, coding: bytes, encode: Callable[[bytes], b
         assert answer.get("content-encoding") is None
     shown = running.handler.wait("on_response")[0]
     assert PLACEHOLDER.encode() in shown.body and "content-encoding" not in shown.headers
+
+
+def message(payload: bytes, flags: int = 0) -> bytes:
+    return bytes((flags,)) + len(payload).to_bytes(4, "big") + payload
+
+
+def grpc(*pieces: bytes, encoding: str = "gzip", media_type: str = "application/grpc") -> Callable[[ScriptedConnection, Request], None]:
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\ngrpc-encoding: {encoding}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with contextlib.suppress(ProtocolError):
+            connection.send(head.encode())
+            for piece in pieces:
+                connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            connection.send(b"0\r\ngrpc-status: 0\r\n\r\n")
+
+    return script
+
+
+@pytest.fixture
+def calling(pairing: tuple[str, str], proxy: ProxyFactory, serving: Any, asking: Any) -> Callable[..., tuple[Running, Origin, Asking]]:
+    def make(**keys: Any) -> tuple[Running, Origin, Asking]:
+        client, upstream = pairing
+        origin = serving(HOST, alpn=("h2",) if upstream == "h2" else ())
+        running = proxy(**{"credentials": [credential()], "http2.for_http1_clients": True, **keys})
+        return running, origin, asking(running, origin.port, client == "h2")
+
+    return make
+
+
+STARS = b"*" * len(VALUE)
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize("media_type", ["application/grpc", "application/grpc-web+proto"])
+def test_messages_of_grpc(calling: Any, size: int, media_type: str) -> None:
+    """A value becomes as many asterisks, and a compressed message that had one leaves without compression."""
+    running, origin, client = calling()
+    plain, packed = b"\x0a\x12" + VALUE.encode(), gzip.compress(b"nothing in it")
+    sent = [message(plain), message(packed, 1), message(gzip.compress(b"a " + VALUE.encode()), 1), message(b""), message(plain)]
+    whole = b"".join(sent)
+    origin.script(grpc(*(whole[at : at + size] for at in range(0, len(whole), size)), media_type=media_type), "/x")
+    answer = client.ask("/x", FIELDS)
+    left = [message(b"\x0a\x12" + STARS), message(packed, 1), message(b"a " + STARS), message(b""), message(b"\x0a\x12" + STARS)]
+    assert answer.body == b"".join(left)
+    shown = [chunk.payload for chunk in running.handler.wait("on_stream_chunk", 5)]
+    assert shown == [b"\x0a\x12" + STARS, b"nothing in it", b"a " + STARS, b"", b"\x0a\x12" + STARS]
+    running.wait_idle("active_flows", "buffered_bytes")
+    assert running.metrics().redacted_value_count == 3
+
+
+def test_compressed_messages_of_an_unknown_coding(calling: Any) -> None:
+    running, origin, client = calling()
+    origin.script(grpc(message(b"x", 1), encoding="snappy"), "/x")
+    answer = client.ask("/x", FIELDS)
+    assert answer.status == 502 and "credentials.redact" in answer.text
+
+
+@pytest.mark.parametrize(
+    "last", [message(b"none", 1), message(gzip.compress(b"x" * 5000), 1)[:-3], message(gzip.compress(bytes(100_000)), 1)]
+)
+def test_a_compressed_message_that_cannot_be_looked_into_cuts_the_call(calling: Any, last: bytes) -> None:
+    running, origin, client = calling(**{"body.max_size_bytes": 65536})
+    origin.script(grpc(message(b"good") + last), "/x")
+    try:
+        body = client.ask("/x", FIELDS).body
+    except (EOFError, OSError):
+        body = b""
+    assert last[5:] not in body
+    running.wait_idle("active_flows", "buffered_bytes")
+    assert running.metrics().cut_response_count == 1
+
+
+def test_what_is_held_of_a_message_is_charged(calling: Any) -> None:
+    running, origin, client = calling()
+    packed = message(gzip.compress(os.urandom(50_000)), 1)
+    go = threading.Event()
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.send(b"%x\r\n%b\r\n" % (40_000, packed[:40_000]))
+        connection.wait(go)
+        connection.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(packed) - 40_000, packed[40_000:]))
+
+    origin.script(script, "/x")
+    answers: list[Any] = []
+    asker = threading.Thread(target=lambda: answers.append(client.ask("/x", FIELDS)))
+    asker.start()
+    try:
+        assert not what_remains(lambda: {} if running.metrics().buffered_bytes >= 40_000 else {"missing": 1})
+    finally:
+        go.set()
+        asker.join()
+    assert answers[0].body == packed
+    running.wait_idle("active_flows", "buffered_bytes")
+
+
+def test_misdirected_in_messages_of_grpc(calling: Any) -> None:
+    keys = {"credentials": [Credential(PLACEHOLDER, Secret(VALUE), ["localhost:1"])]}
+    running, origin, client = calling(**keys)
+    fields = (("content-type", "application/grpc"), ("grpc-encoding", "gzip"))
+    good = message(gzip.compress(b"good"), 1) + message(b"ends in " + VALUE[:9].encode())
+    assert client.ask("/", fields, good).status == 200
+    assert bytes(origin.requests[-1].body) == good
+    for count, bad in enumerate((message(b"a " + VALUE.encode()), message(gzip.compress(b"a " + VALUE.encode()), 1)), 1):
+        refused = client.ask("/", fields, good + bad)
+        # to a client of gRPC without content
+        assert refused.status == 403 or refused.get("grpc-status") == "7"
+        assert running.metrics().blocked_placeholder_count == count
+    running.wait_idle("active_flows")
+    assert not any(request.complete for request in origin.requests[1:])
+
+
+def test_no_value_is_put_into_messages_of_grpc(calling: Any) -> None:
+    """They say how long they are."""
+    running, origin, client = calling(credentials=[credential(place=("body",))])
+    sent = message(b"a " + PLACEHOLDER.encode())
+    assert client.ask("/", (("content-type", "application/grpc"),), sent).status == 200
+    assert bytes(origin.requests[-1].body) == sent
 
 
 def test_what_cannot_be_decoded(answering: Any) -> None:

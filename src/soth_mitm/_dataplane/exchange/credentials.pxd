@@ -1,6 +1,8 @@
 # Credentials of requests: what may go which way, which values a request needs, and the head and the body with the values in them.
 
 from soth_mitm._dataplane.http.stream cimport Stream
+from soth_mitm._dataplane.wire.decode cimport Decoder
+from soth_mitm._dataplane.wire.grpc cimport GrpcParts
 from soth_mitm._dataplane.wire.head cimport Head
 from soth_mitm._dataplane.wire.redactor cimport Lookout, Redactor, SearchedStrings
 
@@ -67,16 +69,25 @@ cdef class MessageTerms:
 cdef class UploadSearch:
     cdef Lookout lookout               # None: nothing is forbidden there
     cdef Redactor filling              # None: nothing is replaced
+    cdef Decoder decoder               # of a body that is coded; or None
+    cdef bint leaves_plain             # it goes on without its coding; feed it CODED_AT_ONCE, as it may become long
+    cdef Lookout plain                 # what is decoded of one that goes on as it came passes this; or None
+    cdef bytes coded                   # what may not leave before that
+    cdef GrpcParts messages            # None: it is no gRPC
+    cdef str error                     # why it cannot be searched, and ends; or None
 
     # What may leave now. None: it holds what may not go there, and nothing of it leaves from here on
     cdef bytes feed(self, bytes data)
     cdef bytes finish(self)
+    cdef bytes feed_decoded(self, bytes data)
+    cdef bytes feed_messages(self, bytes data)
+    cdef Py_ssize_t held(self) noexcept
     # The same, sent; nothing is sent once it has found that
     cdef int send(self, Stream sink, const char* data, Py_ssize_t length) except -1
     cdef int send_rest(self, Stream sink) except -1
-    cdef bint has_found(self) noexcept
+    cdef bint has_found(self) noexcept     # or it cannot be searched
     cdef int send_bytes(self, Stream sink, bytes data) except -1
 
 
-# None: it passes as it is
-cdef UploadSearch new_upload_search(CredentialTerms terms, SearchedStrings strings)
+# None: it passes as it is. `decoder`: of what it is fed; `messages`: it is gRPC
+cdef UploadSearch new_upload_search(CredentialTerms terms, SearchedStrings strings, Decoder decoder, GrpcParts messages)

@@ -37,7 +37,14 @@ class MessageTerms:
 class UploadSearch: ...
 
 def filled(terms: CredentialTerms, head: Head, values: dict[int, bytes]) -> tuple[set[int], Head]: ...
-def uploaded(terms: CredentialTerms, head: Head, values: dict[int, bytes], pieces: Iterable[bytes]) -> tuple[bytes, bool]: ...
+def uploaded(
+    terms: CredentialTerms,
+    head: Head,
+    values: dict[int, bytes],
+    pieces: Iterable[bytes],
+    coding: bytes | None = None,
+    grpc: bytes | None = None,
+) -> tuple[bytes, bool]: ...
 def talked(
     terms: CredentialTerms,
     values: dict[int, bytes],

@@ -7,7 +7,7 @@ Everything is replaced in one pass: a value that looks like a placeholder stays.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memchr
 
 import base64
@@ -19,6 +19,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from soth_mitm._dataplane.http.stream cimport Stream
 from soth_mitm._dataplane.http1.head_parser cimport HEAD_MALFORMED, HEAD_TOO_LARGE, head_error_text, parse_request_head
 from soth_mitm._dataplane.websocket.frame cimport LONGEST_CONTROL
+from soth_mitm._dataplane.wire.decode cimport CODED_AT_ONCE, DECODED_AT_ONCE, Decoder, decoder_for
+from soth_mitm._dataplane.wire.grpc cimport PART_END, PART_PACKED, GrpcParts, new_grpc_parts
 from soth_mitm._dataplane.wire.head cimport FIELD_CONTENT_TYPE, METHOD_TRACE, TARGET_ORIGIN, Field, Head
 from soth_mitm._dataplane.wire.redactor cimport Lookout, Redactor, SearchedStrings
 
@@ -27,6 +29,10 @@ cdef enum BodyForm:
     BODY_AS_IS = 0
     BODY_JSON
     BODY_FORM
+
+
+cdef enum:
+    MOST_CODED_HELD = 65536    # bytes of a coded body that bring no content
 
 
 @cython.final
@@ -370,17 +376,108 @@ cdef class UploadSearch:
     """A body on its way to an upstream: what may not go there ends it, and placeholders are replaced."""
 
     cdef bytes feed(self, bytes data):
-        if self.lookout is not None:
+        cdef Py_ssize_t at
+        cdef list decoded
+        if self.leaves_plain:
+            decoded = []
+            for at in range(0, len(data), CODED_AT_ONCE):
+                decoded.append(self.decoder.feed(data[at:at + CODED_AT_ONCE]))
+            data = b"".join(decoded)
+            self.error = self.decoder.error
+            if self.error is not None:
+                return None
+        if self.messages is not None:
+            data = self.feed_messages(data)
+        elif self.lookout is not None:
             data = self.lookout.feed(data)
+        if self.plain is not None and data is not None:
+            data = self.feed_decoded(data)
         return data if self.filling is None or data is None else self.filling.feed(data)
+
+    cdef bytes feed_decoded(self, bytes data):
+        cdef Py_ssize_t at
+        self.coded += data
+        for at in range(0, len(data), CODED_AT_ONCE):
+            if self.plain.feed(self.decoder.feed(data[at:at + CODED_AT_ONCE])) is None:
+                return None
+            if self.decoder.error is not None:
+                self.error = self.decoder.error
+                return None
+        if self.plain.held_bytes == 0:
+            data, self.coded = self.coded, b""
+            return data
+        if len(self.coded) > MOST_CODED_HELD:
+            self.error = "it goes on without content"
+            return None
+        return b""
+
+    cdef bytes feed_messages(self, bytes data):
+        cdef list parts = self.messages.feed(data)
+        cdef list out = []
+        cdef bytes piece
+        cdef bytes content
+        if parts is None:
+            self.error = self.messages.error
+            return None
+        for kind, piece in parts:
+            if kind == PART_PACKED:
+                content = self.messages.unpacked(piece)
+                if content is None:
+                    self.error = self.messages.error
+                    return None
+                if self.lookout.searched.is_in(content):
+                    self.lookout.has_found = True
+            if piece:
+                piece = self.lookout.feed(piece)
+                if piece is None:
+                    return None
+                out.append(piece)
+            if kind == PART_END or kind == PART_PACKED:
+                # it may be answered before more comes
+                out.append(self.lookout.let_go())
+        return b"".join(out)
 
     cdef bytes finish(self):
         cdef bytes data = b""
+        if self.messages is not None:
+            if self.messages.packed is not None:
+                self.error = "a compressed message of gRPC is cut"
+                return None
+            data = self.lookout.feed(self.messages.prefix)
+            if data is None:
+                return None
         if self.lookout is not None:
-            data = self.lookout.finish()
+            left = self.lookout.finish()
+            data = None if left is None else data + left
+        if self.decoder is not None and data is not None:
+            if self.plain is not None:
+                data = self.feed_decoded(data)
+                if data is None:
+                    return None
+            self.decoder.finish()
+            self.error = self.decoder.error
+            if self.error is not None:
+                return None
+            if self.plain is not None:
+                if self.plain.finish() is None:
+                    return None
+                data += self.coded
+                self.coded = b""
         if self.filling is None or data is None:
             return data
         return self.filling.feed(data) + self.filling.finish()
+
+    cdef Py_ssize_t held(self) noexcept:
+        cdef Py_ssize_t count = 0
+        if self.lookout is not None:
+            count += PyBytes_GET_SIZE(self.lookout.context)
+        if self.filling is not None:
+            count += PyBytes_GET_SIZE(self.filling.held)
+        if self.messages is not None:
+            count += self.messages.held()
+        if self.plain is not None:
+            count += PyBytes_GET_SIZE(self.coded) + PyBytes_GET_SIZE(self.plain.context)
+        return count
 
     cdef int send(self, Stream sink, const char* data, Py_ssize_t length) except -1:
         return self.send_bytes(sink, self.feed(data[:length]))
@@ -392,18 +489,25 @@ cdef class UploadSearch:
         return 0 if not data else sink.send_content(PyBytes_AS_STRING(data), len(data))
 
     cdef bint has_found(self) noexcept:
-        return self.lookout is not None and self.lookout.has_found
+        return self.error is not None or (self.lookout is not None and self.lookout.has_found) or (
+            self.plain is not None and self.plain.has_found)
 
 
-cdef UploadSearch new_upload_search(CredentialTerms terms, SearchedStrings strings):
+cdef UploadSearch new_upload_search(CredentialTerms terms, SearchedStrings strings, Decoder decoder, GrpcParts messages):
     cdef UploadSearch search
     if terms.forbidden is None and strings is None:
         return None
     search = UploadSearch.__new__(UploadSearch)
     if terms.forbidden is not None:
         search.lookout = Lookout(terms.forbidden)
+        search.messages = messages
+        if decoder is not None and strings is None:
+            search.plain = Lookout(terms.forbidden)
+            search.coded = b""
+    search.decoder = decoder
     if strings is not None:
         search.filling = Redactor(strings)
+        search.leaves_plain = decoder is not None
     return search
 
 
@@ -412,9 +516,11 @@ def filled(CredentialTerms terms not None, Head head not None, dict values not N
     return terms.needed_by_head(head), terms.filled_head(head, values)
 
 
-def uploaded(CredentialTerms terms not None, Head head not None, dict values not None, pieces):
+def uploaded(CredentialTerms terms not None, Head head not None, dict values not None, pieces, bytes coding=None, bytes grpc=None):
     """Return what leaves of the pieces of a body, and whether it may go there to its end. For tests."""
-    cdef UploadSearch search = new_upload_search(terms, terms.body_strings(head, values))
+    cdef UploadSearch search = new_upload_search(
+        terms, terms.body_strings(head, values), decoder_for(coding, DECODED_AT_ONCE, True, True),
+        None if grpc is None else new_grpc_parts(grpc, DECODED_AT_ONCE))
     cdef list out = []
     if search is None:
         return b"".join(pieces), True

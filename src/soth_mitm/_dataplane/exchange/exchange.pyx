@@ -40,6 +40,7 @@ from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_PEER_SLOW, PAUSE_TURN
+from soth_mitm._dataplane.wire.decode cimport CODED_AT_ONCE
 from soth_mitm._dataplane.wire.forwards cimport forwards_left, traced_request
 from soth_mitm._dataplane.wire.head cimport METHOD_TRACE, Head
 from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
@@ -460,6 +461,8 @@ cdef class Exchange(ExchangeStages):
         cdef int moved = self.move_content()
         if self.is_over() or self.request_state != REQUEST_RELAY:
             return 0
+        if self.upload_search is not None and self.up_stages is None:
+            self.count_search()
         if moved == MOVED_NONSENSE:
             return self.refuse(400, self.client.error_text().encode())
         if moved == MOVED_OVER:
@@ -511,7 +514,8 @@ cdef class Exchange(ExchangeStages):
                 if room and sink.is_write_paused():
                     return False
                 framing_sent = buffered.framing_sent
-                buffered.next_content(min(room, <Py_ssize_t>BLOCK_SIZE), &piece, &trailers)
+                # decoded, it may become a thousand times as much
+                buffered.next_content(min(room, <Py_ssize_t>(CODED_AT_ONCE if self.leaves_plain else BLOCK_SIZE)), &piece, &trailers)
                 if room == 0 and framing_sent == buffered.framing_sent:
                     # an end needs no room, and this is content
                     sink.await_room()
@@ -770,6 +774,11 @@ cdef class Exchange(ExchangeStages):
                 is_full = True
                 break
             most = FRAMED_AT_ONCE if tap is not None and tap.framer is not None else NO_ROOM_LIMIT
+            if is_request and self.leaves_plain:
+                # it may become a thousand times as much
+                most = CODED_AT_ONCE
+                if sink.is_write_paused():
+                    most = 0
             if not is_wire:
                 # an end needs no room
                 most = max(min(most, sink.room()), <Py_ssize_t>0)

@@ -10,7 +10,13 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
     cdef bint settle_credentials(self) except -1
     # False: they cannot be put in, and it was answered
     cdef bint take_values(self, dict values) except -1
-    cdef int refuse_misdirected(self) except -1
+    cdef int refuse_misdirected(self) except -1        # or what cannot be searched
+    cdef bint fills_body(self) except -1               # placeholders in the body are replaced
+    # Have the whole body without its content coding, where it is looked into. False: that cannot be, and it was answered
+    cdef bint unpack_body(self, bytes body) except -1
+    cdef bint refuse_coded(self, str why) except -1
+    cdef int send_plain(self) except -1                # in place of the coded body
+    cdef int count_search(self) except -1
     cdef int refuse_unavailable(self, str why) except -1
     # The whole body; None: only a part of it is here
     cdef bytes whole_body(self)

@@ -38,6 +38,9 @@ cdef class SearchStage(ContentStage):
         self.search.send(self.sink, data, length)
         return length
 
+    cdef Py_ssize_t held(self) noexcept:
+        return self.search.held()
+
 
 # not final: the next part derives from it
 cdef class ExchangeStages(ExchangeResponses):

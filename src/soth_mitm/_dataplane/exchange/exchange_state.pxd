@@ -120,6 +120,9 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef SearchedStrings body_strings  # placeholders that the body may have, each with what it leaves as
     cdef int64_t filled_length         # of the body with the values in it
     cdef UploadSearch upload_search    # that the body passes
+    cdef Py_ssize_t search_held        # bytes that it holds, as the budget counts them
+    cdef bytes plain_body              # the whole body without its content coding, while it is looked into; None: it has none
+    cdef bint leaves_plain             # the body goes on without its content coding, with values in it
     cdef MessageTerms message_terms    # for the messages of the WebSocket that it opens; None: they are not searched
 
     # response

@@ -4,26 +4,24 @@ It stands between the upstream's stream and the exchange, so the handler, the co
 decoded, and values turned back into placeholders, also across the borders of pieces. Only what may begin a value is held back.
 
 In gRPC a value becomes as many asterisks, since messages say how long they are, and nothing is held back behind the end of a message:
-there a client may have to answer before more comes.
+there a client may have to answer before more comes. A compressed message is had whole, and leaves without compression if it has a value in
+it. What is held is charged to the budget.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint64_t
 
+from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.http.stream cimport ANY_LENGTH, HttpConnection, Piece, Stream, StreamCallbacks
 from soth_mitm._dataplane.http1.head_parser cimport HEAD_MALFORMED, HEAD_TOO_LARGE, parse_response_head
 from soth_mitm._dataplane.memory.view cimport view_bytes, view_of
-from soth_mitm._dataplane.wire.decode cimport decoder_for
-from soth_mitm._dataplane.wire.head cimport FIELD_CONTENT_ENCODING, Field, Head
+from soth_mitm._dataplane.wire.decode cimport CODED_AT_ONCE, DECODED_AT_ONCE, decoder_for
+from soth_mitm._dataplane.wire.grpc cimport COMPRESSED, PART_CONTENT, PART_END, PART_PACKED, GrpcParts, grpc_message
+from soth_mitm._dataplane.wire.head cimport Field, Head
+from soth_mitm._dataplane.wire.headers cimport content_encoding_of
 from soth_mitm._dataplane.wire.redactor cimport Redactor, SearchedStrings
 
-
-cdef enum:
-    GRPC_PREFIX = 5
-    # of coded content, in one step: it may become a thousand times as much
-    CODED_AT_ONCE = 4096
-    DECODED_AT_ONCE = 8388608
 
 # What is wrong of a body that may have changed (RFC 9110 section 8, RFC 9530)
 BODY_FIELDS = (
@@ -131,36 +129,45 @@ cdef class RedactedStream(Stream):
     cdef int take_in(self, bytes data) except -1:
         if self.decoder is not None:
             data = self.decoder.feed(data)
-            self.has_failed = self.decoder.error is not None
-        self.ready = self.redactor.feed(data) if self.message_left < 0 else self.redact_messages(data)
+            self.fail(self.decoder.error)
+        self.ready = self.redactor.feed(data) if self.messages is None else self.redact_messages(data)
         self.given = 0
         self.borrowed.append(self.ready)
+        return self.count()
+
+    cdef int fail(self, str error) except -1:
+        if error is not None:
+            self.has_failed = True
+            self.failure = error
         return 0
 
     cdef bytes redact_messages(self, bytes data):
+        cdef list parts = self.messages.feed(data)
         cdef list out = []
-        cdef const uint8_t* prefix
-        cdef Py_ssize_t at = 0, size = len(data), count
-        while at < size:
-            if self.message_left == 0:
-                count = min(GRPC_PREFIX - len(self.prefix), size - at)
-                self.prefix += data[at:at + count]
-                at += count
-                if len(self.prefix) < GRPC_PREFIX:
+        cdef bytes piece
+        if parts is None:
+            self.fail(self.messages.error)
+            return b""
+        for kind, piece in parts:
+            if kind == PART_PACKED:
+                piece = self.redacted_message(piece)
+                if piece is None:
+                    self.fail(self.messages.error)
                     break
-                prefix = <const uint8_t*>PyBytes_AS_STRING(self.prefix)
-                self.message_left = (
-                    <uint32_t>prefix[1] << 24 | <uint32_t>prefix[2] << 16 | <uint32_t>prefix[3] << 8 | <uint32_t>prefix[4])
-                out.append(self.prefix)
-                self.prefix = b""
-                continue
-            count = min(self.message_left, <int64_t>(size - at))
-            out.append(self.redactor.feed(data[at:at + count]))
-            at += count
-            self.message_left -= count
-            if self.message_left == 0:
-                out.append(self.redactor.finish())
+            elif kind == PART_CONTENT:
+                piece = self.redactor.feed(piece)
+            elif kind == PART_END:
+                piece = self.redactor.finish()
+            out.append(piece)
         return b"".join(out)
+
+    cdef bytes redacted_message(self, bytes message):
+        cdef bytes content = self.messages.unpacked(message)
+        cdef uint64_t before = self.redactor.replaced
+        if content is None:
+            return None
+        content = self.redactor.feed(content) + self.redactor.finish()
+        return message if self.redactor.replaced == before else grpc_message(message[0] & ~COMPRESSED, content)
 
     cdef int flush_end(self) except -1:
         cdef bytes tail = b""
@@ -169,9 +176,11 @@ cdef class RedactedStream(Stream):
         self.is_flushed = True
         if self.decoder is not None:
             tail = self.decoder.finish()
-            self.has_failed = self.has_failed or self.decoder.error is not None
-        if self.message_left >= 0:
-            tail = self.redact_messages(tail) + self.prefix + self.redactor.finish()
+            self.fail(self.decoder.error)
+        if self.messages is not None:
+            tail = self.redact_messages(tail) + self.messages.prefix + self.redactor.finish()
+            if self.messages.packed is not None:
+                self.fail("a compressed message of gRPC is cut")
         else:
             tail = self.redactor.feed(tail) + self.redactor.finish()
         # a piece may have content and trailers
@@ -180,7 +189,22 @@ cdef class RedactedStream(Stream):
         self.borrowed.append(self.ready)
         if self.redactor.replaced:
             self.callbacks.settings.credentials.count_redacted(self.redactor.replaced)
-        return 0
+        return self.count()
+
+    cdef int count(self) except -1:
+        cdef Py_ssize_t before = self.counted
+        if self.share.owner is None:
+            # it has given all back
+            return 0
+        self.counted = 0 if self.is_left else (
+            self.left() + PyBytes_GET_SIZE(self.redactor.held) + (0 if self.messages is None else self.messages.held()))
+        if self.counted > before:
+            return self.share.charge(self.counted - before)
+        return self.share.refund(before - self.counted) if self.counted < before else 0
+
+    cdef int leave(self) except -1:
+        self.is_left = True
+        return self.count()
 
     cdef Py_ssize_t left(self) noexcept:
         return PyBytes_GET_SIZE(self.ready) - self.given
@@ -188,6 +212,7 @@ cdef class RedactedStream(Stream):
     cdef Py_ssize_t take_content(self) except -1:
         cdef Py_ssize_t count = self.inner.take_content()
         self.borrowed = [self.ready]
+        self.count()
         return count
 
     cdef bint is_complete(self) noexcept:
@@ -210,7 +235,7 @@ cdef class RedactedStream(Stream):
 
     cdef str error_text(self):
         if self.has_failed:
-            return f"it cannot be decoded, and so not searched for values of credentials ({self.decoder.error})"
+            return f"it cannot be decoded, and so not searched for values of credentials ({self.failure})"
         return self.inner.error_text()
 
     cdef int pause(self, int reason) except -1:
@@ -251,15 +276,19 @@ cdef class RedactedStream(Stream):
     # ---- how it ends
 
     cdef int release(self, Head request, Head response, HttpConnection client) except -1:
+        self.leave()
         return self.inner.release(request, response, client)
 
     cdef int truncate(self, bint has_response, object error) except -1:
+        self.leave()
         return self.inner.truncate(has_response, error)
 
     cdef int reset(self, object error) except -1:
+        self.leave()
         return self.inner.reset(error)
 
     cdef int detach(self) except -1:
+        self.leave()
         return self.inner.detach()
 
     cdef bint is_multiplexed(self) noexcept:
@@ -287,25 +316,24 @@ cdef class RedactedStream(Stream):
         return self.inner.connection()
 
 
-cdef RedactedStream new_redacted_stream(Stream inner, StreamCallbacks exchange, Head head, SearchedStrings strings, bint is_grpc):
+cdef RedactedStream new_redacted_stream(
+        Stream inner, StreamCallbacks exchange, BudgetShare share, Head head, SearchedStrings strings, GrpcParts messages):
     cdef RedactedStream stream = RedactedStream.__new__(RedactedStream)
     cdef RedactedCallbacks callbacks = RedactedCallbacks.__new__(RedactedCallbacks)
-    cdef list codings = []
-    cdef int i
-    for i in range(head.count):
-        if head.fields[i].name == FIELD_CONTENT_ENCODING:
-            codings.append(head.raw[head.fields[i].value:head.fields[i].value + head.fields[i].value_len])
-    if codings:
-        stream.decoder = decoder_for(b", ".join(codings), DECODED_AT_ONCE, True)
-        if stream.decoder is not None and stream.decoder.error is not None:
+    stream.decoder = decoder_for(content_encoding_of(head), DECODED_AT_ONCE, True)
+    if stream.decoder is not None and stream.decoder.error is not None:
+        return None
+    if messages is not None:
+        coding = decoder_for(messages.encoding, DECODED_AT_ONCE)
+        if coding is not None and coding.error is not None:
             return None
     stream.inner = inner
+    stream.share = share
     stream.searched = strings
     stream.redactor = Redactor(strings)
     stream.ready = b""
     stream.borrowed = []
-    stream.prefix = b""
-    stream.message_left = 0 if is_grpc else -1
+    stream.messages = messages
     callbacks.exchange = exchange
     callbacks.settings = exchange.settings
     callbacks.stream = stream

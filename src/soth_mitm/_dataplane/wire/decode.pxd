@@ -4,6 +4,9 @@ cdef enum:
     MAX_CODINGS = 8        # codings stacked in one Content-Encoding
     # gzip members or zstd frames in one body (or in one feed, with `per_feed`): empty ones cost time and give no byte
     MAX_MEMBERS = 10000
+    # For content that is decoded as it passes: bytes of one feed, which may become a thousand times as many, and what these may become
+    CODED_AT_ONCE = 4096
+    DECODED_AT_ONCE = 8388608
 
 
 # Incremental decoder of a whole stack. Memory is bounded by `limit` whatever the input: a decompression bomb ends in `error`.

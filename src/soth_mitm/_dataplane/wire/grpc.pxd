@@ -1,6 +1,6 @@
 # gRPC and gRPC-Web: the length-prefixed messages of one direction of a call.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 
 from soth_mitm._dataplane.wire.framer cimport Framer
 
@@ -41,3 +41,31 @@ cdef class GrpcFramer(Framer):
     cdef int keep_trailers(self, bytes block, bint truncated) except -1
     cdef Py_ssize_t wanted(self, const char* prefix) except -1
     cdef int deliver(self, const char* frame, Py_ssize_t length, list out) except -1
+
+
+# What a part of a stream of messages is
+cdef enum GrpcPart:
+    PART_PREFIX = 0            # of a message that is not compressed
+    PART_CONTENT               # of it
+    PART_END                   # it ends here; no bytes
+    PART_PACKED                # a compressed message, with its prefix
+
+
+# A stream of messages in parts, for a search in them: only those that are compressed are had whole
+cdef class GrpcParts:
+    cdef bytes encoding        # grpc-encoding, or None
+    cdef Py_ssize_t most       # bytes of a compressed message, and of what it has in it
+    cdef bytes prefix          # what came of one
+    cdef int64_t left          # bytes of the message that are still to come; -1: a prefix is
+    cdef bytearray packed      # a compressed message as far as it has come; None: it is none
+    cdef str error             # why a compressed message cannot be looked into, or None
+
+    # Pairs of a GrpcPart and bytes; together they are what came. None: `error` says why it goes no further
+    cdef list feed(self, bytes data)
+    cdef Py_ssize_t held(self) noexcept
+    # What a compressed message has in it; None: `error` says why that is not known
+    cdef bytes unpacked(self, bytes message)
+
+
+cdef GrpcParts new_grpc_parts(bytes encoding, Py_ssize_t most)
+cdef bytes grpc_message(int flags, bytes payload)

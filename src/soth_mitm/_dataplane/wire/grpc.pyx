@@ -12,8 +12,8 @@ from urllib.parse import quote
 import cython
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint32_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from soth_mitm._dataplane.wire.decode cimport Decoder, decoder_for
 from soth_mitm._dataplane.wire.framer cimport Framer, append_bytes, only_bytes
@@ -246,3 +246,73 @@ cdef class GrpcFramer(Framer):
             out.append(b"\0" + len(payload).to_bytes(4, "big"))
             out.append(payload)
         return b"".join(out)
+
+
+cdef bytes grpc_message(int flags, bytes payload):
+    return bytes((flags,)) + len(payload).to_bytes(4, "big") + payload
+
+
+@cython.final
+cdef class GrpcParts:
+    """Cuts a stream of messages into what can be searched as it passes, and compressed messages, which cannot."""
+
+    cdef list feed(self, bytes data):
+        cdef list parts = []
+        cdef Py_ssize_t at = 0, size = len(data), count
+        while at < size:
+            if self.left < 0:
+                count = min(PREFIX - len(self.prefix), size - at)
+                self.prefix += data[at:at + count]
+                at += count
+                if len(self.prefix) < PREFIX:
+                    break
+                self.left = message_length(PyBytes_AS_STRING(self.prefix))
+                if self.prefix[0] & COMPRESSED:
+                    if self.left > self.most:
+                        self.error = f"a compressed message of gRPC is longer than {self.most} bytes"
+                        return None
+                    self.packed = bytearray(self.prefix)
+                else:
+                    parts.append((PART_PREFIX, self.prefix))
+                self.prefix = b""
+            else:
+                count = min(self.left, <int64_t>(size - at))
+                if self.packed is None:
+                    parts.append((PART_CONTENT, data[at:at + count]))
+                else:
+                    self.packed += data[at:at + count]
+                at += count
+                self.left -= count
+            if self.left == 0:
+                if self.packed is None:
+                    parts.append((PART_END, b""))
+                else:
+                    parts.append((PART_PACKED, bytes(self.packed)))
+                    self.packed = None
+                self.left = -1
+        return parts
+
+    cdef Py_ssize_t held(self) noexcept:
+        return PyBytes_GET_SIZE(self.prefix) + (0 if self.packed is None else PyByteArray_GET_SIZE(self.packed))
+
+    cdef bytes unpacked(self, bytes message):
+        cdef Decoder decoder = decoder_for(self.encoding, self.most)
+        cdef bytes content
+        if decoder is None:
+            self.error = "a message of gRPC is compressed, and the call names no grpc-encoding"
+            return None
+        content = decoder.feed(message[PREFIX:])
+        decoder.finish()
+        if decoder.error is not None:
+            self.error = f"a message of gRPC: {decoder.error}"
+            return None
+        return content
+
+
+cdef GrpcParts new_grpc_parts(bytes encoding, Py_ssize_t most):
+    cdef GrpcParts parts = GrpcParts.__new__(GrpcParts)
+    parts.encoding = encoding
+    parts.most = most
+    parts.prefix = b""
+    parts.left = -1
+    return parts

@@ -49,20 +49,15 @@ cdef class Redactor:
     cpdef bytes finish(self)
 
 
-cdef enum:
-    # What may begin a string waits from here on for what follows: shorter beginnings occur by chance, at the end of a message that is
-    # answered before more comes
-    LOOKOUT_LEAST_HELD = 8
-
-
 cdef class Lookout:
     """One stream, in which none of the strings may pass."""
 
     cdef SearchedStrings searched
     cdef bytes context              # the end of what came, which may begin a string; < longest
-    cdef Py_ssize_t passed          # of it, what has left
+    cdef Py_ssize_t passed          # of it, what was let go
     cdef readonly bint has_found    # one is there: nothing more leaves
 
     cdef bytes pass_on(self, bytes data, bint is_end)
     cpdef bytes feed(self, bytes data)
     cpdef bytes finish(self)
+    cpdef bytes let_go(self)

@@ -115,15 +115,18 @@ cdef class Redactor:
 cdef class Lookout:
     """A stream that ends where one of the strings of `searched` is in it.
 
-    What leaves holds no string and no beginning of one of `LOOKOUT_LEAST_HELD` bytes or more that
-    another piece completes.
+    What leaves holds no string, and no beginning of one that another piece completes, unless
+    `let_go` has let that go.
     """
 
     def __cinit__(self, SearchedStrings searched not None):
-        if searched.tables.shortest < LOOKOUT_LEAST_HELD:
-            raise ValueError(f"a string has fewer than {LOOKOUT_LEAST_HELD} bytes, and would pass")
         self.searched = searched
         self.context = b""
+
+    @property
+    def held_bytes(self):
+        """How many bytes wait for what follows; fewer than the longest string has."""
+        return PyBytes_GET_SIZE(self.context) - self.passed
 
     cpdef bytes feed(self, bytes data):
         """Return what may leave now that `data` has come; None, from now on, when a string is there."""
@@ -132,6 +135,15 @@ cdef class Lookout:
     cpdef bytes finish(self):
         """Return what was held back, at the end of the stream; None when a string is there."""
         return self.pass_on(self.context, True)
+
+    cpdef bytes let_go(self):
+        """Return what is held back, at the end of a message that may be answered before more comes.
+
+        What follows is searched with it all the same.
+        """
+        cdef bytes left = self.context[self.passed:]
+        self.passed = PyBytes_GET_SIZE(self.context)
+        return left
 
     cdef bytes pass_on(self, bytes data, bint is_end):
         cdef size_t at = 0
@@ -153,8 +165,5 @@ cdef class Lookout:
             return data[passed:] if passed else data
         begins = <Py_ssize_t>at
         self.context = data[begins:]
-        if len(self.context) < LOOKOUT_LEAST_HELD:
-            self.passed = len(self.context)
-            return data[passed:]
         self.passed = max(passed - begins, <Py_ssize_t>0)
         return data[passed:begins] if begins > passed else b""

@@ -19,3 +19,5 @@ cdef enum Stream:
 cdef int stream_of(Head head, dict types) except -1
 cdef int frame_bit_of(int stream) noexcept          # the FrameBit of its frames; 0: STREAM_NONE
 cdef Framer framer_of(int stream, Head head, Py_ssize_t budget)
+# The coding of compressed messages of a call; empty: it names none
+cdef bytes grpc_encoding_of(Head head)

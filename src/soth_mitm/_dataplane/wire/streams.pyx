@@ -74,8 +74,6 @@ cdef int frame_bit_of(int stream) noexcept:
 
 
 cdef Framer framer_of(int stream, Head head, Py_ssize_t budget):
-    cdef int index
-    cdef bytes encoding = b""
     if stream == STREAM_SSE:
         return SseFramer(budget)
     if stream == STREAM_NDJSON:
@@ -84,7 +82,9 @@ cdef Framer framer_of(int stream, Head head, Py_ssize_t budget):
         return JsonSeqFramer(budget)
     if stream == STREAM_EVENTSTREAM:
         return EventStreamFramer(budget)
-    index = head.find(b"grpc-encoding", 13)
-    if index >= 0:
-        encoding = view_bytes(head.span(head.fields[index].value, head.fields[index].value_len))
-    return GrpcFramer(budget, encoding, stream == STREAM_GRPC_WEB, stream == STREAM_GRPC_WEB_TEXT)
+    return GrpcFramer(budget, grpc_encoding_of(head), stream == STREAM_GRPC_WEB, stream == STREAM_GRPC_WEB_TEXT)
+
+
+cdef bytes grpc_encoding_of(Head head):
+    cdef int index = head.find(b"grpc-encoding", 13)
+    return b"" if index < 0 else view_bytes(head.span(head.fields[index].value, head.fields[index].value_len))
