@@ -602,6 +602,45 @@ class TestEnds:
             ]
 
 
+MANY_EVENTS = b"".join(b"data: %d\n\n" % number for number in range(200))
+FORMS = {
+    "length": b"Content-Length: %d\r\n\r\n" % len(MANY_EVENTS) + MANY_EVENTS,
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(b"1\r\n%c\r\n" % octet for octet in MANY_EVENTS) + b"0\r\n\r\n",
+    "close": b"\r\n" + MANY_EVENTS,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("every", [1, 70])
+def test_the_end_of_a_connection_does_not_overtake_what_is_decided_on(proxy: ProxyFactory, origin: Origin, form: str, every: int) -> None:
+    """All of the response and the end (TLS) are read at once, and the hook suspends."""
+    answered = threading.Event()
+
+    async def later() -> ChunkDecision:
+        await asyncio.sleep(0)
+        return PASS
+
+    class Later(OnlyFilter):
+        def on_request(self, request: RawRequest) -> HandlerDecision:
+            if request.path == "/last":
+                # the loop stands still until all of the answer is here
+                asyncio.get_running_loop().call_soon(answered.wait, 10)
+            return HandlerDecision.ALLOW
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n" + FORMS[form])
+        connection.close()
+        answered.set()
+
+    origin.script(script, "/last")
+    running = proxy(Later(lambda chunk: later() if int(chunk.text) % every == 0 else PASS))
+    with running.secured(origin.port) as client:
+        assert client.request("/status/204", HOST).status == 204
+        assert client.request("/last", HOST).body == MANY_EVENTS
+    assert len(origin.connections) == 1
+    running.wait_idle("active_connections", "active_flows", "buffered_bytes")
+
+
 class TestUploads:
     """gRPC-Web over HTTP/1 and HTTP/2, as browsers speak it; grpcio's calls are in test_grpc_filters."""
 

@@ -15,14 +15,14 @@ from typing import Any
 import h2.exceptions
 import pytest
 
-from soth_mitm import ResponseDecision
+from soth_mitm import HandlerDecision, RawRequest, ResponseDecision
 from soth_mitm._dataplane.http.messages import RawResponse
 from support.certs import TestCA
 from support.origin import Origin, Request, ScriptedConnection
 from support.origin_answers import pattern
 from support.pairings import PAIRINGS, PairedClient, paired_origin
 from support.recording import Recording
-from support.running import ProxyFactory, Running
+from support.running import HOST, ProxyFactory, Running
 from support.source import ROOT
 
 change, replace, block = ResponseDecision.change, ResponseDecision.replace, ResponseDecision.block
@@ -522,6 +522,67 @@ class TestWhoLeaves:
         go.set()
         answer = made.client.answer(number)
         assert (answer.status, answer.body, answer.get("x-new")) == (200, b"halfdone", "1")
+
+
+ENDINGS = {
+    "length": b"Content-Length: 5000\r\n\r\n" + CONTENT,
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n1388\r\n" + CONTENT + b"\r\n0\r\n\r\n",
+    "close": b"\r\n" + CONTENT,
+    "cut": b"Content-Length: 5001\r\n\r\n" + CONTENT,
+}
+
+
+class TestEndsInOneRead:
+    """The response and the end of its connection (TLS) are read together: the end does not overtake what the decision held back."""
+
+    @pytest.mark.parametrize("form", ENDINGS)
+    @pytest.mark.parametrize(
+        "decision", [PASS, change(set={"x-one": "2"}), HOLD, replace(body=b"new"), block(403)], ids=lambda each: each.kind
+    )
+    def test_it(self, proxy: ProxyFactory, origin: Origin, decision: ResponseDecision, form: str) -> None:
+        answered = threading.Event()
+
+        class Later(Decides):
+            async def on_response_head(self, response: RawResponse) -> Any:
+                await asyncio.sleep(0)
+                return PASS if response.request is None or response.request.path == "/first" else decision
+
+            async def on_response_body(self, response: RawResponse) -> Any:
+                await asyncio.sleep(0)
+                self._note("on_response_body", response)
+                return PASS
+
+            def on_request(self, request: RawRequest) -> Any:
+                if request.path != "/first":
+                    # the loop stands still until all of the answer is here
+                    asyncio.get_running_loop().call_soon(answered.wait, 10)
+                return HandlerDecision.ALLOW
+
+        def script(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(b"HTTP/1.1 200 OK\r\n" + ENDINGS[form])
+            connection.close()
+            answered.set()
+
+        origin.script(script, "/last")
+        origin.script(says(b"HTTP/1.1 204 No Content\r\n\r\n"), "/first")
+        running = proxy(Later())
+        with running.secured(origin.port) as client:
+            assert client.request("/first", HOST).status == 204
+            client.send(f"GET /last HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            if form == "cut" and decision.kind in ("pass", "change"):
+                assert client.read_head().status == 200
+                assert client.read_exactly(5000) == CONTENT
+                with pytest.raises((EOFError, OSError)):
+                    client.read_exactly(1)
+            else:
+                answer = client.read_answer()
+                body = {"replace": b"new", "block": b""}.get(decision.kind, CONTENT)
+                if form == "cut" and decision is HOLD:
+                    assert answer.status == 502
+                else:
+                    assert (answer.status, answer.body) == (decision.status or 200, body)
+        assert len(origin.connections) == 1
+        running.wait_idle("active_connections", "active_flows", "held_responses", "held_bytes", "buffered_bytes")
 
 
 class TestLimits:

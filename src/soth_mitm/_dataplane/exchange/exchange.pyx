@@ -39,7 +39,7 @@ from soth_mitm._dataplane.http.stream cimport (
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_FLOW, note
 from soth_mitm._dataplane.memory.view cimport View, view_bytes, view_of
-from soth_mitm._dataplane.transport.callbacks cimport PAUSE_PEER_SLOW, PAUSE_TURN
+from soth_mitm._dataplane.transport.callbacks cimport PAUSE_DECISION, PAUSE_PEER_SLOW, PAUSE_TURN
 from soth_mitm._dataplane.wire.decode cimport CODED_AT_ONCE
 from soth_mitm._dataplane.wire.forwards cimport forwards_left, traced_request
 from soth_mitm._dataplane.wire.head cimport METHOD_TRACE, Head
@@ -730,7 +730,10 @@ cdef class Exchange(ExchangeStages):
         self.await_download()
         if self.client.is_write_paused() and self.client.room() > 0 and not self.reads_ahead():
             self.upstream.pause(PAUSE_PEER_SLOW)
-        return 0
+        if self.down_stages is not None and self.down_stages.is_waiting():
+            return 0
+        # a decision held it back. What lies here has been taken: its end may be next
+        return self.resume_upstream(PAUSE_DECISION) if self.upstream.paused() & PAUSE_DECISION else 0
 
     cdef int response_done(self) except -1:
         if not self.response_is_wire:

@@ -121,7 +121,6 @@ cdef class ExchangeResponses(ExchangeCredentials):
         self.held_body = self.upstream.new_buffer(self.settings.body_limit)
         self.move_response(INPUT_HOLD)
         self.set_upstream_deadline(self.settings.body_buffer, STAGE_HOLD)
-        self.upstream.resume(PAUSE_DECISION)
         self.runs_again = True
         return 0
 
@@ -151,7 +150,8 @@ cdef class ExchangeResponses(ExchangeCredentials):
             self.reserve(True)
             # a body of unknown length that has just reached the limit may be complete: its end tells
             if self.upstream.content_total() <= limit - (self.response.content_length > limit):
-                return 0
+                # behind all that lies here: its end may be next
+                return self.resume_upstream(PAUSE_DECISION)
         return self.ask_about_body()
 
     cdef int ask_about_body(self) except -1:
@@ -186,7 +186,6 @@ cdef class ExchangeResponses(ExchangeCredentials):
     # ---- what is decided
 
     cdef int pass_response(self) except -1:
-        cdef Stream upstream = self.upstream
         self.response_view = None
         self.leave_decision()
         self.status = self.relayed.status
@@ -200,8 +199,6 @@ cdef class ExchangeResponses(ExchangeCredentials):
         if self.lost is not None:
             self.settings.counters.upstream_errors += 1
             return self.truncate(self.lost)
-        if self.upstream is upstream:
-            upstream.resume(PAUSE_DECISION)
         return 0
 
     cdef int change_response(self, object decision) except -1:

@@ -153,7 +153,11 @@ cdef class ExchangeStages(ExchangeResponses):
                 staged.feed(view_of(PyBytes_AS_STRING(content), PyBytes_GET_SIZE(content)))
             self.forget_buffered()
         moved = self.relay_staged(staged, self.client, self.upstream)
-        if moved == MOVED_SOME and not self.is_over() and not staged.is_busy() and not self.client.has_content():
+        if self.is_over() or staged.is_busy():
+            return moved
+        # behind all that lies here: its end may be next
+        self.client.resume(PAUSE_DECISION)
+        if moved == MOVED_SOME and not self.is_over() and not self.client.has_content():
             self.abort_if_cut()
         return moved
 
@@ -182,11 +186,6 @@ cdef class ExchangeStages(ExchangeResponses):
             self.settings.counters.upstream_errors += 1
             self.truncate(staged.lost)
             return MOVED_SOME
-        if source.paused() & PAUSE_DECISION:
-            if is_request:
-                source.resume(PAUSE_DECISION)
-            else:
-                self.resume_upstream(PAUSE_DECISION)
         if staged.has_left():
             return MOVED_ALL
         if sink.room() <= 0 or sink.is_write_paused():

@@ -76,8 +76,10 @@ cdef class EndpointStream(Stream):
         return self.endpoint.pause_reading(reason)
 
     cdef bint resume(self, int reason) except -1:
-        self.endpoint.resume_reading(reason)
-        return self.endpoint.paused == 0
+        # the tunnel may let go of us in the call
+        cdef Endpoint endpoint = self.endpoint
+        endpoint.resume_reading(reason)
+        return endpoint.paused == 0
 
     cdef int paused(self) noexcept:
         return self.endpoint.paused

@@ -14,6 +14,7 @@ from soth_mitm._dataplane.http1.framing cimport (
 )
 from soth_mitm._dataplane.memory.view cimport View, view_of
 from soth_mitm._dataplane.transport.callbacks cimport PAUSE_BUFFER_FULL
+from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.wire.fields cimport passing_trailers
 
 
@@ -113,8 +114,10 @@ cdef class Http1Stream(Stream):
         return self.endpoint.pause_reading(reason)
 
     cdef bint resume(self, int reason) except -1:
-        self.endpoint.resume_reading(reason)
-        return self.endpoint.paused == 0
+        # the exchange may let go of us in the call
+        cdef Endpoint endpoint = self.endpoint
+        endpoint.resume_reading(reason)
+        return endpoint.paused == 0
 
     cdef int paused(self) noexcept:
         return self.endpoint.paused
