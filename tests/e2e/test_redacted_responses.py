@@ -17,9 +17,10 @@ import pytest
 from h2.exceptions import ProtocolError
 from tests.e2e.test_credentials import PLACEHOLDER, VALUE, Asking, asking, pairing, serving
 
-from soth_mitm import Credential, Secret
+from soth_mitm import Credential, RawResponse, ResponseDecision, Secret
 from support.leaks import what_remains
 from support.origin import Origin, Request, ScriptedConnection
+from support.recording import Recording
 from support.running import HOST, ProxyFactory, Running
 
 __all__ = ["asking", "pairing", "serving"]
@@ -112,6 +113,51 @@ def test_the_head_and_trailers(answering: Any) -> None:
         assert client.ask("/", FIELDS).status == 103, "the connection goes on"
         assert client.wire.read_answer().text == "abc"
         assert running.handler.wait("on_response")[0].trailers["x-t"] == PLACEHOLDER
+
+
+class Holds(Recording):
+    """Waits for each body, and lets it pass."""
+
+    def on_response_head(self, response: RawResponse) -> ResponseDecision:
+        return ResponseDecision.HOLD
+
+    def on_response_body(self, response: RawResponse) -> ResponseDecision:
+        return ResponseDecision.PASS
+
+
+class TestHeld:
+    """A response that was held is no body of a request: nothing is put in there, or looked for."""
+
+    @pytest.mark.parametrize("buffers", [True, False])
+    def test_values_stay_out(self, pairing: tuple[str, str], proxy: ProxyFactory, serving: Any, asking: Any, buffers: bool) -> None:
+        client, upstream = pairing
+        origin = serving(HOST, alpn=("h2",) if upstream == "h2" else ())
+        running = proxy(
+            Holds(),
+            credentials=[credential(place=("header:authorization", "body"))],
+            **{"http2.for_http1_clients": True, "body.buffer_request_bodies": buffers},
+        )
+        answer = asking(running, origin.port, client == "h2").ask("/", FIELDS, f"and {PLACEHOLDER}".encode())
+        assert origin.requests[-1].length == len(f"and {VALUE}")
+        assert f"Bearer {PLACEHOLDER}" in [text for _, text in json.loads(answer.text)["headers"]]
+        assert VALUE not in answer.text
+
+    def test_a_placeholder_of_another_destination(self, proxy: ProxyFactory, serving: Any, asking: Any) -> None:
+        other = "other-placeholder-1"
+        body = f"ask for {other}".encode()
+
+        def script(connection: ScriptedConnection, request: Request) -> None:
+            connection.read_body()
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+        origin = serving(HOST)
+        origin.script(script)
+        running = proxy(
+            Holds(),
+            credentials=[credential(), Credential(other, Secret("sk-other-0123456789"), ["other.example:*"])],
+            **{"body.buffer_request_bodies": False, "interception.destinations": ["localhost:*", "other.example:*"]},
+        )
+        assert asking(running, origin.port).ask("/", FIELDS, b"a body").body == body
 
 
 def test_every_split(answering: Any) -> None:

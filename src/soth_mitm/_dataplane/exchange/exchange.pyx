@@ -10,6 +10,7 @@ from cpython.time cimport monotonic
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody, new_body_copy
+from soth_mitm._dataplane.exchange.credentials cimport UploadSearch
 from soth_mitm._dataplane.exchange.decision cimport (
     JUDGED_ABORT, JUDGED_ALLOW, JUDGED_BLOCK, JUDGED_FORWARD, JUDGED_NO_DECISION, JUDGED_RESPOND, JUDGED_UNDECIDED, judge,
     judge_failure, judgement_text,
@@ -508,6 +509,8 @@ cdef class Exchange(ExchangeStages):
         cdef char* block = NULL
         cdef Py_ssize_t room, framing_sent
         cdef View piece, trailers
+        # a response that was held goes to the client, to whom no value may go
+        cdef UploadSearch search = self.upload_search if sink is self.upstream else None
         if not is_wire:
             while not buffered.is_sent():
                 room = max(sink.room(), <Py_ssize_t>0)
@@ -520,11 +523,11 @@ cdef class Exchange(ExchangeStages):
                     # an end needs no room, and this is content
                     sink.await_room()
                     return False
-                if self.upload_search is None:
+                if search is None:
                     sink.send_content(piece.ptr, piece.len)
                 else:
-                    self.upload_search.send(sink, piece.ptr, piece.len)
-                    if self.upload_search.has_found():
+                    search.send(sink, piece.ptr, piece.len)
+                    if search.has_found():
                         return False
             return True
         if buffered.framing is not None and not buffered.is_sent():
