@@ -98,8 +98,8 @@ def name_of(message: Message) -> tuple[str, str]:
     return message.head.method, message.head.path
 
 
-def check_answers(client: Client, all_exchanged: list[Exchanged], stripped: bytes) -> None:
-    """A client is answered what its upstream said or what we say, once for each request, and a cut never looks like an end."""
+def check_wire(client: Client) -> None:
+    """A client of HTTP/1 can read what it is sent: messages without a gap, as many as it asked for, none behind the last one."""
     stream, messages = client.responses, finals(client.responses)
     requests = client.requests.messages
     assert not stream.fault or stream.fault == SWITCHED, f"a client is sent {stream.fault}: {stream.rest!r}"
@@ -113,6 +113,13 @@ def check_answers(client: Client, all_exchanged: list[Exchanged], stripped: byte
     for request, message in zip(requests, messages, strict=False):
         if request.head.method != "CONNECT":
             assert request.head.facts["keeps_alive"] or message is messages[-1], "a request behind the last one was answered"
+
+
+def check_answers(client: Client, all_exchanged: list[Exchanged], stripped: bytes) -> None:
+    """A client is answered what its upstream said or what we say, once for each request, and a cut never looks like an end."""
+    check_wire(client)
+    stream, messages = client.responses, finals(client.responses)
+    requests, cut = client.requests.messages, client.is_cut
     # what came behind the end of a connection was read for the sake of its last answer
     unanswered = len(messages) < client.asked
     # a time that has passed may close a connection that was idle when it began

@@ -1,11 +1,13 @@
 """The exchange as a whole: clients, upstreams, handler and deadlines do whatever the input says, and the rules of the house hold.
 
-Input: see `operations`. The settings are four bytes, see `settings_of`; the seventh says who speaks HTTP/2, in `http2_wire`.
+Input: see `operations`. The settings are four bytes, see `settings_of`; the seventh says who speaks HTTP/2, in `http2_wire`, the eighth
+which hooks decide about responses, and whether there is a credential.
 """
 
 from __future__ import annotations
 
 import base64
+import copy
 import functools
 import hashlib
 from collections import Counter
@@ -14,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
+from fuzz import decided
 from fuzz.agreement import (
     FAR_BEYOND,
     check_answers,
@@ -47,6 +50,8 @@ from soth_mitm.connection import ConnectionMeta, TcpV4
 from soth_mitm.errors import WireError
 from soth_mitm.proxy.alpn import HTTP2
 from soth_mitm.proxy.calls import HandlerCalls, HandlerReports
+from soth_mitm.proxy.counters import ConnectionCounters
+from soth_mitm.proxy.credential_values import CredentialValues
 from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.proxy.dialler import Dialler
 from soth_mitm.proxy.outbound.origin import Origin
@@ -60,6 +65,8 @@ ACCEPTS = b"{accepts}"
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # Who speaks HTTP/2: the first client, the others, the upstreams; few and little of everything; peers that say everything themselves
 HTTP2_CLIENT, HTTP2_CLIENTS, HTTP2_UPSTREAMS, HTTP2_SMALL, HTTP2_BARE = 1, 2, 4, 8, 16
+# There is a credential: a bit of the byte that says which hooks decide about responses
+CREDENTIALS = 8
 SMALL = {
     "http2_max_concurrent_streams": 2,
     "http2_max_header_list_size": 400,
@@ -122,6 +129,11 @@ WORDS = tuple(
     b"5\r\nhello\r\n",
     b"0\r\n\r\n",
     b"data: x\n\n",
+    decided.PLACEHOLDER,
+    decided.VALUE,
+    b"Authorization: Bearer " + decided.PLACEHOLDER + b"\r\n",
+    *(from_text(f"hook {number} \\x{kind:02x}") for number in (0, 4, 5, 6) for kind in range(2, 20)),
+    *(from_text(f"answer 0 \\x{kind:02x}") for kind in (0, 3, *range(11, 20))),
 )
 mutate = functools.partial(mutate_operations, WORDS)
 # What each input needs, and is the same for all; both take long
@@ -184,6 +196,13 @@ class Http2ExchangeClient(Http2Peer, ServedClient):
         self.begin()
 
 
+class PlainCredentials(CredentialValues):
+    """Credentials for which plain text is as good as TLS with the name of the origin."""
+
+    def _permitted(self, origin: Origin, authority: str, is_redirected: bool) -> set[int]:
+        return super()._permitted(origin._replace(server_name=origin.host), authority, is_redirected)
+
+
 class AllPools(UpstreamPools):
     """Pools that are remembered; one has another for what HTTP/2 does not do."""
 
@@ -227,9 +246,10 @@ class ExchangeScene(Scene):
         self.bare = bool(http2 & HTTP2_BARE)
         if http2 & HTTP2_SMALL:
             keys |= SMALL
+        self.has_credentials = len(settings) > 7 and bool(settings[7] & CREDENTIALS)
         config = cached_config(**keys)
         self.observed = not more & 16
-        self._routed = bool(more & 32)
+        self.routed = bool(more & 32)
         self.checked = 0
         self.arena = Arena(config.max_http_head_bytes)
         self.counters = Counters()
@@ -237,6 +257,11 @@ class ExchangeScene(Scene):
         self.deadlines = SeparateDeadlines(loop)
         self.calls = HandlerCalls(self.handler, config, loop, self.deadlines, HookCounters(), reports)
         self.settings: Any = make_settings(config, self.arena, self.counters, self.calls.hooks, self.deadlines, reports)
+        if self.has_credentials:
+            with_credential = copy.copy(config)
+            with_credential.credentials = [decided.CREDENTIAL]
+            self._credentials = PlainCredentials(with_credential, loop, ConnectionCounters())
+            self.settings.credentials = self._credentials
         dialler = cast(Dialler, SimpleNamespace(dial=self._dial, keep_session=lambda *_: None, count=lambda error: None))
         self.pools = AllPools(config.connection_pool, self.settings, self.deadlines, dialler, self.calls)
 
@@ -252,7 +277,7 @@ class ExchangeScene(Scene):
 
     def routing(self, meta: ConnectionMeta) -> dict[str, Any]:
         """Return the routing of one client's exchange."""
-        if not self._routed:
+        if not self.routed:
             return {"router": lambda scheme, authority: self._route_to("a.example", meta)}
         return {"router": lambda scheme, authority: self._route_to(authority.decode("latin-1"), meta)}
 
@@ -264,9 +289,15 @@ class ExchangeScene(Scene):
         return Route(pool, meta, "http", authority or "a.example", observed=self.observed)
 
     async def _dial(self, origin: Origin) -> UpstreamEndpoint:
-        peer = await self.dial(self._connect_http2 if HTTP2 in origin.alpn else self._connect)
+        connect = self._connect_http2 if HTTP2 in origin.alpn else self._connect
+        peer = await self.dial(lambda: self._named(connect(), origin.host))
         endpoint: UpstreamEndpoint = peer.endpoint
         return endpoint
+
+    @staticmethod
+    def _named(peer: Peer, host: str) -> Peer:
+        peer.host = host
+        return peer
 
     def _connect(self) -> Peer:
         return self.attach(Upstream)
@@ -311,7 +342,10 @@ class ExchangeScene(Scene):
         self.pools.retire()
 
     def close(self) -> None:
-        closing = [self.loop.create_task(ending) for ending in (self.pools.close(), self.calls.close())]
+        endings = [self.pools.close(), self.calls.close()]
+        if self.has_credentials:
+            endings.append(self._credentials.close())
+        closing = [self.loop.create_task(ending) for ending in endings]
         self.settle()
         assert all(task.done() for task in closing), "something does not end"
         for task in closing:
@@ -337,7 +371,10 @@ def run(data: bytes) -> None:
             if not operation.same_turn:
                 # else a hook that is cancelled does not know it yet
                 check_permits(scene)
-                if scene.speaks_http2:
+                if scene.handler.decides or scene.has_credentials:
+                    decided.check_so_far(scene, scene.settings.body_limit)
+                    check_nothing_kept(scene)
+                elif scene.speaks_http2:
                     check_nothing_kept(scene)
                 else:
                     check_clients(scene)
@@ -443,8 +480,19 @@ def check_permits(scene: ExchangeScene) -> None:
     scene.checked = sent
     allowed = scene.handler.permitted(settings.hooks.recover and not settings.hooks.block_on_failure)
     forwarded = Counter(name_of(message) for peer in scene.upstreams for message in peer.requests.messages)
+    if scene.has_credentials:
+        # the value may stand in the path
+        allowed, forwarded = (by_method(names) for names in (allowed, forwarded))
     beyond = forwarded - allowed
     assert sum(beyond.values()) <= scene.counters.retries, f"forwarded without being allowed: {beyond}"
+
+
+def by_method(names: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
+    """Count requests by their method alone."""
+    found: Counter[tuple[str, str]] = Counter()
+    for (method, _), count in names.items():
+        found[method, ""] += count
+    return found
 
 
 def check_end(scene: ExchangeScene) -> None:
@@ -457,6 +505,9 @@ def check_end(scene: ExchangeScene) -> None:
     assert scene.arena.budget.held == 0
     left = {name: count for name, count in ledger.counts().items() if count}
     assert not left, left
+    if scene.handler.decides or scene.has_credentials:
+        decided.check(scene, scene.settings.body_limit)
+        return
     if scene.speaks_http2:
         check_http2(scene, scene.counters.retries, scene.settings.body_limit)
         counters = scene.counters

@@ -180,9 +180,11 @@ def is_answer(sent: Said, received: Said) -> bool:
 
 
 def is_own(message: Said, request: Said) -> bool:
-    """Tell whether it is a response of the proxy's own: to a gRPC call it is a status in the head."""
+    """Tell whether it is a response of the proxy's own: to a gRPC call it has its text in the head."""
+    if any(name == b"grpc-status" for name, _ in message.fields) and not message.content:
+        return message.status == 200 or message.status in OWN_STATUSES
     if message.status == 200:
-        return any(name == b"grpc-status" for name, _ in message.fields) or request.method in ("TRACE", "OPTIONS")
+        return request.method in ("TRACE", "OPTIONS")
     # the session refuses a head over its limit before there is an exchange, and says nothing but that
     return message.status in OWN_STATUSES and (OWN_TYPE in message.fields or (message.status == 431 and not message.content))
 

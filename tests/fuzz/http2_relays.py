@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fuzz.cutting import every_way
+from fuzz.deciding import DecidingByContent
 from fuzz.exchanges import ExchangeScene, Http2ExchangeClient, check_end, check_permits
 from fuzz.http2_agreement import DROPPED, Pair, Said, pairs_of
 from fuzz.http2_peers import Http2Peer
@@ -61,7 +62,8 @@ class Http2RelayScene(ExchangeScene):
 
     def __init__(self, settings: bytes, responses: list[Response], pieces: Pieces) -> None:
         # a long body is streamed, dials succeed at once, and limits that end connections are not those of small numbers
-        super().__init__(bytes((settings[0] & ~4, settings[1], settings[2] & ~16, *settings[3:6], settings[6] & 7)))
+        plain = bytes((settings[0] & ~36, settings[1], settings[2] & ~16, *settings[3:6], settings[6] & 7, settings[7]))
+        super().__init__(plain, DecidingByContent.kind(settings[7]))
         self._responses = responses
         self._pieces = pieces
         self._answered: set[tuple[int, int]] = set()

@@ -11,7 +11,7 @@ Mutate = Callable[[bytes, int], bytes]
 # One in so many changes is one of the bytes
 BYTES_IN = 3
 MOST_DIGITS = 4
-MOST_SETTINGS = 7
+MOST_SETTINGS = 8
 
 
 def insert(operations: list[bytes], chance: random.Random, words: Sequence[bytes], mutate: Mutate) -> None:

@@ -1,7 +1,7 @@
 """A whole proxy on a loop without sockets: clients from their first byte, CONNECT, TLS, tunnels, dials, reloads, the end.
 
-Input: see `operations`. The settings are those of `scene.settings_of`, and one byte more; the seventh says who speaks HTTP/2. Names
-resolve to two addresses or to none.
+Input: see `operations`. The settings are those of `scene.settings_of`, and one byte more; the seventh says who speaks HTTP/2, the eighth
+which hooks decide about responses. Names resolve to two addresses or to none.
 
 With `SPEAK_TLS` clients speak TLS inside of CONNECT, and origins when they are spoken to in it: what a script has them say is inside.
 ``client_notifies`` and ``upstream_notifies`` are their close_notify.
@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest import mock
 
+from fuzz import decided
 from fuzz.agreement import check_answers, exchanged, is_forwarded, is_own, name_of
 from fuzz.conversations import SWITCHED, finals
 from fuzz.exchanges import SMALL
@@ -131,6 +132,10 @@ class ProxyScene(Scene):
         self.blocks_unknown = config.interception.unknown_protocol == "block"
         self.decides = "on_request" in hooks and config.intercept_mode == "enforce"
         self.lets_failures_pass = config.handler.recover_from_panics and config.handler.failure_policy == "allow"
+        # what the checks of decisions ask about
+        hooks_of = SimpleNamespace(recover=config.handler.recover_from_panics, block_on_failure=not self.lets_failures_pass)
+        enforce = config.intercept_mode == "enforce"
+        self.settings = SimpleNamespace(hooks=hooks_of, enforce=enforce, body_limit=config.body.max_size_bytes)
 
     @property
     def intercepts(self) -> bool:
@@ -287,6 +292,9 @@ def check_end(scene: ProxyScene) -> None:
 def check_conversations(scene: ProxyScene) -> None:
     """Tunnels carry what was said, everything else is requests of somebody and their answers."""
     clients = cast(list[ProxyClient], scene.clients)
+    if scene.handler.decides:
+        check_decided(scene, clients)
+        return
     if any(peer.http2 is not None for peer in scene.peers):
         check_http2(scene, clients)
         return
@@ -305,6 +313,23 @@ def check_conversations(scene: ProxyScene) -> None:
         if scene.blocks_unlisted and client.asked_name == "z.example":
             inside = finals(client.responses)[1:]
             assert all(is_own(message) for message in inside), "answered under the name of whom is blocked"
+
+
+def check_decided(scene: ProxyScene, clients: list[ProxyClient]) -> None:
+    """The same where the handler has decided: of what goes to an intercepted origin, since the rest is none of its business."""
+    assert not scene.handler.wrong, scene.handler.wrong
+    if not scene.intercepts:
+        return
+    asks = [client for client in clients if client.inside is not None and client.requests.messages[0].head.target.startswith("a.example:")]
+    for client in asks:
+        if client.http2 is not None:
+            assert not client.http2.heard.fault, f"a client is sent {client.http2.heard.fault}"
+    read = [client for client in asks if client.tls is None or client.is_intercepted]
+    about = SimpleNamespace(
+        **{"clients": read, "upstreams": scene.upstreams, "handler": scene.handler, "settings": scene.settings, "observed": True},
+        **{"has_credentials": False, "routed": False},
+    )
+    decided.check_responses(decided.Record(about), scene.settings.body_limit)
 
 
 def check_http2(scene: ProxyScene, clients: list[ProxyClient]) -> None:

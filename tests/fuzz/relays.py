@@ -2,6 +2,7 @@
 
 Input: see `operations`. What ``client`` says is one stream, each ``upstream`` is the answer to one request, given when the request is
 complete. The settings are those of `scene.settings_of`, and two bytes that cut. Where somebody speaks HTTP/2, see `http2_relays`.
+With hooks that decide about responses the handler decides by what it is shown, see `DecidingByContent`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from typing import Any
 from fuzz import http2_relays
 from fuzz.conversations import SWITCHED, Stream, finals, request_stream, response_stream
 from fuzz.cutting import every_way
-from fuzz.exchanges import HTTP2_CLIENT, HTTP2_UPSTREAMS, ExchangeClient, ExchangeScene, check_end, check_permits
+from fuzz.deciding import DecidingByContent
+from fuzz.exchanges import CREDENTIALS, HTTP2_CLIENT, HTTP2_UPSTREAMS, ExchangeClient, ExchangeScene, check_end, check_permits
 from fuzz.exchanges import WORDS as WORDS
 from fuzz.exchanges import mutate as mutate
 from fuzz.exchanges import seeds as seeds
+from fuzz.http2_agreement import Said, pairs_of
 from fuzz.operations import parse
 from fuzz.scene import Peer, Upstream
+from fuzz.scripted_handler import DECIDING
 
 MOST_ANSWERS = 12
 
@@ -45,8 +49,9 @@ class RelayScene(ExchangeScene):
     """One client; upstreams that answer with what is left of `answers`."""
 
     def __init__(self, settings: bytes, answers: list[bytes], cut: tuple[int, int] | None) -> None:
-        # a long body is streamed, since whether a connection goes on after its 413 depends on what of it had come; dials succeed at once
-        super().__init__(bytes((settings[0] & ~4, settings[1], settings[2] & ~16)) + settings[3:])
+        # a long body is streamed, since whether a connection goes on after its 413 depends on what of it had come; a hook that fails cuts
+        # nothing; dials succeed at once
+        super().__init__(bytes((settings[0] & ~36, settings[1], settings[2] & ~16)) + settings[3:], DecidingByContent.kind(settings[7]))
         self._answers = iter(answers)
         self._cut = cut
 
@@ -98,11 +103,11 @@ def is_whole_answer(data: bytes, requests: Stream) -> bool:
 def run(data: bytes) -> None:
     """Test one input."""
     settings, operations = parse(data)
-    settings = settings.ljust(7, b"\0")
+    settings = settings.ljust(8, b"\0")
     if settings[6] & (HTTP2_CLIENT | HTTP2_UPSTREAMS):
         http2_relays.run(settings, operations)
         return
-    settings = settings[:6]
+    settings = settings[:6] + b"\0" + settings[7:8]
     text = b"".join(operation.data for operation in operations if operation.verb == "client")
     answers = [operation.data for operation in operations if operation.verb == "upstream"][:MOST_ANSWERS]
     cut = settings[4], settings[5]
@@ -137,7 +142,19 @@ def relay(
     upstreams = [
         cut_short(peer) if aborted or is_malformed else heard for peer, (heard, aborted) in zip(scene.upstreams, sent, strict=True)
     ]
+    if settings[7] & (CREDENTIALS | (1 << len(DECIDING)) - 1):
+        # content that the proxy frames itself is framed as it came
+        pairs = [(as_read(pair.response), [as_read(interim) for interim in pair.interims]) for pair in pairs_of(client)]
+        answers_got = [pair for pair in pairs if pair[0] is not None or pair[1]]
+        asked = [[pair.request for pair in pairs_of(peer) if pair.request.complete] for peer in scene.upstreams]
+        sent_to = [] if is_malformed else [requests for requests in asked if requests]
+        return scene, (answers_got, sent_to, all_said.fault or told(scene))
     return scene, (client.heard, [heard for heard in upstreams if heard], all_said.fault or told(scene))
+
+
+def as_read(said: Said | None) -> Said | None:
+    """Return a message without the part of a body that was cut."""
+    return said if said is None or said.complete else said._replace(content=b"", trailers=[])
 
 
 def check_answered(client: RecordingClient) -> None:
@@ -151,7 +168,11 @@ def check_answered(client: RecordingClient) -> None:
 def without_chunks(got: tuple[Any, ...]) -> tuple[Any, ...]:
     """Leave out the frames that the handler was shown."""
     *bytes_sent, shown = got
-    return (*bytes_sent, shown if isinstance(shown, str) else (shown[0], [call for call in shown[1] if call[0] != "on_stream_chunk"]))
+    if isinstance(shown, str):
+        return (*bytes_sent, shown)
+    requests, calls, decided = shown
+    frames = ("on_stream_chunk", "filter_stream_chunk")
+    return (*bytes_sent, (requests, *([call for call in each if call[0] not in frames] for each in (calls, decided))))
 
 
 def cut_short(peer: Peer) -> object:
@@ -168,7 +189,12 @@ def told(scene: ExchangeScene) -> object:
         )
         for request, _ in scene.handler.asked
     ]
-    return requests, [(name, shown(value)) for name, _, value in scene.handler.told]
+    decided = [
+        (question.hook, question.outcome, shown(question.shown), str(question.decision))
+        for question in scene.handler.questions
+        if question.hook in DECIDING
+    ]
+    return requests, [(name, shown(value)) for name, _, value in scene.handler.told], decided
 
 
 def shown(value: Any) -> object:

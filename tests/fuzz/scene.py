@@ -14,7 +14,7 @@ from fuzz.fake_loop import FakeLoop
 from fuzz.fake_transport import FakeTransport
 from fuzz.http2_wire import Http2Talk
 from fuzz.operations import MANY, MOST_MESSAGES, Operation
-from fuzz.scripted_handler import HOOKS, ScriptedHandler
+from fuzz.scripted_handler import DECIDING, HOOKS, ScriptedHandler
 from soth_mitm import MitmConfig
 from soth_mitm.config.schema import Kind, specs
 from soth_mitm.config.sections import MAX_COUNT
@@ -30,9 +30,13 @@ HEAD_LIMITS = (65536, 256)
 
 
 class Peer:
-    """One client or upstream connection: its transport and what was said on it. `http2` is there when it speaks HTTP/2."""
+    """One client or upstream connection: its transport and what was said on it. `http2` is there when it speaks HTTP/2.
+
+    `host` is that of an upstream, where it makes a difference.
+    """
 
     http2: Http2Talk | None = None
+    host = ""
 
     def __init__(self, loop: FakeLoop, endpoint: Any) -> None:
         self.endpoint = endpoint
@@ -259,7 +263,7 @@ def repeated(data: bytes) -> bytes:
 def settings_of(data: bytes) -> tuple[dict[str, object], tuple[str, ...], int, int]:
     """Read the first four settings: configuration, the hooks that the handler has, and two bytes of flags for the scene.
 
-    What is missing is nought, which is the default.
+    The eighth says which hooks decide about responses. What is missing is nought, which is the default.
     """
     flags, limits, pool, hooks = (*data[:4], 0, 0, 0, 0)[:4]
     keys: dict[str, object] = {
@@ -278,7 +282,12 @@ def settings_of(data: bytes) -> tuple[dict[str, object], tuple[str, ...], int, i
         "connection_pool.max_connections_per_host": (32, 1, 2, 3)[pool & 3],
         "connection_pool.max_idle_per_host": (8, 0, 1, 2)[pool >> 2 & 3],
     }
-    return keys, tuple(name for bit, name in enumerate(HOOKS) if not hooks & 1 << bit), pool, hooks
+    names = tuple(name for bit, name in enumerate(HOOKS) if not hooks & 1 << bit)
+    deciding = data[7] if len(data) > 7 else 0
+    if not deciding & 1:
+        # it is never asked about a body without being asked about the head
+        deciding &= ~2
+    return keys, names + tuple(name for bit, name in enumerate(DECIDING) if deciding & 1 << bit), pool, hooks
 
 
 def make_config(**keys: object) -> MitmConfig:
