@@ -30,6 +30,7 @@ cdef class StagedContent:
     cdef Py_ssize_t rest_at
     cdef bint has_all                  # finish() was called
     cdef bint is_told                  # and the first stage was told
+    cdef bint is_closed                # close() was called: nothing is kept, and nothing counts
     cdef Py_ssize_t counted            # bytes, as the budget counts them
     cdef object error                  # why the codings cannot be removed, or None
     cdef object lost                   # why no more comes from the source, which ended in the middle of the message; or None
@@ -51,6 +52,7 @@ cdef class StagedContent:
     cdef ContentStage stopped(self)                    # the stage that ends the message, or None
     cdef bytes trailers(self)                          # that gRPC-Web has in its content, or None
     cdef int close(self) except -1                     # nothing of it is wanted any more
+    cdef Py_ssize_t held(self) noexcept                # bytes
     cdef int count(self) except -1
 
 

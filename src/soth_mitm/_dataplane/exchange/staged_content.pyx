@@ -70,7 +70,7 @@ cdef class StagedContent:
         cdef Py_ssize_t taken
         if self.decoder is None and self.text is None:
             taken = self.first.feed(content.ptr, content.len)
-            if taken < content.len:
+            if taken < content.len and not self.is_closed:
                 self.rest = content.ptr[taken:content.len]
                 self.rest_at = 0
             return self.count()
@@ -98,17 +98,19 @@ cdef class StagedContent:
         return self.go_on()
 
     cdef int go_on(self) except -1:
+        # a reference of our own: a hook that is told of a frame may end it all
+        cdef bytes rest = self.rest
         cdef Py_ssize_t taken, size
         while self.rest is not None:
-            size = PyBytes_GET_SIZE(self.rest) - self.rest_at
-            taken = self.first.feed(PyBytes_AS_STRING(self.rest) + self.rest_at, size)
+            size = PyBytes_GET_SIZE(rest) - self.rest_at
+            taken = self.first.feed(PyBytes_AS_STRING(rest) + self.rest_at, size)
             if taken == size:
                 self.rest = None
                 break
             self.rest_at += taken
             if taken == 0 or self.first.is_waiting():
                 break
-        if self.has_all and not self.is_told and not self.is_busy() and self.error is None and self.stopped() is None:
+        if self.has_all and not (self.is_told or self.is_closed or self.is_busy()) and self.error is None and self.stopped() is None:
             self.is_told = True
             self.first.end()
         return self.count()
@@ -142,19 +144,25 @@ cdef class StagedContent:
 
     cdef int close(self) except -1:
         cdef ContentStage stage = self.first
+        self.is_closed = True
         self.rest = None
         while stage is not None:
             stage.close()
             stage = stage.next
         return self.count()
 
+    cdef Py_ssize_t held(self) noexcept:
+        cdef Py_ssize_t total = 0 if self.rest is None else PyBytes_GET_SIZE(self.rest)
+        cdef ContentStage stage = self.first
+        while stage is not None:
+            total += stage.held()
+            stage = stage.next
+        return total
+
     cdef int count(self) except -1:
         cdef Py_ssize_t before = self.counted
-        cdef ContentStage stage = self.first
-        self.counted = 0 if self.rest is None else PyBytes_GET_SIZE(self.rest)
-        while stage is not None:
-            self.counted += stage.held()
-            stage = stage.next
+        # the exchange has given back all that it held when it ended
+        self.counted = 0 if self.is_closed else self.held()
         if self.counted > before:
             return self.share.charge(self.counted - before)
         return self.share.refund(before - self.counted) if self.counted < before else 0
