@@ -20,6 +20,7 @@ cdef class OwnBody(Waiter):
     cdef Py_ssize_t sent           # of `piece`
     cdef int64_t total             # of all items, since the last rewind()
     cdef Py_ssize_t held           # that the budget counts
+    cdef bint is_begun             # drive() runs
     cdef bint has_ended            # nothing comes behind `piece`
     cdef bint is_closed            # nothing of it is wanted any more
     cdef bint is_telling           # the loop will call tell_owner()
@@ -45,6 +46,7 @@ cdef class OwnBody(Waiter):
     cdef int fail(self, object error) except -1
     cdef int report(self, object error) except -1
     cdef int part(self) except -1
+    cdef int interrupt(self) except -1
 
 
 # `taken` is what HandlerDecision._take_body() returned: the iterable and its context

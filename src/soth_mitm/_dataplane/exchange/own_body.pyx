@@ -90,6 +90,7 @@ cdef class OwnBody(Waiter):
         """Take items, each when it is wanted, then close the iterable. Run by its task."""
         iterator = self.source
         is_exhausted = False
+        self.is_begun = True
         try:
             if not self.is_closed:
                 iterator = aiter(self.source)
@@ -162,14 +163,21 @@ cdef class OwnBody(Waiter):
                 f"gave nothing for {self.settings.body_idle.seconds:g} s (timeouts.body_idle_ms)")
             self.error = error
             self.tell()
+            self.interrupt()
         else:
             error = TimeoutError(
                 f"did not close within {self.settings.own_body_close.seconds:g} s"
                 " (handler.response_timeout_ms)")
             self.part()
+            self.task.cancel()
         hooks.counts.timeouts += 1
         hooks.report(NAME, error)
-        self.task.cancel()
+        return 0
+
+    cdef int interrupt(self) except -1:
+        # a task that is cancelled before its first step never closes the iterable; it does so now in that step
+        if self.is_begun:
+            self.task.cancel()
         return 0
 
     cdef int close(self) except -1:
@@ -188,7 +196,7 @@ cdef class OwnBody(Waiter):
             return 0
         elif not self.has_ended and self.error is None:
             self.settings.counters.own_bodies_cancelled += 1
-            self.task.cancel()
+            self.interrupt()
         return self.deadline.set(self.settings.own_body_close, STAGE_CLOSE)
 
     def ended(self, task):
