@@ -293,10 +293,12 @@ def test_misdirected_in_messages_of_grpc(calling: Any) -> None:
 
 def test_no_value_is_put_into_messages_of_grpc(calling: Any) -> None:
     """They say how long they are."""
-    running, origin, client = calling(credentials=[credential(place=("body",))])
+    keys = {"credentials": [credential(place=("body",))], "streams.types": ["application/x-calls=grpc"]}
+    running, origin, client = calling(**keys)
     sent = message(b"a " + PLACEHOLDER.encode())
-    assert client.ask("/", (("content-type", "application/grpc"),), sent).status == 200
-    assert bytes(origin.requests[-1].body) == sent
+    for media_type in ("application/grpc", "application/grpc-web", "application/x-calls"):
+        assert client.ask("/", (("content-type", media_type),), sent).status == 200
+        assert bytes(origin.requests[-1].body) == sent
 
 
 def test_what_cannot_be_decoded(answering: Any) -> None:

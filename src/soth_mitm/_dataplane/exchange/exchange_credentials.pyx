@@ -102,9 +102,15 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
     # ---- a body with a content coding
 
     cdef bint fills_body(self) except -1:
+        cdef int stream
+        if not (self.has_body and self.terms.fills_bodies):
+            return False
         # messages of gRPC say how long they are, and what is in them says that too
-        cdef int stream = stream_of(self.sent, None)
-        return self.has_body and self.terms.fills_bodies and not STREAM_GRPC <= stream <= STREAM_GRPC_WEB_TEXT
+        for types in (None, self.settings.stream_types):
+            stream = stream_of(self.sent, types)
+            if STREAM_GRPC <= stream <= STREAM_GRPC_WEB_TEXT:
+                return False
+        return True
 
     cdef bint unpack_body(self, bytes body) except -1:
         cdef Decoder decoder
@@ -132,14 +138,10 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
         return False
 
     cdef int send_plain(self) except -1:
-        if self.filters_request:
-            # which decodes it
-            return 0
+        # messages of gRPC alone are filtered or shown on their way to an upstream, and nothing is put into these
         self.leaves_plain = True
         self.own_request = new_own_bytes(self.settings, self.plain_body)
         self.drop_buffered()
-        if self.up is not None:
-            self.up.decoder = None
         if self.trailers_to_send() is not None:
             self.filled_length = ANY_LENGTH
         return 0
