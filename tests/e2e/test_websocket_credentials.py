@@ -298,6 +298,15 @@ class TestMisdirected:
         assert texts(talk.heard) == [b"good"] and secret[:5] not in talk.heard
         assert running.metrics().blocked_placeholder_count == 1
 
+    @pytest.mark.parametrize("secret", [PLACEHOLDER, VALUE], ids=["placeholder", "value"])
+    def test_the_reason_of_a_close(self, scene: Scene, secret: bytes) -> None:
+        running, talk, client = scene.begin(**KEYS)
+        client.send(frame(FIN | TEXT, b"good", MASK) + frame(FIN | CLOSE, b"\x03\xe8bye " + secret, MASK))
+        assert told(client.rest()) == (1008, MISDIRECTED)
+        running.wait_idle("active_connections", "active_flows", "buffered_bytes")
+        assert texts(talk.heard) == [b"good"] and told(talk.heard) == (1008, MISDIRECTED)
+        assert running.metrics().blocked_placeholder_count == 1
+
     def test_what_a_handler_says(self, scene: Scene) -> None:
         running, talk, client = scene.begin(handler=Filtering(lambda _: ChunkDecision.replace("good", PLACEHOLDER)), **KEYS)
         client.send(frame(FIN | TEXT, b"hello", MASK))

@@ -102,6 +102,8 @@ cdef class MessageFilter(MessageTap):
             self.end_message()
         elif event == EVENT_CONTROL or event == EVENT_CLOSE:
             # before the message that is held; or, of one that passes, behind the fragments before it
+            if event == EVENT_CLOSE and self.outgoing(self.reader.payload, OPCODE_CLOSE) is None:
+                return 0
             if event == EVENT_CLOSE and self.terms is not None and not self.from_client:
                 self.redact_close()
             control = <Py_ssize_t>(self.reader.end - self.reader.begin)
