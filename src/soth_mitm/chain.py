@@ -65,7 +65,6 @@ class Chain(InterceptHandler):
         rounds: dict[str, Callable[..., Round]] = {
             "on_response_head": partial(_decided_response, key, deciding, filtering, False),
             "on_response_body": partial(_decided_response, key, deciding, filtering, True),
-            "filter_stream_chunk": partial(_decided_chunk, key, filtering),
         }
         if filtering:
             self.filter_kinds = frozenset[FrameKind]().union(*(judge.kinds for judge in filtering))  # type: ignore[misc]
@@ -74,7 +73,12 @@ class Chain(InterceptHandler):
         for name, methods in hooks.items():
             is_shared = len(deciding) > 1 or are_apart if name in ("on_response_head", "on_response_body") else len(methods) > 1
             # a member's own, where it is the only one: nothing stands between it and the proxy
-            made = _hook(rounds.get(name) or partial(_ROUNDS.get(name, _observed), tuple(methods))) if is_shared else methods[0]
+            if not is_shared:
+                made = methods[0]
+            elif name == "filter_stream_chunk":
+                made = _chunk_hook(key, filtering)
+            else:
+                made = _hook(rounds.get(name) or partial(_ROUNDS.get(name, _observed), tuple(methods)))
             setattr(self, name, made)
 
     def __repr__(self) -> str:
@@ -106,6 +110,23 @@ class _Left(NamedTuple):
 def _hook(rounds: Callable[..., Round]) -> Method:
     def hook(*arguments: Any) -> Any:
         return _run(rounds(*arguments))
+
+    return hook
+
+
+def _chunk_hook(key: object, judges: tuple[_Judge, ...]) -> Method:
+    def hook(chunk: StreamChunk) -> Any:
+        if chunk._note:
+            return _run(_decided_chunk(key, judges, chunk))
+        # most pass, and each frame of a stream comes here
+        kind = chunk.frame_kind
+        for number, judge in enumerate(judges):
+            if kind in judge.kinds:
+                assert judge.on_chunk is not None
+                decision = judge.on_chunk(chunk)
+                if decision is not ChunkDecision.PASS:
+                    return _run(_decided_chunk(key, judges[number:], chunk, decision))
+        return ChunkDecision.PASS
 
     return hook
 
@@ -215,7 +236,8 @@ def _changed(response: RawResponse, decision: ResponseDecision) -> RawResponse:
         raise DecisionValueError(f"a change by a member of the Chain cannot be applied: {error}") from error
 
 
-def _decided_chunk(key: object, judges: tuple[_Judge, ...], chunk: StreamChunk) -> Round:
+def _decided_chunk(key: object, judges: tuple[_Judge, ...], chunk: StreamChunk, first: Any = None) -> Round:
+    """`first`: what the first of `judges` has returned already."""
     left = dict(chunk._note or ()).get(key)
     unfiltered = left.unfiltered if isinstance(left, _Left) else frozenset()
     # what is sent in place of the chunk; the first one None: the chunk itself, as it came
@@ -228,7 +250,7 @@ def _decided_chunk(key: object, judges: tuple[_Judge, ...], chunk: StreamChunk) 
         next_payloads: list[bytes | SseEvent | None] = []
         next_chunks: list[StreamChunk] = []
         for payload, each in zip(payloads, chunks, strict=True):
-            decision = yield judge.on_chunk(each)
+            decision = yield judge.on_chunk(each) if first is None or judge is not judges[0] else first
             if decision is ChunkDecision.PASS:
                 next_payloads.append(payload)
                 next_chunks.append(each)

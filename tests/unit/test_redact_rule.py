@@ -36,6 +36,9 @@ class TestSought:
             ),
             (("a@b",), '"cut \\u0040', '"cut \\u0040'),
             (("é",), "caf\xe9", "caf[x]"),
+            (("\U0001f600",), '["\\ud83d\\ude00", "\\ud83d"]', '["[x]", "\\ud83d"]'),
+            (("a\nb",), '["a\\nb", "a\\\\nb"]', '["[x]", "a\\\\nb"]'),
+            (("A/B",), '["\\u0041\\/\\u0042"]', '["[x]"]'),
         ],
     )
     def test_text(self, values: Any, text: str, expected: str) -> None:

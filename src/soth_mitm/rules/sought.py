@@ -9,6 +9,8 @@ from collections.abc import Iterable
 PATTERN_WINDOW = 256
 # A string of JSON, or the beginning of one that is cut; each character is looked at once.
 _LITERAL = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+_ESCAPE = re.compile(r'\\(?:u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|u([0-9a-f]{4})|(["\\/bfnrt]))', re.IGNORECASE)
+_SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 # JSON within a string of JSON, and so on
 _MOST_LEVELS = 4
 # Charsets in which a body can be searched beside UTF-8, as `codecs` names them
@@ -74,7 +76,7 @@ class Sought:
     def in_text(self, text: str, level: int = 0) -> str:
         """Return the text without what is sought; also in strings of JSON, which may spell it with escapes."""
         text = self.replaced(text, self.spans(text), 0, len(text))
-        if "\\" not in text or level == _MOST_LEVELS:
+        if "\\" not in text or level == _MOST_LEVELS or not (level or self._is_escaped_in(text)):
             return text
 
         def literal(match: re.Match[str]) -> str:
@@ -89,6 +91,16 @@ class Sought:
             return match[0] if left == value else json.dumps(left)
 
         return _LITERAL.sub(literal, text)
+
+    def _is_escaped_in(self, text: str) -> bool:
+        """Tell whether something is found once escapes are taken for what they stand for, which is much faster than to read JSON."""
+        for _ in range(_MOST_LEVELS):
+            text = _ESCAPE.sub(_unescaped, text)
+            if self.spans(text):
+                return True
+            if "\\" not in text:
+                break
+        return False
 
     def in_content(self, content: bytes, *charsets: str | None) -> bytes:
         """Return a body, or a frame of text, without what is sought. `ValueError`: it is not in one of `charsets`, beside UTF-8."""
@@ -127,6 +139,15 @@ class Sought:
                     border = min(border, len(text) - size)
                     break
         return max(begin, border)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    high, low, code, short = match.groups()
+    if short:
+        return _SHORT.get(short, short)
+    if code:
+        return chr(int(code, 16))
+    return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00)
 
 
 def charset_of(content_type: str) -> str | None:
