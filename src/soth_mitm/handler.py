@@ -278,6 +278,8 @@ def check_handler(handler: object) -> None:
             f"{type(handler).__name__}.on_response_body is never called: it is for responses for which on_response_head returns "
             "ResponseDecision.HOLD, and there is no on_response_head"
         )
+    for name in overridden:
+        _check_call(handler, name)
     names = _methods_of(handler)
     for name in names:
         hook = _meant(name)
@@ -298,6 +300,24 @@ def check_handler(handler: object) -> None:
         f"{type(handler).__name__} overrides no method of a handler, so it would let everything pass; it needs one of: {', '.join(HOOKS)}. "
         "To look at nothing, pass InterceptHandler() or no handler"
     )
+
+
+def _check_call(handler: object, name: str) -> None:
+    """Refuse a hook that cannot be called as hooks are."""
+    method = getattr(handler, name)
+    if not callable(method):
+        # what cannot be called says so when it is
+        return
+    if inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method):
+        raise TypeError(f"{type(handler).__name__}.{name} has a `yield`, so it returns a generator and decides nothing; use `return`")
+    wanted = list(inspect.signature(getattr(InterceptHandler, name)).parameters)[1:]
+    try:
+        inspect.signature(method).bind(*wanted)
+    except ValueError:
+        # compiled code that does not say what it takes
+        return
+    except TypeError as error:
+        raise TypeError(f"{type(handler).__name__}.{name} cannot be called with ({', '.join(wanted)}): {error}") from None
 
 
 def _methods_of(handler: object) -> list[str]:

@@ -7,7 +7,17 @@ from uuid import UUID
 
 import pytest
 
-from soth_mitm import HandlerDecision, InterceptHandler, MitmConfig, MitmProxyBuilder, RawRequest, RawResponse, StreamChunk
+from soth_mitm import (
+    ChunkDecision,
+    HandlerDecision,
+    InterceptHandler,
+    MitmConfig,
+    MitmProxyBuilder,
+    RawRequest,
+    RawResponse,
+    ResponseDecision,
+    StreamChunk,
+)
 from soth_mitm.errors import ShutdownTimeoutError
 from support.origin import Origin
 from support.recording import Recording
@@ -53,6 +63,49 @@ def test_failure_that_cuts_ends_the_connection_once(
                 pass
     running.wait_idle()
     assert running.metrics().total_connections == 1
+
+
+class DecidesTooLate(InterceptHandler):
+    """Its hooks look only, and one of them suspends."""
+
+    def on_response(self, response: RawResponse) -> None:
+        return ResponseDecision.block(403)  # type: ignore[return-value]
+
+    async def on_stream_chunk(self, chunk: StreamChunk) -> None:
+        await asyncio.sleep(0)
+        return ChunkDecision.DROP  # type: ignore[return-value]
+
+    def on_stream_end(self, connection_id: UUID, flow_id: int) -> None:
+        return "done"  # type: ignore[return-value]
+
+
+def test_a_decision_of_a_hook_that_only_looks_is_told_of(
+    proxy: ProxyFactory, plain_origin: Origin, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = proxy(DecidesTooLate())
+    with running.tunnel(plain_origin.port) as client:
+        assert client.request("/sse/5/0", "localhost").status == 200
+    running.wait_idle()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert "DecidesTooLate.on_response failed" in said[0] and "on_response only looks" in said[0] and "on_response_head about" in said[0]
+    assert "DecidesTooLate.on_stream_chunk failed" in said[1] and "filter_stream_chunk about" in said[1]
+    assert running.metrics().handler_panic_count == 0
+
+
+def test_failures_of_different_lines_are_logged_apart(proxy: ProxyFactory, plain_origin: Origin, caplog: pytest.LogCaptureFixture) -> None:
+    class Fails(InterceptHandler):
+        def on_request(self, request: RawRequest) -> HandlerDecision:
+            if request.path == "/one":
+                raise ValueError("one")
+            raise ValueError(request.path)
+
+    running = proxy(Fails())
+    for path in ("/one", "/two", "/one", "/three"):
+        with running.tunnel(plain_origin.port) as client:
+            assert client.request(path, "localhost").status == 502
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and "ValueError('one')" in said[0] and "ValueError('/two')" in said[1]
 
 
 def test_hook_that_awaits_what_was_cancelled(proxy: ProxyFactory, plain_origin: Origin) -> None:

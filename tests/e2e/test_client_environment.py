@@ -48,7 +48,7 @@ def test_a_child_goes_through_and_trusts(proxy: ProxyFactory, named: Origin) -> 
 def test_the_environment_has_the_proxys_address(proxy: ProxyFactory) -> None:
     running = proxy()
     environment = running.handle.client_environment({"NO_PROXY": "direct.example"})
-    assert environment["NO_PROXY"] == "direct.example,localhost,127.0.0.1,::1"
+    assert environment["NO_PROXY"] == "direct.example,::1"
     assert environment["HTTPS_PROXY"] == running.url
     assert environment["SSL_CERT_FILE"] == str(running.ca_path.with_name("ca-bundle.pem"))
 
@@ -111,6 +111,6 @@ def test_variables_for_a_container(make_config: Callable[..., MitmConfig]) -> No
         bundle = trust_files(handle.ca_certificate_path).bundle
     assert environment["HTTPS_PROXY"] == environment["https_proxy"] == f"http://host.docker.internal:{handle.port}"
     assert environment["SSL_CERT_FILE"] == f"/run/ca/{bundle.name}"
-    assert environment["NO_PROXY"] == "localhost,127.0.0.1,::1,db.example"
+    assert environment["NO_PROXY"] == "::1,db.example"
     assert "-Dhttps.proxyHost=host.docker.internal" in environment["JAVA_TOOL_OPTIONS"]
     assert "=/run/ca/" in environment["JAVA_TOOL_OPTIONS"]

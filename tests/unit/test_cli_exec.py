@@ -92,16 +92,17 @@ def test_tls_is_trusted_by_the_command_alone(tmp_path: Path) -> None:
 def test_with_allow_all_else_is_blocked(plain_origin: Origin) -> None:
     url = plain_origin.url("/bytes/10")
     ended, summary = run("--allow", "api.example.com:443", "--", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", url)
-    assert (ended.stdout, summary["blocked"], summary["hosts"]) == ("403", {f"localhost:{plain_origin.port}": 1}, {})
+    assert (ended.stdout, summary["not_allowed"], summary["hosts"]) == ("403", {f"localhost:{plain_origin.port}": 1}, {})
+    assert summary["blocked"] == {}
     assert plain_origin.requests == []
     _, summary = run("--allow", f"localhost:{plain_origin.port}", "--", "curl", "-sS", url)
-    assert (summary["blocked"], summary["hosts"]["localhost"]["requests"]) == ({}, 1)
+    assert (summary["not_allowed"], summary["hosts"]["localhost"]["requests"]) == ({}, 1)
 
 
 def test_a_connect_that_is_blocked_is_told() -> None:
     ended, summary = run("--allow", "api.example.com:443", "--", "curl", "-sS", "https://127.0.0.1:9/")
     assert ended.returncode != 0
-    assert summary["blocked"] == {"127.0.0.1:9": 1}
+    assert summary["not_allowed"] == {"127.0.0.1:9": 1}
 
 
 def test_a_handler_decides(plain_origin: Origin) -> None:
@@ -109,6 +110,25 @@ def test_a_handler_decides(plain_origin: Origin) -> None:
     ended, summary = run("--handler", "gate:Gate", "--", "sh", "-c", script)
     assert ended.stdout.endswith("451")
     assert (summary["blocked"], summary["hosts"]["localhost"]["requests"]) == ({f"localhost:{plain_origin.port}": 1}, 1)
+    assert summary["not_allowed"] == {}
+
+
+def test_a_handler_that_fails_is_told_of_without_a_terminal(plain_origin: Origin) -> None:
+    Path("bad.py").write_text("class Bad:\n    def on_request(self, request):\n        return request.nothing\n")
+    ended, summary = run("--handler", "bad:Bad", "--", "curl", "-sS", "-o", "/dev/null", plain_origin.url("/bytes/3"))
+    assert "AttributeError" in ended.stderr and "bad.py, line 3" in ended.stderr
+    assert [reason.partition(":")[0] for reason in summary["failures"]] == ["localhost"]
+
+
+def test_the_summary_on_standard_output() -> None:
+    ended = subprocess.run([*EXEC, "--summary", "-", "--", "true"], capture_output=True, text=True, timeout=60)
+    assert json.loads(ended.stdout)["exit_code"] == 0
+
+
+def test_a_summary_that_cannot_be_written_is_noticed_before_the_command_runs() -> None:
+    ended = subprocess.run([*EXEC, "--summary", "none/s.json", "--", "touch", "ran"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode != 0 and "none/s.json" in ended.stderr
+    assert not Path("ran").exists()
 
 
 def test_what_models_count(plain_origin: Origin) -> None:

@@ -68,6 +68,52 @@ def test_a_hook_that_cannot_be_called_is_refused() -> None:
         overridden_hooks(handler)
 
 
+class TooFew:
+    def on_request(self) -> None: ...
+
+
+class TooMany(InterceptHandler):
+    def on_stream_end(self, connection_id: object, flow_id: int, more: int) -> None: ...  # type: ignore[override]
+
+
+class Yields:
+    async def on_request(self, request: object) -> Any:
+        yield HandlerDecision.ALLOW
+
+
+class YieldsAtOnce:
+    def filter_stream_chunk(self, chunk: object) -> Any:
+        yield ChunkDecision.PASS
+
+
+class TakesAnything:
+    def __init__(self) -> None:
+        self.on_response = lambda *arguments: None
+
+    def on_request(self, request: object, *, option: int = 3) -> None: ...
+
+    def on_tls_failure(self, *arguments: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "text"),
+    [
+        (TooFew(), r"TooFew\.on_request cannot be called with \(request\): too many positional arguments"),
+        (TooMany(), r"TooMany\.on_stream_end cannot be called with \(connection_id, flow_id\): missing a required argument: 'more'"),
+        (Yields(), r"Yields\.on_request has a `yield`"),
+        (YieldsAtOnce(), r"YieldsAtOnce\.filter_stream_chunk has a `yield`"),
+    ],
+)
+def test_a_hook_that_could_never_work_is_refused(handler: object, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        check_handler(handler)
+
+
+def test_a_hook_may_take_more_than_it_is_given() -> None:
+    check_handler(TakesAnything())
+    check_handler(Ducks())
+
+
 @pytest.mark.parametrize("name", HOOKS)
 def test_each_hook_says_when_it_runs_its_deadline_and_what_a_failure_does(name: str) -> None:
     text = getattr(InterceptHandler, name).__doc__

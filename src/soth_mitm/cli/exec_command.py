@@ -6,9 +6,11 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import click
@@ -49,7 +51,11 @@ MOST_WARNINGS = 20
 @click.option("--handler", metavar="MODULE:CLASS", help="The class that decides; the current directory is searched first.")
 @click.option("--upstream-ca", metavar="FILE", help="Trust the CAs of this PEM file for upstreams, besides the system's.")
 @click.option(
-    "--summary", "summary_path", type=click.Path(dir_okay=False, path_type=Path), help="Write what was asked for to FILE, as JSON."
+    "--summary",
+    "summary",
+    metavar="FILE",
+    type=click.File("w", encoding="utf-8", lazy=False),
+    help="Write what was asked for to FILE, as JSON; - is standard output.",
 )
 @config_file
 @strict_preset
@@ -59,7 +65,7 @@ def exec_(
     direct: tuple[str, ...],
     handler: str | None,
     upstream_ca: str | None,
-    summary_path: Path | None,
+    summary: IO[str] | None,
     config_path: str | None,
     strict: bool,
     command: tuple[str, ...],
@@ -77,7 +83,7 @@ def exec_(
     with explained():
         config = _configured(config_path, allow, upstream_ca, strict=strict)
         chosen = load_handler(handler) if handler is not None else None
-        run = _Run(command, direct, Console(stderr=True, highlight=False), summary_path)
+        run = _Run(command, direct, Console(stderr=True, highlight=False), summary)
         code = run.through_proxy(config, chosen)
     sys.exit(code)
 
@@ -100,10 +106,10 @@ def _configured(path: str | None, allow: tuple[str, ...], upstream_ca: str | Non
 class _Run:
     """One run of the command."""
 
-    def __init__(self, command: tuple[str, ...], direct: tuple[str, ...], console: Console, summary_path: Path | None) -> None:
+    def __init__(self, command: tuple[str, ...], direct: tuple[str, ...], console: Console, summary: IO[str] | None) -> None:
         self._command, self._direct = command, direct
         self._console = console
-        self._summary_path = summary_path
+        self._summary_file = summary
         self._summary = RunSummary()
 
     def through_proxy(self, config: MitmConfig, handler: object | None) -> int:
@@ -120,7 +126,7 @@ class _Run:
                 code = child.run(self._environment(authority, Path(folder) / "ca.pem", handle.url))
             except CannotStartError as error:
                 click.echo(f"Error: {shown(str(error))}", err=True)
-                return error.code
+                code = error.code
             finally:
                 try:
                     handle.shutdown(END_SECONDS)
@@ -141,15 +147,14 @@ class _Run:
         return environ | ours
 
     def _end(self, code: int, seconds: float, warnings: "_Kept") -> None:
-        if self._summary_path is not None:
+        if self._summary_file is not None:
             facts = {"command": list(self._command), "exit_code": code, "seconds": round(seconds, 3), **self._summary.as_json()}
-            self._summary_path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        if not self._console.is_terminal:
-            return
-        self._tell(f"{self._command[0]} ended with {code} after {_duration(seconds)}")
-        self._console.print(self._summary.table())
+            self._summary_file.write(json.dumps(facts, indent=2) + "\n")
+        if self._console.is_terminal:
+            self._tell(f"{self._command[0]} ended with {code} after {_duration(seconds)}")
+            self._console.print(self._summary.table())
         for line in warnings.lines:
-            self._console.print(Text(shown(line), style="yellow"), soft_wrap=True)
+            self._console.print(Text(f"soth-mitm: {shown(line)}", style="yellow"), soft_wrap=True)
         if warnings.more:
             self._console.print(Text(f"and {warnings.more} more warnings", style="yellow"))
 
@@ -167,11 +172,19 @@ class _Kept(logging.Handler):
         self.more = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message of a record, without its traceback."""
+        """Keep the message of a record, and the place of the error."""
         if len(self.lines) < MOST_WARNINGS:
-            self.lines.append(record.getMessage())
+            self.lines.append(f"{record.getMessage()}{_place_of(record)}")
         else:
             self.more += 1
+
+
+def _place_of(record: logging.LogRecord) -> str:
+    trace = record.exc_info[2] if record.exc_info else None
+    if trace is None:
+        return ""
+    last = traceback.extract_tb(trace)[-1]
+    return f" ({last.filename}, line {last.lineno})"
 
 
 @contextmanager

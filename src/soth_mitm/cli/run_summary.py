@@ -18,6 +18,8 @@ from soth_mitm.observe.observation import Event, EventKind, Verdict
 # Names are the peers' to choose: those beyond are one line
 MOST_NAMES = 500
 OTHERS = "(others)"
+# What the refusal of a destination that is not listed says
+NOT_LISTED = "interception.passthrough_unlisted"
 # Lines of a kind that are shown; JSON has all
 SHOWN = 12
 
@@ -65,6 +67,11 @@ class RunSummary:
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
         self.blocked: Counter[str] = Counter()
+        """By the handler, or by a rule other than the list of destinations."""
+        self.not_allowed: Counter[str] = Counter()
+        """Not in the list of destinations, where that is all that is allowed."""
+        self.failures: Counter[str] = Counter()
+        """Hosts with the reasons why requests to them failed."""
         self.tunnels: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         """Hosts of TLS handshakes in which the program did not take our certificate."""
@@ -79,7 +86,7 @@ class RunSummary:
             case EventKind.TUNNEL:
                 _add(self.tunnels, format_host_port(event.host, event.port))
             case EventKind.REFUSED if event.host:
-                _add(self.blocked, format_host_port(event.host, event.port))
+                _add(self._stopped_by(event), format_host_port(event.host, event.port))
             case EventKind.TLS_FAILED if event.certificate_refused:
                 _add(self.refused, event.host)
 
@@ -95,13 +102,18 @@ class RunSummary:
     def _count(self, event: Event) -> None:
         # a cause: the answer was ours
         if event.verdict is Verdict.BLOCKED or (event.cause and event.status == 403):
-            _add(self.blocked, _authority_of(event.url))
+            _add(self._stopped_by(event), _authority_of(event.url))
             return
         host = self._host(_host_of(event.url))
         host.requests += 1
-        host.failed += bool(event.cause)
+        if event.cause:
+            host.failed += 1
+            _add(self.failures, f"{_host_of(event.url)}: {event.cause}")
         host.request_bytes += event.request_size
         host.response_bytes += event.size
+
+    def _stopped_by(self, event: Event) -> Counter[str]:
+        return self.not_allowed if NOT_LISTED in event.cause else self.blocked
 
     def _host(self, name: str) -> Host:
         return self.hosts.setdefault(name if name in self.hosts or len(self.hosts) < MOST_NAMES else OTHERS, Host())
@@ -109,7 +121,7 @@ class RunSummary:
     @property
     def saw_nothing(self) -> bool:
         """Tell whether the program has asked for nothing at all."""
-        return not (self.hosts or self.blocked or self.tunnels or self.refused)
+        return not (self.hosts or self.blocked or self.not_allowed or self.tunnels or self.refused)
 
     def as_json(self) -> dict[str, Any]:
         """Return everything for a program to read."""
@@ -126,7 +138,9 @@ class RunSummary:
             },
             "models": {name: vars(tokens) for name, tokens in self.models.items()},
             "tools": dict(self.tools),
+            "failures": dict(self.failures),
             "blocked": dict(self.blocked),
+            "not_allowed": dict(self.not_allowed),
             "tunnels": dict(self.tunnels),
             "refused_our_certificate": dict(self.refused),
         }
@@ -134,17 +148,22 @@ class RunSummary:
     def table(self) -> RenderableType:
         """Return what a person sees."""
         if self.saw_nothing:
-            return Text("no request was seen: the program may not use the proxy of its environment; soth-mitm doctor tells which do")
+            return Text(
+                "no request was seen: the program made none, reached hosts of --direct only, or does not use the proxy of its environment; "
+                "soth-mitm doctor tells which programs do"
+            )
         parts: list[RenderableType] = []
         if self.hosts:
             parts.append(self._hosts_table())
         if self.tools:
             parts.append(Text(f"tools called: {_most(self.tools)}"))
+        for failure, count in self.failures.most_common(SHOWN):
+            parts.append(Text.assemble((f"failed ×{count}: ", "red"), shown(failure)))
         if self.blocked:
-            first = next(iter(self.blocked))
-            parts.append(
-                Text.assemble(("blocked: ", "bold red"), _most(self.blocked), ("   to allow one: ", "dim"), f"--allow '{shown(first)}'")
-            )
+            parts.append(Text.assemble(("blocked: ", "bold red"), _most(self.blocked)))
+        if self.not_allowed:
+            first = f"--allow '{shown(next(iter(self.not_allowed)))}'"
+            parts.append(Text.assemble(("not allowed: ", "bold red"), _most(self.not_allowed), ("   to allow one: ", "dim"), first))
         if self.tunnels:
             parts.append(Text(f"not looked into, neither TLS nor HTTP: {_most(self.tunnels)}"))
         if self.refused:

@@ -18,7 +18,7 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.tls.bundle import write_trust_files
 from soth_mitm.tls.ca_files import load_ca_from_files
 from soth_mitm.tls.ca_rotation import previous_anchors
-from soth_mitm.tls.environment import DIRECT_HOSTS, RUNTIMES, client_environment, runtimes_of
+from soth_mitm.tls.environment import RUNTIMES, client_environment, direct_hosts, runtimes_of
 from soth_mitm.tls.trust.installed import forget, installed_anchors, remember
 from soth_mitm.tls.trust.stores import TrustReport, ca_trust_status, install_ca_system_trust, uninstall_ca_system_trust
 
@@ -91,7 +91,8 @@ def env(proxy: str | None, direct: tuple[str, ...], shell: str | None, undo: boo
         files = write_trust_files(authority, cert_path)
         url = proxy if proxy is not None else proxy_url(config)
         try:
-            environment = client_environment(files, url, direct=(*DIRECT_HOSTS, *direct), environ=os.environ, platform=sys.platform)
+            reached = (*direct_hosts(config.interception.destinations), *direct)
+            environment = client_environment(files, url, direct=reached, environ=os.environ, platform=sys.platform)
         except ValueError as error:
             raise click.UsageError(f"--proxy: {error}") from None
     groups = runtimes_of(environment)

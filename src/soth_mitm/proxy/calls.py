@@ -27,6 +27,8 @@ proxy_log = get_logger("soth_mitm.proxy")
 SLOW_WARNING_SECONDS = 60.0
 # How long a hook that was cancelled at the proxy's end may take to return.
 HOOK_END_SECONDS = 1.0
+# Failures that are logged apart; further ones are told apart by hook and type only.
+MOST_KINDS = 64
 TAKE_TWO = frozenset(("should_intercept_tls", "on_tls_failure", "on_stream_end"))
 # What is relayed does not wait for the handler there.
 NOT_IN_MONITOR_MODE = ("on_response_head", "on_response_body")
@@ -37,6 +39,16 @@ NOT_TOLD_TO_CONNECT = ConnectDecision.block(
 
 class HandlerFailed(Exception):
     """A hook raised or was late, and `handler.recover_from_panics` is off: the connection is to be cut."""
+
+
+def _kind_of(name: str, error: BaseException) -> str:
+    """Return what failures of a hook have in common that come from the same lines of code."""
+    lines: list[str] = []
+    trace = error.__traceback__
+    while trace is not None and len(lines) < 50:
+        lines.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return f"{name}:{type(error).__name__}:{hash(tuple(lines))}"
 
 
 class HandlerReports:
@@ -51,7 +63,9 @@ class HandlerReports:
         """A hook, named with its handler's class, failed. Of each kind one is logged, unless `always`."""
         if not isinstance(error, Exception | asyncio.CancelledError):
             self._on_fatal(error)
-        key = f"{name}:{type(error).__name__}"
+        key = _kind_of(name, error)
+        if len(self._logged) >= MOST_KINDS:
+            key = f"{name}:{type(error).__name__}"
         if key in self._logged and not always:
             log.debug("%s failed again: %r", name, error)
             return

@@ -19,7 +19,7 @@ from soth_mitm.tls.bundle import TrustFiles, trust_files, write_trust_files
 from soth_mitm.tls.bypass import TlsBypass
 from soth_mitm.tls.ca import CertificateAuthority
 from soth_mitm.tls.ca_rotation import replace_ca
-from soth_mitm.tls.environment import DIRECT_HOSTS, client_environment
+from soth_mitm.tls.environment import client_environment, direct_hosts
 
 
 def seconds_of(timeout: float | timedelta | None, otherwise_ms: int) -> float:
@@ -177,7 +177,7 @@ class MitmProxyHandle:
         return client_environment(
             files,
             self.url if host is None else f"http://{format_host_port(host, self.port)}",
-            direct=(*DIRECT_HOSTS, *no_proxy),
+            direct=(*direct_hosts(self.current_config().interception.destinations), *no_proxy),
             environ=os.environ if environ is None else environ,
             platform=platform,
             ca_directory=ca_directory,

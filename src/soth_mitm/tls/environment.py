@@ -11,10 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from soth_mitm.destinations import DestinationPattern
 from soth_mitm.tls.bundle import TrustFiles
 from soth_mitm.tls.ca_formats import JAVA_PASSWORD
 
 DIRECT_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+def direct_hosts(destinations: Iterable[str]) -> list[str]:
+    """Return those of `DIRECT_HOSTS` that no pattern of `destinations` names: what is to be intercepted has to come to the proxy."""
+    patterns = [DestinationPattern.parse(text) for text in destinations]
+    named = {pattern.host for pattern in patterns if not pattern.is_glob}
+    return [host for host in DIRECT_HOSTS if host not in named]
 
 
 @dataclass(frozen=True, slots=True)

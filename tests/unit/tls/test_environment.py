@@ -12,7 +12,7 @@ import pytest
 from soth_mitm.tls.bundle import TrustFiles, trust_files
 from soth_mitm.tls.ca import generate_ca
 from soth_mitm.tls.ca_formats import to_java_truststore
-from soth_mitm.tls.environment import RUNTIMES, client_environment, runtimes_of
+from soth_mitm.tls.environment import DIRECT_HOSTS, RUNTIMES, client_environment, direct_hosts, runtimes_of
 
 FILES = TrustFiles(Path("/s/ca.pem"), Path("/s/ca-bundle.pem"), Path("/s/ca-truststore.p12"))
 PROXY = "http://127.0.0.1:8080"
@@ -85,6 +85,13 @@ def test_hosts_that_were_direct_stay_direct(name: str) -> None:
     environment = made(environ={name: ".corp.example, localhost ,fe80::1"}, direct=("localhost", "db.example"))
     assert environment["NO_PROXY"] == environment["no_proxy"] == ".corp.example,localhost,fe80::1,db.example"
     assert "-Dhttp.nonProxyHosts=*.corp.example|localhost|[fe80::1]|db.example" in environment["JAVA_TOOL_OPTIONS"].split()
+
+
+def test_what_is_to_be_intercepted_is_not_reached_without_the_proxy() -> None:
+    assert direct_hosts([]) == list(DIRECT_HOSTS)
+    assert direct_hosts(["*:*", "*.example.com:443"]) == list(DIRECT_HOSTS)
+    assert direct_hosts(["LOCALHOST:8443"]) == ["127.0.0.1", "::1"]
+    assert direct_hosts(["127.0.0.1:*", "[0:0::1]:443"]) == ["localhost"]
 
 
 def test_making_it_twice_changes_nothing() -> None:

@@ -65,6 +65,8 @@ cdef class HookQueue(Waiter):
         self.called = hook
         if outcome == HOOK_DONE and hook is self.hooks.on_request:
             owner.on_late_decision(self.hooks.result)
+        elif outcome == HOOK_DONE and self.hooks.result is not None:
+            self.hooks.only_looks(hook, self.hooks.result)
         if outcome == HOOK_FAILED and self.hooks.cuts(self.hooks.error):
             return owner.on_hook_abort(self.hooks.error)
         return 0
@@ -74,6 +76,8 @@ cdef class HookQueue(Waiter):
         self.is_busy = False
         if error is None and self.called is self.hooks.on_request:
             owner.on_late_decision(result)
+        elif error is None and result is not None:
+            self.hooks.only_looks(self.called, result)
         if error is not None and self.hooks.cuts(error):
             owner.on_hook_abort(error)
         return self.drain()

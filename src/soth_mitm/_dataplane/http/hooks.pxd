@@ -85,6 +85,7 @@ cdef class Hooks:
     cdef int step(self, Hook hook, object coroutine, Waiter waiter) except -1
     cdef int failed(self, Hook hook, object error) except -1
     cdef int misjudged(self, object answer) except -1      # on_request returned something that is no decision
+    cdef int only_looks(self, Hook hook, object answer) except -1      # another hook returned something, perhaps a decision
     cdef int mistaken(self, Hook hook, str wanted, object answer) except -1     # a hook returned something else than `wanted`
     cdef bint cuts(self, object error) except -1           # whether a hook that failed so ends its flow, whatever failure_policy says
     cdef bint counts_as_failure(self, Suspended call, object error) except -1

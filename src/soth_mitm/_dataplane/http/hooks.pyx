@@ -159,6 +159,14 @@ cdef class Hooks:
         shown = repr(answer) if type(answer) in (type(None), bool, int, str) else f"an object of the type {type(answer).__name__}"
         return self.failed(hook, TypeError(f"must return {wanted}, not {shown}"))
 
+    cdef int only_looks(self, Hook hook, object answer) except -1:
+        cdef str kind = type(answer).__name__
+        if kind.endswith("Decision"):
+            self.report(hook.name, TypeError(
+                f"returned a {kind}, which has no effect: {hook.name} only looks. on_request decides about requests, "
+                "on_response_head about responses, filter_stream_chunk about what is in streams"))
+        return 0
+
     cdef bint cuts(self, object error) except -1:
         return not self.recover or not isinstance(error, (Exception, self.tasks.Cancelled))
 
