@@ -468,8 +468,8 @@ def texts(said: Said) -> Iterator[bytes]:
 
 
 def holds(said: Said | None, *searched: bytes) -> bool:
-    """Tell whether something stands in a message."""
-    return said is not None and any(each in text for text in texts(said) for each in searched)
+    """Tell whether something stands in a message, in whatever case: names are in lower case here."""
+    return said is not None and any(each.lower() in text.lower() for text in texts(said) for each in searched)
 
 
 # --- frames
