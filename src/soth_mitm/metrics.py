@@ -2,6 +2,14 @@
 
 import msgspec
 
+# In the order of the data plane
+FLOW_OUTCOMES = (
+    *("answered", "blocked", "responded", "aborted", "refused", "upstream_error", "upstream_timeout"),
+    *("cut_by_client", "cut_by_upstream", "cut_by_proxy", "tunnelled"),
+)
+FLOW_PROTOCOLS = ("http1", "http2", "sse", "streamable_http", "grpc", "websocket", "tunnel")
+STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "other")
+
 
 class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """All counters at one moment. Counts since start unless the text says "now"."""
@@ -14,6 +22,15 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Exceptions that handler methods raised."""
     handler_timeout_count: int = 0
     """Handler methods that overran their deadline."""
+    handler_failure_count_by_hook: dict[str, int] = {}
+    """Of the exceptions, by method; those of methods that were called have entries, here and in the next ones."""
+    handler_timeout_count_by_hook: dict[str, int] = {}
+    """Of the overruns, by method."""
+    handler_call_count_by_hook_and_seconds: dict[str, int] = {}
+    """Calls that are over, by method and, with a blank between, by how long they took in seconds: until it had returned, was late, or was
+    cancelled because nobody wanted its answer; `longer`: than the last of these times."""
+    handler_seconds_by_hook: dict[str, float] = {}
+    """The sums of these times."""
     upstream_connect_error_count: int = 0
     """Dials that ended in an error: name, connection, TLS."""
     upstream_connect_failures_by_reason: dict[str, int] = {}
@@ -42,6 +59,24 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Requests whose head was complete and well-formed."""
     active_flows: int = 0
     """Requests under way now."""
+    ended_flow_count_by_outcome: dict[str, int] = {}
+    """Requests that are over, by what came of them; every outcome has an entry, and their sum is `total_flows` less `active_flows`.
+    `answered`: the client has the whole response. `blocked`: by the policy, the handler, or the failure policy in its place, whether or
+    not the client has heard of it. `responded`, `aborted`: by the handler. `refused`: the request was malformed, late, too large, or named
+    another destination, or a credential could not be had. `upstream_error`, `upstream_timeout`: because of the upstream, before its
+    response or, where it was late, within it. `cut_by_client`, `cut_by_upstream`, `cut_by_proxy`: before all of the response was there;
+    `cut_by_proxy` counts a handler that failed there or had the flow closed, and what a shutdown cut. `tunnelled`: to another protocol."""
+    ended_flow_count_by_labels: dict[str, int] = {}
+    """The same by the pattern that the destination matches (`unlisted`: none; `other`: one beyond 200), protocol, outcome and class of the
+    status that the client was told, with a blank between them; what was not met has no entry."""
+    request_count_by_seconds: dict[str, int] = {}
+    """The same by how long they took, from the request's head to the end of both messages, in seconds; `longer`: than the last of them."""
+    request_seconds: float = 0.0
+    """The sum of these times."""
+    first_byte_count_by_seconds: dict[str, int] = {}
+    """Requests whose final response has begun, whoever gave it, by the time from the request's head to the response's."""
+    first_byte_seconds: float = 0.0
+    """The sum of these times."""
     allowed_request_count: int = 0
     """Requests that `on_request` allowed."""
     blocked_request_count: int = 0

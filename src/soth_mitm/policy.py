@@ -111,6 +111,11 @@ class Policy:
             return f"`{pattern}` in interception.must_intercept"
         return '`preset = "strict"`' if self._is_strict else None
 
+    def pattern(self, host: str, port: int) -> DestinationPattern | None:
+        """Return the pattern that decides about a target, None where none matches; `ValueError` if `host` is none."""
+        name = normalise_host(host)
+        return self._blocked.get(name, port) or self._destinations.get(name, port)
+
     def explain(self, host: str, port: int) -> "Explanation":
         """Return the decision for a target with the key and the pattern that it comes from; `ValueError` if `host` is none."""
         name, decision = normalise_host(host), self.decide(host, port)

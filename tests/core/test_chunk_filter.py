@@ -257,7 +257,7 @@ def test_a_hook_that_is_late(block: bool, ending: str) -> None:
         assert (filtered.ending, made.counts.timeouts) == (ending, 1)
         assert filtered.out == (b"" if block else b"data: a\n\n")
         # the time that it took is counted
-        assert made.counters.filter_seconds >= 0.01 and sum(made.counters.filter_times) == 1
+        assert made.counters.filter_times.seconds >= 0.01 and sum(made.counters.filter_times.counts) == 1
 
     asyncio.run(run())
 

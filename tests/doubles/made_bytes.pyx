@@ -5,6 +5,7 @@ import os
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 
+from soth_mitm._dataplane.http.counters cimport FLOW_ENDS, FLOW_PROTOCOLS, STATUS_CLASSES, FlowCounts, Histogram
 from soth_mitm._dataplane.http1.encoder cimport (
     CHUNK_LINE_ROOM,
     chunk_line,
@@ -62,3 +63,18 @@ def diag_answer(bytes answer not None, uint32_t sequence=0):
     if code < 0:
         raise OSError(-code, f"sock_diag does not answer: {os.strerror(-code)}")
     return None if code == SOTH_DIAG_NONE else (found.inode, found.uid)
+
+
+def add_time(Histogram histogram not None, double seconds):
+    """Count one time."""
+    histogram.add(seconds)
+
+
+def count_flow(FlowCounts counts not None, int protocol, int end, int status):
+    """Count a flow that has ended."""
+    counts.count(protocol, end, status)
+
+
+def flow_sizes():
+    """Return how many protocols, ends and classes of status are told apart."""
+    return <int>FLOW_PROTOCOLS, <int>FLOW_ENDS, <int>STATUS_CLASSES

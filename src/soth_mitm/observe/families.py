@@ -76,9 +76,30 @@ def _within(name: str, label: str, field: str, meaning: str, *others: str) -> Fa
     )
 
 
+def _times(name: str, counts: str, seconds: str, meaning: str) -> Family:
+    """Make a histogram of a field that counts by edges and one that has the sum."""
+
+    def distributions(figures: Figures) -> Iterator[tuple[Values, Distribution]]:
+        yield (), Distribution(getattr(figures.metrics, counts), getattr(figures.metrics, seconds))
+
+    return Family(name, "histogram", meaning, (), (counts, seconds), distributions=distributions)
+
+
 def _failed_hooks(figures: Figures) -> Iterator[Sample]:
-    yield ("exception",), figures.metrics.handler_panic_count
-    yield ("timeout",), figures.metrics.handler_timeout_count
+    for kind, by_hook in (
+        ("exception", figures.metrics.handler_failure_count_by_hook),
+        ("timeout", figures.metrics.handler_timeout_count_by_hook),
+    ):
+        yield from (((hook, kind), count) for hook, count in by_hook.items())
+
+
+def _hook_times(figures: Figures) -> Iterator[tuple[Values, Distribution]]:
+    by_hook: dict[str, dict[str, int]] = {}
+    for labels, count in figures.metrics.handler_call_count_by_hook_and_seconds.items():
+        hook, edge = labels.split(" ")
+        by_hook.setdefault(hook, {})[edge] = count
+    for hook, counts in by_hook.items():
+        yield (hook,), Distribution(counts, figures.metrics.handler_seconds_by_hook[hook])
 
 
 def _retries(figures: Figures) -> Iterator[Sample]:
@@ -127,10 +148,6 @@ def _websocket_violations(figures: Figures) -> Iterator[Sample]:
         yield (side, rule), count
 
 
-def _filter_times(figures: Figures) -> Iterator[tuple[Values, Distribution]]:
-    yield (), Distribution(figures.metrics.filter_count_by_seconds, figures.metrics.filter_seconds)
-
-
 FAMILIES: dict[str, tuple[Family, ...]] = {
     "Client connections": (
         _of("client_connections_accepted_total", "counter", "total_connections", "Client connections that were accepted."),
@@ -166,6 +183,27 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     ),
     "Requests": (
         _of("requests_received_total", "counter", "total_flows", "Requests whose head was complete and well-formed."),
+        Family(
+            "requests_total",
+            "counter",
+            "Requests that are over, by the pattern that their destination matches (`unlisted`: none; `other`: one beyond 200), protocol, "
+            "what came of them, and the class of the status that their client was told.",
+            ("pattern", "protocol", "outcome", "status_class"),
+            ("ended_flow_count_by_labels", "ended_flow_count_by_outcome"),
+            lambda figures: ((tuple(labels.split(" ")), count) for labels, count in figures.metrics.ended_flow_count_by_labels.items()),
+        ),
+        _times(
+            "request_duration_seconds",
+            "request_count_by_seconds",
+            "request_seconds",
+            "Requests that are over, by the time from the request's head to the end of both messages.",
+        ),
+        _times(
+            "first_byte_seconds",
+            "first_byte_count_by_seconds",
+            "first_byte_seconds",
+            "Requests whose final response has begun, whoever gave it, by the time from the request's head to the response's.",
+        ),
         _of("requests_active", "gauge", "active_flows", "Requests under way now."),
         _by(
             "request_decisions_total",
@@ -274,9 +312,21 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
             "handler_failures_total",
             "counter",
             "Methods of the handler that raised (`exception`) or overran their deadline (`timeout`).",
-            ("kind",),
-            ("handler_panic_count", "handler_timeout_count"),
+            ("hook", "kind"),
+            (
+                *("handler_failure_count_by_hook", "handler_panic_count"),
+                *("handler_timeout_count_by_hook", "handler_timeout_count"),
+            ),
             _failed_hooks,
+        ),
+        Family(
+            "handler_seconds",
+            "histogram",
+            "Calls that are over, by how long they took: until the method had returned, was late, or was cancelled since nobody wanted its "
+            "answer.",
+            ("hook",),
+            ("handler_call_count_by_hook_and_seconds", "handler_seconds_by_hook"),
+            distributions=_hook_times,
         ),
         _of("handler_calls_total", "counter", "handler_call_count", "Calls of methods of the handler."),
         _of(
@@ -306,13 +356,11 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
             "filtered_chunk_count_by_decision",
             "Frames that `filter_stream_chunk` was asked about, by what came of it.",
         ),
-        Family(
+        _times(
             "stream_filter_seconds",
-            "histogram",
-            "How long such a frame waited for `filter_stream_chunk`.",
-            (),
-            ("filter_count_by_seconds", "filter_seconds"),
-            distributions=_filter_times,
+            "filter_count_by_seconds",
+            "filter_seconds",
+            "Such frames, by how long they waited for `filter_stream_chunk`.",
         ),
     ),
     "Memory": (

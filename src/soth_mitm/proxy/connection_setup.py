@@ -183,7 +183,9 @@ class ConnectionSetup:
         elif beginning.kind not in ("http", "http2"):
             raise ClientGone
         scheme = "http" if hello is None else "https"
-        route = refusal(client.meta, scheme, format_authority(target.host, target.port, scheme), block.status, block.reason)
+        authority = format_authority(target.host, target.port, scheme)
+        counts = self.generation.flow_counts(target.host, target.port)
+        route = refusal(client.meta, scheme, authority, block.status, block.reason, counts)
         self._session.exchange(lambda *_: route, is_http2)
 
     async def _first_bytes(self, tls: ClientTls, tunnel: Tunnel | None) -> Beginning:
@@ -274,7 +276,9 @@ class ConnectionSetup:
             return
         is_http2 = beginning.kind == "http2"
         origin = self.generation.origin(target.host, target.port, None, (HTTP2,) if is_http2 else (HTTP1,))
-        route = Route(self.generation.pools.pool(origin), client.meta, "http", format_authority(target.host, target.port, "http"))
+        authority = format_authority(target.host, target.port, "http")
+        counts = self.generation.flow_counts(target.host, target.port)
+        route = Route(self.generation.pools.pool(origin), client.meta, "http", authority, counts=counts)
         session.exchange(InsideRouter(client, route, target.host, target.port, target.host, is_http2), is_http2)
 
     async def _refuse_to_answer_for(self, tls: ClientTls, beginning: Beginning) -> None:
@@ -332,15 +336,17 @@ class ConnectionSetup:
                     failure = detached(error)
         tls_info = await tls.secure(leaf_name(name, hello.sni or target.spelling), hello, protocol, info, trial)
         client.learn(tls_info=tls_info)
+        counts = generation.flow_counts(target.host, target.port)
         if refused is not None:
             generation.settings.counters.names_refused += 1
-            route = refusal(client.meta, "https", authority, refused.status, refused.reason)
+            route = refusal(client.meta, "https", authority, refused.status, refused.reason, counts)
         elif failure is not None:
             # the handler hears of the request all the same
-            route = Route(None, client.meta, "https", authority, status=failure.status, reason=str(failure).encode())
+            route = Route(None, client.meta, "https", authority, status=failure.status, reason=str(failure).encode(), counts=counts)
         else:
             # what is remembered of the origin holds until a request has a connection
-            route = Route(generation.pools.pool(origin), client.meta, "https", authority, facts=info, on_facts=with_upstream_info)
+            pool = generation.pools.pool(origin)
+            route = Route(pool, client.meta, "https", authority, facts=info, on_facts=with_upstream_info, counts=counts)
         is_http2 = tls_info.negotiated_proto == HTTP2
         self._session.exchange(InsideRouter(client, route, target.host, target.port, name, is_http2), is_http2)
 

@@ -4,6 +4,7 @@ import functools
 import ssl
 from collections.abc import Sequence
 
+from soth_mitm._dataplane.http.counters import FlowCounts
 from soth_mitm._dataplane.http.messages import FrameKind
 from soth_mitm.config import MitmConfig
 from soth_mitm.config.sections import UpstreamConfig
@@ -88,6 +89,10 @@ class ConfigGeneration:
         self.settings.on_redirect = redirects.route
         self._credentials = CredentialValues.made_for(config, resources) if config.credentials else None
         self.settings.credentials = self._credentials
+
+    def flow_counts(self, host: str, port: int) -> FlowCounts:
+        """Return where flows to a destination are counted."""
+        return self.resources.flow_counts.of(self.policy.pattern(host, port))
 
     def sign_with(self, leaves: LeafStore) -> None:
         """Take the leaves of handshakes that are still to come from `leaves`."""

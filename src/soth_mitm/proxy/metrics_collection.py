@@ -3,19 +3,18 @@
 from collections.abc import Sequence
 from typing import get_args
 
-from soth_mitm._dataplane.http.counters import Counters
+from soth_mitm._dataplane.http.counters import Counters, Histogram
 from soth_mitm._dataplane.http2.frame import name_error_code
 from soth_mitm._dataplane.http2.limits import LIMIT_NAMES
 from soth_mitm._dataplane.websocket.violations import VIOLATION_NAMES
 from soth_mitm.errors import ConnectFailure
-from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.metrics import FLOW_OUTCOMES, ProxyMetrics
 from soth_mitm.observe.observation import CLOSED_BY
 from soth_mitm.proxy.resources import ProxyResources
 from soth_mitm.tls.failures import FailureClass
 
 MESSAGES = ("to_upstream_text", "to_upstream_binary", "to_client_text", "to_client_binary")
 PAIRINGS = ("h1h1", "h1h2", "h2h1", "h2h2")
-FILTER_TIMES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "longer")
 CONNECT_FAILURES = (*get_args(ConnectFailure), "timeout", "tls")
 # of RFC 9113 section 7
 CODES = (*(name_error_code(code) for code in range(14)), "other")
@@ -40,17 +39,35 @@ def violations_by_rule(counters: Counters) -> dict[str, int]:
     return {f"{side}_{name}": of_side[place] for side, of_side in sides for place, name in enumerate(VIOLATION_NAMES) if place}
 
 
+def _by_edge(times: Histogram) -> dict[str, int]:
+    return dict(zip((*(f"{edge:g}" for edge in times.edges), "longer"), times.counts, strict=True))
+
+
+def _by_outcome(labelled: dict[str, int]) -> dict[str, int]:
+    counts = dict.fromkeys(FLOW_OUTCOMES, 0)
+    for labels, count in labelled.items():
+        counts[labels.split(" ")[2]] += count
+    return counts
+
+
 def collect_metrics(
     resources: ProxyResources, active_connections: int, pools: Sequence[tuple[int, int]], leaves_minted: int
 ) -> ProxyMetrics:
     """Return all counters of a proxy. `pools` has, for each generation, how many upstream connections are open and idle."""
     counters, hooks, connections, budget = resources.counters, resources.hook_counters, resources.connection_counters, resources.budget
+    labelled = resources.flow_counts.counts()
     attribution = resources.lookup.attribution.counters()
     return ProxyMetrics(
         total_connections=connections.accepted,
         active_connections=active_connections,
         handler_panic_count=hooks.failures,
         handler_timeout_count=hooks.timeouts,
+        handler_failure_count_by_hook={name: figures.failures for name, figures in hooks.by_hook.items()},
+        handler_timeout_count_by_hook={name: figures.timeouts for name, figures in hooks.by_hook.items()},
+        handler_call_count_by_hook_and_seconds={
+            f"{name} {edge}": count for name, figures in hooks.by_hook.items() for edge, count in _by_edge(figures.times).items()
+        },
+        handler_seconds_by_hook={name: figures.times.seconds for name, figures in hooks.by_hook.items()},
         upstream_connect_error_count=connections.dial_errors,
         upstream_connect_failures_by_reason={reason: connections.dial_failures[reason] for reason in CONNECT_FAILURES},
         denied_address_count=connections.denied_addresses,
@@ -64,6 +81,12 @@ def collect_metrics(
         dropped_dispatch_work_count=counters.dropped_chunks,
         total_flows=counters.flows,
         active_flows=counters.active_flows,
+        ended_flow_count_by_outcome=_by_outcome(labelled),
+        ended_flow_count_by_labels=labelled,
+        request_count_by_seconds=_by_edge(counters.request_times),
+        request_seconds=counters.request_times.seconds,
+        first_byte_count_by_seconds=_by_edge(counters.first_byte_times),
+        first_byte_seconds=counters.first_byte_times.seconds,
         allowed_request_count=counters.requests_allowed,
         blocked_request_count=counters.requests_blocked,
         ignored_block_count=counters.blocks_ignored,
@@ -113,8 +136,8 @@ def collect_metrics(
             "replace": counters.chunks_replaced,
             "end": counters.chunks_ended,
         },
-        filter_seconds=counters.filter_seconds,
-        filter_count_by_seconds=dict(zip(FILTER_TIMES, counters.filter_times, strict=True)),
+        filter_seconds=counters.filter_times.seconds,
+        filter_count_by_seconds=_by_edge(counters.filter_times),
         rejected_connection_count=connections.rejected.total(),
         rejected_connections_by_reason={reason: connections.rejected[reason] for reason in ("limit", "draining")},
         config_reloads_by_result={result: connections.reloads[result] for result in ("applied", "refused")},

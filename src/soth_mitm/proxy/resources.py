@@ -14,6 +14,7 @@ from soth_mitm.connection import SocketAddress
 from soth_mitm.observe.observation import Observation
 from soth_mitm.proxy.calls import HandlerReports
 from soth_mitm.proxy.counters import ConnectionCounters
+from soth_mitm.proxy.flow_counts import PatternCounts
 from soth_mitm.proxy.learning import Learning
 from soth_mitm.proxy.own_address import OwnAddress
 from soth_mitm.proxy.process_lookup import ProcessLookup
@@ -29,6 +30,7 @@ class ProxyResources:
     budget: Budget
     arena: Arena
     counters: Counters
+    flow_counts: PatternCounts
     hook_counters: HookCounters
     connection_counters: ConnectionCounters
     lookup: ProcessLookup

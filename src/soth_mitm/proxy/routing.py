@@ -10,6 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from soth_mitm._dataplane.exchange.route import Route
+from soth_mitm._dataplane.http.counters import FlowCounts
 from soth_mitm.addresses import DEFAULT_PORTS, format_authority, format_host_port, parse_authority
 from soth_mitm.connect_decision import ConnectDecision
 from soth_mitm.connection import ConnectionMeta, UnixDomain
@@ -45,6 +46,7 @@ class ConnectAnswers:
         meta: ConnectionMeta,
         decision: Decision,
         authority: str,
+        counts: FlowCounts | None,
         go_on: Callable[[ConnectDecision | None], Route],
     ) -> Route:
         """Return what `go_on` makes of the answer about a destination; until there is one, a route with the question for the exchange."""
@@ -52,7 +54,9 @@ class ConnectAnswers:
             return go_on(self._answers[there])
         question = connect_target(*there, meta, decision)
         on_answer = partial(self._answered, there, go_on)
-        return Route(None, self._client.meta, there.scheme, authority, observed=False, question=question, on_answer=on_answer)
+        return Route(
+            None, self._client.meta, there.scheme, authority, observed=False, question=question, on_answer=on_answer, counts=counts
+        )
 
     def _answered(
         self, there: _Destination, go_on: Callable[[ConnectDecision | None], Route], answer: object, error: BaseException | None
@@ -69,9 +73,10 @@ class ConnectAnswers:
         return go_on(verdict)
 
 
-def refusal(meta: ConnectionMeta, scheme: str, authority: str, status: int, reason: str) -> Route:
+def refusal(meta: ConnectionMeta, scheme: str, authority: str, status: int, reason: str, counts: FlowCounts | None = None) -> Route:
     """Return the route of requests that are answered with `status`."""
-    return Route(None, meta, scheme, authority, observed=False, status=status, reason=reason.encode("utf-8", "backslashreplace"))
+    text = reason.encode("utf-8", "backslashreplace")
+    return Route(None, meta, scheme, authority, observed=False, status=status, reason=text, counts=counts)
 
 
 class ForwardRouter:
@@ -101,7 +106,8 @@ class ForwardRouter:
         if not client.generation.calls.is_asked_to_connect or policy.is_final(decision):
             return self._decided(there, decision, None)
         meta = client.meta.replace(target=(host, port))
-        return self._answers.route(there, meta, decision, text, partial(self._decided, there, decision))
+        counts = client.generation.flow_counts(host, port)
+        return self._answers.route(there, meta, decision, text, counts, partial(self._decided, there, decision))
 
     def _decided(self, there: _Destination, decision: Decision, verdict: ConnectDecision | None) -> Route:
         """Return the route to a destination, by the handler's `verdict`, or, without one, by the policy's `decision`."""
@@ -111,15 +117,16 @@ class ForwardRouter:
         if verdict is ConnectDecision.TUNNEL:
             verdict = forbidden_tunnel(client, host, port) or verdict
         action = decision.action if verdict is None else verdict.action
+        generation = client.generation
+        counts = generation.flow_counts(host, port)
         if action is Action.BLOCK:
             block = verdict or ConnectDecision.block(decision.text(host, port))
-            return refusal(client.meta, scheme, authority, block.status, block.reason)
+            return refusal(client.meta, scheme, authority, block.status, block.reason, counts)
         meta = client.meta.replace(target=(host, port))
-        generation = client.generation
         # no client's handshake says what it speaks: the request is translated
         offer = generation.spoken if scheme == "https" else (HTTP1,)
         pool = generation.pools.pool(generation.origin(host, port, host if scheme == "https" else None, offer))
-        return Route(pool, meta, scheme, authority, observed=action is Action.INTERCEPT, on_facts=with_upstream_info)
+        return Route(pool, meta, scheme, authority, observed=action is Action.INTERCEPT, on_facts=with_upstream_info, counts=counts)
 
 
 class InsideRouter:
@@ -154,7 +161,7 @@ class InsideRouter:
         other = self._other(text) if authority else None
         objection = None if other is None else self._objection(text, other)
         if objection is not None:
-            return Route(None, route.meta, route.scheme, text, observed=False, status=421, reason=objection.encode())
+            return Route(None, route.meta, route.scheme, text, observed=False, status=421, reason=objection.encode(), counts=route.counts)
         # what is known of the upstream by now goes with it
         self._route = Route(
             route.pool,
@@ -166,6 +173,7 @@ class InsideRouter:
             reason=route.reason,
             facts=route.facts,
             on_facts=route.on_facts,
+            counts=route.counts,
         )
         return self._asked(self._route, *other) if isinstance(other, tuple) else self._route
 
@@ -175,13 +183,13 @@ class InsideRouter:
             return allowed
         decision = self._policy.decide(host, port)
         there = _Destination(allowed.scheme, host, port)
-        return self._answers.route(there, self._client.meta, decision, allowed.authority, partial(self._answered, allowed))
+        return self._answers.route(there, self._client.meta, decision, allowed.authority, allowed.counts, partial(self._answered, allowed))
 
     def _answered(self, allowed: Route, verdict: ConnectDecision | None) -> Route:
         # a TUNNEL changes nothing: this connection is intercepted
         if verdict is None or verdict.action is not Action.BLOCK:
             return allowed
-        return refusal(self._client.meta, allowed.scheme, allowed.authority, verdict.status, verdict.reason)
+        return refusal(self._client.meta, allowed.scheme, allowed.authority, verdict.status, verdict.reason, allowed.counts)
 
     def _other(self, text: str) -> tuple[str, int] | ValueError | None:
         """Return what a request names, or why it is no destination; None if that is where the connection goes."""

@@ -29,6 +29,7 @@ from soth_mitm.proxy.calls import HandlerReports
 from soth_mitm.proxy.connection_setup import ConnectionSetup
 from soth_mitm.proxy.counters import ConnectionCounters
 from soth_mitm.proxy.descriptors import DescriptorWatch
+from soth_mitm.proxy.flow_counts import PatternCounts
 from soth_mitm.proxy.generation import ConfigGeneration
 from soth_mitm.proxy.inbound.http_proxy import HttpProxy
 from soth_mitm.proxy.learning import Learning
@@ -149,6 +150,7 @@ class Service:
             budget=self._budget,
             arena=self.arena,
             counters=counters,
+            flow_counts=PatternCounts(counters.unlisted),
             hook_counters=HookCounters(),
             connection_counters=self._counters,
             lookup=self.lookup,

@@ -30,6 +30,13 @@ def numbered() -> ProxyMetrics:
     for whole in ("upstream_connections", "retry_count", "tls_client_handshake_count", "tls_upstream_handshake_count"):
         values[whole] = 1000
     values["filter_count_by_seconds"] = {"0.0001": 3, "0.001": 2, "10": 0, "longer": 1}
+    values["request_count_by_seconds"] = {"0.005": 2, "300": 1, "longer": 0}
+    values["first_byte_count_by_seconds"] = {"0.005": 2, "longer": 0}
+    values["ended_flow_count_by_labels"] = {"*.a.example:443 sse answered 2xx": 2, "unlisted http1 refused 4xx": 1}
+    values["handler_failure_count_by_hook"] = {"on_request": 1}
+    values["handler_timeout_count_by_hook"] = {"on_request": 2}
+    values["handler_call_count_by_hook_and_seconds"] = {"on_request 0.1": 1, "on_request longer": 0}
+    values["handler_seconds_by_hook"] = {"on_request": 0.07}
     values["flows_by_pairing"] = {"h1h1": 1, "h1h2": 2, "h2h1": 3, "h2h2": 4}
     values["websocket_message_count_by_kind"] = {"to_upstream_text": 5, "to_client_binary": 6}
     values["websocket_violation_count_by_rule"] = {"client_unmasked": 7, "upstream_text_not_utf8": 8}

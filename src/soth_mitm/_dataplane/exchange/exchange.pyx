@@ -32,6 +32,9 @@ from soth_mitm._dataplane.exchange.states cimport (
 )
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE, MOST_STEPS, FrameTap, new_frame_tap
 from soth_mitm._dataplane.http.changes cimport trailers_without
+from soth_mitm._dataplane.http.counters cimport (
+    END_BLOCKED, END_CUT_BY_CLIENT, END_CUT_BY_UPSTREAM, END_REFUSED, END_UPSTREAM_ERROR, END_UPSTREAM_TIMEOUT,
+)
 from soth_mitm._dataplane.http.hooks cimport HOOK_DONE, HOOK_FAILED, HOOK_PENDING, Hooks
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport (
@@ -131,6 +134,7 @@ cdef class Exchange(ExchangeStages):
             self.settings.counters.requests_refused += self.route.status == 400
             self.settings.counters.names_refused += self.route.status == 421
             self.settings.counters.http2_misdirected += self.route.status == 421 and self.client.is_multiplexed()
+            self.note_fault(END_REFUSED if self.route.status in (400, 421) else END_BLOCKED)
             return self.explain(self.route.status, self.route.reason)
         if self.hooks is None:
             return self.forward()
@@ -726,9 +730,11 @@ cdef class Exchange(ExchangeStages):
             return self.take_later()
         if moved == MOVED_NONSENSE:
             self.settings.counters.upstream_errors += 1
+            self.note_fault(END_CUT_BY_UPSTREAM)
             return self.truncate(ValueError(f"the upstream's response body is malformed: {self.upstream.error_text()}"))
         if moved == MOVED_OVER:
             self.settings.counters.upstream_errors += 1
+            self.note_fault(END_CUT_BY_UPSTREAM)
             return self.truncate(ValueError("the response is longer than body.max_size_bytes (upstream.h2_response_overflow_mode)"))
         self.await_download()
         if self.client.is_write_paused() and self.client.room() > 0 and not self.reads_ahead():
@@ -887,8 +893,12 @@ cdef class Exchange(ExchangeStages):
         action, status, counter, text = expiry_rule(expiry)
         if counter == COUNT_UPSTREAM_TIMEOUT:
             self.settings.counters.upstream_timeouts += 1
+            self.note_fault(END_UPSTREAM_TIMEOUT)
         elif counter == COUNT_REFUSED:
             self.settings.counters.requests_refused += 1
+            self.note_fault(END_REFUSED)
+        else:
+            self.note_fault(END_CUT_BY_CLIENT)
         if action == EXPIRE_ANSWER:
             return self.explain(status, text.replace("{origin}", "" if self.pool is None else str(self.pool.origin)).encode())
         return self.truncate(TimeoutError(text))
@@ -908,7 +918,7 @@ cdef class Exchange(ExchangeStages):
         if self.is_over():
             return 0
         if stream is self.client:
-            return self.abort(error)
+            return self.lose_client(error)
         if stream is not self.upstream:
             return 0
         if self.response_state == RESPONSE_HEAD:
@@ -926,6 +936,7 @@ cdef class Exchange(ExchangeStages):
                 self.down_stages.lost = error
                 return 0
             self.settings.counters.upstream_errors += 1
+            self.note_fault(END_CUT_BY_UPSTREAM)
             return self.truncate(error)
         if self.request_state == REQUEST_RELAY:
             if self.client.is_complete():
@@ -947,6 +958,7 @@ cdef class Exchange(ExchangeStages):
         if (how == PROCESSED_NOT or how == PROCESSED_HTTP1_ONLY) and self.client.is_multiplexed():
             # the client may know how to go on: it has the request, and we have not
             self.settings.counters.upstream_errors += 1
+            self.note_fault(END_UPSTREAM_ERROR)
             return self.abort(error)
         if isinstance(error, Http2StreamReset):
             how_it_ended = f"reset the stream with error code {error.code} of HTTP/2"
@@ -1012,8 +1024,7 @@ cdef Exchange new_exchange(Settings settings, HttpConnection connection, Stream 
     exchange.id = settings.counters.last_flow_id
     settings.counters.flows += 1
     settings.counters.active_flows += 1
-    if settings.observer is not None or exchange.hooks is not None:
-        exchange.began = monotonic()
+    exchange.began = monotonic()
     exchange.charge_head(request)
     note(LEDGER_FLOW, 1)
     return exchange

@@ -9,6 +9,7 @@ from soth_mitm._dataplane.exchange.states cimport (
     INPUT_ANSWER, INPUT_ANSWERED, INPUT_BEGIN, INPUT_COMPLETE, REQUEST_RELAY, RESPONSE_DONE, RESPONSE_RELAY,
 )
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE
+from soth_mitm._dataplane.http.counters cimport END_BLOCKED, END_CUT_BY_PROXY, END_REFUSED, END_UPSTREAM_ERROR, END_UPSTREAM_TIMEOUT
 from soth_mitm._dataplane.http.hooks cimport Hooks
 from soth_mitm._dataplane.http.stream cimport NO_ROOM_LIMIT, Piece
 from soth_mitm._dataplane.memory.buffer cimport BLOCK_SIZE
@@ -30,6 +31,7 @@ cdef class ExchangeAnswers(ExchangePressure):
             text = b"the answer to the request for a WebSocket was %d, with which a WebSocket over HTTP/2 begins" % status
             status, headers = 502, None
         self.status = status
+        self.count_first_byte()
         self.leave_decision()
         self.drop_held()
         self.relayed = None
@@ -54,6 +56,7 @@ cdef class ExchangeAnswers(ExchangePressure):
 
     cdef int refuse(self, int status, bytes text) except -1:
         self.settings.counters.requests_refused += 1
+        self.note_fault(END_REFUSED)
         return self.explain(status, text)
 
     cdef int reject(self) except -1:
@@ -61,6 +64,8 @@ cdef class ExchangeAnswers(ExchangePressure):
 
     cdef int fail_upstream(self, int status, bytes text) except -1:
         self.settings.counters.upstream_errors += 1
+        # 403: an address that may not be connected to, or a redirect of the handler that the policy refuses
+        self.note_fault(END_BLOCKED if status == 403 else END_UPSTREAM_TIMEOUT if status == 504 else END_UPSTREAM_ERROR)
         return self.explain(status, text)
 
     cdef int fail_closed(self, object error, int status, bytes text) except -1:
@@ -179,6 +184,7 @@ cdef class ExchangeAnswers(ExchangePressure):
             return 0
         if own.error is not None:
             self.cause = own.error
+            self.note_fault(END_CUT_BY_PROXY)
             if self.settings.hooks.cuts(own.error) and not isinstance(own.error, TimeoutError):
                 return self.truncate(own.error) if self.has_response() else self.abort(own.error)
             self.explain(502, b"the body that the policy handler gave failed before its end")

@@ -11,6 +11,7 @@ from soth_mitm._dataplane.exchange.exchange_upgrades cimport ExchangeUpgrades
 from soth_mitm._dataplane.exchange.own_body cimport new_own_bytes
 from soth_mitm._dataplane.exchange.redacted_stream cimport RedactedStream, new_redacted_stream, redacted_head
 from soth_mitm._dataplane.exchange.states cimport INPUT_RESOLVE
+from soth_mitm._dataplane.http.counters cimport END_BLOCKED, END_REFUSED
 from soth_mitm._dataplane.http.messages cimport new_request
 from soth_mitm._dataplane.http.stream cimport ANY_LENGTH
 from soth_mitm._dataplane.wire.decode cimport DECODED_AT_ONCE, Decoder, decoder_for
@@ -150,12 +151,14 @@ cdef class ExchangeCredentials(ExchangeUpgrades):
         if self.upload_search is not None and self.upload_search.error is not None:
             return self.refuse_coded(self.upload_search.error)
         self.settings.counters.placeholders_blocked += 1
+        self.note_fault(END_BLOCKED)
         return self.explain(
             403, f"placeholder_misdirected: the request has the placeholder or the value of a credential in it, and "
                  f"{self.way.pool.origin} is no destination of that credential (credentials.destinations)".encode())
 
     cdef int refuse_unavailable(self, str why) except -1:
         self.settings.counters.credentials_unavailable += 1
+        self.note_fault(END_REFUSED)
         return self.explain(502, b"credential_unavailable: " + why.encode())
 
     cdef bytes whole_body(self):

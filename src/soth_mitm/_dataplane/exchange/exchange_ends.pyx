@@ -5,6 +5,7 @@ from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_ENDED
 from soth_mitm._dataplane.exchange.open_websockets cimport OpenWebSockets
 from soth_mitm._dataplane.exchange.states cimport INPUT_END, INPUT_SENT, REQUEST_ACQUIRE, RESPONSE_DONE, RESPONSE_RELAY
 from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
+from soth_mitm._dataplane.http.counters cimport END_CUT_BY_CLIENT, END_CUT_BY_PROXY
 from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_FLOW, note
 
@@ -62,7 +63,7 @@ cdef class ExchangeEnds(ExchangeShown):
 
     cdef int abort_if_cut(self) except -1:
         # everything that is here of the request was taken, and it is not complete
-        return self.abort(ConnectionResetError("the client closed the connection")) if self.client.is_peer_gone() else 0
+        return self.lose_client(ConnectionResetError("the client closed the connection")) if self.client.is_peer_gone() else 0
 
     cdef int truncate(self, object error) except -1:
         if self.is_over():
@@ -71,7 +72,13 @@ cdef class ExchangeEnds(ExchangeShown):
         self.client.truncate(self.response_state == RESPONSE_RELAY, error)
         return self.terminate()
 
+    cdef int lose_client(self, object error) except -1:
+        # what the proxy ends itself comes here too
+        self.note_fault(END_CUT_BY_PROXY if isinstance(error, ConnectionAbortedError) else END_CUT_BY_CLIENT)
+        return self.abort(error)
+
     cdef int note_cut(self, object error) except -1:
+        self.note_fault(END_CUT_BY_PROXY)
         if self.cause is None:
             self.cause = error
         if self.has_response() and self.response_state != RESPONSE_DONE:
@@ -134,6 +141,7 @@ cdef class ExchangeEnds(ExchangeShown):
         if self.share is not None:
             self.share.stop_waiting()
         self.settings.counters.active_flows -= 1
+        self.count_end()
         note(LEDGER_FLOW, -1)
         self.tell_observer(EXCHANGE_ENDED)
         self.ask_afterwards()

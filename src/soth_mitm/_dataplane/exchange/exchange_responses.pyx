@@ -20,6 +20,7 @@ from soth_mitm._dataplane.exchange.states cimport (
     RESPONSE_DECIDE_BODY, STAGE_HOLD,
 )
 from soth_mitm._dataplane.http.changes cimport changed_response_head, names_decided
+from soth_mitm._dataplane.http.counters cimport END_CUT_BY_UPSTREAM
 from soth_mitm._dataplane.http.hooks cimport HOOK_FAILED, HOOK_PENDING, Hook, Hooks
 from soth_mitm._dataplane.http.messages cimport RawResponse
 from soth_mitm._dataplane.http.stream cimport ANY_LENGTH, Stream
@@ -198,6 +199,7 @@ cdef class ExchangeResponses(ExchangeCredentials):
             return 0
         if self.lost is not None:
             self.settings.counters.upstream_errors += 1
+            self.note_fault(END_CUT_BY_UPSTREAM)
             return self.truncate(self.lost)
         return 0
 

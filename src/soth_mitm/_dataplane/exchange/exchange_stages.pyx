@@ -13,6 +13,7 @@ from soth_mitm._dataplane.exchange.exchange_responses cimport ExchangeResponses
 from soth_mitm._dataplane.exchange.staged_content cimport StagedContent, TextStage, new_staged_content
 from soth_mitm._dataplane.exchange.states cimport INPUT_COMPLETE, REQUEST_SENT, RESPONSE_DONE
 from soth_mitm._dataplane.exchange.taps cimport FRAMED_AT_ONCE
+from soth_mitm._dataplane.http.counters cimport END_BLOCKED, END_CUT_BY_UPSTREAM
 from soth_mitm._dataplane.http.messages cimport StreamChunk
 from soth_mitm._dataplane.http.stages cimport STAGE_ABORTS, STAGE_CUTS, ContentStage
 from soth_mitm._dataplane.http.stream cimport Piece, Stream
@@ -184,6 +185,7 @@ cdef class ExchangeStages(ExchangeResponses):
             return MOVED_SOME
         if staged.lost is not None:
             self.settings.counters.upstream_errors += 1
+            self.note_fault(END_CUT_BY_UPSTREAM)
             self.truncate(staged.lost)
             return MOVED_SOME
         if staged.has_left():
@@ -237,6 +239,7 @@ cdef class ExchangeStages(ExchangeResponses):
     cdef int cut_staged(self, object error, bint is_request) except -1:
         if not is_request:
             self.settings.counters.upstream_errors += 1
+            self.note_fault(END_CUT_BY_UPSTREAM)
             return self.truncate(error)
         if self.has_response():
             return self.truncate(error)
@@ -245,6 +248,7 @@ cdef class ExchangeStages(ExchangeResponses):
     cdef int end_upload_of_client(self, object error) except -1:
         if self.has_response():
             return self.end_download(error)
+        self.note_fault(END_BLOCKED)
         return self.explain(403, ENDED) if error is None else self.explain(502, FAILED)
 
     cdef int end_download(self, object error) except -1:

@@ -12,9 +12,10 @@ from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody
 from soth_mitm._dataplane.exchange.route cimport Route
 from soth_mitm._dataplane.exchange.staged_content cimport StagedContent
-from soth_mitm._dataplane.exchange.states cimport REQUEST_ENDED, RequestInput, RequestState, ResponseInput, ResponseState
+from soth_mitm._dataplane.exchange.states cimport REQUEST_ENDED, RESPONSE_DONE, RequestInput, RequestState, ResponseInput, ResponseState
 from soth_mitm._dataplane.exchange.stream_tunnel cimport StreamTunnel
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
+from soth_mitm._dataplane.http.counters cimport END_ANSWERED, FlowEnd
 from soth_mitm._dataplane.http.hooks cimport Hooks, Suspended
 from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse
 from soth_mitm._dataplane.http.settings cimport Settings
@@ -161,8 +162,11 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef Deadline client_deadline      # of the request: STAGE_COLLECT, STAGE_UPLOAD
     cdef Deadline upstream_deadline    # of what is expected from upstream: STAGE_ACQUIRE, STAGE_RESPONSE, STAGE_HOLD, STAGE_DOWNLOAD
 
+    cdef double began                  # when the request's head had come
+    cdef bint has_answered             # the client was sent the head of a final response
+    cdef FlowEnd fault                 # what stands in the way of an answer, the first of its kind; END_ANSWERED: nothing
+
     # for an observer
-    cdef double began
     cdef int verdict
     cdef int response_verdict
     cdef int status                    # that the client was told; 0: none
@@ -177,6 +181,16 @@ cdef class ExchangeState(ExchangeCallbacks):
         cdef Py_ssize_t octets = len(head.raw)
         self.head_octets += octets
         self.settings.arena.budget.take(octets)
+
+    # What kept it from being answered, if nothing has yet
+    cdef inline void note_fault(self, FlowEnd fault) noexcept:
+        if self.fault == END_ANSWERED and self.response_state != RESPONSE_DONE:
+            self.fault = fault
+
+    cdef int count_first_byte(self) noexcept
+    cdef int count_end(self) except -1                 # the flow is over
+    cdef FlowEnd flow_end(self) noexcept
+    cdef int flow_protocol(self) except -1             # FlowProtocol
 
     cdef int move_request(self, RequestInput event) except -1
     cdef int move_response(self, ResponseInput event) except -1

@@ -11,15 +11,19 @@ from cpython.time cimport monotonic
 
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.states cimport (
-    RESPONSE_DONE, RESPONSE_RELAY, STAGE_DOWNLOAD, STAGE_RESPONSE, STAGE_UPLOAD, RequestInput, ResponseInput, next_request_state,
-    next_response_state,
+    INPUT_ANSWERED, INPUT_BEGIN, INPUT_SWITCH, RESPONSE_DONE, RESPONSE_RELAY, RESPONSE_SWITCHED, STAGE_DOWNLOAD, STAGE_RESPONSE,
+    STAGE_UPLOAD, RequestInput, ResponseInput, next_request_state, next_response_state,
+)
+from soth_mitm._dataplane.http.counters cimport (
+    END_ABORTED, END_ANSWERED, END_BLOCKED, END_CUT_BY_PROXY, END_RESPONDED, END_TUNNELLED, FLOW_GRPC, FLOW_HTTP1, FLOW_HTTP2,
+    FLOW_SSE, FLOW_STREAMABLE_HTTP, FLOW_TUNNEL, FLOW_WEBSOCKET, FlowEnd, FlowCounts,
 )
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.memory.view cimport view_bytes
 from soth_mitm._dataplane.wire.fields cimport stop_fields
 from soth_mitm._dataplane.wire.head cimport Head, version_text
 from soth_mitm._dataplane.wire.headers cimport headers_of_block
-from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, STREAM_GRPC_WEB_TEXT, STREAM_NONE, stream_of
+from soth_mitm._dataplane.wire.streams cimport STREAM_GRPC, STREAM_GRPC_WEB_TEXT, STREAM_NONE, STREAM_SSE, stream_of
 
 
 # not final: the next part derives from it
@@ -38,6 +42,8 @@ cdef class ExchangeState(ExchangeCallbacks):
         if state < 0:
             raise AssertionError(f"an exchange's response in state {self.response_state} has no input {event}")
         self.response_state = <ResponseState>state
+        if event == INPUT_BEGIN or event == INPUT_ANSWERED or event == INPUT_SWITCH:
+            self.count_first_byte()
         return 0
 
     cdef bint has_response(self) noexcept:
@@ -94,6 +100,49 @@ cdef class ExchangeState(ExchangeCallbacks):
         if self.settings.strip_alt_svc and self.hooks is not None:
             stop_fields(head.base(), head.fields, head.count, b"alt-svc", 7)
         return 0
+
+    # ---- what is counted of it
+
+    cdef int count_first_byte(self) noexcept:
+        if self.has_answered:
+            return 0
+        self.has_answered = True
+        return self.settings.counters.first_byte_times.add(monotonic() - self.began)
+
+    cdef int count_end(self) except -1:
+        cdef FlowCounts counts = self.route.counts
+        if counts is None:
+            counts = self.settings.counters.unlisted
+        counts.count(self.flow_protocol(), self.flow_end(), self.status if self.has_answered else 0)
+        return self.settings.counters.request_times.add(monotonic() - self.began)
+
+    cdef FlowEnd flow_end(self) noexcept:
+        if self.response_state == RESPONSE_SWITCHED:
+            return END_TUNNELLED
+        if (self.verdict == VERDICT_BLOCKED or self.verdict == VERDICT_FAILED or self.response_verdict == RESPONSE_BLOCKED
+                or self.response_verdict == RESPONSE_FAILED):
+            # whether or not the client has heard of it
+            return END_BLOCKED
+        if self.verdict == VERDICT_ABORTED:
+            return END_ABORTED
+        if self.fault != END_ANSWERED:
+            return self.fault
+        if self.verdict == VERDICT_ANSWERED:
+            return END_RESPONDED
+        return END_ANSWERED if self.has_answered and self.response_state == RESPONSE_DONE else END_CUT_BY_PROXY
+
+    cdef int flow_protocol(self) except -1:
+        cdef int stream
+        if self.is_websocket:
+            return FLOW_WEBSOCKET
+        if self.response_state == RESPONSE_SWITCHED:
+            return FLOW_TUNNEL
+        stream = STREAM_NONE if self.relayed is None else stream_of(self.relayed, self.settings.stream_types)
+        if stream == STREAM_NONE:
+            return FLOW_HTTP2 if self.client.is_multiplexed() else FLOW_HTTP1
+        if stream == STREAM_SSE:
+            return FLOW_SSE
+        return FLOW_GRPC if STREAM_GRPC <= stream <= STREAM_GRPC_WEB_TEXT else FLOW_STREAMABLE_HTTP
 
     # ---- an observer
 

@@ -1,5 +1,6 @@
 # Where requests go.
 
+from soth_mitm._dataplane.http.counters cimport FlowCounts
 from soth_mitm._dataplane.upstream.pool cimport OriginPool
 
 
@@ -14,6 +15,7 @@ cdef class Route:
     cdef readonly bint observed
     cdef readonly int status           # of the refusal
     cdef readonly bytes reason
+    cdef readonly FlowCounts counts      # where its flows are counted; None: among those to unlisted destinations
     cdef readonly object question      # ConnectTarget that on_connect is to be asked about first; None: nothing is to be asked
     cdef readonly object on_answer     # on_answer(result, error of the hook) -> Route, or None: cut the connection
 

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any, final
 
+from soth_mitm._dataplane.http.counters import FlowCounts
 from soth_mitm._dataplane.upstream.pool import OriginPool
 
 @final
@@ -21,6 +22,7 @@ class Route:
         on_facts: Callable[[Any, Any], Any] | None = ...,
         question: Any = ...,
         on_answer: Callable[[Any, Any], Route | None] | None = ...,
+        counts: FlowCounts | None = ...,
     ) -> Route: ...
     @property
     def pool(self) -> OriginPool | None: ...
@@ -34,6 +36,8 @@ class Route:
     def question(self) -> Any: ...
     @property
     def on_answer(self) -> Callable[[Any, Any], Route | None] | None: ...
+    @property
+    def counts(self) -> FlowCounts | None: ...
     @property
     def scheme(self) -> str: ...
     @property

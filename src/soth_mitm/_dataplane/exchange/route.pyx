@@ -2,6 +2,7 @@
 
 cimport cython
 
+from soth_mitm._dataplane.http.counters cimport FlowCounts
 from soth_mitm._dataplane.upstream.pool cimport OriginPool
 
 
@@ -10,7 +11,7 @@ cdef class Route:
     """Where requests go. `pool` is None for a refusal, which is answered `status` and `reason`."""
 
     def __cinit__(self, OriginPool pool, meta, str scheme not None, str authority not None, *, bint observed=True, int status=0,
-                  bytes reason=b"", facts=None, on_facts=None, question=None, on_answer=None):
+                  bytes reason=b"", facts=None, on_facts=None, question=None, on_answer=None, FlowCounts counts=None):
         self.pool = pool
         self.meta = meta
         self.facts = facts
@@ -22,6 +23,7 @@ cdef class Route:
         self.reason = reason
         self.question = question
         self.on_answer = on_answer
+        self.counts = counts
 
     cdef int set_upstream_info(self, object facts) except -1:
         self.facts = facts

@@ -8,7 +8,58 @@ cdef enum:
     HTTP2_LIMITS_END = 16      # more than http2/limits has
     WEBSOCKET_VIOLATIONS_END = 32      # more than websocket/violations has
     WEBSOCKET_ENDS = 4         # by the client, the upstream, the proxy, nobody
-    FILTER_BUCKETS = 6         # up to 0.1 ms, 1 ms, ... 10 s; and those beyond
+    MOST_EDGES = 16            # of a histogram
+
+
+# How a flow ended; `FLOW_ENDS` in soth_mitm.metrics has the same order
+cdef enum FlowEnd:
+    END_ANSWERED = 0       # the client has the whole of what the upstream answered, or of our answer to its last hop
+    END_BLOCKED            # by the policy, the handler, or the failure policy in its place
+    END_RESPONDED          # the handler answered
+    END_ABORTED            # the handler ended it without an answer
+    END_REFUSED
+    END_UPSTREAM_ERROR     # answered in the place of an upstream
+    END_UPSTREAM_TIMEOUT   # a deadline of the upstream passed
+    END_CUT_BY_CLIENT
+    END_CUT_BY_UPSTREAM    # within its response
+    END_CUT_BY_PROXY
+    END_TUNNELLED          # it switched to another protocol
+    FLOW_ENDS
+
+
+# What it was about; `FLOW_PROTOCOLS` there
+cdef enum FlowProtocol:
+    FLOW_HTTP1 = 0         # of the client, as the next
+    FLOW_HTTP2
+    FLOW_SSE
+    FLOW_STREAMABLE_HTTP   # lines of JSON, JSON sequences, event streams of AWS
+    FLOW_GRPC
+    FLOW_WEBSOCKET
+    FLOW_TUNNEL            # another protocol that it switched to
+    FLOW_PROTOCOLS
+
+
+cdef enum:
+    STATUS_CLASSES = 7     # none, 1xx to 5xx, others
+
+
+# How many took at most how long
+cdef class Histogram:
+    cdef readonly tuple edges          # in seconds, ascending
+    cdef readonly double seconds       # the sum
+    cdef double limits[MOST_EDGES]
+    cdef int length
+    cdef int64_t found[MOST_EDGES + 1]     # by the first edge that is not passed; the last: beyond them
+
+    cdef int add(self, double seconds) noexcept
+
+
+# The flows to one kind of destination that have ended
+cdef class FlowCounts:
+    cdef int64_t ended[FLOW_PROTOCOLS][FLOW_ENDS][STATUS_CLASSES]
+
+    # FlowProtocol, FlowEnd; `status` is what the client was told, 0: nothing
+    cdef int count(self, int protocol, int end, int status) noexcept
 
 
 # Counted by the data plane, read by metrics.py; each is explained there
@@ -63,7 +114,6 @@ cdef class Counters:
     cdef public int64_t chunks_dropped
     cdef public int64_t chunks_replaced
     cdef public int64_t chunks_ended
-    cdef public double filter_seconds
     cdef public int64_t trailers_dropped
     cdef public int64_t interims_dropped
     cdef public int64_t bytes_from_clients
@@ -86,11 +136,14 @@ cdef class Counters:
     cdef public int64_t http2_drains
     cdef public int64_t http2_idle_ends
     cdef public int64_t last_flow_id
+    cdef readonly Histogram request_times      # from the request's head to the end of its flow
+    cdef readonly Histogram first_byte_times   # from the request's head to that of the final response
+    cdef readonly Histogram filter_times       # how long filters took for a chunk
+    cdef readonly FlowCounts unlisted           # flows to destinations that no pattern names
     cdef int64_t resets_received[CODES_END + 1]
     cdef int64_t resets_sent[CODES_END + 1]
     cdef int64_t goaways_sent[CODES_END + 1]           # that no limit caused
     cdef int64_t goaways_of_limits[HTTP2_LIMITS_END]
-    cdef int64_t filter_buckets[FILTER_BUCKETS + 1]    # chunks by how long their filter took
     cdef int64_t websocket_messages[4]                 # 2 for those to the client, and 1 for binary ones
     cdef int64_t websocket_violations_of[2 * WEBSOCKET_VIOLATIONS_END]     # by the client, and by the upstream
     cdef int64_t websocket_closes[WEBSOCKET_ENDS]
@@ -104,11 +157,4 @@ cdef inline uint32_t code_place(uint32_t code) noexcept nogil:
 
 # A filter has taken that long for one chunk
 cdef inline int count_filter_time(Counters counters, double seconds) noexcept:
-    cdef int place = 0
-    cdef double most = 0.0001
-    while place < FILTER_BUCKETS and seconds > most:
-        place += 1
-        most *= 10
-    counters.filter_buckets[place] += 1
-    counters.filter_seconds += seconds
-    return 0
+    return counters.filter_times.add(seconds)

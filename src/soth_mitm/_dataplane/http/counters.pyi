@@ -1,5 +1,23 @@
 from typing import final
 
+LONG_EDGES: tuple[float, ...]
+FILTER_EDGES: tuple[float, ...]
+
+@final
+class Histogram:
+    def __new__(cls, edges: tuple[float, ...]) -> Histogram: ...
+    @property
+    def edges(self) -> tuple[float, ...]: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def counts(self) -> list[int]: ...
+
+@final
+class FlowCounts:
+    @property
+    def counts(self) -> list[tuple[int, int, int, int]]: ...
+
 @final
 class Counters:
     flows: int
@@ -52,7 +70,6 @@ class Counters:
     chunks_dropped: int
     chunks_replaced: int
     chunks_ended: int
-    filter_seconds: float
     trailers_dropped: int
     interims_dropped: int
     bytes_from_clients: int
@@ -100,5 +117,10 @@ class Counters:
     def flows_by_pairing(self) -> list[int]:
         """HTTP/1 with HTTP/1, HTTP/1 with HTTP/2, HTTP/2 with HTTP/1, HTTP/2 with HTTP/2: the client first."""
     @property
-    def filter_times(self) -> list[int]:
-        """Chunks by how long their filter took: up to 0.1 ms, 1 ms, 10 ms, 0.1 s, 1 s, 10 s, and longer."""
+    def request_times(self) -> Histogram: ...
+    @property
+    def first_byte_times(self) -> Histogram: ...
+    @property
+    def filter_times(self) -> Histogram: ...
+    @property
+    def unlisted(self) -> FlowCounts: ...

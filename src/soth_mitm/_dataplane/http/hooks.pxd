@@ -25,6 +25,7 @@
 
 from libc.stdint cimport int64_t
 
+from soth_mitm._dataplane.http.counters cimport Histogram
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.memory.waiter cimport Waiter
 
@@ -35,8 +36,16 @@ cdef enum Outcome:
     HOOK_FAILED = 2        # it raised; counted and reported, and kept in Hooks.error
 
 
+# What one hook came to
+cdef class HookFigures:
+    cdef readonly int64_t failures
+    cdef readonly int64_t timeouts
+    cdef readonly Histogram times          # of calls that are over, until the hook has returned, was late or was given up
+
+
 # Shared by all configuration snapshots of a proxy
 cdef class HookCounters:
+    cdef readonly dict by_hook             # HookFigures by name, of those that were called
     cdef public int64_t calls
     cdef public int64_t failures           # exceptions that hooks raised
     cdef public int64_t timeouts           # hooks that overran their deadline
@@ -49,6 +58,7 @@ cdef class Hook:
     cdef readonly str name
     cdef readonly DeadlineQueue deadline
     cdef readonly bint takes_two
+    cdef HookFigures figures                   # made by its first call
 
 
 cdef class Hooks:
@@ -80,6 +90,8 @@ cdef class Hooks:
     cdef double took                       # seconds, of the call that was made last; of one that suspended, its first step
     cdef Suspended pending                 # the call that suspended last, for the one that made it
 
+    cdef HookFigures figures_of(self, Hook hook)
+    cdef int count_timeout(self, Hook hook) except -1
     # `second` None: the hook takes one argument
     cdef int run(self, Hook hook, object first, object second, Waiter waiter) except -1     # an Outcome
     cdef int step(self, Hook hook, object coroutine, Waiter waiter) except -1
@@ -102,6 +114,7 @@ cdef class Suspended(Waiter):
     cdef object task
     cdef object result
     cdef object error
+    cdef double began
     cdef bint ended
     cdef bint is_given_up                  # it was cancelled, since its answer is not needed any more
 

@@ -1,11 +1,25 @@
 from collections.abc import Callable
 from typing import Any, final
 
+from soth_mitm._dataplane.http.counters import Histogram
 from soth_mitm._dataplane.memory.deadline import DeadlineQueue
 from soth_mitm._dataplane.memory.waiter import Waiter
 
+HOOK_EDGES: tuple[float, ...]
+
+@final
+class HookFigures:
+    @property
+    def failures(self) -> int: ...
+    @property
+    def timeouts(self) -> int: ...
+    @property
+    def times(self) -> Histogram: ...
+
 @final
 class HookCounters:
+    @property
+    def by_hook(self) -> dict[str, HookFigures]: ...
     calls: int
     failures: int
     timeouts: int

@@ -7,6 +7,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from cpython.time cimport monotonic
 
+from soth_mitm._dataplane.http.counters cimport Histogram
 from soth_mitm._dataplane.memory.deadline cimport Deadline, DeadlineQueue
 from soth_mitm._dataplane.memory.ledger cimport LEDGER_HOOK, note
 from soth_mitm._dataplane.memory.waiter cimport Waiter
@@ -26,9 +27,24 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
 
 
+# In seconds
+HOOK_EDGES = (1e-05, 2.5e-05, 5e-05, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+@cython.final
+cdef class HookFigures:
+    """What the calls of one hook came to."""
+
+    def __cinit__(self):
+        self.times = Histogram(HOOK_EDGES)
+
+
 @cython.final
 cdef class HookCounters:
     """What all hooks of a proxy came to."""
+
+    def __cinit__(self):
+        self.by_hook = {}
 
 
 @cython.final
@@ -80,6 +96,11 @@ cdef class Hooks:
         self.context = copy_context()
         self.suspended = {}
 
+    cdef HookFigures figures_of(self, Hook hook):
+        if hook.figures is None:
+            hook.figures = self.counts.by_hook.setdefault(hook.name, HookFigures())
+        return hook.figures
+
     cdef int run(self, Hook hook, object first, object second, Waiter waiter) except -1:
         cdef int outcome
         cdef double began = monotonic(), took
@@ -99,6 +120,10 @@ cdef class Hooks:
             outcome = self.failed(hook, error)
         took = self.took = monotonic() - began
         self.counts.seconds += took
+        if outcome == HOOK_PENDING:
+            self.pending.began = began
+        else:
+            self.figures_of(hook).times.add(took)
         if took > self.slow_seconds:
             self.report_slow(hook.name, took)
         if took > hook.deadline.seconds and outcome == HOOK_DONE:
@@ -146,7 +171,9 @@ cdef class Hooks:
         return HOOK_PENDING
 
     cdef int failed(self, Hook hook, object error) except -1:
+        cdef HookFigures figures = self.figures_of(hook)
         self.counts.failures += 1
+        figures.failures += 1
         self.error = error
         self.report(hook.name, error)
         return HOOK_FAILED
@@ -176,8 +203,14 @@ cdef class Hooks:
             return not call.ended and not ((self.closed or call.is_given_up) and isinstance(error, self.tasks.Cancelled))
         return True
 
-    cdef int overran(self, Hook hook) except -1:
+    cdef int count_timeout(self, Hook hook) except -1:
+        cdef HookFigures figures = self.figures_of(hook)
         self.counts.timeouts += 1
+        figures.timeouts += 1
+        return 0
+
+    cdef int overran(self, Hook hook) except -1:
+        self.count_timeout(hook)
         self.report(hook.name, TimeoutError(f"took longer than {hook.deadline.seconds:g} s"))
         return 0
 
@@ -222,7 +255,7 @@ cdef class Suspended(Waiter):
 
     cdef int on_deadline(self, int stage) except -1:
         cdef object error = TimeoutError(f"did not return within {self.hook.deadline.seconds:g} s")
-        self.hooks.counts.timeouts += 1
+        self.hooks.count_timeout(self.hook)
         self.hooks.report(self.hook.name, error)
         self.task.cancel()
         self.late_waiter = self.waiter
@@ -236,6 +269,7 @@ cdef class Suspended(Waiter):
         self.ended = True
         self.deadline.clear()
         note(LEDGER_HOOK, -1)
+        self.hooks.figures_of(self.hook).times.add(monotonic() - self.began)
         self.result = result
         self.error = error
         self.task = None
@@ -252,6 +286,7 @@ cdef class Suspended(Waiter):
         self.ended = True
         self.deadline.clear()
         note(LEDGER_HOOK, -1)
+        self.hooks.figures_of(self.hook).times.add(monotonic() - self.began)
         self.waiter = None
         self.task.cancel()
         self.task = None

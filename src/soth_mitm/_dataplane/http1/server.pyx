@@ -465,7 +465,7 @@ cdef class Http1ServerConnection(HttpConnection):
         if self.state == SERVER_CLOSED:
             return 0
         if exchange is not None:
-            exchange.abort(error)
+            exchange.lose_client(error)
         if self.state != SERVER_CLOSED:
             self.endpoint.abort(error)
             return self.stop()
