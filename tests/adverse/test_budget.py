@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import gzip
 import hashlib
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
+import brotli  # type: ignore[import-untyped]
 import pytest
 
 from soth_mitm import ChunkDecision, HandlerDecision, InterceptHandler, MitmConfig, RawRequest, RawResponse, StreamChunk
@@ -17,6 +20,11 @@ from support.recording import Recording
 from support.running import ProxyFactory, Running
 from support.websocket import CLOSE, CONTINUATION, FIN, TEXT, Slow, accept, ask, frame
 from support.wire_client import WireClient
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 KIB = 1024
 BUDGET = 512 * KIB
@@ -228,6 +236,39 @@ class Looking(InterceptHandler):
 
     def on_stream_chunk(self, chunk: StreamChunk) -> None:
         self.chunks.append(chunk)
+
+
+EVENTS = (b"data: " + b"x" * 1000 + b"\n\n") * 8000
+BOMBS: dict[str, Callable[[bytes], bytes]] = {
+    "br": brotli.compress,
+    "gzip": gzip.compress,
+    "zstd": zstd.compress,
+    "br, gzip": lambda data: gzip.compress(brotli.compress(data)),
+}
+
+
+@pytest.mark.parametrize("coding", BOMBS)
+def test_what_is_small_until_it_is_decoded_is_decoded_as_its_client_takes_it(
+    proxy: ProxyFactory, plain_origin: Origin, coding: str
+) -> None:
+    """Eight megabytes in a few dozen bytes or some kilobytes: one read of them is not what is held."""
+    packed = BOMBS[coding](EVENTS)
+
+    def script(connection: ScriptedConnection, request: Request) -> None:
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+        connection.send(f"{head}Content-Encoding: {coding}\r\nContent-Length: {len(packed)}\r\n\r\n".encode() + packed)
+
+    plain_origin.script(script, "/events")
+    keys = {"max_in_flight_bytes": 16 * KIB * KIB, "body.max_size_bytes": 9 * KIB * KIB, "connection_pool.max_connections_per_host": 8}
+    running = proxy(Filtering(), **keys)
+    with contextlib.ExitStack() as stack, Watch(running) as watch:
+        clients = [stack.enter_context(running.tunnel(plain_origin.port)) for _ in range(8)]
+        for client in clients:
+            client.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for client in clients:
+            assert client.read_answer().body == EVENTS
+    assert watch.most < 4 * KIB * KIB
+    running.wait_idle("active_flows", "buffered_bytes")
 
 
 def test_a_flow_that_holds_nothing_any_more_does_not_wait(proxy: ProxyFactory, plain_origin: Origin) -> None:

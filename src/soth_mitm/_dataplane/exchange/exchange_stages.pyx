@@ -178,7 +178,13 @@ cdef class ExchangeStages(ExchangeResponses):
                 source.pause(PAUSE_DECISION)
             return MOVED_SOME
         if staged.is_busy():
-            return MOVED_MORE
+            if staged.has_room():
+                return MOVED_MORE
+            # the rest is unpacked when the other side takes it
+            if staged.lost is None:
+                source.pause(PAUSE_PEER_SLOW)
+            sink.await_room()
+            return MOVED_SOME
         if staged.error is not None:
             self.settings.counters.framing_errors += 1
             self.cut_staged(ValueError(f"the coding of a stream cannot be removed: {staged.error}"), is_request)

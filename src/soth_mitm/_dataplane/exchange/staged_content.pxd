@@ -45,7 +45,11 @@ cdef class StagedContent:
     cdef int feed(self, View content) except -1
     cdef int finish(self) except -1                    # nothing more is fed
     cdef int begin_turn(self) except -1
-    cdef int go_on(self) except -1                     # with what lies here, as far as it goes now
+    cdef int go_on(self) except -1                     # with what lies here, as far as it goes now, and as the other side takes it
+    cdef int unpack(self, bytes plain) except -1
+    cdef int finish_codings(self) except -1
+    cdef bint has_packed(self) noexcept
+    cdef bint has_room(self) noexcept
     cdef bint is_busy(self) noexcept                   # something lies here that the stages have not taken: no more is to be fed
     cdef bint is_waiting(self) noexcept                # for a hook
     cdef bint has_left(self) noexcept                  # all of the message was sent

@@ -21,6 +21,10 @@ from soth_mitm._dataplane.wire.head_edits cimport HeadEdits
 from soth_mitm._dataplane.wire.headers cimport content_encoding_of
 
 
+cdef enum:
+    DECODED_AT_A_TIME = 65536      # about so many bytes are unpacked before the stages take them
+
+
 # What describes the bytes of a representation, and is wrong of others (RFC 9110 sections 8.8 and 14.3, RFC 9530)
 DESCRIBING = (b"etag", b"last-modified", b"accept-ranges", b"content-md5", b"digest", b"content-digest", b"repr-digest")
 
@@ -66,7 +70,6 @@ cdef class StagedContent:
     # ---- content
 
     cdef int feed(self, View content) except -1:
-        cdef bytes plain
         cdef Py_ssize_t taken
         if self.decoder is None and self.text is None:
             taken = self.first.feed(content.ptr, content.len)
@@ -74,9 +77,15 @@ cdef class StagedContent:
                 self.rest = content.ptr[taken:content.len]
                 self.rest_at = 0
             return self.count()
-        plain = view_bytes(content)
         if self.decoder is not None:
-            plain = self.decoder.feed(plain)
+            self.decoder.begin()
+        self.unpack(view_bytes(content))
+        return self.go_on()
+
+    cdef int unpack(self, bytes plain) except -1:
+        """Remove the codings of what came; of nothing: of more that lies in the decoder."""
+        if self.decoder is not None:
+            plain = self.decoder.pull(plain, DECODED_AT_A_TIME)
             self.error = self.decoder.error
         if self.text is not None:
             plain = self.text.text_decoded(PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain))
@@ -85,35 +94,52 @@ cdef class StagedContent:
         if plain:
             self.rest = plain
             self.rest_at = 0
-        return self.go_on()
+        return 0
 
     cdef int finish(self) except -1:
-        if not self.has_all:
-            self.has_all = True
-            if self.decoder is not None and self.error is None:
-                self.decoder.finish()
-                self.error = self.decoder.error
-            if self.text is not None and self.text.digits and self.error is None:
-                self.error = "its base64 is cut"
+        self.has_all = True
         return self.go_on()
 
     cdef int go_on(self) except -1:
         # a reference of our own: a hook that is told of a frame may end it all
-        cdef bytes rest = self.rest
+        cdef bytes rest
         cdef Py_ssize_t taken, size
-        while self.rest is not None:
+        while True:
+            if self.rest is None and self.has_packed() and self.has_room():
+                self.unpack(b"")
+            rest = self.rest
+            if rest is None or not self.has_room():
+                break
             size = PyBytes_GET_SIZE(rest) - self.rest_at
             taken = self.first.feed(PyBytes_AS_STRING(rest) + self.rest_at, size)
             if taken == size:
                 self.rest = None
-                break
+                continue
             self.rest_at += taken
             if taken == 0 or self.first.is_waiting():
                 break
-        if self.has_all and not (self.is_told or self.is_closed or self.is_busy()) and self.error is None and self.stopped() is None:
-            self.is_told = True
-            self.first.end()
+        if self.has_all and not (self.is_told or self.is_closed or self.is_busy()) and self.stopped() is None:
+            self.finish_codings()
+            if self.error is None:
+                self.is_told = True
+                self.first.end()
         return self.count()
+
+    cdef int finish_codings(self) except -1:
+        if self.decoder is not None and self.error is None:
+            self.decoder.finish()
+            self.error = self.decoder.error
+        if self.text is not None and self.text.digits and self.error is None:
+            self.error = "its base64 is cut"
+        return 0
+
+    cdef bint has_packed(self) noexcept:
+        return (self.decoder is not None and self.error is None and not self.is_closed and self.decoder.has_more()
+                and not self.first.is_waiting() and self.stopped() is None)
+
+    cdef bint has_room(self) noexcept:
+        """Whether more may be given to the other side: what it does not take is not unpacked."""
+        return self.decoder is None or (self.last.sink.room() > 0 and not self.last.sink.is_write_paused())
 
     cdef int begin_turn(self) except -1:
         cdef ContentStage stage = self.first
@@ -123,7 +149,7 @@ cdef class StagedContent:
         return 0
 
     cdef bint is_busy(self) noexcept:
-        return self.rest is not None or self.first.is_waiting()
+        return self.rest is not None or self.first.is_waiting() or (self.decoder is not None and self.decoder.has_more())
 
     cdef bint is_waiting(self) noexcept:
         return self.first.is_waiting()

@@ -21,9 +21,14 @@ cdef class Decoder:
     cdef readonly bint overflow    # the error is that the limit was reached; all up to the limit has been given out
     cdef bint too_long             # the error is that the limit was reached, in the end or between two codings
 
-    cdef int run(self, Py_ssize_t index, bytes data, list out) except -1
-    cdef int give(self, bytes piece, list out) except -1
     cpdef bytes feed(self, bytes data)     # decoded bytes, b"" when there is none yet or after an error
+    # The same by and by: begin(), pull() with up to CODED_AT_ONCE bytes, and pull() with none while has_more(). Each gives out at most
+    # about `most` bytes
+    cdef int begin(self) except -1
+    cdef bytes pull(self, bytes data, Py_ssize_t most)
+    cdef bint has_more(self) noexcept
+    cdef Py_ssize_t pending(self) noexcept
+    cdef bytes give(self, bytes piece)
     cpdef bytes finish(self)               # the tail; sets `error` when the stream is cut (a stream without a single byte is not)
 
 

@@ -227,58 +227,73 @@ cdef class Decoder:
     def __cinit__(self):
         self.stages = []
 
-    cdef int run(self, Py_ssize_t index, bytes data, list out) except -1:
-        """Push `data` through the stages from `index` on, one bounded piece after the other, until nothing is left of it."""
-        cdef _Stage stage = self.stages[index]
-        cdef bint last = index + 1 == len(self.stages)
-        cdef bytes piece
-        stage.started = True
-        while True:
-            piece = step(self, stage, data, self.allowance + 1 if last else PIECE)
-            data = b""
-            if piece:
-                if last:
-                    self.give(piece, out)
-                else:
-                    stage.produced += len(piece)
-                    # Content that cannot be compressed grows a little in each coding
-                    if stage.produced > self.limit + self.limit // 64 + PIECE:
-                        self.error = f"the body with {stage.coding} removed is longer than {self.limit} bytes"
-                        self.too_long = True
-                        return 0
-                    self.run(index + 1, piece, out)
-            if self.error is not None or not stage.pending:
-                return 0
-
-    cdef int give(self, bytes piece, list out) except -1:
-        """Append decoded bytes, as far as the limit allows."""
-        if len(piece) > self.allowance:
-            self.error = f"the decoded body is longer than {self.limit} bytes"
-            self.overflow = self.too_long = True
-            piece = piece[:self.allowance]
-        self.allowance -= len(piece)
-        self.produced += len(piece)
-        out.append(piece)
-        return 0
-
-    cpdef bytes feed(self, bytes data):
-        """Decode the next bytes. Return b"" when they complete nothing, and for ever after an error."""
-        cdef Py_ssize_t at
+    cdef int begin(self) except -1:
         cdef _Stage stage
         if self.per_feed:
             self.allowance = self.limit
             for stage in self.stages:
                 stage.members = 0
                 stage.produced = 0
+        return 0
+
+    cdef Py_ssize_t pending(self) noexcept:
+        """Return the innermost coding that gives out more without input, -1 if none does."""
+        cdef Py_ssize_t at = -1 if self.error is not None else len(self.stages) - 1
+        while at >= 0 and not (<_Stage>self.stages[at]).pending:
+            at -= 1
+        return at
+
+    cdef bint has_more(self) noexcept:
+        return self.pending() >= 0
+
+    cdef bytes pull(self, bytes data, Py_ssize_t most):
+        cdef Py_ssize_t at = 0 if data else self.pending(), last = len(self.stages) - 1
+        cdef _Stage stage
+        cdef bytes piece
+        while at >= 0 and self.error is None:
+            stage = self.stages[at]
+            stage.started = True
+            piece = step(self, stage, data, min(most, self.allowance + 1) if at == last else PIECE)
+            data = b""
+            if not piece:
+                at = self.pending()
+            elif at == last:
+                return self.give(piece)
+            else:
+                stage.produced += len(piece)
+                # Content that cannot be compressed grows a little in each coding
+                if stage.produced > self.limit + self.limit // 64 + PIECE:
+                    self.error = f"the body with {stage.coding} removed is longer than {self.limit} bytes"
+                    self.too_long = True
+                data = piece
+                at += 1
+        return b""
+
+    cdef bytes give(self, bytes piece):
+        """Return decoded bytes, as far as the limit allows."""
+        if len(piece) > self.allowance:
+            self.error = f"the decoded body is longer than {self.limit} bytes"
+            self.overflow = self.too_long = True
+            piece = piece[:self.allowance]
+        self.allowance -= len(piece)
+        self.produced += len(piece)
+        return piece
+
+    cpdef bytes feed(self, bytes data):
+        """Decode the next bytes. Return b"" when they complete nothing, and for ever after an error."""
+        cdef Py_ssize_t at
         cdef list out = []
+        self.begin()
         for at in range(0, len(data), SLICE):
             if self.error is not None:
                 break
-            self.run(0, data[at:at + SLICE], out)
+            out.append(self.pull(data[at:at + SLICE], MAX_LIMIT))
+            while self.has_more():
+                out.append(self.pull(b"", MAX_LIMIT))
         return b"".join(out)
 
     cpdef bytes finish(self):
-        """State that no byte follows. Every feed gave out all it had, so there is no tail: only `error` may change."""
+        """State that no byte follows. All was given out that there is, so there is no tail: only `error` may change."""
         cdef _Stage stage
         for stage in self.stages:
             if self.error is None and stage.started and not stage.complete:
