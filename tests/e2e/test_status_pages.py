@@ -23,6 +23,7 @@ from soth_mitm import BindError, HandlerDecision, InterceptHandler, InvalidConfi
 from soth_mitm.proxy import generation, status_pages, status_server
 from soth_mitm.proxy.resolver import Resolver
 from support.http2_inside import Http2Client
+from support.leaks import what_remains
 from support.origin import Origin
 from support.programs import needed, run
 from support.running import ProxyFactory, Running
@@ -86,6 +87,8 @@ class TestPages:
     def test_status(self, proxy: ProxyFactory, make_config: Callable[..., MitmConfig]) -> None:
         running = proxy(prometheus_bind=LOOPBACK)
         with running.client():
+            # the loop may not have accepted it yet
+            assert not what_remains(lambda: {"accepted": 0} if running.metrics().total_connections == 0 else {})
             told = json.loads(get(running, "/status?verbose=1").text)
         assert (told["pid"], told["state"], told["bind"]) == (os.getpid(), "ready", [f"127.0.0.1:{running.port}"])
         assert told["ca"]["sha256"] == running.handle.ca.fingerprint and told["uptime_seconds"] > 0

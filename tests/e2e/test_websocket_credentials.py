@@ -304,6 +304,7 @@ class TestMisdirected:
         client.send(frame(FIN | TEXT, b"good", MASK) + frame(FIN | CLOSE, b"\x03\xe8bye " + secret, MASK))
         assert told(client.rest()) == (1008, MISDIRECTED)
         running.wait_idle("active_connections", "active_flows", "buffered_bytes")
+        assert talk.ended.wait(10)
         assert texts(talk.heard) == [b"good"] and told(talk.heard) == (1008, MISDIRECTED)
         assert running.metrics().blocked_placeholder_count == 1
 
@@ -312,6 +313,7 @@ class TestMisdirected:
         client.send(frame(FIN | TEXT, b"hello", MASK))
         assert told(client.rest()) == (1008, MISDIRECTED)
         running.wait_idle("active_connections")
+        assert talk.ended.wait(10)
         assert texts(talk.heard) == []
 
     def test_what_a_handler_injects(self, scene: Scene) -> None:
@@ -321,6 +323,7 @@ class TestMisdirected:
             running.handle.inject(chunk.flow_id, PLACEHOLDER, direction="to_upstream")
         assert told(client.rest()) == (1008, MISDIRECTED)
         running.wait_idle("active_connections")
+        assert talk.ended.wait(10)
         assert texts(talk.heard) == []
 
     @pytest.mark.parametrize("to", ["client", "upstream"])
@@ -333,6 +336,7 @@ class TestMisdirected:
         left = client.rest()
         assert told(left)[0] == 1009 and b"xx" not in left
         running.wait_idle("active_connections", "active_flows", "buffered_bytes")
+        assert talk.ended.wait(10)
         assert b"xx" not in talk.heard
 
     def test_what_is_not_complete_in_time(self, scene: Scene) -> None:
@@ -340,6 +344,7 @@ class TestMisdirected:
         client.send(frame(TEXT, PLACEHOLDER[:10], MASK))
         assert told(client.rest()) == (1008, b"the message was not complete in time")
         running.wait_idle("active_connections")
+        assert talk.ended.wait(10)
         assert texts(talk.heard) == []
 
 

@@ -35,6 +35,7 @@ CONFIGURED: dict[str, tuple[str, ...]] = {
     "ca uninstall": (),
     "ca status": (),
     "ca env": ("--proxy", "http://127.0.0.1:1"),
+    "exec": ("true",),
 }
 
 
@@ -86,7 +87,7 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
 def test_wrong_configuration(command: str, content: bytes | None) -> None:
     if content is not None:
         Path("x.toml").write_bytes(content)
-    given = ("--check", "x.toml") if command == "config" else (*CONFIGURED[command], "--config", "x.toml")
+    given = ("--check", "x.toml") if command == "config" else ("--config", "x.toml", *CONFIGURED[command])
     code, output = call(*command.split(), *given)
     assert code == CONFIG_WRONG and output.startswith("Error: "), output
 

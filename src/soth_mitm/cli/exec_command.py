@@ -44,7 +44,7 @@ MOST_WARNINGS = 20
 @click.command(
     "exec",
     short_help="Run a command behind a proxy of its own.",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
 )
 @click.option("--allow", multiple=True, metavar="PATTERN", help="Allow this, and nothing else: '*.example.com:443'. Repeatable.")
 @click.option("--direct", multiple=True, metavar="HOST", help="Let the command reach this host without the proxy. Repeatable.")
