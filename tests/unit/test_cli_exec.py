@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from soth_mitm.cli.run_summary import MOST_NAMES, OTHERS, RunSummary, size_text
+from soth_mitm.cli.request_lines import size_text
+from soth_mitm.cli.run_summary import MOST_NAMES, OTHERS, RunSummary
 from soth_mitm.observe.observation import Event, EventKind, Verdict
 from support.certs import TestCA
 from support.origin import Origin, Request, ScriptedConnection

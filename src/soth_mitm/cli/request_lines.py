@@ -90,9 +90,9 @@ class RequestLines:
             self._flow(event, _websocket_outcome(event), *_messages(event), _took(event))
         elif event.is_stream:
             outcome = _grpc_outcome(event.grpc_status) or ("stream ended", "magenta")
-            self._flow(event, outcome, _size(event.size), _took(event))
+            self._flow(event, outcome, size_text(event.size), _took(event))
         else:
-            self._flow(event, (str(event.status), _style(event.status)), _size(event.size), _took(event))
+            self._flow(event, (str(event.status), _style(event.status)), size_text(event.size), _took(event))
 
     def _why(self, event: Event) -> str:
         why = _TUNNELS.get(event.cause, event.cause)
@@ -169,7 +169,8 @@ def _took(event: Event) -> str:
     return f"{event.seconds * 1000:.0f} ms"
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Say how many bytes these are."""
     if count < 1024:
         return f"{count} B"
     for unit in ("KiB", "MiB"):

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from soth_mitm.addresses import format_host_port
+from soth_mitm.cli.request_lines import size_text
 from soth_mitm.escaping import shown
 from soth_mitm.llm.model_call import ModelCall
 from soth_mitm.observe.observation import Event, EventKind, Verdict
@@ -194,17 +195,6 @@ class RunSummary:
                 size_text(sum(host.response_bytes for host in rest)),
             )
         return table
-
-
-def size_text(count: float) -> str:
-    """Say how many bytes these are."""
-    if count < 1024:
-        return f"{count:.0f} B"
-    for unit in ("KiB", "MiB"):
-        count /= 1024
-        if count < 1024:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1024:.1f} GiB"
 
 
 def _add(counter: Counter[str], name: str) -> None:
