@@ -60,7 +60,7 @@ class Chain(InterceptHandler):
         judges = tuple(_Judge(number, handler) for number, handler in enumerate(handlers))
         deciding = tuple(judge for judge in judges if judge.on_head is not None)
         filtering = tuple(judge for judge in judges if judge.on_chunk is not None)
-        # whose notes are whose, where a chain is a member of another one
+        # tells the notes of a chain from those of a chain that is its member
         key = object()
         rounds: dict[str, Callable[..., Round]] = {
             "on_response_head": partial(_decided_response, key, deciding, filtering, False),
@@ -193,7 +193,7 @@ def _decided_response(
             continue
         has_body = is_held or whole.kind == "replace"
         if is_held and (left is None or judge.number == holder):
-            # without a note somebody else has held it, and not by this chain
+            # without a note this chain has not held it
             if judge.on_body is None:
                 continue
             decision = yield judge.on_body(seen)

@@ -28,7 +28,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Of the overruns, by method."""
     handler_call_count_by_hook_and_seconds: dict[str, int] = {}
     """Calls that are over, by method and, with a blank between, by how long they took in seconds: until it had returned, was late, or was
-    cancelled because nobody wanted its answer; `longer`: than the last of these times."""
+    cancelled because its answer was not needed; `longer`: than the last of these times."""
     handler_seconds_by_hook: dict[str, float] = {}
     """The sums of these times."""
     upstream_connect_error_count: int = 0
@@ -74,7 +74,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     request_seconds: float = 0.0
     """The sum of these times."""
     first_byte_count_by_seconds: dict[str, int] = {}
-    """Requests whose final response has begun, whoever gave it, by the time from the request's head to the response's."""
+    """Requests whose final response has begun, of the upstream or of ours, by the time from the request's head to the response's."""
     first_byte_seconds: float = 0.0
     """The sum of these times."""
     allowed_request_count: int = 0
@@ -94,8 +94,8 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     redirected_request_count: int = 0
     """Of the requests that `on_request` allowed, those that `HandlerDecision.forward(to=...)` sent elsewhere."""
     changed_signed_message_count: int = 0
-    """Messages that a decision changed though they are signed (Signature, Signature-Input, or Authorization of AWS); who checks that may
-    refuse them. A signature that the decision itself sets or removes does not count."""
+    """Messages that a decision changed though they are signed (Signature, Signature-Input, or Authorization of AWS); a receiver that
+    checks that may refuse them. A signature that the decision itself sets or removes does not count."""
     cancelled_own_body_count: int = 0
     """Bodies that `on_request` gave as async iterables and that were closed before their end, because nothing took more of them."""
     credentials_put_in_by_placeholder: dict[str, int] = {}
@@ -141,7 +141,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     websocket_decode_error_count: int = 0
     """Directions of WebSockets of which no more messages were shown: one could not be inflated, was far too long, or was cut."""
     websocket_connections: int = 0
-    """WebSockets open now, those that nobody reads included."""
+    """WebSockets open now, read or not."""
     websocket_message_count_by_kind: dict[str, int] = {}
     """Messages that were read on their way, by direction and kind: `to_upstream_text`, `to_client_binary` and so on."""
     websocket_compressed_message_count: int = 0
@@ -151,7 +151,7 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     websocket_injected_message_count: int = 0
     """Messages that `handle.inject` has sent."""
     websocket_close_count_by_side: dict[str, int] = {}
-    """WebSockets that are over and were read, by who sent the first Close: `client`, `upstream`, `proxy`, or `nobody`."""
+    """WebSockets that are over and were read, by the side that sent the first Close: `client`, `upstream`, `proxy`, or `nobody`."""
     websocket_violation_count_by_rule: dict[str, int] = {}
     """The same violations as below by side and rule: `client_unmasked`, `upstream_text_not_utf8` and so on."""
     websocket_violation_count: int = 0

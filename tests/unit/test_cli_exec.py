@@ -100,6 +100,16 @@ def test_with_allow_all_else_is_blocked(plain_origin: Origin) -> None:
     assert (summary["not_allowed"], summary["hosts"]["localhost"]["requests"]) == ({}, 1)
 
 
+@pytest.mark.parametrize("denies", ["--strict", "key"])
+def test_what_denies_by_default_is_not_opened(denies: str) -> None:
+    environment = {"SOTH_MITM__INTERCEPTION__PASSTHROUGH_UNLISTED": "false"} if denies == "key" else {}
+    options = ("--strict",) if denies == "--strict" else ()
+    command = [*EXEC, *options, "--", "touch", "ran"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+    assert (ended.returncode, Path("ran").exists()) == (20, False)
+    assert "nothing is allowed; add --allow" in ended.stderr
+
+
 def test_a_connect_that_is_blocked_is_told() -> None:
     ended, summary = run("--allow", "api.example.com:443", "--", "curl", "-sS", "https://127.0.0.1:9/")
     assert ended.returncode != 0

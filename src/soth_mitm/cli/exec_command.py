@@ -24,7 +24,7 @@ from soth_mitm.cli.exits import explained
 from soth_mitm.cli.handler_loading import load_handler
 from soth_mitm.cli.run_summary import RunSummary
 from soth_mitm.config import MitmConfig
-from soth_mitm.errors import ShutdownTimeoutError
+from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
 from soth_mitm.escaping import get_logger, shown
 from soth_mitm.llm.observer import LlmObserver
 from soth_mitm.proxy.proxy import MitmProxyBuilder
@@ -46,7 +46,9 @@ MOST_WARNINGS = 20
     short_help="Run a command behind a proxy of its own.",
     context_settings={"allow_interspersed_args": False},
 )
-@click.option("--allow", multiple=True, metavar="PATTERN", help="Allow this, and nothing else: '*.example.com:443'. Repeatable.")
+@click.option(
+    "--allow", multiple=True, metavar="PATTERN", help="Allow this, and nothing else but what --config lists: '*.example.com:443'."
+)
 @click.option("--direct", multiple=True, metavar="HOST", help="Let the command reach this host without the proxy. Repeatable.")
 @click.option("--handler", metavar="MODULE:CLASS", help="The class that decides; the current directory is searched first.")
 @click.option("--upstream-ca", metavar="FILE", help="Trust the CAs of this PEM file for upstreams, besides the system's.")
@@ -72,8 +74,9 @@ def exec_(
 ) -> None:
     """Run COMMAND so that everything it asks for goes through a proxy of its own, and tell what that was.
 
-    Without --allow, and without a list in the configuration, every destination is intercepted. With it, every other one is blocked. The
-    CA is made for this run, is in no store, and its key in no file. The exit code is that of COMMAND, or 128 and the number of the signal
+    Without --allow, and without a list in the configuration, every destination is intercepted and allowed; not so where the
+    configuration denies by default (--strict, interception.passthrough_unlisted). With --allow, every other one is blocked. The CA is
+    made for this run, is in no store, and its key in no file. The exit code is that of COMMAND, or 128 and the number of the signal
     that ended it.
 
     \b
@@ -94,10 +97,13 @@ def _configured(path: str | None, allow: tuple[str, ...], upstream_ca: str | Non
     if allow:
         config.interception.passthrough_unlisted = False
     elif not config.interception.destinations:
+        if not config.interception.passthrough_unlisted:
+            what = "nothing is allowed; add --allow 'api.example.com:443', or list destinations in the file of --config"
+            raise InvalidConfigError("interception.destinations", what)
         config.interception.destinations.append("*:*")
     if upstream_ca is not None:
         config.upstream.ca_bundle_path = upstream_ca
-    # nobody else is to find it, and its CA is not that of other runs
+    # at a port that no other run knows, and with no CA of another run
     config.bind, config.unix_socket_path = "127.0.0.1:0", None
     config.tls.ca_cert_path = config.tls.ca_key_path = None
     return config

@@ -1,4 +1,4 @@
-"""Figures as Prometheus reads them: its text format, and OpenMetrics for who asks for that.
+"""Figures as Prometheus reads them: its text format, and OpenMetrics for a client that asks for that.
 
 The only module that takes prometheus-client, which the extra `metrics` brings.
 """

@@ -202,7 +202,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
             "first_byte_seconds",
             "first_byte_count_by_seconds",
             "first_byte_seconds",
-            "Requests whose final response has begun, whoever gave it, by the time from the request's head to the response's.",
+            "Requests whose final response has begun, of the upstream or of ours, by the time from the request's head to the response's.",
         ),
         _of("requests_active", "gauge", "active_flows", "Requests under way now."),
         _by(
@@ -253,7 +253,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
             "signed_messages_changed_total",
             "counter",
             "changed_signed_message_count",
-            "Messages that a decision changed though they are signed; who checks that may refuse them.",
+            "Messages that a decision changed though they are signed; a receiver that checks that may refuse them.",
         ),
         _of(
             "own_bodies_cancelled_total",
@@ -322,8 +322,8 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
         Family(
             "handler_seconds",
             "histogram",
-            "Calls that are over, by how long they took: until the method had returned, was late, or was cancelled since nobody wanted its "
-            "answer.",
+            "Calls that are over, by how long they took: until the method had returned, was late, or was cancelled since its "
+            "answer was not needed.",
             ("hook",),
             ("handler_call_count_by_hook_and_seconds", "handler_seconds_by_hook"),
             distributions=_hook_times,
@@ -458,7 +458,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
             "websocket_upgrade_count",
             "Connections, and streams of HTTP/2, that switched to WebSocket.",
         ),
-        _of("websockets_active", "gauge", "websocket_connections", "WebSockets open now, those that nobody reads included."),
+        _of("websockets_active", "gauge", "websocket_connections", "WebSockets open now, read or not."),
         _of(
             "websocket_bad_handshakes_total",
             "counter",
@@ -502,7 +502,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
             "websocket_closes_total",
             "side",
             "websocket_close_count_by_side",
-            "WebSockets that are over and were read, by who sent the first Close.",
+            "WebSockets that are over and were read, by the side that sent the first Close.",
         ),
         Family(
             "websocket_violations_total",

@@ -513,7 +513,7 @@ cdef class Exchange(ExchangeStages):
         cdef char* block = NULL
         cdef Py_ssize_t room, framing_sent
         cdef View piece, trailers
-        # a response that was held goes to the client, to whom no value may go
+        # a response that was held goes to the client, which may get no value
         cdef UploadSearch search = self.upload_search if sink is self.upstream else None
         if not is_wire:
             while not buffered.is_sent():
