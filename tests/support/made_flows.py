@@ -1,4 +1,4 @@
-"""Updates of flows, as a sink is given them, made without a proxy: `exchange`, `model_stream`, `websocket`, `tunnel`, `mixed` and others."""
+"""Updates of flows, as a sink is given them, made without a proxy: `exchange`, `model_stream`, `websocket`, `mixed` and others."""
 
 import json
 import random
