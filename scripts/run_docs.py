@@ -61,6 +61,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "InvalidConfigError",
         "DecisionError",
         "DecisionValueError",
+        "EventSinkError",
         "DecisionTypeError",
         "BindError",
         "ShutdownTimeoutError",

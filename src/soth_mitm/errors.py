@@ -44,6 +44,14 @@ class ShutdownTimeoutError(MitmError, TimeoutError):
         self.timeout = timeout
 
 
+class EventSinkError(MitmError):
+    """An event sink cannot be attached: it could not be opened, or serves another proxy. `sink` is its name."""
+
+    def __init__(self, sink: str, message: str) -> None:
+        super().__init__(f"event sink {sink}: {message}")
+        self.sink = sink
+
+
 class CaError(MitmError):
     """Base of what can go wrong with the CA's files and the trust stores."""
 

@@ -278,6 +278,17 @@ class ProxyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Streams reset because their peer opened its window too slowly (`http2.stall_timeout_ms`)."""
     http2_window_growths: int = 0
     """Times that the window of a stream was made larger, because it held up a fast peer."""
+    dropped_event_count_by_sink_and_kind: dict[str, int] = {}
+    """Events that a sink was not given because its queue was full, or it had failed or hung, by its name and, with a blank between, the
+    kind of event, or `flow_update`; what was not dropped has no entry."""
+    event_sink_failure_count_by_sink: dict[str, int] = {}
+    """Exceptions that event sinks raised, by name; every sink has an entry, here and in the next one."""
+    event_sink_lag_seconds_by_sink: dict[str, float] = {}
+    """How long what a sink has yet to take has waited now."""
+    disabled_event_sinks: int = 0
+    """Sinks that are given nothing more now, because they failed three times in a row."""
+    illegal_event_count: int = 0
+    """Events that came where the grammar of docs/events.md has none; looked for while a sink wants all kinds of it."""
     handler_call_count: int = 0
     """Calls of handler methods."""
     handler_seconds: float = 0.0

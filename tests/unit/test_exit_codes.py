@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from soth_mitm.cli.commands import cli
-from soth_mitm.cli.exits import BLOCKED, CONFIG_WRONG, RUN_FAILED, START_FAILED
+from soth_mitm.cli.exits import BLOCKED, CONFIG_WRONG, RUN_FAILED, START_FAILED, Failure, explained
+from soth_mitm.errors import EventSinkError
 
 OK, USAGE = 0, 2
 LISTED = ("--destination", "a.example:443")
@@ -195,3 +196,9 @@ def test_a_handler_that_ends_the_proxy() -> None:
         client.sendall(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n")
         _, said = process.communicate(timeout=30)
         assert process.returncode == RUN_FAILED and "the handler raised SystemExit" in said
+
+
+def test_an_event_sink_that_cannot_be_opened_has_a_code_of_its_own() -> None:
+    with pytest.raises(Failure) as caught, explained():
+        raise EventSinkError("SqliteSink", "cannot be opened: no space left")
+    assert (caught.value.exit_code, caught.value.message) == (21, "event sink SqliteSink: cannot be opened: no space left")

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from soth_mitm.errors import BindError, CaError, InvalidConfigError
+from soth_mitm.errors import BindError, CaError, EventSinkError, InvalidConfigError
 
 BLOCKED = 10
-CONFIG_WRONG, START_FAILED, RUN_FAILED = 20, 22, 23
+CONFIG_WRONG, SINK_FAILED, START_FAILED, RUN_FAILED = 20, 21, 22, 23
 
 
 class Failure(click.ClickException):
@@ -29,6 +29,8 @@ def explained() -> Iterator[None]:
         yield
     except InvalidConfigError as error:
         raise Failure(CONFIG_WRONG, str(error)) from error
+    except EventSinkError as error:
+        raise Failure(SINK_FAILED, str(error)) from error
     except (BindError, CaError) as error:
         raise Failure(START_FAILED, str(error)) from error
     except OSError as error:

@@ -102,6 +102,12 @@ def _hook_times(figures: Figures) -> Iterator[tuple[Values, Distribution]]:
         yield (hook,), Distribution(counts, figures.metrics.handler_seconds_by_hook[hook])
 
 
+def _dropped_events(figures: Figures) -> Iterator[Sample]:
+    for labels, count in figures.metrics.dropped_event_count_by_sink_and_kind.items():
+        sink, kind = labels.split(" ")
+        yield (sink, kind), count
+
+
 def _retries(figures: Figures) -> Iterator[Sample]:
     metrics = figures.metrics
     yield ("unprocessed",), metrics.http2_retries
@@ -698,6 +704,38 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
             "counter",
             "process_pid_reuse_detected_count",
             "Known pids that had become another process.",
+        ),
+    ),
+    "Event sinks": (
+        Family(
+            "events_dropped_total",
+            "counter",
+            "Events and updates of flows that a sink was not given, because its queue was full, or it had failed or hung. `kind` is the "
+            "kind of event, or `flow_update`.",
+            ("sink", "kind"),
+            ("dropped_event_count_by_sink_and_kind",),
+            _dropped_events,
+        ),
+        _within("sink_errors_total", "sink", "event_sink_failure_count_by_sink", "Exceptions that sinks raised."),
+        Family(
+            "sink_lag_seconds",
+            "gauge",
+            "How long what a sink has yet to take has waited.",
+            ("sink",),
+            ("event_sink_lag_seconds_by_sink",),
+            lambda figures: (((name,), lag) for name, lag in figures.metrics.event_sink_lag_seconds_by_sink.items()),
+        ),
+        _of(
+            "sinks_disabled",
+            "gauge",
+            "disabled_event_sinks",
+            "Sinks that are given nothing more, because they failed three times in a row.",
+        ),
+        _of(
+            "events_illegal_total",
+            "counter",
+            "illegal_event_count",
+            "Events that came where their grammar has none; looked for while a sink wants all kinds of it. Please report any.",
         ),
     ),
     "The proxy": (

@@ -58,7 +58,7 @@ Of the sixteen counters of the contract two are not exported, since nothing here
 `process_cache_connection_hit_count` (the process of a connection is found anew each time) and `closed_flow_id_eviction_count` (no list of
 closed flows is kept). `stale_flow_reap_count` has no counterpart yet: connections that an idle deadline ends are not counted apart.
 
-Nothing counts events, sinks or a store, since there are none yet; nor model calls, which `soth_mitm.llm` reports one by one
+Nothing counts a store, since there is none yet; nor model calls, which `soth_mitm.llm` reports one by one
 ([llm.md](llm.md)). There is one worker, so that no metric has a label for it.
 """
 

@@ -56,6 +56,7 @@ def collect_metrics(
     """Return all counters of a proxy. `pools` has, for each generation, how many upstream connections are open and idle."""
     counters, hooks, connections, budget = resources.counters, resources.hook_counters, resources.connection_counters, resources.budget
     labelled = resources.flow_counts.counts()
+    sinks = resources.sinks
     attribution = resources.lookup.attribution.counters()
     return ProxyMetrics(
         total_connections=connections.accepted,
@@ -190,6 +191,11 @@ def collect_metrics(
         http2_misdirected=counters.http2_misdirected,
         http2_stalled_streams=counters.http2_stalled_streams,
         http2_window_growths=counters.http2_window_growths,
+        dropped_event_count_by_sink_and_kind={} if sinks is None else sinks.dropped(),
+        event_sink_failure_count_by_sink={} if sinks is None else sinks.failures(),
+        event_sink_lag_seconds_by_sink={} if sinks is None else sinks.lags(),
+        disabled_event_sinks=0 if sinks is None else sinks.disabled(),
+        illegal_event_count=0 if sinks is None else sinks.illegal_steps,
         handler_call_count=hooks.calls,
         handler_seconds=hooks.seconds,
     )

@@ -1,7 +1,7 @@
 """The public way in: a builder, and a proxy that can be started."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,9 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.errors import ShutdownTimeoutError
 from soth_mitm.escaping import get_logger
 from soth_mitm.handler import InterceptHandler, check_handler
+from soth_mitm.observe.event_sink import EventSink
 from soth_mitm.observe.observation import Observer
+from soth_mitm.observe.sink_feeds import check_sink
 from soth_mitm.proxy.handle import MitmProxyHandle
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.loops import new_event_loop
@@ -34,6 +36,7 @@ class MitmProxyBuilder:
         self._handler = handler if handler is not None else InterceptHandler()
         self._ca: CertificateAuthority | None = None
         self._observer: Observer | None = None
+        self._sinks: list[EventSink] = []
 
     def with_ca(self, ca: CertificateAuthority) -> "MitmProxyBuilder":
         """Use this CA; its files are written to `tls.ca_cert_path` and `.ca_key_path` if those are set."""
@@ -43,6 +46,17 @@ class MitmProxyBuilder:
     def with_observer(self, observer: Observer) -> "MitmProxyBuilder":
         """Tell `observer` what happens, after it has happened: what it does or raises touches no decision. For the command line."""
         self._observer = observer
+        return self
+
+    def with_event_sink(self, sink: EventSink) -> "MitmProxyBuilder":
+        """Give `sink` the events and flows that it wants, in a thread of its own (docs/events.md). May be called for several sinks.
+
+        `TypeError` and `ValueError` say what is wrong with a sink that could not be fed. `start` opens it, and raises `EventSinkError` if
+        that fails. A sink serves one proxy at a time.
+        """
+        if any(known is sink for known in self._sinks):
+            raise ValueError(f"{type(sink).__name__}: this sink is attached already")
+        self._sinks.append(check_sink(sink))
         return self
 
     def build(self) -> "MitmProxy":
@@ -57,25 +71,32 @@ class MitmProxyBuilder:
         check_ciphers(config.upstream.ciphers)
         check_exposition(config)
         check_handler(self._handler)
-        return MitmProxy(config, self._handler, self._ca, self._observer)
+        return MitmProxy(config, self._handler, self._ca, self._observer, self._sinks)
 
 
 class MitmProxy:
     """A proxy that can be started, once. Made by `MitmProxyBuilder`."""
 
     def __init__(
-        self, config: MitmConfig, handler: object, ca: CertificateAuthority | None = None, observer: Observer | None = None
+        self,
+        config: MitmConfig,
+        handler: object,
+        ca: CertificateAuthority | None = None,
+        observer: Observer | None = None,
+        sinks: Sequence[EventSink] = (),
     ) -> None:
         self._config = config
         self._handler = handler
         self._given_ca = ca
         self._observer = observer
+        self._sinks = tuple(sinks)
         self._handle: MitmProxyHandle | None = None
 
     async def start(self) -> "MitmProxyHandle":
         """Open the sockets and serve in the background of the running loop.
 
-        Raises `BindError` when a socket cannot be opened and `CaError` when the CA cannot be loaded or made.
+        Raises `BindError` when a socket cannot be opened, `CaError` when the CA cannot be loaded or made, and `EventSinkError` when a sink
+        cannot be opened.
         """
         if self._handle is not None:
             raise RuntimeError("this proxy was started before; build another one")
@@ -86,7 +107,7 @@ class MitmProxy:
         status: Listener | None = None
         try:
             status = Listener.open_status(config)
-            service = Service(config, self._handler, ca, listener, self._observer, status)
+            service = Service(config, self._handler, ca, listener, self._observer, status, self._sinks)
             if status is not None:
                 service.status_server = StatusServer(status, StatusPages(service, listener).page)
             await service.start()

@@ -4,8 +4,12 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import os
 import socket
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -18,12 +22,15 @@ from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm._dataplane.transport.callbacks import EndpointCallbacks
 from soth_mitm._dataplane.transport.lingering_close import linger_and_close
 from soth_mitm._dataplane.websocket.message_writer import MessageWriter
+from soth_mitm.addresses import format_host_port
 from soth_mitm.config import MitmConfig
 from soth_mitm.connection import SocketAddress, SocketFamily, TcpV4, TcpV6, UnixDomain
 from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
 from soth_mitm.escaping import get_logger
 from soth_mitm.metrics import ProxyMetrics
+from soth_mitm.observe.event_sink import EventSink, SinkInfo
 from soth_mitm.observe.observation import Observation, Observer
+from soth_mitm.observe.sink_feeds import SinkFeeds
 from soth_mitm.policy import Policy
 from soth_mitm.proxy.calls import HandlerReports
 from soth_mitm.proxy.connection_setup import ConnectionSetup
@@ -102,6 +109,7 @@ class Service:
         listener: Listener,
         observer: Observer | None = None,
         status_listener: Listener | None = None,
+        sinks: Sequence[EventSink] = (),
     ) -> None:
         self._listener = listener
         self._loop = loop = asyncio.get_running_loop()
@@ -111,6 +119,7 @@ class Service:
         counters.last_flow_id = next(_SERVICES) << FLOW_ID_BITS
         self._counters = ConnectionCounters()
         self._observation = None if observer is None else Observation(loop, observer)
+        self._sinks = SinkFeeds(sinks, loop) if sinks else None
         self.fatal: BaseException | None = None
         """The first exception that is no `Exception` which a hook raised: it is the owner's to hear."""
         self.on_fatal: Callable[[], object] | None = None
@@ -156,6 +165,7 @@ class Service:
             lookup=self.lookup,
             learning=self.learning,
             observation=self._observation,
+            sinks=self._sinks,
             minting=self._minting,
             decoding=self._decoding,
             websockets=self._websockets,
@@ -178,11 +188,26 @@ class Service:
         return self._generations[-1].config
 
     async def start(self) -> None:
-        """Begin to accept."""
-        await self._listener.serve(functools.partial(Accepting, self))
+        """Open the sinks, and begin to accept. Raises `EventSinkError`."""
+        if self._sinks is not None:
+            await self._sinks.open(self._sink_info())
+        try:
+            await self._listener.serve(functools.partial(Accepting, self))
+        except BaseException:
+            if self._sinks is not None:
+                await self._sinks.close()
+            raise
         if self.status_server is not None:
             self.status_server.start()
         self._watch = self._loop.create_task(self._until_shut_down(), name="soth-mitm")
+
+    def _sink_info(self) -> SinkInfo:
+        listening = [format_host_port(*address) for address in self._listener.addresses]
+        if self.config.unix_socket_path is not None:
+            listening.append(f"unix:{self.config.unix_socket_path}")
+        return SinkInfo(
+            proxy_id=uuid.uuid4(), version=version("soth-mitm"), pid=os.getpid(), started=time.time(), listening=tuple(listening)
+        )
 
     async def _until_shut_down(self) -> None:
         # a loop that ends cancels what it has of tasks, and connections are none: without this they would be left as they are
@@ -382,6 +407,8 @@ class Service:
             self.lookup.close()
             self._minting.close()
             self._decoding.close()
+            if self._sinks is not None:
+                await self._sinks.close()
         finally:
             if self.status_server is not None:
                 self.status_server.close()

@@ -44,6 +44,9 @@ def numbered() -> ProxyMetrics:
     values["tls_upstream_failures_by_class"] = {"unknown_ca": 10}
     values["upstream_connect_failures_by_reason"] = {"name": 11}
     values["credentials_put_in_by_placeholder"] = {"one": 12, "other": 13}
+    values["dropped_event_count_by_sink_and_kind"] = {"NdjsonSink sse_event": 14, "Other_2 flow_update": 15}
+    values["event_sink_failure_count_by_sink"] = {"NdjsonSink": 16}
+    values["event_sink_lag_seconds_by_sink"] = {"NdjsonSink": 0.25}
     return ProxyMetrics(**values)  # type: ignore[arg-type]
 
 
