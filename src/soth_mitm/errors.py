@@ -88,6 +88,26 @@ class DecisionTypeError(DecisionError, TypeError):
     """An argument of a decision has the wrong type, is missing or is unknown."""
 
 
+class StoreError(MitmError):
+    """A flow store cannot be opened, read or written; the message names its file."""
+
+
+class FilterError(MitmError, ValueError):
+    """A filter of flows cannot be read: `text` at `position`, counted from 0. `hint`, if there is one, says what could be written."""
+
+    def __init__(self, message: str, text: str, position: int, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.text = text
+        self.position = position
+        self.hint = hint
+
+    def pointed(self) -> str:
+        """Return the filter, a caret below the place, and the message, in lines; the filter is as it was given."""
+        lines = [self.text, f"{' ' * self.position}^", self.message]
+        return "\n".join([*lines, self.hint] if self.hint else lines)
+
+
 class WireError(MitmError):
     """A peer broke a rule, vanished, or was late.
 

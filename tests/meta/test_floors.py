@@ -51,6 +51,10 @@ FLOORS = """
 3  observe: observation flow_event flow_record event_sink sink_feed sink_feeds families exposition metrics_page
 3  llm: json_text model_call draft openai_chat openai_responses anthropic gemini ollama bedrock recognition answer_reader conventions
 3  llm: observer
+3  observe: search_words filter_fields filter_language
+3  observe.store: schema content liveness attached flow_row flow_content
+3  observe: filter_predicate filter_sql
+3  observe.store: reader
 4  proxy: own_address flow_counts
 4  proxy: detached deadlines counters descriptors forks tasks threads loops protocols process_lookup learning calls settings resolver
 4  proxy.outbound: origin direct
