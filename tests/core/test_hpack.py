@@ -1,5 +1,6 @@
 """HPACK where an oracle does not tell: the examples of RFC 7541, limits, and every kind of malformed block."""
 
+import hpack.table
 import pytest
 
 from soth_mitm._dataplane.http2.hpack_decoder import HpackDecoder
@@ -31,6 +32,16 @@ def test_examples_of_appendix_c() -> None:
     ]
     # C.2.3: never indexed
     assert decode("100870617373776f726406736563726574") == [(b"password", b"secret", True)]
+
+
+def test_every_entry_of_the_static_table_is_found() -> None:
+    for index, (name, value) in enumerate(hpack.table.HeaderTable.STATIC_TABLE, start=1):
+        if value:
+            assert HpackEncoder().encode_block([(name, value, False)]) == bytes([0x80 | index])
+        block = HpackEncoder().encode_block([(name, b"of no entry", True)])
+        # never indexed; what stands for the name is of 4 bits and, where these are all set, of one octet more
+        found = block[0] & 0x0F if block[0] & 0x0F < 15 else 15 + block[1]
+        assert hpack.table.HeaderTable.STATIC_TABLE[found - 1][0] == name
 
 
 def test_table_follows_appendix_c() -> None:
