@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(SOTH_SCALAR_ONLY)
 #elif defined(__SSE2__) || defined(_M_X64)
@@ -237,11 +238,22 @@ static inline size_t soth_find_not_token(const char *p, size_t n)
     return i + soth_find_not_token_scalar(p + i, n - i);
 }
 
+/* Are the n bytes at p a token without an upper-case letter, as a field name of HTTP/2 is (RFC 9113 section 8.2)? */
+static inline int soth_is_lower_token(const char *p, size_t n)
+{
+    unsigned good = n != 0;
+    for (size_t i = 0; i < n; i++)
+        good &= soth_token_table[(uint8_t)p[i]] & (unsigned)((uint8_t)(p[i] - 'A') >= 26);
+    return (int)good;
+}
+
 /* ---- comparing ---- */
 
 /* Are the n bytes at p, ASCII letters lowered, those at `lower` (which holds no upper-case letter)? */
 static inline int soth_equals_lower(const char *p, const char *lower, size_t n)
 {
+    if (memcmp(p, lower, n) == 0)
+        return 1; /* what HTTP/2 always is, and many a name of HTTP/1 */
     for (size_t i = 0; i < n; i++)
         if (soth_lower((uint8_t)p[i]) != (uint8_t)lower[i])
             return 0;

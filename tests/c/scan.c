@@ -109,6 +109,11 @@ int main(void)
     check_finder("not visible", soth_find_not_visible, soth_find_not_visible_scalar, is_not_visible, '/');
     check_finder("not token", soth_find_not_token, soth_find_not_token_scalar, is_not_token, 'a');
     check_finder("not token", soth_find_not_token, soth_find_not_token_scalar, is_not_token, '_');
+    for (int byte = 0; byte < 256; byte++) {
+        const char name[] = {'a', (char)byte, '-'};
+        CHECK(soth_is_lower_token(name, 3) == (!is_not_token((char)byte) && !(byte >= 'A' && byte <= 'Z')), "a lower-case token");
+    }
+    CHECK(!soth_is_lower_token("", 0), "no name is no token");
     check_random("control", soth_find_control, soth_find_control_scalar, 1, "abc \t\xe9");
     check_random("break", soth_find_break, soth_find_break_scalar, 4, "abc \t\x01\xe9");
     check_random("not visible", soth_find_not_visible, soth_find_not_visible_scalar, 2, "/abc?=~!");

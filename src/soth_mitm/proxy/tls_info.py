@@ -2,7 +2,6 @@
 
 import hashlib
 import ssl
-from dataclasses import dataclass
 
 import msgspec
 
@@ -13,8 +12,7 @@ from soth_mitm.tls.fingerprint import ja3, ja4
 from soth_mitm.tls.names import alternative_names
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamTlsInfo:
+class UpstreamTlsInfo(msgspec.Struct, frozen=True):
     """What a TLS handshake with an upstream showed."""
 
     version: str | None

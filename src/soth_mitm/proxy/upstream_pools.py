@@ -1,7 +1,6 @@
 """The pools of a proxy, one for each origin and TLS identity, and what was learnt of the origins."""
 
 import asyncio
-import dataclasses
 import ssl
 import time
 from collections import OrderedDict
@@ -9,6 +8,8 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from soth_mitm._dataplane.http.settings import Settings
 from soth_mitm._dataplane.http1.client import Http1ClientConnection
@@ -214,7 +215,7 @@ class UpstreamPools:
         self._beginning.discard(connection)
         if error is None:
             if isinstance(connection.facts, UpstreamTlsInfo) and connection.extended_connect:
-                connection.facts = dataclasses.replace(connection.facts, extended_connect=True)
+                connection.facts = msgspec.structs.replace(connection.facts, extended_connect=True)
             self._connected(pool, connection)
             return
         connection.abort()

@@ -29,6 +29,7 @@ cdef class Exchange(ExchangeStages):
     cdef int forward(self) except -1
     cdef int acquire(self) except -1
     cdef int ask_pool(self) except -1
+    cdef bint awaits_pool(self) noexcept
     cdef int answer_last(self) except -1               # a request that is to be forwarded no more
     cdef int send_request(self) except -1
     cdef int relay_request(self) except -1

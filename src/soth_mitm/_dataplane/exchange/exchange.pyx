@@ -17,7 +17,7 @@ from soth_mitm._dataplane.exchange.decision cimport (
 )
 from soth_mitm._dataplane.exchange.exchange_state cimport (
     EXCHANGE_ANSWERED, EXCHANGE_DECIDED, MOST_PIECES, MOVED_ALL, MOVED_MISDIRECTED, MOVED_MORE, MOVED_NONSENSE, MOVED_OVER, MOVED_SOME,
-    VERDICT_ABORTED, VERDICT_ALLOWED, VERDICT_ANSWERED, VERDICT_BLOCKED, VERDICT_UNDECIDED,
+    VERDICT_ABORTED, VERDICT_ALLOWED, VERDICT_ANSWERED, VERDICT_BLOCKED, VERDICT_UNDECIDED, ExchangeState,
 )
 from soth_mitm._dataplane.exchange.exchange_responses cimport ExchangeResponses
 from soth_mitm._dataplane.exchange.exchange_stages cimport ExchangeStages
@@ -374,10 +374,15 @@ cdef class Exchange(ExchangeStages):
         return self.ask_pool()
 
     cdef int ask_pool(self) except -1:
-        self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE)
         if self.can_repeat():
-            return self.pool.acquire(self)
-        return self.pool.acquire_fresh(self, self.settings.unsafe_idle)
+            self.pool.acquire(self)
+        else:
+            self.pool.acquire_fresh(self, self.settings.unsafe_idle)
+        # most often it has a stream at hand
+        return self.set_upstream_deadline(self.settings.claim, STAGE_ACQUIRE) if self.awaits_pool() else 0
+
+    cdef bint awaits_pool(self) noexcept:
+        return self.request_state == REQUEST_ACQUIRE and self.upstream is None and not self.has_ended
 
     cdef int answer_last(self) except -1:
         # RFC 9110 section 7.6.2: it ends here, and is answered as by an origin
@@ -457,9 +462,8 @@ cdef class Exchange(ExchangeStages):
             self.ask_afterwards()
             if self.is_over():
                 return 0
-        if self.upstream_deadline is not None:
-            # a reserved stream was not waited for
-            self.upstream_deadline.clear()
+        # a reserved stream was not waited for
+        self.clear_upstream_deadline()
         return self.await_upload()
 
     cdef int relay_request(self) except -1:
@@ -711,7 +715,7 @@ cdef class Exchange(ExchangeStages):
         if self.held_body is not None:
             if not self.send_buffered(self.held_body, self.client, self.response_is_wire):
                 # how long the client takes is no time of the upstream's
-                self.upstream_deadline.clear()
+                self.clear_upstream_deadline()
                 return 0 if self.is_over() else self.upstream.pause(PAUSE_PEER_SLOW)
             self.response_total = self.upstream.content_total()
             self.drop_held()
@@ -751,7 +755,7 @@ cdef class Exchange(ExchangeStages):
             self.response_trailers = trailers
             self.client.send_end(trailers)
         self.move_response(INPUT_COMPLETE)
-        self.upstream_deadline.clear()
+        self.clear_upstream_deadline()
         self.settings.counters.responses_relayed += 1
         self.client.flush()
         if self.request_state != REQUEST_SENT and (self.upstream is None or self.upstream.is_peer_gone()):
@@ -1028,3 +1032,14 @@ cdef Exchange new_exchange(Settings settings, HttpConnection connection, Stream 
     exchange.charge_head(request)
     note(LEDGER_FLOW, 1)
     return exchange
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        void* tp_dealloc
+
+# Its parts keep nothing of their own (ExchangeState has it all), so what frees an ExchangeState frees an Exchange. As generated, each
+# of the ten would take it out of the collector's lists and put it back for the next one.
+if Exchange.__basicsize__ != ExchangeState.__basicsize__:
+    raise AssertionError("a part of Exchange has attributes of its own: they belong into ExchangeState")
+(<PyTypeObject*>Exchange).tp_dealloc = (<PyTypeObject*>ExchangeState).tp_dealloc

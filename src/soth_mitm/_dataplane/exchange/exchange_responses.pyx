@@ -45,9 +45,8 @@ cdef class ExchangeResponses(ExchangeCredentials):
         self.move_response(INPUT_DECIDE_HEAD)
         self.is_held = True
         self.settings.counters.held_responses += 1
-        if self.upstream_deadline is not None:
-            # the hook has its own
-            self.upstream_deadline.clear()
+        # the hook has its own
+        self.clear_upstream_deadline()
         return self.call(self.hooks.on_response_head, self.show_response(b""))
 
     cdef int call(self, Hook hook, RawResponse view) except -1:
@@ -160,8 +159,7 @@ cdef class ExchangeResponses(ExchangeCredentials):
         cdef bint is_whole = self.upstream.is_complete()
         cdef RawResponse view
         self.move_response(INPUT_DECIDE_BODY)
-        if self.upstream_deadline is not None:
-            self.upstream_deadline.clear()
+        self.clear_upstream_deadline()
         if self.pressure:
             # it is decided on as it is
             if self.share is not None:

@@ -277,7 +277,7 @@ cdef class ExchangeStages(ExchangeResponses):
         self.response_trailers = trailers
         self.client.send_end(trailers)
         self.move_response(INPUT_COMPLETE)
-        self.upstream_deadline.clear()
+        self.clear_upstream_deadline()
         self.client.flush()
         self.drop_upstream()
         self.runs_again = True

@@ -205,6 +205,7 @@ cdef class ExchangeState(ExchangeCallbacks):
     # For the upstream's head, and for its content to go on
     cdef int await_response(self) except -1
     cdef int await_download(self) except -1
+    cdef int clear_upstream_deadline(self) except -1
     cdef int clear_deadlines(self) except -1
 
     cdef int strip_alternatives(self, Head head) except -1

@@ -67,6 +67,11 @@ cdef class ExchangeState(ExchangeCallbacks):
             self.upstream_deadline = Deadline(self)
         return self.upstream_deadline.set(queue, stage)
 
+    cdef int clear_upstream_deadline(self) except -1:
+        if self.upstream_deadline is not None:
+            self.upstream_deadline.clear()
+        return 0
+
     cdef int await_upload(self) except -1:
         cdef bint is_said = self.response_state == RESPONSE_DONE and self.client.is_complete()
         if is_said and self.own_request is not None and not self.own_request.can_repeat():
@@ -90,9 +95,7 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef int clear_deadlines(self) except -1:
         if self.client_deadline is not None:
             self.client_deadline.clear()
-        if self.upstream_deadline is not None:
-            self.upstream_deadline.clear()
-        return 0
+        return self.clear_upstream_deadline()
 
     # ---- the response's head
 

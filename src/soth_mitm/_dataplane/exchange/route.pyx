@@ -26,7 +26,9 @@ cdef class Route:
         self.counts = counts
 
     cdef int set_upstream_info(self, object facts) except -1:
+        # the connections of a pool differ in little, and requests change between them
+        cdef bint is_new = self.facts is None or self.facts != facts
         self.facts = facts
-        if self.on_facts is not None and self.observed:
+        if is_new and self.on_facts is not None and self.observed:
             self.meta = self.on_facts(self.meta, facts)
         return 0

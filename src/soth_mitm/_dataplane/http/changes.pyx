@@ -283,11 +283,12 @@ cdef bint is_signed(Head head, frozenset names) except -1:
 
 
 cdef bytes trailers_without(bytes lines, frozenset names):
-    cdef list kept = []
+    cdef list kept
     cdef Field field
     cdef uint32_t at = 0
     if lines is None or names is None:
         return lines
+    kept = []
     while at < <uint32_t>len(lines):
         if parse_field_line(PyBytes_AS_STRING(lines), at, len(lines), &field):
             raise ValueError("trailers are field lines that were parsed before")

@@ -36,6 +36,7 @@ from soth_mitm._dataplane.wire.target cimport (
 
 cdef extern from "scan.h" nogil:
     size_t soth_find_break(const char* p, size_t n) noexcept
+    bint soth_is_lower_token(const char* p, size_t n) noexcept
 
 cdef enum:
     # bits of the pseudo-headers that were there
@@ -104,16 +105,6 @@ cdef struct Reading:
     bint length_repeated
     bint expect_continue
     bint has_hop
-
-
-cdef inline bint is_name(const char* name, uint32_t length) noexcept nogil:
-    cdef uint32_t i
-    if length == 0 or soth_find_not_token(name, length) != length:
-        return False
-    for i in range(length):
-        if c"A" <= name[i] <= c"Z":
-            return False
-    return True
 
 
 cdef inline bint is_cookie(const Field* field, const char* base) noexcept nogil:
@@ -224,7 +215,7 @@ cdef int _read_fields(FieldList fields, Reading* reading, bint is_request, bint 
         trim(field, base)
         if reading.begin < 0:
             reading.begin = i
-        if not is_name(base + field.line, field.name_len):
+        if not soth_is_lower_token(base + field.line, field.name_len):
             return MESSAGE_NAME
         if field.name != FIELD_OTHER:
             fault = _note_field(reading, field, base, i, is_request)

@@ -437,13 +437,18 @@ cdef class Http2Stream(Stream):
 
     cdef int send_content(self, const char* data, Py_ssize_t length) except -1:
         cdef Py_ssize_t taken = 0
+        cdef bint waited
         if length == 0 or self.is_closed or self.has_end:
             return 0
         if self.waiting() == 0:
-            self.session.now = monotonic()
+            waited = self.stream.waits_since >= 0
             taken = self.session.data(self.stream, data, length, False)
             if taken == length or self.stream.wait == WAIT_NOTHING:
                 return 0
+            # only what has to wait needs to know since when
+            self.session.now = monotonic()
+            if not waited:
+                self.stream.waits_since = self.session.now
             self.driver.await_progress()
         if self.out is None:
             self.out = Buffer(self.session.arena)

@@ -10,6 +10,7 @@ from soth_mitm._dataplane.memory.waiter cimport Waiter
 
 
 @cython.final
+@cython.freelist(64)
 cdef class Deadline:
     """One timer of one owner. Clearing one that is not set is harmless."""
 

@@ -93,7 +93,9 @@ cdef class OriginPool(Waiter):
         self.answer_deadline = Deadline(self)
 
     cdef OriginPool pool_for(self, bint needs_http1):
-        if self.fallback is None or not (needs_http1 or monotonic() < self.http1_until):
+        if self.fallback is None:
+            return self
+        if not needs_http1 and (self.http1_until == 0 or monotonic() >= self.http1_until):
             return self
         return self.fallback()
 

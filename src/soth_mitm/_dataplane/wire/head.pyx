@@ -54,7 +54,7 @@ cdef str _host_value(Head head):
 
 
 @cython.final
-@cython.freelist(64)
+@cython.freelist(256)
 cdef class Head:
     """One head. A parser made it; it is read-only."""
 

@@ -31,6 +31,15 @@ cdef bint is_type_with_suffix(View value, const char* name, Py_ssize_t length) n
     return value.len >= length and soth_equals_lower(value.ptr, name, length) and (value.len == length or value.ptr[length] == b"+")
 
 
+cdef inline bint may_be_stream(View value) noexcept:
+    """Tell what most types are not: `text/` something, or `application/` and the first letter of one of the types below."""
+    cdef char letter
+    if value.len < 16:
+        return False
+    letter = value.ptr[12] | 0x20
+    return value.ptr[0] | 0x20 == c"t" or letter == c"x" or letter == c"j" or letter == c"s" or letter == c"g" or letter == c"v"
+
+
 cdef int stream_of(Head head, dict types) except -1:
     cdef int index = head.find_known(FIELD_CONTENT_TYPE)
     cdef View value
@@ -38,6 +47,8 @@ cdef int stream_of(Head head, dict types) except -1:
     if index < 0:
         return STREAM_NONE
     value = head.span(head.fields[index].value, head.fields[index].value_len)
+    if types is None and not may_be_stream(value):
+        return STREAM_NONE
     while end < value.len and value.ptr[end] != b";" and value.ptr[end] != b" " and value.ptr[end] != b"\t":
         end += 1
     value.len = end
