@@ -11,7 +11,8 @@ PAGE = ROOT / "docs/api.md"
 
 INTRODUCTION = """# API
 
-Every public name of `soth_mitm` and `soth_mitm.llm`. `scripts/docs` makes this page from the code; editors show the same texts.
+Every public name of `soth_mitm`, `soth_mitm.llm` and `soth_mitm.observe`. `scripts/docs` makes this page from the code; editors show
+the same texts.
 [Configuration](configuration.md) has the keys of `MitmConfig` and its sections, [Enforcement](enforcement.md) what a gate can rely on.
 """
 
@@ -83,6 +84,13 @@ MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
         "llm",
         ("LlmObserver", "ModelCall", "Tokens", "ToolCall", "Recogniser", "Recognised", "AnswerReader", "span_name", "span_attributes"),
     ),
+    "What the proxy saw: `soth_mitm.observe`": (
+        "observe",
+        (
+            *("EventSink", "SinkInfo", "NdjsonSink", "EventLog", "comparable", "Masker"),
+            *("FlowEvent", "FlowEventKind", "FlowUpdate", "FlowRecord", "FlowKind", "Timings", "Piece", "FlowMessage", "Fields"),
+        ),
+    ),
 }
 
 PUBLIC = frozenset(name for names in (*SECTIONS.values(), *(names for _, names in MODULES.values())) for name in names)
@@ -100,6 +108,13 @@ NOT_CONSTRUCTED = (
     "Tokens",
     "ToolCall",
     "Recognised",
+    "SinkInfo",
+    "FlowEvent",
+    "FlowUpdate",
+    "FlowRecord",
+    "Timings",
+    "Piece",
+    "FlowMessage",
 )
 KEYS_ELSEWHERE = ("MitmConfig", "Credential")
 

@@ -48,7 +48,8 @@ FLOORS = """
 3  tls: bundle environment
 3  process._linux: sock_diag socket_owners
 3  process: address naming identity linux macos windows attribution
-3  observe: observation flow_event flow_record event_sink sink_feed sink_feeds masked_names masked_value masked_text masking families exposition metrics_page
+3  observe: observation flow_event flow_record event_sink sink_feed sink_feeds families exposition metrics_page
+3  observe: masked_names masked_value masked_text masking sink_file ndjson
 3  llm: json_text model_call draft openai_chat openai_responses anthropic gemini ollama bedrock recognition answer_reader conventions
 3  llm: observer
 3  observe: search_words filter_fields filter_language

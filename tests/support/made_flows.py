@@ -11,6 +11,7 @@ import msgspec
 
 from soth_mitm.connection import ConnectionMeta, ProcessInfo, TcpV4, TlsInfo
 from soth_mitm.observe.event_sink import SinkInfo
+from soth_mitm.observe.flow_event import FlowEvent, FlowEventKind
 from soth_mitm.observe.flow_record import Fields, FlowKind, FlowMessage, FlowRecord, FlowUpdate, Piece, Timings
 
 BEGAN = 1_764_500_000.0
@@ -207,3 +208,23 @@ def mixed(count: int, seed: int = 1, first_id: int = 1) -> Iterator[FlowUpdate]:
             yield exchange(
                 flow_id, sent, body, status=status, host=host, connection=who, outcome=outcome, cause=cause, took=rng.expovariate(4)
             )
+
+
+def event(sequence_id: int = 1, kind: FlowEventKind = FlowEventKind.REQUEST_HEADERS, flow_id: int = 1, **changes: Any) -> FlowEvent:
+    """Return an event, by default that of a request's head."""
+    attributes: dict[str, str | int] = {"method": "GET", "authority": "api.example.com", "path": "/items?page=2", "http2_stream_id": 7}
+    given: dict[str, Any] = {
+        "sequence_id": sequence_id,
+        "flow_id": flow_id,
+        "flow_sequence_id": sequence_id,
+        "kind": kind,
+        "protocol": "http2",
+        "stream_key": "h2:7",
+        "connection_id": str(UUID(int=1000 + flow_id)),
+        "client_addr": f"127.0.0.1:{50000 + flow_id}",
+        "server_host": "api.example.com",
+        "server_port": 443,
+        "attributes": attributes if kind is FlowEventKind.REQUEST_HEADERS else {},
+        "unix_us": int(BEGAN * 1e6) + sequence_id,
+    }
+    return FlowEvent(**(given | changes))

@@ -18,10 +18,10 @@ _MASKED = re.compile(rb"masked(?: #[0-9a-f]{8})? \xc2\xb7 (?:\d+ bytes|under 16 
 
 
 class ValueMask:
-    """Makes the texts. `key` has 16 to 64 bytes."""
+    """Makes the texts. `key` has 16 to 64 bytes; None: without tags."""
 
-    def __init__(self, key: bytes) -> None:
-        if not 16 <= len(key) <= 64:
+    def __init__(self, key: bytes | None) -> None:
+        if key is not None and not 16 <= len(key) <= 64:
             raise ValueError(f"the key of the tags has {len(key)} bytes; 16 to 64 are wanted")
         self._key = key
 
@@ -31,7 +31,8 @@ class ValueMask:
             return UNDER
         if _MASKED.fullmatch(value):
             return value.decode()
-        return f"masked #{blake2b(value, digest_size=4, key=self._key).hexdigest()} · {len(value)} bytes"
+        tag = "" if self._key is None else f" #{blake2b(value, digest_size=4, key=self._key).hexdigest()}"
+        return f"masked{tag} · {len(value)} bytes"
 
     def in_head(self, value: bytes) -> bytes:
         """Return what stands in a head in place of `value`."""

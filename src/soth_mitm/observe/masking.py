@@ -78,11 +78,11 @@ class Masker:
     """Masks by name.
 
     `names` are more names of head fields, parameters and fields of JSON, case ignored, `*` for any part of one. `key` is that of the
-    tags, 16 to 64 bytes, to be kept secret: who has it can try values. `unmasked`: nothing is masked. `ValueError` and `TypeError` say
-    what is wrong with an argument.
+    tags, 16 to 64 bytes, to be kept secret: who has it can try values; None: there are no tags. `unmasked`: nothing is masked.
+    `ValueError` and `TypeError` say what is wrong with an argument.
     """
 
-    def __init__(self, names: Iterable[str] = (), *, key: bytes, unmasked: bool = False) -> None:
+    def __init__(self, names: Iterable[str] = (), *, key: bytes | None, unmasked: bool = False) -> None:
         more = check_names(names)
         self.unmasked = unmasked
         self._mask = ValueMask(key)

@@ -1,0 +1,23 @@
+from soth_mitm.observe.event_sink import EventSink, SinkInfo
+from soth_mitm.observe.flow_event import FlowEvent, FlowEventKind
+from soth_mitm.observe.flow_record import Fields, FlowKind, FlowMessage, FlowRecord, FlowUpdate, Piece, Timings
+from soth_mitm.observe.masking import Masker
+from soth_mitm.observe.ndjson import EventLog, NdjsonSink, comparable
+
+__all__ = [
+    "EventLog",
+    "EventSink",
+    "Fields",
+    "FlowEvent",
+    "FlowEventKind",
+    "FlowKind",
+    "FlowMessage",
+    "FlowRecord",
+    "FlowUpdate",
+    "Masker",
+    "NdjsonSink",
+    "Piece",
+    "SinkInfo",
+    "Timings",
+    "comparable",
+]
