@@ -52,10 +52,11 @@ FLOORS = """
 3  observe: masked_names masked_value masked_text masking sink_file ndjson
 3  llm: json_text model_call draft openai_chat openai_responses anthropic gemini ollama bedrock recognition answer_reader conventions
 3  llm: observer
-3  observe: search_words filter_fields filter_language
+3  observe: search_words filter_fields filter_language framers model_reading
 3  observe.store: schema content liveness attached flow_row flow_content
 3  observe: filter_predicate filter_sql
-3  observe.store: reader
+3  observe.store: reader side_writing flow_writing word_index retention writer sink
+3  observe:
 4  proxy: own_address flow_counts
 4  proxy: detached deadlines counters descriptors forks tasks threads loops protocols process_lookup learning calls settings resolver
 4  proxy.outbound: origin direct

@@ -121,6 +121,11 @@ _OLLAMA_PORT = 11434
 LONGEST_BODY = 1 << 20
 
 
+def may_be_call(method: str, path: str) -> bool:
+    """Tell whether method and path are those of a call of a model, so that the rest of a request is worth a look."""
+    return method == "POST" and path.partition("?")[0].rstrip("/").endswith(_ENDS)
+
+
 class _Body(msgspec.Struct):
     """What is read of a request's body; the rest is skipped, and its long texts are not made."""
 
@@ -176,11 +181,9 @@ class Recogniser:
 
     def recognise(self, request: RawRequest) -> Recognised | None:
         """Return what `request` asks which model for, or None if it is no call of one. Its body is looked at only if its path fits."""
-        if request.method != "POST":
+        if not may_be_call(request.method, request.path):
             return None
         path = request.path.partition("?")[0].rstrip("/")
-        if not path.endswith(_ENDS):
-            return None
         for pattern, family in _PATHS:
             match = pattern.search(path)
             if match is not None:

@@ -23,6 +23,7 @@ _PLACES = {
     "NdjsonSink": "ndjson",
     "EventLog": "ndjson",
     "comparable": "ndjson",
+    "SqliteSink": "store.sink",
 }
 
 __all__ = list(_PLACES)

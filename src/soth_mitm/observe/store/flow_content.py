@@ -6,30 +6,14 @@ from collections.abc import Iterable
 import msgspec
 
 from soth_mitm._dataplane.http.messages import StreamChunk
-from soth_mitm._dataplane.wire.eventstream import EventStreamFramer
-from soth_mitm._dataplane.wire.framer import Framer
-from soth_mitm._dataplane.wire.grpc import GrpcFramer
-from soth_mitm._dataplane.wire.ndjson import JsonSeqFramer, NdjsonFramer
-from soth_mitm._dataplane.wire.sse import SseFramer
 from soth_mitm.observe.flow_record import Fields
+from soth_mitm.observe.framers import framer_for
 from soth_mitm.observe.search_words import word_set
 from soth_mitm.observe.store.content import BINARY, SHORTENED, UNDECODED, StoredMessage, StoredPiece
 from soth_mitm.observe.store.flow_row import FlowDetail, FlowRow, media_type
 
-EVENT_BUDGET = 1 << 20
-"""Bytes of one event or line that are shown."""
 LONGEST_TEXT = 1 << 18
 """Characters of one flow that are searched by words."""
-
-_FRAMERS: dict[str, type[Framer]] = {
-    "text/event-stream": SseFramer,
-    "application/x-ndjson": NdjsonFramer,
-    "application/ndjson": NdjsonFramer,
-    "application/jsonl": NdjsonFramer,
-    "application/stream+json": NdjsonFramer,
-    "application/json-seq": JsonSeqFramer,
-    "application/vnd.amazon.eventstream": EventStreamFramer,
-}
 
 
 class FlowMessageEvent(msgspec.Struct, frozen=True):
@@ -90,14 +74,6 @@ class Side:
         return [value.decode("utf-8", "replace") for field, value in self.fields if field.lower() == wanted]
 
 
-def framer_for(media: str, encoding: bytes | None = None) -> Framer | None:
-    """Return what cuts a body of this type into events, or None for one that is no stream."""
-    if media.startswith("application/grpc"):
-        return GrpcFramer(EVENT_BUDGET, encoding, "grpc-web" in media, "text" in media.partition("+")[0])
-    kind = _FRAMERS.get(media)
-    return None if kind is None else kind(EVENT_BUDGET)
-
-
 class FlowContent:
     """All of a flow: its row, what is kept beside, request and response, messages in order."""
 
@@ -135,12 +111,11 @@ class FlowContent:
 
     @functools.cached_property
     def _texts(self) -> str:
-        texts = [self.request.text, self.response.text]
+        # of a call of a model what was said comes first: in the events of a stream words are divided
+        call = self.detail.call or {}
+        texts = [text for name in ("text", "reasoning") if isinstance(text := call.get(name), str) and text]
+        texts += [self.request.text, self.response.text]
         texts += [message.data.decode("utf-8", "replace") for message in self.messages if message.opcode == 1]
-        call = self.detail.call
-        if call is not None:
-            # of a stream in which words are divided
-            texts += [str(call.get("text") or ""), str(call.get("reasoning") or "")]
         return "\n".join(texts)
 
     def body_text(self) -> str:

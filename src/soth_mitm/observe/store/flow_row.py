@@ -32,8 +32,6 @@ class FlowDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     response_kept: int = 0
     missed: int = 0
     """Messages of a WebSocket that are not in the store."""
-    masked: int = 0
-    """Values that were masked in it."""
     exe_path: str | None = None
     script_path: str | None = None
     parent: str | None = None
@@ -129,12 +127,18 @@ COLUMNS = FlowRow.__struct_fields__
 
 
 def storable(text: str) -> str:
-    """Return text that can be encoded."""
+    """Return text that can be encoded, and that SQLite does not take to end in its middle."""
+    if "\0" in text:
+        text = text.replace("\0", "\\x00")
     try:
         text.encode()
     except UnicodeEncodeError:
         return text.encode("utf-8", "backslashreplace").decode()
     return text
+
+
+def _storable(text: str | None) -> str | None:
+    return None if text is None else storable(text)
 
 
 def client_of(meta: ConnectionMeta) -> str:
@@ -162,7 +166,7 @@ def program_of(meta: ConnectionMeta) -> str:
     return "" if process is None else process.exe_name or ""
 
 
-def detail_of(record: FlowRecord, *, missed: int, masked: int, call: dict[str, object] | None) -> FlowDetail:
+def detail_of(record: FlowRecord, *, missed: int, call: dict[str, object] | None) -> FlowDetail:
     """Return what is kept of `record` beside its columns."""
     meta = record.connection
     tls, process, family = meta.tls_info, meta.process_info, meta.socket_family
@@ -183,10 +187,9 @@ def detail_of(record: FlowRecord, *, missed: int, masked: int, call: dict[str, o
         request_kept=record.request_kept,
         response_kept=record.response_kept,
         missed=missed,
-        masked=masked,
-        exe_path=None if process is None else process.exe_path,
-        script_path=None if process is None else process.script_path,
-        parent=None if process is None else process.parent_process_name,
+        exe_path=_storable(None if process is None else process.exe_path),
+        script_path=_storable(None if process is None else process.script_path),
+        parent=_storable(None if process is None else process.parent_process_name),
         local=f"unix:{family.path}" if isinstance(family, UnixDomain) else format_host_port(*family.local),
         sni=None if tls is None else tls.sni,
         alpn=None if tls is None else tls.negotiated_proto,

@@ -188,7 +188,7 @@ class StoreReader:
 
     def flow(self, id: int) -> FlowContent | None:
         """Return one flow with its content; None: it is not there."""
-        return _content(self._database, self._row, id)
+        return content_of(self._database, id, self._row)
 
     def pieces(self, id: int, *, request: int = 0, response: int = 0) -> tuple[list[StoredPiece], list[StoredPiece]]:
         """Return the pieces of a flow, of the request and of the response, without the first so many of each: what has come since."""
@@ -293,7 +293,7 @@ class StoreReader:
         texts = [text for text in words_of(words) if text not in ("and", "or", "not")]
         hits = []
         for row in page.rows:
-            content = _content(self._beside, self._row, row.id)
+            content = content_of(self._beside, row.id, self._row)
             hits.append(Hit(row, *_snippet("" if content is None else content.all_text(), texts)))
         return Found(hits, max(0, self.unindexed() - MOST_UNINDEXED))
 
@@ -337,7 +337,7 @@ class StoreReader:
     def _content_of(self, id: int) -> FlowContent | None:
         if self._last is not None and self._last[0] == id:
             return self._last[2]
-        found = _content(self._beside, self._row, id)
+        found = content_of(self._beside, id, self._row)
         self._last = None if found is None else (id, found.row.revision, found)
         return found
 
@@ -380,7 +380,16 @@ def _pieces(database: sqlite3.Connection, id: int, side: int, first: int) -> lis
         raise StoreError(f"flow {id} cannot be read: {error}") from error
 
 
-def _content(database: sqlite3.Connection, row_of: Callable[[tuple], FlowRow], id: int) -> FlowContent | None:  # type: ignore[type-arg]
+def _plain_row(values: tuple) -> FlowRow:  # type: ignore[type-arg]
+    return FlowRow(*values)
+
+
+def content_of(
+    database: sqlite3.Connection,
+    id: int,
+    row_of: Callable[[tuple], FlowRow] = _plain_row,  # type: ignore[type-arg]
+) -> FlowContent | None:
+    """Return a flow with its content, read through `database`; None: it is not there. `StoreError` if it cannot be read."""
     found = database.execute(f"select detail, {_COLUMNS} from flow where id = ?", (id,)).fetchone()
     if found is None:
         return None

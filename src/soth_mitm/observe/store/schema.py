@@ -61,6 +61,8 @@ def check_owner(path: Path) -> None:
 def make_file(path: Path) -> None:
     """Make the file, for its owner alone, unless it is there; and its folder likewise. Raises `StoreError`."""
     try:
+        if path.exists():
+            check_owner(path)
         path.parent.parent.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         # private from the first moment on: SQLite gives its journals the rights of the file
