@@ -24,6 +24,7 @@ _PLACES = {
     "EventLog": "ndjson",
     "comparable": "ndjson",
     "SqliteSink": "store.sink",
+    "StoreReader": "store.reader",
 }
 
 __all__ = list(_PLACES)

@@ -3,6 +3,8 @@ from soth_mitm.observe.flow_event import FlowEvent, FlowEventKind
 from soth_mitm.observe.flow_record import Fields, FlowKind, FlowMessage, FlowRecord, FlowUpdate, Piece, Timings
 from soth_mitm.observe.masking import Masker
 from soth_mitm.observe.ndjson import EventLog, NdjsonSink, comparable
+from soth_mitm.observe.store.reader import StoreReader
+from soth_mitm.observe.store.sink import SqliteSink
 
 __all__ = [
     "EventLog",
@@ -18,6 +20,8 @@ __all__ = [
     "NdjsonSink",
     "Piece",
     "SinkInfo",
+    "SqliteSink",
+    "StoreReader",
     "Timings",
     "comparable",
 ]
