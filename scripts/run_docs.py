@@ -87,7 +87,7 @@ MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "What the proxy saw: `soth_mitm.observe`": (
         "observe",
         (
-            *("EventSink", "SinkInfo", "NdjsonSink", "EventLog", "comparable", "Masker"),
+            *("EventSink", "SinkInfo", "NdjsonSink", "EventLog", "comparable", "SqliteSink", "Masker"),
             *("FlowEvent", "FlowEventKind", "FlowUpdate", "FlowRecord", "FlowKind", "Timings", "Piece", "FlowMessage", "Fields"),
         ),
     ),

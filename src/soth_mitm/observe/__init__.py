@@ -24,7 +24,6 @@ _PLACES = {
     "EventLog": "ndjson",
     "comparable": "ndjson",
     "SqliteSink": "store.sink",
-    "StoreReader": "store.reader",
 }
 
 __all__ = list(_PLACES)

@@ -3,7 +3,6 @@ from soth_mitm.observe.flow_event import FlowEvent, FlowEventKind
 from soth_mitm.observe.flow_record import Fields, FlowKind, FlowMessage, FlowRecord, FlowUpdate, Piece, Timings
 from soth_mitm.observe.masking import Masker
 from soth_mitm.observe.ndjson import EventLog, NdjsonSink, comparable
-from soth_mitm.observe.store.reader import StoreReader
 from soth_mitm.observe.store.sink import SqliteSink
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Piece",
     "SinkInfo",
     "SqliteSink",
-    "StoreReader",
     "Timings",
     "comparable",
 ]

@@ -16,8 +16,6 @@ from soth_mitm.observe.store.writer import StoreLimits, StoreWriter
 
 log = get_logger("soth_mitm.observe")
 
-FullText = Literal["idle", "always", "off"]
-DAY = 86_400.0
 LEAST_BYTES = 1 << 20
 """The smallest `max_bytes`."""
 IDLE_SECONDS = 2.0
@@ -49,9 +47,9 @@ class SqliteSink(EventSink):
         path: str | os.PathLike[str],
         *,
         max_bytes: int = 1 << 30,
-        max_age: float = 7 * DAY,
+        max_age: float = 604_800.0,
         min_free_bytes: int = 256 << 20,
-        full_text: FullText = "idle",
+        full_text: Literal["idle", "always", "off"] = "idle",
         mask: Sequence[str] = (),
         unmasked: bool = False,
         content: int = 1 << 20,
