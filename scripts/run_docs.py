@@ -87,7 +87,8 @@ MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "What the proxy saw: `soth_mitm.observe`": (
         "observe",
         (
-            *("EventSink", "SinkInfo", "NdjsonSink", "EventLog", "comparable", "SqliteSink", "Masker"),
+            *("EventSink", "SinkInfo", "NdjsonSink", "EventLog", "comparable", "HarSink", "SqliteSink", "Masker"),
+            *("har_document", "har_entry", "HarFlow", "HarContent"),
             *("FlowEvent", "FlowEventKind", "FlowUpdate", "FlowRecord", "FlowKind", "Timings", "Piece", "FlowMessage", "Fields"),
         ),
     ),
@@ -115,6 +116,8 @@ NOT_CONSTRUCTED = (
     "Timings",
     "Piece",
     "FlowMessage",
+    "HarFlow",
+    "HarContent",
 )
 KEYS_ELSEWHERE = ("MitmConfig", "Credential")
 

@@ -49,12 +49,12 @@ FLOORS = """
 3  process._linux: sock_diag socket_owners
 3  process: address naming identity linux macos windows attribution
 3  observe: observation flow_event flow_record event_sink sink_feed sink_feeds families exposition metrics_page
-3  observe: masked_names masked_value masked_text masking sink_file ndjson
+3  observe: masked_names masked_value masked_text masking sink_file ndjson flow_gathering har
 3  llm: json_text model_call draft openai_chat openai_responses anthropic gemini ollama bedrock recognition answer_reader conventions
 3  llm: observer
-3  observe: search_words filter_fields filter_language framers model_reading
+3  observe: search_words filter_fields filter_language framers model_reading flow_call har_flow har_sink
 3  observe.store: schema content liveness attached flow_row flow_content
-3  observe: filter_predicate filter_sql
+3  observe: filter_predicate filter_sql har_stored
 3  observe.store: reader side_writing flow_writing word_index retention writer sink
 3  observe:
 4  proxy: own_address flow_counts

@@ -5,8 +5,6 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 
 from soth_mitm.observe.flow_event import FlowEvent, FlowEventKind
 from soth_mitm.observe.ndjson import EventLog, NdjsonSink, comparable, segments_of
+from support.full_disk import files_of_at_most
 from support.made_flows import event, exchange, sink_info
 
 SAMPLE = (
@@ -30,18 +29,6 @@ def written(path: Path, events: list[FlowEvent], **options: Any) -> NdjsonSink:
     sink.accept(events)
     sink.close(1.0)
     return sink
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size` bytes, as on a full disk: what does not fit is not written."""
-    resource = pytest.importorskip("resource", reason="this system has no limit for files")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class TestLines:
