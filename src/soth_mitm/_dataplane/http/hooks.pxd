@@ -64,6 +64,8 @@ cdef class Hook:
 cdef class Hooks:
     cdef readonly object loop
     cdef object tasks                      # what asyncio's task functions are called here: see the constructor
+    cdef object enter                      # two of these, of which each hook needs both
+    cdef object leave
     cdef readonly Hook on_connect
     cdef readonly Hook on_request          # None: not overridden, and so without any cost
     cdef readonly Hook on_response_head
@@ -136,6 +138,7 @@ cdef class Asked(Waiter):
 cdef class Carrier:
     cdef object loop
     cdef object task
+    cdef object is_cancelling      # of the task
     cdef object park               # the future it waits on while it has nothing to carry
     cdef object coroutine          # the hook that it adopted
     cdef object context            # the hook's context variables

@@ -78,6 +78,8 @@ cdef class Hooks:
                   bint block_on_failure=False):
         self.loop = loop
         self.tasks = tasks
+        self.enter = getattr(tasks, "enter", None)
+        self.leave = getattr(tasks, "leave", None)
         self.report = report
         self.report_slow = report_slow
         self.slow_seconds = slow_seconds
@@ -141,21 +143,21 @@ cdef class Hooks:
         context = PyContext_Copy(self.context)
         outer = None
         try:
-            self.tasks.enter(self.loop, carrier.task)
+            self.enter(self.loop, carrier.task)
         except RuntimeError:
             # called from a task, as the hooks of a connection are
             outer = self.tasks.current(self.loop)
-            self.tasks.leave(self.loop, outer)
-            self.tasks.enter(self.loop, carrier.task)
+            self.leave(self.loop, outer)
+            self.enter(self.loop, carrier.task)
         PyContext_Enter(context)
         try:
             how = PyIter_Send(coroutine, None, &sent)
         finally:
             PyContext_Exit(context)
-            self.tasks.leave(self.loop, carrier.task)
+            self.leave(self.loop, carrier.task)
             if outer is not None:
-                self.tasks.enter(self.loop, outer)
-            if carrier.task.cancelling():
+                self.enter(self.loop, outer)
+            if carrier.is_cancelling():
                 # the hook cancelled its own task, which therefore is of no use to the next hook
                 self.carrier = None
         answer = <object>sent
@@ -355,6 +357,7 @@ cdef class Carrier:
     def __cinit__(self, loop, tasks):
         self.loop = loop
         self.task = tasks.make(self, loop)
+        self.is_cancelling = self.task.cancelling
 
     cdef int adopt(self, object coroutine, object context, object yielded, Suspended call) except -1:
         self.coroutine = coroutine
@@ -380,7 +383,7 @@ cdef class Carrier:
 
     def throw(self, *exception):
         if self.coroutine is None:
-            self.task = None
+            self.task = self.is_cancelling = None
             raise exception[0] if len(exception) == 1 else exception[1]
         self.has_yielded = False
         self.yielded = None
@@ -394,12 +397,12 @@ cdef class Carrier:
         try:
             return self.context.run(step, argument)
         except StopIteration as stop:
-            self.task = None
+            self.task = self.is_cancelling = None
             call.end(stop.value, None)
             raise
         except BaseException as error:
             # raised from here, what is no Exception would end the loop: the owner of the proxy is told by way of `failed`
-            self.task = None
+            self.task = self.is_cancelling = None
             if call.hooks.counts_as_failure(call, error):
                 call.hooks.failed(call.hook, error)
             call.end(None, error)
