@@ -55,7 +55,7 @@ FLOORS = """
 3  observe: search_words filter_fields filter_language framers model_reading flow_call har_flow har_sink
 3  observe.store: schema content liveness attached flow_row flow_content
 3  observe: filter_predicate filter_sql har_stored
-3  observe.store: reader side_writing flow_writing word_index retention writer sink
+3  observe.store: reader side_writing flow_writing word_index retention writer sink place removal
 3  observe:
 4  proxy: own_address flow_counts
 4  proxy: detached deadlines counters descriptors forks tasks threads loops protocols process_lookup learning calls settings resolver
@@ -68,6 +68,7 @@ FLOORS = """
 5  rules: matching block_hosts set_header map_remote map_local mock_json sought deltas redact
 5  doctor: http2_origin origin programs children examination
 5  cli: exits configured shells handler_loading display request_lines descriptors serving check_command trust_commands ca_commands
+5  cli: flow_lines flow_json flow_curl flow_page flows_command
 5  cli: doctor_command child run_summary exec_command commands
 5  __main__
 """

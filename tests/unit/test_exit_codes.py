@@ -53,6 +53,18 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").write_text("x")
 
 
+# Each command that reads a flow store, with what it needs besides
+OF_A_STORE: dict[str, tuple[str, ...]] = {
+    "flows list": (),
+    "flows show": ("1",),
+    "flows search": ("word",),
+    "flows export": ("--ndjson",),
+    "flows stats": (),
+    "flows watch": (),
+    "flows prune": ("--all",),
+}
+
+
 def call(*arguments: str, stdin: str = "") -> tuple[int, str]:
     result = CliRunner().invoke(cli, arguments, input=stdin)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -68,10 +80,16 @@ def names(group: click.Group = cli, before: str = "") -> Iterator[str]:
 
 
 def test_every_command_is_in_the_table() -> None:
-    assert set(names()) == {*CONFIGURED, "config"}
+    assert set(names()) == {*CONFIGURED, *OF_A_STORE, "config", "flows path"}
 
 
-@pytest.mark.parametrize("command", [*CONFIGURED, "config", "", "ca"])
+@pytest.mark.parametrize("command", OF_A_STORE)
+def test_no_store(command: str) -> None:
+    code, output = call(*command.split(), *OF_A_STORE[command], "--store", "none.db")
+    assert code == RUN_FAILED and "none.db" in output
+
+
+@pytest.mark.parametrize("command", [*CONFIGURED, *OF_A_STORE, "config", "", "ca", "flows", "flows path"])
 def test_usage_and_help(command: str) -> None:
     words = command.split()
     assert call(*words, "--no-such-option")[0] == USAGE

@@ -1,4 +1,4 @@
-"""The command `soth-mitm`, with `run` and `config`; `ca` and `doctor` have rooms of their own."""
+"""The command `soth-mitm`, with `run` and `config`; `ca`, `doctor` and `flows` have rooms of their own."""
 
 import sys
 
@@ -13,6 +13,7 @@ from soth_mitm.cli.display import logging_to
 from soth_mitm.cli.doctor_command import doctor
 from soth_mitm.cli.exec_command import exec_
 from soth_mitm.cli.exits import Commands, explained
+from soth_mitm.cli.flows_command import flows
 from soth_mitm.cli.handler_loading import load_handler
 from soth_mitm.cli.serving import Serving
 from soth_mitm.cli.trust_commands import TRUST_COMMANDS
@@ -27,8 +28,8 @@ from soth_mitm.tls.ciphers import check_ciphers
 def cli() -> None:
     """An intercepting HTTPS proxy: see, decide about and stream what programs send.
 
-    Exit codes: 0 done, 2 wrong usage, 10 blocked (check-policy), 20 wrong configuration, 22 could not start, or not use the CA, 23 failed
-    while running, or was interrupted.
+    Exit codes: 0 done, 1 nothing matches (flows), 2 wrong usage, 10 blocked (check-policy), 20 wrong configuration, 22 could not start,
+    or not use the CA, 23 failed while running, or was interrupted.
     """
 
 
@@ -104,3 +105,4 @@ cli.add_command(ca)
 cli.add_command(check_policy)
 cli.add_command(doctor)
 cli.add_command(exec_)
+cli.add_command(flows)
