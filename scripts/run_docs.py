@@ -87,7 +87,7 @@ MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "What the proxy saw: `soth_mitm.observe`": (
         "observe",
         (
-            *("EventSink", "SinkInfo", "NdjsonSink", "EventLog", "comparable", "HarSink", "SqliteSink", "Masker"),
+            *("EventSink", "SinkInfo", "NdjsonSink", "EventLog", "comparable", "HarSink", "OtelSink", "SqliteSink", "Masker"),
             *("har_document", "har_entry", "HarFlow", "HarContent"),
             *("FlowEvent", "FlowEventKind", "FlowUpdate", "FlowRecord", "FlowKind", "Timings", "Piece", "FlowMessage", "Fields"),
         ),

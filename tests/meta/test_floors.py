@@ -53,6 +53,7 @@ FLOORS = """
 3  llm: json_text model_call draft openai_chat openai_responses anthropic gemini ollama bedrock recognition answer_reader conventions
 3  llm: observer
 3  observe: search_words filter_fields filter_language framers model_reading flow_call har_flow har_sink
+3  observe: otel_names otel_attributes otel_export otel
 3  observe.store: schema content liveness attached flow_row flow_content
 3  observe: filter_predicate filter_sql har_stored
 3  observe.store: reader side_writing flow_writing word_index retention writer sink place removal

@@ -26,6 +26,7 @@ _PLACES = {
     "har_entry": "har",
     "HarSink": "har_sink",
     "NdjsonSink": "ndjson",
+    "OtelSink": "otel",
     "EventLog": "ndjson",
     "comparable": "ndjson",
     "SqliteSink": "store.sink",

@@ -5,6 +5,7 @@ from soth_mitm.observe.har import HarContent, HarFlow, har_document, har_entry
 from soth_mitm.observe.har_sink import HarSink
 from soth_mitm.observe.masking import Masker
 from soth_mitm.observe.ndjson import EventLog, NdjsonSink, comparable
+from soth_mitm.observe.otel import OtelSink
 from soth_mitm.observe.store.sink import SqliteSink
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "HarSink",
     "Masker",
     "NdjsonSink",
+    "OtelSink",
     "Piece",
     "SinkInfo",
     "SqliteSink",
