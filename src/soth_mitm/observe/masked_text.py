@@ -73,7 +73,7 @@ class TextNames:
         # Searched for in lower case, each by itself: together, or without regard to case, they take five times as long.
         self.field = _Sought("field", b"", re.compile(rb'"(%s)%s' % (fields, _END), re.ASCII))
         self.query = _Sought("query", b"=", re.compile(rb"(?:[?&#]|&amp;|u0026)(%s)=" % parameters, re.ASCII))
-        self.respelled = _Sought("field", b"u0022", re.compile(rb"u0022(%s)%s" % (fields, _END), re.ASCII))
+        self.respelled = _Sought("field", b"\\u0022", re.compile(rb"u0022(%s)%s" % (fields, _END), re.ASCII))
         self.escaped = _Sought("escaped", b"\\u00", re.compile(_ESCAPED, re.ASCII))
         name = rb'form-data;[^\r\n]{0,64}?\bname=(?:"(?:%s)"|(?:%s)(?=[;\s]))' % (fields, fields)
         self.part = _Sought("part", b"form-data", re.compile(name, re.ASCII))

@@ -26,6 +26,7 @@ _SCHEMES = frozenset(
     )
 )
 _SCHEMES_OF_ANY_FIELD = (b"bearer ", b"basic ", b"aws4-hmac-sha256 ")
+_FIRST_OF_SCHEMES = b"bBaA"
 _WITH_CREDENTIALS = re.compile(rb"([A-Za-z][\w-]*)([ \t]+)(.+)", re.DOTALL)
 # A name in a URL, and in a URL that is the value of a parameter
 _PARAMETER = re.compile(r"(?:[?&;#]|%3[FfBb]|%26|%23)((?:[\w.\-~$+*\[\]]|%(?:2[DdEe]|5[FfBbDd]|[46][1-9A-Fa-f]|[57][0-9Aa]))+)(=|%3[Dd])")
@@ -100,8 +101,16 @@ class Masker:
         """Return the fields of a head or of trailers, masked; the same object if there is nothing to mask."""
         if self.unmasked:
             return fields
-        masked = tuple([(name, self.value(name, value)) for name, value in fields])
-        return fields if masked == fields else masked
+        changed: list[tuple[bytes, bytes]] | None = None
+        for at, (name, value) in enumerate(fields):
+            if self._head_globs is None and name.lower() not in self._head and b"=" not in value and value[:1] not in _FIRST_OF_SCHEMES:
+                # nearly all of them
+                continue
+            masked = self.value(name, value)
+            if masked != value:
+                changed = list(fields) if changed is None else changed
+                changed[at] = name, masked
+        return fields if changed is None else tuple(changed)
 
     def value(self, name: bytes, value: bytes) -> bytes:
         """Return the value of one field of a head, masked."""
