@@ -147,11 +147,6 @@ def client_of(meta: ConnectionMeta) -> str:
     return f"unix:{family.path}" if isinstance(family, UnixDomain) else format_host_port(*family.remote)
 
 
-def media_of(record: FlowRecord) -> str:
-    """Return the type of the response's content, `""` if it says none."""
-    return media_type(record.response_fields)
-
-
 def media_type(fields: tuple[tuple[bytes, bytes], ...]) -> str:
     """Return the type that a head names, without parameters, in lower case; `""` if it names none."""
     for name, value in fields:

@@ -8,9 +8,9 @@ from soth_mitm.observe.flow_record import FlowKind, FlowRecord, FlowUpdate
 from soth_mitm.observe.masking import Masker
 from soth_mitm.observe.model_reading import CallReading
 from soth_mitm.observe.store.content import PieceCoder, encode_record
-from soth_mitm.observe.store.flow_row import COLUMNS, OPEN, OVER, client_of, detail_of, media_of, program_of, storable
+from soth_mitm.observe.store.flow_row import COLUMNS, OPEN, OVER, client_of, detail_of, program_of, storable
 from soth_mitm.observe.store.schema import MOST_PIECES, piece_id
-from soth_mitm.observe.store.side_writing import SideWriting
+from soth_mitm.observe.store.side_writing import HeadMask, SideWriting
 
 INSERT_FLOW = f"insert or replace into flow ({', '.join(COLUMNS)}, detail) values ({', '.join('?' * (len(COLUMNS) + 1))})"
 LONGEST_NAME = 1000
@@ -24,19 +24,19 @@ _NO_CALL: tuple[None, ...] = (None,) * 8
 class FlowWriting:
     """One flow. `content` is how many bytes of each body are kept, `most` how many bytes of pieces all together."""
 
-    def __init__(self, id: int, masker: Masker, coder: PieceCoder, *, content: int, most: int) -> None:
-        self.id = id
+    def __init__(self, masker: Masker, heads: HeadMask, coder: PieceCoder, *, content: int, most: int) -> None:
+        self.id = 0
+        """In the store; 0: it has none yet."""
         self.is_stored = False
         """Whether a row of it is in the file."""
         self._masker = masker
         self._coder = coder
         self._most = most
-        self._content = content
         self._size = 0
         self._missed = 0
         self._record: FlowRecord | None = None
-        self._request = SideWriting(0, masker, content)
-        self._response = SideWriting(1, masker, content)
+        self._request = SideWriting(0, masker, heads, content)
+        self._response = SideWriting(1, masker, heads, content)
         self._reading: CallReading | None = None
         self._asked: bytearray | None = None
         self._has_asked = False
@@ -61,20 +61,18 @@ class FlowWriting:
             self._response.head(record.response_fields)
         if record.kind is FlowKind.TUNNEL:
             return
-        response = []
-        for piece in update.pieces:
-            if piece.to_client:
-                response.append(piece)
-            else:
-                data = self._request.body(piece.data, piece.at)
-                if self._asked is not None:
-                    self._asked += data
+        response = [piece for piece in update.pieces if piece.to_client]
+        request = [piece for piece in update.pieces if not piece.to_client] if len(response) < len(update.pieces) else response[:0]
+        for index, piece in enumerate(request, 1):
+            data = self._request.body(piece.data, piece.at, record.is_over and index == len(request))
+            if self._asked is not None:
+                self._asked += data
         if self._asked is not None and (has_answer or record.is_over or record.timings.sent is not None):
             self._recognise(record, self._asked)
         if self._reading is not None and has_answer:
             self._reading.answer(record)
-        for piece in response:
-            data = self._response.body(piece.data, piece.at)
+        for index, piece in enumerate(response, 1):
+            data = self._response.body(piece.data, piece.at, record.is_over and index == len(response))
             if self._reading is not None:
                 self._reading.feed(data, piece.at)
         for message in update.messages:
@@ -162,7 +160,7 @@ class FlowWriting:
             _short(program_of(meta)),
             None if process is None else process.pid,
             _short(client_of(meta)),
-            media_of(record),
+            self._response.media,
             record.request_size,
             record.response_size,
             record.timings.first_byte,

@@ -30,16 +30,45 @@ def is_text(media: str, content: bytes) -> bool:
     return True
 
 
+class HeadMask:
+    """Masks heads. Fields that have nothing to mask are mostly the same ones again: so many of them are remembered."""
+
+    _MOST = 4096
+    _LONGEST = 256
+
+    def __init__(self, masker: Masker) -> None:
+        self._masker = masker
+        self._plain: set[tuple[bytes, bytes]] = set()
+
+    def masked(self, fields: Fields) -> Fields:
+        """Return the fields of a head or of trailers, masked."""
+        plain = self._plain
+        if plain.issuperset(fields):
+            return fields
+        if len(plain) > self._MOST:
+            plain.clear()
+        return tuple([field if field in plain else self._field(field) for field in fields])
+
+    def _field(self, field: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        name, value = field
+        masked = self._masker.value(name, value)
+        if masked == value and len(value) < self._LONGEST:
+            self._plain.add(field)
+        return name, masked
+
+
 class SideWriting:
     """One side. `limit` is how many bytes of its body are kept, its content coding removed."""
 
-    def __init__(self, side: int, masker: Masker, limit: int) -> None:
+    def __init__(self, side: int, masker: Masker, heads: HeadMask, limit: int) -> None:
         self.side = side
         self._masker = masker
+        self._heads = heads
         self._limit = limit
         self._fields: Fields = ()
         self._is_head_written = False
-        self._media = ""
+        self.media = ""
+        """Type that the head names, without parameters, in lower case."""
         self._decoder: Decoder | None = None
         self._mask: ContentMask | None = None
         self._has_begun = False
@@ -59,10 +88,12 @@ class SideWriting:
         if not fields or self._fields:
             return
         self._fields = fields
-        self._media = media_type(fields)
-        encoding = next((value for name, value in fields if name.lower() == b"content-encoding"), None)
-        if encoding is not None:
-            self._decoder = decoder_for(encoding, self._limit)
+        for name, value in fields:
+            # a look at the length is less than one at the letters
+            if len(name) == 12 and not self.media and name.lower() == b"content-type":
+                self.media = media_type(((name, value),))
+            elif len(name) == 16 and name.lower() == b"content-encoding":
+                self._decoder = decoder_for(value, self._limit)
 
     @property
     def is_shortened(self) -> bool:
@@ -75,11 +106,13 @@ class SideWriting:
         decoder = self._decoder
         return None if decoder is None or decoder.overflow else decoder.error
 
-    def body(self, data: bytes, at: float) -> bytes:
-        """More of the body came. Return it without its content coding, and not masked, as much as is kept."""
+    def body(self, data: bytes, at: float, is_last: bool = False) -> bytes:
+        """More of the body came, or all that is left. Return it without its content coding, and not masked, as much as is kept."""
         decoder = self._decoder
         if decoder is not None:
             data = decoder.feed(data)
+            if is_last and decoder.error is None:
+                data += decoder.finish()
             if decoder.error is not None:
                 self._flags |= SHORTENED if decoder.overflow else UNDECODED
         if not data:
@@ -94,15 +127,21 @@ class SideWriting:
         self._at = at
         if not self._has_begun:
             self._has_begun = True
-            if self._media.startswith(_MESSAGES):
+            if self.media.startswith(_MESSAGES):
                 pass
-            elif is_text(self._media, data):
+            elif is_text(self.media, data):
                 self._mask = self._masker.stream(self._content_type())
             else:
                 self._flags |= BINARY
         if self._flags & BINARY:
             return data
-        masked = data if self._mask is None else self._mask.feed(data)
+        if self._mask is None:
+            masked = data
+        elif is_last:
+            masked = self._mask.finish(data)
+            self._mask = None
+        else:
+            masked = self._mask.feed(data)
         if masked:
             self._chunks.append((int(at * 1e6), masked))
         return data
@@ -135,10 +174,10 @@ class SideWriting:
         has_head = bool(self._fields) and not self._is_head_written
         if not (has_head or self._chunks or self._messages or self._trailers or self._flags != self._written_flags):
             return []
-        fields = self._masker.head(self._fields) if has_head else ()
+        fields = self._heads.masked(self._fields) if has_head else ()
         self._is_head_written = self._is_head_written or has_head
         self._written_flags = self._flags
-        trailers = self._masker.head(self._trailers) if self._trailers else ()
+        trailers = self._heads.masked(self._trailers) if self._trailers else ()
         chunks, messages = self._chunks, tuple(self._messages)
         self._chunks, self._messages, self._trailers = [], [], ()
         if sum(len(data) for _, data in chunks) <= PIECE_SIZE:

@@ -20,6 +20,7 @@ from soth_mitm.observe.store.flow_writing import INSERT_FLOW, FlowWriting
 from soth_mitm.observe.store.liveness import is_alive
 from soth_mitm.observe.store.retention import SHARE, expire_before, expire_oldest, expire_to, give_back, used_bytes
 from soth_mitm.observe.store.schema import ID_BLOCK, open_for_writing
+from soth_mitm.observe.store.side_writing import HeadMask
 from soth_mitm.observe.store.word_index import index_slice, make_word_table
 
 log = get_logger("soth_mitm.observe")
@@ -56,6 +57,7 @@ class StoreWriter:
         try:
             (key,) = self._database.execute("select value from meta where key = 'mask_key'").fetchone()
             self._masker = Masker(mask, key=key, unmasked=unmasked)
+            self._heads = HeadMask(self._masker)
             self.has_words = make_word_table(self._database)
             self._session = self._begin(info)
         except (sqlite3.Error, ValueError, TypeError) as error:
@@ -138,7 +140,7 @@ class StoreWriter:
             writing = self._open.get(flow_id)
             if writing is None:
                 most = min(_LARGEST_FLOW, self._limits.max_bytes // 8)
-                writing = FlowWriting(0, self._masker, self._coder, content=self._limits.content, most=most)
+                writing = FlowWriting(self._masker, self._heads, self._coder, content=self._limits.content, most=most)
                 self._open[flow_id] = writing
             writing.take(update)
             touched[flow_id] = writing
