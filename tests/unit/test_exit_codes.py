@@ -62,6 +62,7 @@ OF_A_STORE: dict[str, tuple[str, ...]] = {
     "flows stats": (),
     "flows watch": (),
     "flows prune": ("--all",),
+    "flows replay": ("1",),
 }
 
 

@@ -15,6 +15,7 @@ from soth_mitm.cli.exec_command import exec_
 from soth_mitm.cli.exits import Commands, explained
 from soth_mitm.cli.flows_command import flows
 from soth_mitm.cli.handler_loading import load_handler
+from soth_mitm.cli.kept_flows import kept_flows, store_options
 from soth_mitm.cli.serving import Serving
 from soth_mitm.cli.trust_commands import TRUST_COMMANDS
 from soth_mitm.config import MitmConfig
@@ -28,8 +29,8 @@ from soth_mitm.tls.ciphers import check_ciphers
 def cli() -> None:
     """An intercepting HTTPS proxy: see, decide about and stream what programs send.
 
-    Exit codes: 0 done, 1 nothing matches (flows), 2 wrong usage, 10 blocked (check-policy), 20 wrong configuration, 22 could not start,
-    or not use the CA, 23 failed while running, or was interrupted.
+    Exit codes: 0 done, 1 nothing matches (flows), 2 wrong usage, 10 blocked (check-policy), 20 wrong configuration, 21 flows cannot be
+    kept, 22 could not start, or not use the CA, 23 failed while running, or was interrupted.
     """
 
 
@@ -42,6 +43,7 @@ def cli() -> None:
 @strict_preset
 @click.option("--upstream-ca", metavar="FILE", help="Trust the CAs of this PEM file for upstreams, besides the system's.")
 @click.option("--quiet", is_flag=True, help="No line per request.")
+@store_options
 def run(
     bind: str | None,
     destinations: tuple[str, ...],
@@ -51,11 +53,13 @@ def run(
     strict: bool,
     upstream_ca: str | None,
     quiet: bool,
+    store: str | None,
+    no_store: bool,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Options win over the environment (SOTH_MITM__SECTION__KEY), which wins over the file; destinations add up. SIGHUP reads the file and
-    the CA again. The first signal lets requests finish, a second one cuts them.
+    the CA again. The first signal lets requests finish, a second one cuts them. On a terminal flows are kept, for `soth-mitm flows`.
     """
 
     def read() -> MitmConfig:
@@ -71,7 +75,9 @@ def run(
 
     with explained(), logging_to(sys.stderr):
         chosen = load_handler(handler) if handler is not None else None
-        Serving(read, chosen, Console(highlight=False), quiet=quiet, config_path=config_path).run()
+        console = Console(highlight=False)
+        kept = kept_flows(store, no_store, by_default=console.is_terminal)
+        Serving(read, chosen, console, quiet=quiet, config_path=config_path, kept=kept).run()
 
 
 @cli.command()

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import math
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -22,11 +24,13 @@ from soth_mitm.cli.child import CannotStartError, Child
 from soth_mitm.cli.configured import config_file, read_config, strict_preset
 from soth_mitm.cli.exits import explained
 from soth_mitm.cli.handler_loading import load_handler
+from soth_mitm.cli.kept_flows import KeptFlows, kept_flows, store_options
 from soth_mitm.cli.run_summary import RunSummary
 from soth_mitm.config import MitmConfig
 from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
 from soth_mitm.escaping import get_logger, shown
 from soth_mitm.llm.observer import LlmObserver
+from soth_mitm.observe.store.place import default_store_path
 from soth_mitm.proxy.proxy import MitmProxyBuilder
 from soth_mitm.tls.bundle import write_trust_files
 from soth_mitm.tls.ca import CertificateAuthority, generate_ca
@@ -59,6 +63,7 @@ MOST_WARNINGS = 20
     type=click.File("w", encoding="utf-8", lazy=False),
     help="Write what was asked for to FILE, as JSON; - is standard output.",
 )
+@store_options
 @config_file
 @strict_preset
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -68,6 +73,8 @@ def exec_(
     handler: str | None,
     upstream_ca: str | None,
     summary: IO[str] | None,
+    store: str | None,
+    no_store: bool,
     config_path: str | None,
     strict: bool,
     command: tuple[str, ...],
@@ -77,7 +84,7 @@ def exec_(
     Without --allow, and without a list in the configuration, every destination is intercepted and allowed; not so where the
     configuration denies by default (--strict, interception.passthrough_unlisted). With --allow, every other one is blocked. The CA is
     made for this run, is in no store, and its key in no file. The exit code is that of COMMAND, or 128 and the number of the signal
-    that ended it.
+    that ended it. What passed is kept, for `soth-mitm flows`.
 
     \b
     soth-mitm exec -- curl https://example.com/
@@ -86,7 +93,8 @@ def exec_(
     with explained():
         config = _configured(config_path, allow, upstream_ca, strict=strict)
         chosen = load_handler(handler) if handler is not None else None
-        run = _Run(command, direct, Console(stderr=True, highlight=False), summary)
+        kept = kept_flows(store, no_store, by_default=True)
+        run = _Run(command, direct, Console(stderr=True, highlight=False), summary, kept)
         code = run.through_proxy(config, chosen)
     sys.exit(code)
 
@@ -112,10 +120,13 @@ def _configured(path: str | None, allow: tuple[str, ...], upstream_ca: str | Non
 class _Run:
     """One run of the command."""
 
-    def __init__(self, command: tuple[str, ...], direct: tuple[str, ...], console: Console, summary: IO[str] | None) -> None:
+    def __init__(
+        self, command: tuple[str, ...], direct: tuple[str, ...], console: Console, summary: IO[str] | None, kept: KeptFlows | None
+    ) -> None:
         self._command, self._direct = command, direct
         self._console = console
         self._summary_file = summary
+        self._kept = kept
         self._summary = RunSummary()
 
     def through_proxy(self, config: MitmConfig, handler: object | None) -> int:
@@ -124,11 +135,15 @@ class _Run:
         child = Child(self._command)
         authority = generate_ca("soth-mitm, of one run", validity_days=CA_DAYS)
         builder = MitmProxyBuilder(config, observer if handler is None else Chain(handler, observer)).with_ca(authority)
+        if self._kept is not None:
+            builder.with_event_sink(self._kept.sink)
         with tempfile.TemporaryDirectory(prefix="soth-mitm-") as folder, _kept_warnings() as warnings:
             handle = builder.with_observer(self._summary).build().start_in_thread()
             began = time.monotonic()
             try:
                 self._tell(f"{self._command[0]} goes through {handle.url}, with a CA of this run only")
+                if self._kept is not None:
+                    self._tell(f"keeps flows in {self._kept.words}")
                 code = child.run(self._environment(authority, Path(folder) / "ca.pem", handle.url))
             except CannotStartError as error:
                 click.echo(f"Error: {shown(str(error))}", err=True)
@@ -159,6 +174,9 @@ class _Run:
         if self._console.is_terminal:
             self._tell(f"{self._command[0]} ended with {code} after {_duration(seconds)}")
             self._console.print(self._summary.table())
+            if self._kept is not None and not self._summary.saw_nothing:
+                store = "" if self._kept.path == default_store_path() else f" --store {shlex.quote(str(self._kept.path))}"
+                self._tell(f"kept: soth-mitm flows list 'since:{math.ceil(seconds) + 1}s'{store}")
         for line in warnings.lines:
             self._console.print(Text(f"soth-mitm: {shown(line)}", style="yellow"), soft_wrap=True)
         if warnings.more:

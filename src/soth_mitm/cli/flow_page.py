@@ -178,8 +178,7 @@ def show_side(console: Console, content: FlowContent, side: Side, *, most: int |
     _show_fields(console, side.fields)
     if side.body:
         console.print()
-        pretty = _pretty(side)
-        lines = lines_of(pretty)
+        lines = pretty_body(side)
         for line in lines[:most]:
             console.print(Text(line[:LONGEST_LINE] + ("…" if len(line) > LONGEST_LINE else "")), soft_wrap=True)
         if most is not None and len(lines) > most:
@@ -194,6 +193,11 @@ def _show_fields(console: Console, fields: Fields) -> None:
     for name, value in fields:
         line = Text.assemble((shown(name.decode("latin-1")), "cyan"), ": ", shown(value.decode("utf-8", "replace")))
         console.print(line, soft_wrap=True)
+
+
+def pretty_body(side: Side) -> list[str]:
+    """Return the lines of a body, escaped; JSON with a field in each."""
+    return lines_of(_pretty(side))
 
 
 def _pretty(side: Side) -> str:

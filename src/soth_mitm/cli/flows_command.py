@@ -22,6 +22,7 @@ from soth_mitm.cli.flow_json import as_json as json_text
 from soth_mitm.cli.flow_json import flow_object, row_object
 from soth_mitm.cli.flow_lines import FAINT, moment, print_lines
 from soth_mitm.cli.flow_page import show_events, show_flow, show_side
+from soth_mitm.cli.flow_replay import NotSendableError, compared, credential_value, parse_place, replay_of, send, show_compared
 from soth_mitm.cli.request_lines import size_text
 from soth_mitm.errors import FilterError, StoreError
 from soth_mitm.escaping import shown
@@ -290,7 +291,7 @@ def stats(filter_: tuple[str, ...], store: str | None, as_json: bool) -> None:
 def _show_stats(out: Console, sums: Facets) -> None:
     span = f", {moment(sums.first)} to {moment(sums.last)}" if sums.first is not None and sums.last is not None else ""
     out.print(Text(f"{sums.flows:,} flows{span}, {size_text(sums.request_bytes)} up, {size_text(sums.response_bytes)} down", "bold"))
-    views = [f"{count:,} {word}" for name, word in _VIEWS.items() if (count := sums.views.get(name, 0))]
+    views = [f"{count:,} {one if count == 1 else more}" for name, (one, more) in _VIEWS.items() if (count := sums.views.get(name, 0))]
     if views:
         out.print(Text(", ".join(views)))
     if sums.calls:
@@ -314,13 +315,13 @@ def _show_stats(out: Console, sums: Facets) -> None:
 
 
 _VIEWS = {
-    "stream": "streams",
-    "ws": "WebSockets",
-    "failed": "failed",
-    "blocked": "blocked",
-    "cut": "cut",
-    "tunnel": "not looked into",
-    "open": "open",
+    "stream": ("stream", "streams"),
+    "ws": ("WebSocket", "WebSockets"),
+    "failed": ("failed", "failed"),
+    "blocked": ("blocked", "blocked"),
+    "cut": ("cut", "cut"),
+    "tunnel": ("not looked into", "not looked into"),
+    "open": ("open", "open"),
 }
 
 
@@ -379,6 +380,63 @@ def prune_(filter_: tuple[str, ...], size: str | None, is_all: bool, yes: bool, 
                 click.confirm(f"remove {len(ids):,} flows from {shown(str(reader.path))}?", abort=True, err=True)
             removed = prune(reader.path, ids)
         click.echo(f"{removed:,} flows removed, {size_text(reader.used_bytes())} used")
+
+
+@flows.command("replay", short_help="Send a request again.", context_settings=NEGATIVE)
+@flow_number
+@click.option("--to", metavar="HOST:PORT", help="Send it there, with the same Host.")
+@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="Send this header field in place of what was sent. Repeatable.")
+@click.option("--credential", "credentials", multiple=True, metavar="NAME=env:VAR", help="The same, from a variable, or file:PATH.")
+@click.option("--anyway", is_flag=True, help="Send it without what is masked or not kept.")
+@click.option("--upstream-ca", metavar="FILE", help="Trust the CAs of this PEM file for upstreams, besides the system's.")
+@store_file
+@as_json
+def replay(
+    id_: int,
+    to: str | None,
+    sets: tuple[str, ...],
+    credentials: tuple[str, ...],
+    anyway: bool,
+    upstream_ca: str | None,
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """Send the request of flow ID again, through a proxy of its own, and show both answers. The new flow is kept as well."""
+    given = {name.lower(): value for name, value in map(_pair, sets)}
+    for name, source in map(_pair, credentials):
+        try:
+            given[name.lower()] = credential_value(source)
+        except (ValueError, OSError) as error:
+            raise click.UsageError(f"--credential {name}: {error}") from error
+    place = None if to is None else parse_place(to)
+    with opened(store) as reader:
+        before = found_flow(reader, id_)
+        try:
+            request = replay_of(before, given, anyway=anyway)
+        except NotSendableError as error:
+            raise Failure(RUN_FAILED, shown_lines(str(error))) from error
+        revision = reader.revision()
+        send(request, reader.path, to=place, upstream_ca=upstream_ca)
+        sent = next((row for row in reader.changes(revision, "is:replayed -is:tunnel").rows if row.path == before.row.path), None)
+        after = None if sent is None else reader.flow(sent.id)
+        if after is None:
+            raise Failure(RUN_FAILED, "the request was sent, but is not in the store: it may be full, or busy")
+        if as_json:
+            click.echo(json_text(compared(before, after)))
+        else:
+            show_compared(console(), before, after)
+
+
+def shown_lines(text: str) -> str:
+    """Return lines, each escaped."""
+    return "\n".join(shown(line) for line in text.split("\n"))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"{text!r} is not NAME=VALUE")
+    return name, value
 
 
 @flows.command("path", short_help="Print where the store is.")

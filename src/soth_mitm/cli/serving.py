@@ -13,6 +13,7 @@ from soth_mitm.addresses import ANY_ADDRESS, format_host_port
 from soth_mitm.cli.descriptors import allow_connections
 from soth_mitm.cli.display import Display
 from soth_mitm.cli.exits import RUN_FAILED, Failure
+from soth_mitm.cli.kept_flows import KeptFlows
 from soth_mitm.cli.request_lines import RequestLines
 from soth_mitm.config import MitmConfig
 from soth_mitm.destinations import DestinationPattern
@@ -31,13 +32,23 @@ ReadConfig = Callable[[], MitmConfig]
 class Serving:
     """One run of the command. `read` gives the configuration, at the start and on SIGHUP."""
 
-    def __init__(self, read: ReadConfig, handler: object | None, console: Console, *, quiet: bool, config_path: str | None) -> None:
+    def __init__(
+        self,
+        read: ReadConfig,
+        handler: object | None,
+        console: Console,
+        *,
+        quiet: bool,
+        config_path: str | None,
+        kept: KeptFlows | None = None,
+    ) -> None:
         self._read = read
         self._display = Display(console)
         self._say = self._display.say
         self._config_path = config_path
         self._handler = handler
         self._quiet = quiet
+        self._kept = kept
         self._reloads: set[asyncio.Task[None]] = set()
 
     def run(self) -> None:
@@ -48,7 +59,11 @@ class Serving:
         try:
             config = self._read()
             builder = MitmProxyBuilder(config, self._handler)
-            proxy = (builder if self._quiet else builder.with_observer(RequestLines(self._say))).build()
+            if not self._quiet:
+                builder.with_observer(RequestLines(self._say))
+            if self._kept is not None:
+                builder.with_event_sink(self._kept.sink)
+            proxy = builder.build()
             too_few = allow_connections(config.max_concurrent_flows)
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 fatal = runner.run(self._serve(proxy.start, too_few))
@@ -87,6 +102,8 @@ class Serving:
         self._say("try           ", (f"curl -x http://{reachable} --cacert {ca} {url}", "bold"))
         config_option = "" if self._config_path is None else f" --config {shlex.quote(self._config_path)}"
         self._say("or a shell    ", (f'eval "$(soth-mitm ca env --proxy http://{reachable}{config_option})"', "bold"))
+        if self._kept is not None:
+            self._say("keeps flows   ", (self._kept.words, "bold"))
         if handle.status_url is not None:
             self._say("metrics       ", (f"{handle.status_url}/metrics", "bold"))
 
