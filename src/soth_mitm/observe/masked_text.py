@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 from soth_mitm.observe.masked_names import LONGEST_NAME, NameSet, pattern_of
-from soth_mitm.observe.masked_value import CUT, ValueMask, masked_beyond, unescaped
+from soth_mitm.observe.masked_value import CUT, SHORT, ValueMask, masked_beyond, unescaped
 
 HELD = 65_536
 """Bytes of one value that are held for its tag. A longer one has none."""
@@ -26,15 +26,13 @@ _BLANK = re.compile(rb"(?:[ \t\r\n]|\\+[nrt])*")
 # What may become an opening quote, or a blank, when more has come
 _BEGUN = re.compile(rb"\\+(?:u(?:0(?:02?)?)?)?\Z")
 _PARTS_OF_QUOTE = (b"u002", b"u00", b"u0", b"u")
-_SCALAR_END = re.compile(rb'[,}\]\s"\\{\[:]')
-_URL_END = re.compile(rb"""[&#\s"'\\<>]""")
 _NESTED = re.compile(rb'(?<!\\)(\\*)("|u0022)|[{}\[\]]')
 _LAST_QUOTE = re.compile(rb'(\\*)(?:"|u0022)\Z')
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _LINE_END = re.compile(rb"[\r\n]")
 _PLAIN = (b"true", b"false", b"null", b"")
 # What a name may begin with and consist of, at the end of what has come
-_TAIL = re.compile(rb'["?&#;\\u][\w.\-\\$:;]{0,%d}"?\Z' % LONGEST_NAME, re.ASCII)
+_TAIL = re.compile(rb'(?:["?&#;\\u][\w.\-\\$:;]{0,%d}"?|b(?:e(?:a(?:r(?:er? *)?)?)?)?)\Z' % LONGEST_NAME, re.ASCII)
 # A letter of a name that is written as an escape
 _ESCAPED = rb'"(?=[\w.-]*\\+u00[2-7])((?:[\w.-]|\\{1,3}u00[2-7][0-9a-f]){1,24}?)' + _END
 _PART_TAIL = LONGEST_NAME
@@ -52,6 +50,8 @@ class _State(Enum):
     """An object or an array is the value: it is masked as a whole."""
     SCALAR = auto()
     URL_VALUE = auto()
+    TOKEN = auto()
+    """`Bearer` was there: what follows is a credential, if it is long enough to be one."""
     PART_HEAD = auto()
     PART_BODY = auto()
 
@@ -62,6 +62,13 @@ class _Sought(NamedTuple):
     kind: str
     sign: bytes
     pattern: re.Pattern[bytes]
+
+
+_WORD_ENDS = {
+    _State.SCALAR: re.compile(rb'[,}\]\s"\\{\[:]'),
+    _State.URL_VALUE: re.compile(rb"""[&#\s"'\\<>]"""),
+    _State.TOKEN: re.compile(rb"[^\w.~+/=-]", re.ASCII),
+}
 
 
 class TextNames:
@@ -77,7 +84,8 @@ class TextNames:
         self.escaped = _Sought("escaped", b"\\u00", re.compile(_ESCAPED, re.ASCII))
         name = rb'form-data;[^\r\n]{0,64}?\bname=(?:"(?:%s)"|(?:%s)(?=[;\s]))' % (fields, fields)
         self.part = _Sought("part", b"form-data", re.compile(name, re.ASCII))
-        self.text = (self.field, self.query, self.respelled, self.escaped)
+        self.bearer = _Sought("bearer", b"bearer ", re.compile(rb"bearer +"))
+        self.text = (self.field, self.query, self.respelled, self.escaped, self.bearer)
         self.multipart = (self.part, *self.text)
         self.start = re.compile(rb"(?:%s|%s)=" % (parameters, fields), re.ASCII)
 
@@ -160,7 +168,7 @@ class TextMask:
                 return self._string(data, at, at_end, out)
             case _State.NESTED:
                 return self._nested(data, at, at_end, out)
-            case _State.SCALAR | _State.URL_VALUE:
+            case _State.SCALAR | _State.URL_VALUE | _State.TOKEN:
                 return self._word(data, at, at_end, out)
             case _State.PART_HEAD:
                 return self._part_head(data, at, at_end, out)
@@ -178,6 +186,8 @@ class TextMask:
                 self._state = _State.COLON
             elif kind == "query":
                 self._state, self._seen, self._dropped = _State.URL_VALUE, 0, 0
+            elif kind == "bearer":
+                self._state, self._seen, self._dropped = _State.TOKEN, 0, 0
             elif kind == "part":
                 self._state = _State.PART_HEAD
             else:
@@ -207,7 +217,7 @@ class TextMask:
         """Return from where on the text may be the beginning of a name."""
         if self._sought is self._names.multipart:
             return max(at, len(data) - _PART_TAIL)
-        found = _TAIL.search(data, max(at, len(data) - LONGEST_NAME))
+        found = _TAIL.search(self._lower, max(at, len(data) - LONGEST_NAME))
         return len(data) if found is None else found.start()
 
     def _names_a_field(self, name: bytes) -> bool:
@@ -349,19 +359,23 @@ class TextMask:
             out.append(quote)
 
     def _word(self, data: bytes, at: int, at_end: bool, out: list[bytes]) -> int:
-        is_url = self._state is _State.URL_VALUE
-        end = (_URL_END if is_url else _SCALAR_END).search(data, at + self._seen)
+        state = self._state
+        end = _WORD_ENDS[state].search(data, at + self._seen)
         if end is None and not at_end:
             return self._hold_all(data, at)
         stop = len(data) if end is None else end.start()
         value = data[at:stop]
-        if is_url and (value or self._dropped):
-            out.append(_in_url(masked_beyond(HELD)) if self._dropped else self._mask.in_url(value))
-        elif not is_url:
-            if value in _PLAIN and not self._dropped:
-                out.append(value)
-            else:
-                self._put_word(out, value, is_cut=end is None)
+        if state is _State.URL_VALUE:
+            if value or self._dropped:
+                out.append(_in_url(masked_beyond(HELD)) if self._dropped else self._mask.in_url(value))
+        elif state is _State.TOKEN:
+            # a word of a sentence is shorter
+            is_word = len(value) < SHORT and not self._dropped
+            out.append(value if is_word else (masked_beyond(HELD) if self._dropped else self._mask.masked(value)).encode())
+        elif value in _PLAIN and not self._dropped:
+            out.append(value)
+        else:
+            self._put_word(out, value, is_cut=end is None)
         self._state = _State.TEXT
         return stop
 

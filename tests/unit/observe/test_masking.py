@@ -118,6 +118,10 @@ class TestUrls:
         assert MASKER.path("/?key=\udcff&b=\udcff") == f"/?key={UNDER_IN_URL}&b=\udcff"
 
 
+SECRET_KEY = "sk-ant-0123456789abcdef"
+KEY_TAG = MASKER.value(b"x-api-key", SECRET_KEY.encode()).decode()
+SHORT_TAG = MASKER.value(b"x-api-key", SECRET_KEY[:18].encode()).decode()
+
 CONTENT: list[tuple[str, str, str]] = [
     ("json", '{"password": "x", "b": 1}', '{"password": "@", "b": 1}'),
     ("json", '{"passWord" :\n "x"}', '{"passWord" :\n "@"}'),
@@ -140,6 +144,8 @@ CONTENT: list[tuple[str, str, str]] = [
     ("json", '{"password": "x\n{"password": "y"}', '{"password": "@"password": "@"}'),
     ("json", '{"password": "x"}{"password": "y"}', '{"password": "@"}{"password": "@"}'),
     ("json", '{"url": "https://h/?X-Amz-Signature=x\\u0026a=1&sig=y"}', '{"url": "https://h/?X-Amz-Signature=%\\u0026a=1&sig=%"}'),
+    ("json", f'["Authorization", "Bearer {SECRET_KEY}"]', f'["Authorization", "Bearer {KEY_TAG}"]'),
+    ("", f"a bearer token, and bearer  {SECRET_KEY[:18]},", f"a bearer token, and bearer  {SHORT_TAG},"),
     ("", "password=x&b=2", "password=%&b=2"),
     ("x-www-form-urlencoded", "a=1&client%5Fsecret=x&b=", "a=1&client%5Fsecret=%&b="),
     ("x-www-form-urlencoded", "password", "password"),
@@ -324,6 +330,8 @@ def test_no_split_and_no_cut_shows_a_secret(data: st.DataObject, secret: str, en
                 b"?",
                 b"&",
                 b"key=",
+                b"Bearer ",
+                b"0123456789abcdef",
                 b"x",
                 b"\\u0070assword",
                 b"\xff",
