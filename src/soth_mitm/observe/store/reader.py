@@ -7,6 +7,7 @@ does not let the file's journal grow. One thread at a time.
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -29,8 +30,8 @@ PAGE = 200
 SECONDS = 5.0
 """How long one question may take, with all its statements; then `StoreError` says so."""
 MOST_FACETS = 50
-_SLICE = 20_000
-_STEPS = 20_000
+# Instructions of SQLite after which the time is looked at: of rows whose content is read, some fifty
+_STEPS = 1000
 
 _COLUMNS = ", ".join(COLUMNS)
 _EVERYTHING = And(())
@@ -142,6 +143,7 @@ class StoreReader:
         self._beside = open_for_reading(self.path)
         self._attachment: Attachment | None = None
         self._until = 0.0
+        self._is_asking = False
         self._lost_sessions: frozenset[int] = frozenset()
         self._checked = 0.0
         self._last: tuple[int, int, FlowContent] | None = None
@@ -188,11 +190,13 @@ class StoreReader:
 
     def flow(self, id: int) -> FlowContent | None:
         """Return one flow with its content; None: it is not there."""
-        return content_of(self._database, id, self._row)
+        with self._asking():
+            return content_of(self._database, id, self._row)
 
     def pieces(self, id: int, *, request: int = 0, response: int = 0) -> tuple[list[StoredPiece], list[StoredPiece]]:
         """Return the pieces of a flow, of the request and of the response, without the first so many of each: what has come since."""
-        return _pieces(self._database, id, 0, request), _pieces(self._database, id, 1, response)
+        with self._asking():
+            return _pieces(self._database, id, 0, request), _pieces(self._database, id, 1, response)
 
     def predicate(self, filter: Node | str) -> Predicate:
         """Return a filter as a function."""
@@ -202,7 +206,8 @@ class StoreReader:
 
     def revision(self) -> int:
         """Return the number of the last commit."""
-        return get_meta(self._database, "revision")
+        with self._asking():
+            return get_meta(self._database, "revision")
 
     def changes(self, since: int, filter: Node | str = _EVERYTHING, *, limit: int = 500) -> Changes:
         """Return what was written after revision `since`."""
@@ -276,8 +281,9 @@ class StoreReader:
 
     def used_bytes(self) -> int:
         """Return how many bytes of the file are used."""
-        (pages,), (free,), (size,) = (self._database.execute(f"pragma {name}").fetchone() for name in _USED)
-        return int((pages - free) * size)
+        with self._asking():
+            (pages,), (free,), (size,) = (self._database.execute(f"pragma {name}").fetchone() for name in _USED)
+            return int((pages - free) * size)
 
     def unindexed(self) -> int:
         """Return how many flows no word table has."""
@@ -293,7 +299,7 @@ class StoreReader:
         texts = [text for text in words_of(words) if text not in ("and", "or", "not")]
         hits = []
         for row in page.rows:
-            content = content_of(self._beside, row.id, self._row)
+            content = self.flow(row.id)
             hits.append(Hit(row, *_snippet("" if content is None else content.all_text(), texts)))
         return Found(hits, max(0, self.unindexed() - MOST_UNINDEXED))
 
@@ -303,21 +309,33 @@ class StoreReader:
         return condition(parse_filter(filter) if isinstance(filter, str) else filter, self._word_tables(), self._vanished())
 
     def _word_tables(self) -> tuple[str, ...]:
-        found = {name for (name,) in self._database.execute("select name from sqlite_master where type = 'table'")}
+        with self._asking():
+            found = {name for (name,) in self._database.execute("select name from sqlite_master where type = 'table'")}
         return tuple(name for name in WORD_TABLES if name in found)
 
     def _ask(self, made: Condition | None, sql: str, values: list[float | str] | list[int]) -> list[tuple]:  # type: ignore[type-arg]
-        self._until = time.monotonic() + self._seconds
-        if made is not None and (made.tests or made.patterns):
-            self._define(made)
-        try:
+        with self._asking():
+            if made is not None and (made.tests or made.patterns):
+                self._define(made)
             return self._database.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Bound the time of what is asked, and say what SQLite says in our words."""
+        is_inner = self._is_asking
+        if not is_inner:
+            self._until = time.monotonic() + self._seconds
+        self._is_asking = True
+        try:
+            yield
         except sqlite3.OperationalError as error:
             if "interrupted" in str(error):
                 raise StoreError(f"{self.path} was searched for {self._seconds:g} s, and not to its end; narrow the filter") from error
             raise StoreError(f"{self.path} cannot be read: {error}") from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self.path} cannot be read: {error}") from error
+        finally:
+            self._is_asking = is_inner
 
     def _define(self, made: Condition) -> None:
         tests = made.tests
@@ -355,7 +373,8 @@ class StoreReader:
         now = time.monotonic()
         if now - self._checked > 1.0 or self._checked == 0.0:
             self._checked = now
-            rows = self._beside.execute("select id, pid, began from session where ended is null").fetchall()
+            with self._asking():
+                rows = self._beside.execute("select id, pid, began from session where ended is null").fetchall()
             self._lost_sessions = frozenset(id for id, pid, began in rows if not is_alive(pid, began))
         return self._lost_sessions
 

@@ -137,6 +137,15 @@ def test_no_more_is_unpacked_than_is_kept(open_store: Opened) -> None:
     assert content.response.is_shortened and len(content.response.body) == 10_000
 
 
+def test_no_more_is_kept_than_is_asked_for(open_store: Opened) -> None:
+    sink, reader = open_store(content=1000)
+    pieces = tuple(Piece(0.1, True, b"a" * 400) for _ in range(5))
+    sink.accept([FlowUpdate(record(1, response_size=2000, response_kept=2000, response_fields=fields(content_type="text/plain")), pieces)])
+    content = reader.flow(1)
+    assert content is not None
+    assert content.response.is_shortened and content.response.body == b"a" * 1000
+
+
 def test_binaries_are_kept_by_size_only(open_store: Opened) -> None:
     sink, reader = open_store()
     sink.accept([exchange(1, response=b"\x89PNG" * 100, response_fields=fields(content_type="image/png"))])
@@ -360,6 +369,17 @@ def test_a_store_of_a_later_version_is_refused(open_store: Opened, tmp_path: Pat
 def test_wrong_arguments_are_named(tmp_path: Path, options: dict[str, object], part: str) -> None:
     with pytest.raises(ValueError, match=part):
         SqliteSink(tmp_path / "flows.db", **options)  # type: ignore[arg-type]
+
+
+def test_a_question_has_its_time(open_store: Opened, tmp_path: Path) -> None:
+    sink, reader = open_store()
+    sink.accept([exchange(number) for number in range(1, 500)])
+    assert reader.count("body:ok") == 499
+    with StoreReader(tmp_path / "flows.db", seconds=0) as hasty:
+        with pytest.raises(StoreError, match="narrow the filter"):
+            hasty.count("body:ok")
+        assert hasty.flow(1) is not None
+        assert hasty.revision() == 1
 
 
 def test_full_text_always(open_store: Opened) -> None:
