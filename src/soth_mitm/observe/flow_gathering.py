@@ -4,6 +4,8 @@ from soth_mitm.observe.flow_record import FlowMessage, FlowRecord, FlowUpdate, P
 
 # What a message or a piece takes beside its octets
 _OVERHEAD = 100
+MOST_OPEN = 65_536
+"""Flows that are held. One whose end was dropped would be held for good."""
 
 
 class _Open:
@@ -18,7 +20,8 @@ class _Open:
 
 
 class FlowGathering:
-    """Holds the content of flows that are open, `most_octets` of all together; what is beyond is not held.
+    """Holds the content of flows that are open, `most_octets` of all together. Where there is no room, the flow of which nothing was
+    heard for longest loses what is held of it.
 
     That something is missing shows: a record says how much content there was, and `missed` counts messages.
     """
@@ -49,16 +52,31 @@ class FlowGathering:
                 held.missed += 1
         if not record.is_over:
             self._open[flow_id] = held
+            if len(self._open) > MOST_OPEN:
+                self._octets -= self._open.pop(next(iter(self._open))).octets
             return None
         return self._whole(held)
 
     def _take(self, held: _Open, octets: int) -> bool:
         octets += _OVERHEAD
+        while self._octets + octets > self._most and self._octets > held.octets:
+            self._forget_oldest()
         if self._octets + octets > self._most:
             return False
         self._octets += octets
         held.octets += octets
         return True
+
+    def _forget_oldest(self) -> None:
+        # those that were heard of are at the end
+        flow_id = next(iter(self._open))
+        oldest = self._open.pop(flow_id)
+        self._octets -= oldest.octets
+        oldest.octets = 0
+        oldest.missed += len(oldest.messages)
+        oldest.pieces.clear()
+        oldest.messages.clear()
+        self._open[flow_id] = oldest
 
     def _whole(self, held: _Open) -> FlowUpdate:
         self._octets -= held.octets

@@ -79,7 +79,7 @@ class HarSink(EventSink):
         self._file = SinkFile(self.path)
         start = har_start(info.version)
         self._end = len(start)
-        self._file.write(start + END)
+        self._file.begin(start + END)
 
     def accept(self, batch: Sequence[FlowEvent | FlowUpdate]) -> None:
         """Write the flows that have ended."""

@@ -98,8 +98,12 @@ class NdjsonSink(EventSink):
             old.unlink()
         self._segments = [SinkFile(self.path)]
         if self._index_path is not None:
-            self._index = SinkFile(self._index_path)
-            self._index.write(("\t".join(INDEX_COLUMNS) + "\n").encode())
+            try:
+                self._index = SinkFile(self._index_path)
+                self._index.begin(("\t".join(INDEX_COLUMNS) + "\n").encode())
+            except OSError:
+                self._segments[0].close()
+                raise
 
     def accept(self, batch: Sequence[FlowEvent | FlowUpdate]) -> None:
         """Write the events."""

@@ -45,6 +45,12 @@ class SinkFile:
         self.size = max(self.size, start + len(data))
         return True
 
+    def begin(self, data: bytes) -> None:
+        """Write what the file begins with. `OSError`: it cannot be written; the file is closed then."""
+        if not self.write(data):
+            self.close()
+            raise OSError(self.last_error)
+
     def take_back(self, size: int) -> None:
         """Make the file end at `size` bytes again."""
         self.size = size

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from soth_mitm.observe import flow_gathering
 from soth_mitm.observe.flow_event import FlowEvent
 from soth_mitm.observe.flow_gathering import FlowGathering
 from soth_mitm.observe.flow_record import FlowMessage, FlowUpdate, Piece, Timings
@@ -339,6 +340,10 @@ class TestSink:
         sink.close(1.0)
         assert [each["_sothmitm"]["flowId"] for each in entries(path)] == [1, 4]
 
+    def test_no_room_at_all_is_told_at_start(self, tmp_path: Path) -> None:
+        with files_of_at_most(20), pytest.raises(OSError, match="a.har"):
+            HarSink(tmp_path / "a.har").open(sink_info())
+
     @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
     def test_a_kill_leaves_all_that_was_written(self, tmp_path: Path) -> None:
         code = (
@@ -388,16 +393,27 @@ def test_what_a_store_has_gives_the_same_entries(tmp_path: Path) -> None:
 class TestGathering:
     def test_no_more_is_held_than_it_may(self) -> None:
         gathering = FlowGathering(1000)
-        open_record = record(1, is_over=False)
-        assert gathering.add(FlowUpdate(open_record, (Piece(0.1, True, b"x" * 700),))) is None
-        assert (
-            gathering.add(FlowUpdate(open_record, (Piece(0.2, True, b"y" * 700),), (FlowMessage(0.3, True, 1, b"z" * 700, 700),))) is None
-        )
-        whole = gathering.add(FlowUpdate(record(1)))
+        one, two = record(1, is_over=False), record(2, is_over=False)
+        message = FlowMessage(0.3, True, 1, b"z" * 700, 700)
+        assert gathering.add(FlowUpdate(one, (Piece(0.1, True, b"x" * 700),))) is None
+        # its own is not forgotten for more of the same
+        assert gathering.add(FlowUpdate(one, (Piece(0.2, True, b"y" * 700),), (message,))) is None
+        # of one that is heard of later it is
+        assert gathering.add(FlowUpdate(two, (), (message,))) is None
+        whole = gathering.add(FlowUpdate(record(1), (Piece(0.3, True, b"w"),)))
         assert whole is not None
-        assert [piece.data[:1] for piece in whole.pieces] == [b"x"]
+        assert [piece.data[:1] for piece in whole.pieces] == [b"w"]
         assert whole.missed == 1
+        whole = gathering.add(FlowUpdate(record(2)))
+        assert whole is not None and len(whole.messages) == 1
         # there is room again
-        gathering.add(FlowUpdate(record(2, is_over=False), (Piece(0.1, True, b"x" * 700),)))
+        gathering.add(FlowUpdate(record(3, is_over=False), (Piece(0.1, True, b"x" * 700),)))
         assert [len(flow.pieces) for flow in gathering.rest()] == [1]
         assert gathering.rest() == []
+
+    def test_flows_whose_end_was_dropped_are_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(flow_gathering, "MOST_OPEN", 10)
+        gathering = FlowGathering(1 << 30)
+        for number in range(100):
+            gathering.add(FlowUpdate(record(number, is_over=False), (Piece(0.1, True, b"x"),)))
+        assert [flow.record.flow_id for flow in gathering.rest()] == list(range(90, 100))

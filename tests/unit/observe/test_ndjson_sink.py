@@ -148,6 +148,10 @@ class TestFaults:
         assert [each.sequence_id for each in log] == [1, 2, 5]
         assert (log.missing, log.torn) == (2, 0)
 
+    def test_no_room_at_all_is_told_at_start(self, tmp_path: Path) -> None:
+        with files_of_at_most(20), pytest.raises(OSError, match="index.tsv"):
+            NdjsonSink(tmp_path / "log").open(sink_info())
+
     def test_no_room_for_another_segment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sink = NdjsonSink(tmp_path / "log", rotate_bytes=10)
         sink.open(sink_info())
