@@ -103,7 +103,7 @@ def _content(pieces: Iterable[Piece], to_client: bool, fields: Fields, size: int
             is_whole = False
         room -= len(data)
         plain.append(data)
-        chunks.append((piece.at, mask.feed(data)))
+        chunks.append((piece.at, mask.finish(data) if piece is own[-1] else mask.feed(data)))
     if decoder is not None and is_whole:
         decoder.finish()
     if decoder is not None and decoder.error is not None:
@@ -111,7 +111,6 @@ def _content(pieces: Iterable[Piece], to_client: bool, fields: Fields, size: int
             # what cannot be read cannot be masked either
             return HarContent(is_cut=not is_whole, problem=decoder.error)
         is_whole = False
-    chunks.append((own[-1].at, mask.finish()))
     known = limit - room if is_whole else size if decoder is None else None
     is_masked = b"".join(plain) != b"".join(data for _, data in chunks)
     return HarContent(tuple((at, data) for at, data in chunks if data), known, not is_whole, "", is_masked)

@@ -30,6 +30,25 @@ _KINDS = frozenset(map(str, FlowEventKind))
 _encode = msgspec.json.Encoder().encode
 
 
+class _Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A record, in the order of its fields."""
+
+    schema: str
+    sequence_id: int
+    unix_us: int | msgspec.UnsetType
+    flow_id: int
+    flow_sequence_id: int
+    kind: FlowEventKind
+    protocol: str
+    stream_key: str
+    connection_id: str
+    client_addr: str
+    server_host: str
+    server_port: int
+    worker: int
+    attributes: dict[str, str | int]
+
+
 class NdjsonSink(EventSink):
     """Writes events to a file, a line of JSON each: the event log, version 2 (docs/sinks.md).
 
@@ -127,23 +146,23 @@ class NdjsonSink(EventSink):
             for name, value in sorted(event.attributes.items())
             if self._clock or not name.endswith(_TIMES)
         }
-        record: dict[str, Any] = {"schema": SCHEMA, "sequence_id": event.sequence_id}
-        if self._clock:
-            record["unix_us"] = event.unix_us
-        record |= {
-            "flow_id": event.flow_id,
-            "flow_sequence_id": event.flow_sequence_id,
-            "kind": event.kind,
-            "protocol": event.protocol,
-            "stream_key": event.stream_key,
-            "connection_id": event.connection_id,
-            "client_addr": event.client_addr,
-            "server_host": event.server_host,
-            "server_port": event.server_port,
-            "worker": event.worker,
-            "attributes": attributes,
-        }
-        return _encoded(record) + b"\n"
+        line = _Line(
+            schema=SCHEMA,
+            sequence_id=event.sequence_id,
+            unix_us=event.unix_us if self._clock else msgspec.UNSET,
+            flow_id=event.flow_id,
+            flow_sequence_id=event.flow_sequence_id,
+            kind=event.kind,
+            protocol=event.protocol,
+            stream_key=event.stream_key,
+            connection_id=event.connection_id,
+            client_addr=event.client_addr,
+            server_host=event.server_host,
+            server_port=event.server_port,
+            worker=event.worker,
+            attributes=attributes,
+        )
+        return _encoded(line) + b"\n"
 
     def _flush(self) -> None:
         """Write what is pending, as many lines at once as fit into a segment."""
@@ -198,12 +217,12 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _encoded(record: dict[str, Any]) -> bytes:
+def _encoded(line: _Line) -> bytes:
     try:
-        return _encode(record)
+        return _encode(line)
     except UnicodeEncodeError:
         # half of a surrogate pair, which a peer may have sent
-        return _encode(_without_surrogates(record))
+        return _encode(_without_surrogates(msgspec.to_builtins(line)))
 
 
 def _without_surrogates(value: Any) -> Any:
