@@ -105,6 +105,12 @@ def test_list_filters(store: Path) -> None:
     assert flows(store, "list", "status:503").stdout.count("\n") == 2
 
 
+def test_a_dash_is_not(store: Path) -> None:
+    assert len(ids(flows(store, "list", "--json", "--all", "-is:ws", "-(status:200)"))) < 46
+    result = flows(store, "list", "--alll")
+    assert result.exit_code == 2 and "No such option" in result.stderr
+
+
 def test_nothing_matches(store: Path) -> None:
     for command in (
         ("list", "host:nowhere"),

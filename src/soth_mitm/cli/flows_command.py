@@ -37,6 +37,8 @@ from soth_mitm.observe.store.reader import Facets, StoreReader, all_rows
 from soth_mitm.observe.store.removal import index_missing, prune
 
 EVERYTHING = And(())
+# of flows, and in filters, where a dash is `not`
+NEGATIVE: dict[str, Any] = {"ignore_unknown_options": True}
 NOTHING = 1
 """Exit code when nothing matches."""
 SHOWN = 50
@@ -85,7 +87,11 @@ def console() -> Console:
 
 def read_filter(words: tuple[str, ...]) -> Node:
     """Return the filter that the arguments make, joined by blanks."""
-    return parse_filter(" ".join(words))
+    for word in words:
+        if word.startswith("--"):
+            raise click.NoSuchOption(word)
+    with told():
+        return parse_filter(" ".join(words))
 
 
 def nothing(what: str) -> None:
@@ -94,7 +100,7 @@ def nothing(what: str) -> None:
     sys.exit(NOTHING)
 
 
-@flows.command("list", short_help="List flows, newest first.")
+@flows.command("list", short_help="List flows, newest first.", context_settings=NEGATIVE)
 @click.argument("filter_", metavar="[FILTER]...", nargs=-1)
 @click.option("-n", "--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="At most so many.")
 @click.option("--all", "is_all", is_flag=True, help="All that match.")
@@ -102,8 +108,8 @@ def nothing(what: str) -> None:
 @as_json
 def list_(filter_: tuple[str, ...], limit: int, is_all: bool, store: str | None, as_json: bool) -> None:
     """List the flows that match FILTER, newest first."""
+    wanted = read_filter(filter_)
     with opened(store) as reader:
-        wanted = read_filter(filter_)
         rows = list(all_rows(reader, wanted)) if is_all else reader.flows(wanted, limit=limit).rows
         if not rows:
             nothing("no flow matches" if filter_ else f"no flow is kept in {shown(str(reader.path))}")
@@ -143,9 +149,6 @@ def found_flow(reader: StoreReader, number: int, filter_: Node = EVERYTHING) -> 
         nothing(f"there is no flow {number}" + (": it may have been removed to make room" if number > 0 else ""))
     assert content is not None
     return content
-
-
-NEGATIVE: dict[str, Any] = {"ignore_unknown_options": True}
 
 
 @flows.command("show", short_help="Show one flow.", context_settings=NEGATIVE)
@@ -218,8 +221,8 @@ def export(filter_: tuple[str, ...], har: Any, curl: int | None, ndjson: bool, t
     """Write the flows that match FILTER, the oldest first, in a form that other programs read. Masked values stay masked."""
     if sum((har is not None, curl is not None, ndjson)) != 1:
         raise click.UsageError("say what to write: --har FILE, --curl ID or --ndjson")
+    wanted = read_filter(filter_)
     with opened(store) as reader:
-        wanted = read_filter(filter_)
         if curl is not None:
             try:
                 command, lacks = curl_command(found_flow(reader, curl, wanted))
@@ -259,14 +262,15 @@ def _write_har(reader: StoreReader, ids: Iterable[int], file: IO[bytes], tunnels
         file.write(part)
 
 
-@flows.command("stats", short_help="Sums by host, program and model.")
+@flows.command("stats", short_help="Sums by host, program and model.", context_settings=NEGATIVE)
 @click.argument("filter_", metavar="[FILTER]...", nargs=-1)
 @store_file
 @as_json
 def stats(filter_: tuple[str, ...], store: str | None, as_json: bool) -> None:
     """Sum up the flows that match FILTER."""
+    wanted = read_filter(filter_)
     with opened(store) as reader:
-        sums = reader.facets(read_filter(filter_))
+        sums = reader.facets(wanted)
         if sums.flows == 0:
             nothing("no flow matches")
         sessions = reader.sessions()
@@ -325,14 +329,14 @@ _VIEWS = {
 }
 
 
-@flows.command("watch", short_help="Print flows as they come.")
+@flows.command("watch", short_help="Print flows as they come.", context_settings=NEGATIVE)
 @click.argument("filter_", metavar="[FILTER]...", nargs=-1)
 @store_file
 @as_json
 def watch(filter_: tuple[str, ...], store: str | None, as_json: bool) -> None:
     """Print the flows that match FILTER when they are over, a line each, until it is interrupted."""
+    wanted = read_filter(filter_)
     with opened(store) as reader:
-        wanted = read_filter(filter_)
         out = console()
         reader.attach()
         revision = reader.revision()
@@ -354,7 +358,7 @@ def _watched(out: Console, row: FlowRow, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-@flows.command("prune", short_help="Remove flows.")
+@flows.command("prune", short_help="Remove flows.", context_settings=NEGATIVE)
 @click.argument("filter_", metavar="[FILTER]...", nargs=-1)
 @click.option("--to", "size", metavar="SIZE", help="Remove the oldest until so much is used: 100M.")
 @click.option("--all", "is_all", is_flag=True, help="Remove all of them.")
@@ -364,8 +368,8 @@ def prune_(filter_: tuple[str, ...], size: str | None, is_all: bool, yes: bool, 
     """Remove the flows that match FILTER, and give the room back to the disk: 'until:3d', 'host:telemetry'."""
     if sum((bool(filter_), size is not None, is_all)) != 1:
         raise click.UsageError("say what to remove: a FILTER such as until:3d, --to SIZE, or --all")
+    wanted = read_filter(filter_)
     with opened(store) as reader:
-        wanted = read_filter(filter_)
         if size is not None:
             try:
                 most = int(number_of(FieldKind.SIZE, size))
