@@ -79,10 +79,11 @@ class DecidesTooLate(InterceptHandler):
         return "done"  # type: ignore[return-value]
 
 
+@pytest.mark.parametrize("recovers", [True, False])
 def test_a_decision_of_a_hook_that_only_looks_is_told_of(
-    proxy: ProxyFactory, plain_origin: Origin, caplog: pytest.LogCaptureFixture
+    proxy: ProxyFactory, plain_origin: Origin, caplog: pytest.LogCaptureFixture, recovers: bool
 ) -> None:
-    running = proxy(DecidesTooLate())
+    running = proxy(DecidesTooLate(), **{"handler.recover_from_panics": recovers})
     with running.tunnel(plain_origin.port) as client:
         assert client.request("/sse/5/0", "localhost").status == 200
     running.wait_idle()

@@ -505,6 +505,28 @@ class TestWhoLeaves:
                 with pytest.raises((EOFError, OSError)):
                     made.ask("/x")
 
+    @pytest.mark.parametrize("decision", [PASS, change(set={"x-one": "2"}), HOLD], ids=lambda each: each.kind)
+    def test_the_upstream_behind_a_whole_early_answer(self, pair: SceneFactory, decision: ResponseDecision) -> None:
+        """Over HTTP/2 it resets a stream whose upload it does not want; over HTTP/1 it closes. The answer is whole all the same."""
+        handler = Waits(decision)
+        handler.body = PASS
+        made = pair(handler)
+        is_multiplexed = made.client.h2 is not None
+
+        def script(connection: ScriptedConnection, request: Request) -> None:
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + CONTENT)
+            assert handler.waiting.wait(9)
+            if is_multiplexed:
+                connection.reset()
+            else:
+                connection.close()
+            handler.go()
+
+        made.origin.script(script)
+        number = made.client.begin("/x", "POST", pattern(300_000))
+        answer = made.client.answer(number)
+        assert (answer.status, answer.body) == (200, CONTENT)
+
     def test_a_slow_upstream_is_decided_on_as_far_as_it_came(self, scene: SceneFactory) -> None:
         handler = Decides(HOLD, change(set={"X-New": "1"}))
         go = threading.Event()

@@ -165,7 +165,9 @@ class HandlerCalls:
         return Hook(getattr(self._handler, name), name, deadline, name in TAKE_TWO)
 
     def _report(self, name: str, error: BaseException) -> None:
-        self._reports.failed(f"{type(self._handler).__name__}.{name}", error, always=not self._recover)
+        # what is only a warning ends no flow
+        always = not self._recover and not isinstance(error, Warning)
+        self._reports.failed(f"{type(self._handler).__name__}.{name}", error, always=always)
 
     def _report_slow(self, name: str, seconds: float) -> None:
         self._reports.slow(f"{type(self._handler).__name__}.{name}", seconds, self._loop.time())

@@ -191,7 +191,7 @@ cdef class Hooks:
     cdef int only_looks(self, Hook hook, object answer) except -1:
         cdef str kind = type(answer).__name__
         if kind.endswith("Decision"):
-            self.report(hook.name, TypeError(
+            self.report(hook.name, UserWarning(
                 f"returned a {kind}, which has no effect: {hook.name} only looks. on_request decides about requests, "
                 "on_response_head about responses, filter_stream_chunk about what is in streams"))
         return 0
