@@ -69,6 +69,7 @@ class SideWriting:
         self._is_head_written = False
         self.media = ""
         """Type that the head names, without parameters, in lower case."""
+        self._content_type = ""
         self._decoder: Decoder | None = None
         self._mask: ContentMask | None = None
         self._has_begun = False
@@ -92,6 +93,7 @@ class SideWriting:
             # a look at the length is less than one at the letters
             if len(name) == 12 and not self.media and name.lower() == b"content-type":
                 self.media = media_type(((name, value),))
+                self._content_type = value.decode("latin-1")
             elif len(name) == 16 and name.lower() == b"content-encoding":
                 self._decoder = decoder_for(value, self._limit)
 
@@ -130,7 +132,7 @@ class SideWriting:
             if self.media.startswith(_MESSAGES):
                 pass
             elif is_text(self.media, data):
-                self._mask = self._masker.stream(self._content_type())
+                self._mask = self._masker.stream(self._content_type)
             else:
                 self._flags |= BINARY
         if self._flags & BINARY:
@@ -145,9 +147,6 @@ class SideWriting:
         if masked:
             self._chunks.append((int(at * 1e6), masked))
         return data
-
-    def _content_type(self) -> str:
-        return next((value for name, value in self._fields if name.lower() == b"content-type"), b"").decode("latin-1")
 
     def message(self, message: FlowMessage) -> None:
         """A message of a WebSocket came."""
