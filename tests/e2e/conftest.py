@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from soth_mitm import MitmConfig, MitmProxyBuilder
+from soth_mitm.observe.event_sink import EventSink
 from soth_mitm.proxy import resolver
 from support.certs import TestCA
 from support.origin import Origin
@@ -83,12 +84,15 @@ def make_config(origin_ca: TestCA, tmp_path: Path) -> Callable[..., MitmConfig]:
 
 @pytest.fixture
 def proxy(make_config: Callable[..., MitmConfig]) -> Iterator[ProxyFactory]:
-    """Start proxies: `proxy(handler, **dotted_keys)`. They are shut down when the test ends, and must then have nothing to cut."""
+    """Start proxies: `proxy(handler, sinks=[...], **dotted_keys)`. They are shut down when the test ends, and have nothing to cut then."""
     started: list[Running] = []
 
-    def start(handler: object | None = None, **keys: Any) -> Running:
+    def start(handler: object | None = None, *, sinks: Iterable[EventSink] = (), **keys: Any) -> Running:
         handler = Recording() if handler is None else handler
-        running = Running(MitmProxyBuilder(make_config(**keys), handler).build().start_in_thread(), handler)
+        builder = MitmProxyBuilder(make_config(**keys), handler)
+        for sink in sinks:
+            builder.with_event_sink(sink)
+        running = Running(builder.build().start_in_thread(), handler)
         started.append(running)
         return running
 

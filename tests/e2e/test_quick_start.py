@@ -158,6 +158,14 @@ def test_count_tokens_prints_what_a_call_used(origin: Origin, config: MitmConfig
     assert said[3:] == ["  wants 'weather' with '{\"city\": \"Berlin\"}'", "  wants 'now' with ''"]
 
 
+def test_slow_flows_prints_what_took_long(origin: Origin, config: MitmConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    config.interception.destinations.append(f"localhost:{origin.port}")
+    with MitmProxyBuilder(config).with_event_sink(example("slow_flows").SlowFlows(0.0)).build().start_in_thread() as handle:
+        assert fetch(f"https://localhost:{origin.port}/bytes/5", handle.port, handle.ca_certificate_path)[0] == 200
+    said = capsys.readouterr().out
+    assert re.fullmatch(r" +\d\.\d s  GET localhost'/bytes/5' 200, first byte after \d\.\d s\n", said)
+
+
 def test_in_thread(origin: Origin, config: MitmConfig) -> None:
     url = f"https://localhost:{origin.port}/bytes/5"
     assert example("in_thread").fetch_through_proxy(url, config) == [(url, 200)]

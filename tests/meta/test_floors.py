@@ -30,9 +30,10 @@ FLOORS = """
 1  _dataplane.exchange: body_buffer states
 1  _dataplane.http: stream stages
 1  _dataplane.upstream: pool connect_probe
-1  _dataplane.exchange: relay route callbacks budget_share own_body hook_queue credentials chunk_judge chunk_filter staged_content taps
+1  _dataplane.exchange: callbacks flow_recording relay route budget_share own_body hook_queue credentials chunk_judge chunk_filter
+1  _dataplane.exchange: staged_content taps
 1  _dataplane.exchange: message_tap message_filter stream_tunnel open_websockets decision
-1  _dataplane.exchange: response_drain redacted_stream exchange_state exchange_shown exchange_ends exchange_pressure
+1  _dataplane.exchange: response_drain redacted_stream exchange_state exchange_recorded exchange_shown exchange_ends exchange_pressure
 1  _dataplane.exchange: exchange_answers exchange_changes exchange_upgrades exchange_credentials exchange_responses exchange_stages exchange
 1  _dataplane.http1: connection_state connection_auth stream client server
 1  _dataplane.http2: extended_connect outlet stream client server
@@ -52,6 +53,7 @@ FLOORS = """
 3  observe: masked_names masked_value masked_text masking sink_file ndjson flow_gathering har
 3  llm: json_text model_call draft openai_chat openai_responses anthropic gemini ollama bedrock recognition answer_reader conventions
 3  llm: observer
+3  observe: event_states recorded_flow websocket_turns recording
 3  observe: search_words filter_fields filter_language framers model_reading flow_call har_flow har_sink
 3  observe: otel_names otel_attributes otel_export otel
 3  observe.store: schema content liveness attached flow_row flow_content

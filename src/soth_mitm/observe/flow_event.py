@@ -61,7 +61,7 @@ class FlowEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Of the target that the client named, `""` before it did."""
     server_port: int
     attributes: dict[str, str | int]
-    """What its kind has, by name. Never a body, and credentials only as `masked`."""
+    """What its kind has, by name. Never a body. A path is as it came: a sink masks what it keeps (`soth_mitm.observe.masking`)."""
     unix_us: int
     """When it happened: microseconds since 1970."""
     worker: int = 0

@@ -18,7 +18,7 @@ from soth_mitm.proxy.protocols import ClientEndpoint
 class Client:
     """A connection with the configuration that it began under, and what is known of it by now."""
 
-    __slots__ = ("_refusal", "endpoint", "generation", "is_accepted", "meta", "reader")
+    __slots__ = ("_refusal", "endpoint", "generation", "is_accepted", "meta", "reader", "recording")
 
     def __init__(
         self, generation: ConfigGeneration, endpoint: ClientEndpoint, family: SocketFamily, refusal: Callable[[int, str], bytes]
@@ -31,6 +31,14 @@ class Client:
         self.meta = ConnectionMeta(uuid.uuid4(), family)
         self.is_accepted = False
         self._refusal = refusal
+        recording = generation.resources.recording
+        self.recording = None if recording is None else recording.connection(self)
+        """What event sinks are told of it; None: there are none."""
+
+    @property
+    def octets(self) -> tuple[int, int]:
+        """Bytes that came from the client, and that went to it, TLS excluded."""
+        return self.endpoint.bytes_in, self.endpoint.bytes_out
 
     def learn(self, **facts: Any) -> None:
         """Put something into `meta`."""
@@ -43,6 +51,12 @@ class Client:
             host, port = self.meta.target or ("", 0)
             observation.connection(kind, self.meta, host, port, status=status, cause=cause)
 
+    def observe_refusal(self, status: int, cause: str, *, is_explained: bool = False) -> None:
+        """Tell whoever wants to know that the client is refused; `is_explained`: each request in its tunnel is answered so."""
+        self.observe(EventKind.REFUSED, status=status, cause=cause)
+        if self.recording is not None:
+            self.recording.refused(status, cause, is_explained=is_explained)
+
     def accept(self, reply: bytes) -> None:
         """Tell the client that it may begin to speak to its target."""
         self.is_accepted = True
@@ -52,7 +66,7 @@ class Client:
 
     def refuse(self, status: int, reason: str) -> None:
         """Tell the client that, and why, nothing comes of what it asks for."""
-        self.observe(EventKind.REFUSED, status=status, cause=reason)
+        self.observe_refusal(status, reason)
         if self.endpoint.gone:
             return
         self.endpoint.write(self._refusal(status, reason))

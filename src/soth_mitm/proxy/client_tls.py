@@ -29,6 +29,7 @@ class ClientTls:
         self._reader = client.reader
         self._counters = client.generation.resources.connection_counters
         self._meta = client.meta
+        self._recording = client.recording
         self._host = host
         self._bytes_then: tuple[int, int] | None = None
         self._trial: Trial | None = None
@@ -64,6 +65,8 @@ class ClientTls:
         except (OSError, ValueError) as error:
             log.error("no certificate for %s: %s", name, error)
             await self.refuse_hello(error, ALERT_INTERNAL_ERROR)
+        if self._recording is not None:
+            self._recording.tls_started(hello.sni or "")
         try:
             await shake_hands(self._reader, generation.client_tls_handshake, lambda: self._start_tls(context), "client")
         except (TimeoutError, OSError, ValueError) as error:
@@ -73,6 +76,8 @@ class ClientTls:
         info = tls_info(hello, self._endpoint.tls, upstream, fingerprint=generation.config.tls.capture_fingerprint)
         self._counters.client_handshakes += 1
         self._counters.client_resumed += bool(info.resumed)
+        if self._recording is not None:
+            self._recording.tls_succeeded(info)
         self._is_http2 = info.negotiated_proto == HTTP2
         self._bytes_then = (self._endpoint.bytes_in, self._endpoint.bytes_out)
         if self._trial is not None:
@@ -109,6 +114,8 @@ class ClientTls:
         if observation is not None:
             refused = failure.certificate_refused
             observation.connection(EventKind.TLS_FAILED, self._meta, self._host, 0, cause=str(failure), certificate_refused=refused)
+        if self._recording is not None:
+            self._recording.tls_failed(str(failure.reason), failure.detail, str(failure))
         if failure.certificate_refused and self._trial is not None:
             self._trial.refused(self._endpoint, silently=not refuses_certificate(error))
         await self._reader.in_task(self._generation.calls.tls_failed(self._host, failure))

@@ -14,7 +14,6 @@ from soth_mitm.connect_decision import ConnectDecision
 from soth_mitm.connection import SocketFamily
 from soth_mitm.errors import WireError
 from soth_mitm.escaping import get_logger
-from soth_mitm.observe.observation import EventKind
 from soth_mitm.policy import Action
 from soth_mitm.proxy.alpn import HTTP1, HTTP2, client_protocol, preferred
 from soth_mitm.proxy.calls import HandlerFailed
@@ -76,7 +75,15 @@ class ConnectionSetup:
         await self._leave()
 
     async def report_end(self) -> None:
-        """Tell the handler that the connection is over."""
+        """Tell the handler, and event sinks, that the connection is over."""
+        try:
+            await self._tell_end()
+        finally:
+            recording, self._client.recording = self._client.recording, None
+            if recording is not None:
+                recording.closed()
+
+    async def _tell_end(self) -> None:
         if not self.generation.calls.hears_of_ends:
             return
         try:
@@ -154,8 +161,14 @@ class ConnectionSetup:
 
     async def _connect(self, target: Target) -> None:
         """Do with a target what is decided about it."""
+        recording = self._client.recording
         self._client.learn(target=(target.host, target.port))
+        if recording is not None:
+            recording.named(target.host, target.port, "connect")
         verdict = await self._decisions.of_target(target.host, target.port)
+        if recording is not None:
+            reason = verdict.why if verdict.block is None else verdict.block.reason
+            recording.decided(verdict.action.value, reason, self.generation.policy.pattern(target.host, target.port), verdict.by)
         if verdict.block is not None:
             await self._refuse_target(target, verdict.block)
         elif verdict.action is Action.TUNNEL:
@@ -168,7 +181,7 @@ class ConnectionSetup:
         if not self.generation.config.interception.explain_blocks:
             raise WireError(block.reason, side="client", status=block.status)
         client = self._client
-        client.observe(EventKind.REFUSED, status=block.status, cause=block.reason)
+        client.observe_refusal(block.status, block.reason, is_explained=True)
         client.accept(target.reply)
         tls = self._tls = ClientTls(client, target.host)
         beginning = await self._first_bytes(tls, None)
@@ -269,7 +282,7 @@ class ConnectionSetup:
             if tunnel.upstream_spoke:
                 await self._refuse_to_answer_for(tls, beginning)
         if beginning.kind == "silence":
-            client.observe(EventKind.REFUSED, cause="the client said nothing inside its CONNECT (timeouts.client_first_bytes_ms)")
+            client.observe_refusal(0, "the client said nothing inside its CONNECT (timeouts.client_first_bytes_ms)")
             raise ClientGone
         if beginning.hello is not None:
             await self._intercept_tls(target, tls, beginning.hello)

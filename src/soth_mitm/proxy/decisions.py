@@ -20,11 +20,12 @@ NOT_TOLD_TO_INTERCEPT = ConnectDecision.block(
 
 
 class Verdict(NamedTuple):
-    """What happens to a target. `block` is set when it is blocked; `why` is the reason of a tunnel, for the observer."""
+    """What happens to a target. `block` is set when it is blocked; `why` is the reason of a tunnel, `by` who decided, for observers."""
 
     action: Action
     block: ConnectDecision | None = None
     why: str = ""
+    by: str = "policy"
 
 
 class Decisions:
@@ -44,22 +45,23 @@ class Decisions:
         answer = await self._ask_to_connect(host, port, decision)
         self.is_told_to_intercept = answer is ConnectDecision.INTERCEPT
         action = decision.action if answer is None else answer.action
+        by = "policy" if answer is None else "handler"
         if action is Action.BLOCK:
-            return Verdict(action, answer or ConnectDecision.block(decision.text(host, port)))
+            return Verdict(action, answer or ConnectDecision.block(decision.text(host, port)), by=by)
         if action is Action.INTERCEPT and answer is None and generation.calls.is_asked_to_intercept:
             asking = generation.calls.should_intercept(host, self._client.meta.process_info)
             wanted = await self._client.reader.in_task(asking)
             if wanted is None:
-                return Verdict(Action.BLOCK, NOT_TOLD_TO_INTERCEPT)
+                return Verdict(Action.BLOCK, NOT_TOLD_TO_INTERCEPT, by="handler")
             if not wanted:
                 action = Action.TUNNEL
         if action is Action.INTERCEPT:
             self._refuse_ourselves(host, port)
-            return Verdict(action)
+            return Verdict(action, by=by)
         if answer is None and decision.action is Action.TUNNEL:
             return Verdict(action, why="unlisted")
         forbidden = forbidden_tunnel(self._client, host, port)
-        return Verdict(action, why="handler") if forbidden is None else Verdict(Action.BLOCK, forbidden)
+        return Verdict(action, why="handler", by="handler") if forbidden is None else Verdict(Action.BLOCK, forbidden)
 
     def _refuse_ourselves(self, host: str, port: int) -> None:
         own = self._client.generation.own_by_name(host, port)

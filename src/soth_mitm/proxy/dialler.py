@@ -55,6 +55,7 @@ class Dialler:
         Raises `ConnectFailedError`, `StageTimeoutError` or `TlsFailedError`, each with the status that a client is to be answered. Whatever
         it ends in, cancellation included, no connection of it stays open.
         """
+        began = time.monotonic()
         try:
             endpoint = await self._connect_and_secure(self._permitted(origin))
             info = endpoint.facts
@@ -76,6 +77,7 @@ class Dialler:
             )
             self.count(failure)
             raise failure from detached(error)
+        endpoint.dial_seconds = time.monotonic() - began
         return endpoint
 
     def count(self, error: WireError) -> None:
@@ -132,6 +134,7 @@ class Dialler:
         intake = AwaitableEndpoint(asyncio.get_running_loop())
         intake.attach(endpoint)
         session = None
+        began = time.monotonic()
         try:
             verify = self._unverified.get(origin.host, origin.port) is None
             context = self._contexts.context(origin.alpn, origin.client_cert, verify=verify)
@@ -144,6 +147,7 @@ class Dialler:
                 self._contexts.sessions.discard(origin.server_name, origin.port, context)
             raise self._tls_failed(origin, error)  # noqa: B904 - it has its cause
         assert endpoint.tls is not None
+        endpoint.tls_seconds = time.monotonic() - began
         info = endpoint.facts = upstream_tls_info(endpoint.tls)
         self._counters.upstream_handshakes += 1
         self._counters.upstream_resumed += info.resumed

@@ -16,7 +16,7 @@ class PatternCounts:
     def __init__(self, unlisted: FlowCounts) -> None:
         self._unlisted = unlisted
         self._by_pattern: dict[str, FlowCounts] = {}
-        self._other = FlowCounts()
+        self._other = FlowCounts(OTHER)
 
     def of(self, pattern: DestinationPattern | None) -> FlowCounts:
         """Return where flows are counted to destinations that match `pattern`, None for those that match none."""
@@ -27,7 +27,7 @@ class PatternCounts:
         if counts is None:
             if len(self._by_pattern) >= MAX_PATTERNS:
                 return self._other
-            counts = self._by_pattern[name] = FlowCounts()
+            counts = self._by_pattern[name] = FlowCounts(name)
         return counts
 
     def counts(self) -> dict[str, int]:

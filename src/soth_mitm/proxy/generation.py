@@ -76,6 +76,7 @@ class ConfigGeneration:
             self._deadlines,
             resources.reports,
             resources.observation,
+            resources.recording,
             resources.decoding,
             resources.websockets,
         )

@@ -1,6 +1,8 @@
 """Learning from clients that refuse our certificate: tunnel them for a while instead of breaking them (docs/tls.md)."""
 
 import functools
+from collections.abc import Callable
+from uuid import UUID
 
 from soth_mitm._dataplane.transport.endpoint import Endpoint
 from soth_mitm.addresses import format_host_port, normalise_host
@@ -29,6 +31,8 @@ class Learning:
         self._trials: dict[Pair, set[Trial]] = {}
         self._ended = False
         self.clock = self._bypasses.clock
+        # audit(connection_id, action, host, process), where event sinks are to be told
+        self.audit: Callable[[UUID, str, str, str], None] | None = None
         self.configure(config, policy)
 
     def configure(self, config: MitmConfig, policy: Policy) -> None:
@@ -63,12 +67,17 @@ class Learning:
         """A client asks the target of `meta` for TLS as `name`: None to tunnel it, else watch how it takes our certificate."""
         pair = None if self._ended or meta.target is None else self._remembered_pair(meta.target, name, _client(meta))
         if pair is None:
-            return Trial(self, None)
+            return Trial(self, None, meta.connection_id)
         if self._bypasses.take(pair):
             self._counters.bypassed_connections += 1
+            self._tell(meta.connection_id, "used", pair)
             log.warning("TLS of %s to %s is tunnelled, unread (tls.learn_bypass)", pair.process, _place(pair))
             return None
-        return Trial(self, pair)
+        return Trial(self, pair, meta.connection_id)
+
+    def _tell(self, connection_id: UUID, action: str, pair: Pair | None) -> None:
+        if self.audit is not None:
+            self.audit(connection_id, action, "" if pair is None else pair.host, "" if pair is None else pair.process)
 
     def watch(self, trial: "Trial", pair: Pair) -> None:
         """A client has finished its handshake with us."""
@@ -88,11 +97,12 @@ class Learning:
         """A client sent a request under our certificate."""
         self._bypasses.accepted(pair)
 
-    def refused(self, pair: Pair | None, began: float, *, silently: bool) -> None:
+    def refused(self, pair: Pair | None, began: float, connection_id: UUID, *, silently: bool) -> None:
         """A client refused our certificate in a handshake that began at `began`."""
         if self._ended:
             return
         self._counters.client_refusals += 1
+        self._tell(connection_id, "refused", pair)
         if pair is None or not self._may_learn(pair):
             return
         if any(trial.carries_requests for trial in self._trials.get(pair, ())):
@@ -100,6 +110,7 @@ class Learning:
         opened = self._bypasses.refused(pair, began, self._limits, silently=silently)
         if opened is not None:
             self._counters.bypasses_opened += 1
+            self._tell(connection_id, "opened", pair)
             self._report(opened)
 
     def _report(self, opened: TlsBypass) -> None:
@@ -132,11 +143,12 @@ class Learning:
 class Trial:
     """How one client takes our certificate. Without a pair nothing is learnt, only counted."""
 
-    __slots__ = ("_began", "_bytes_in", "_endpoint", "_learning", "_pair", "_secured_at")
+    __slots__ = ("_began", "_bytes_in", "_connection_id", "_endpoint", "_learning", "_pair", "_secured_at")
 
-    def __init__(self, learning: Learning, pair: Pair | None) -> None:
+    def __init__(self, learning: Learning, pair: Pair | None, connection_id: UUID) -> None:
         self._learning = learning
         self._pair = pair
+        self._connection_id = connection_id
         self._began = learning.clock()
         self._endpoint: Endpoint | None = None
         self._secured_at = self._began
@@ -145,7 +157,7 @@ class Trial:
     def refused(self, endpoint: Endpoint, *, silently: bool) -> None:
         """The client refused: it said so in an alert, or left `silently` after our answer, in which our certificate was."""
         if not (silently and _resumed(endpoint)):
-            self._learning.refused(self._pair, self._began, silently=silently)
+            self._learning.refused(self._pair, self._began, self._connection_id, silently=silently)
 
     def secured(self, endpoint: Endpoint) -> None:
         """The handshake is done; what comes over `endpoint` from now on is requests."""

@@ -12,6 +12,7 @@ from soth_mitm._dataplane.memory.budget import Budget
 from soth_mitm._dataplane.memory.buffer import Arena
 from soth_mitm.connection import SocketAddress
 from soth_mitm.observe.observation import Observation
+from soth_mitm.observe.recording import ProxyRecording
 from soth_mitm.observe.sink_feeds import SinkFeeds
 from soth_mitm.proxy.calls import HandlerReports
 from soth_mitm.proxy.counters import ConnectionCounters
@@ -38,6 +39,8 @@ class ProxyResources:
     learning: Learning
     observation: Observation | None
     sinks: SinkFeeds | None
+    recording: ProxyRecording | None
+    """What event sinks are told; None: there are none."""
     minting: Executor
     """Where leaf certificates are minted."""
     decoding: Executor

@@ -92,14 +92,17 @@ class ForwardRouter:
         """Return the route of requests that name `authority`; asked by the exchange when that changes."""
         client = self._client
         text = authority.decode("latin-1")
+        form = "origin" if scheme is None else "absolute"
         if scheme is None and not isinstance(client.meta.socket_family, UnixDomain):
             explanation = "this is a proxy: send the whole URL in the request line (absolute-form), or CONNECT"
-            return refusal(client.meta, "http", text, 400, explanation)
+            return self._refused(form, "http", text, explanation)
         scheme = scheme or "http"
         try:
             host, port = parse_authority(text, DEFAULT_PORTS[scheme])
         except ValueError as error:
-            return refusal(client.meta, scheme, text, 400, f"the target `{text}` {error}")
+            return self._refused(form, scheme, text, f"the target `{text}` {error}")
+        if client.recording is not None:
+            client.recording.named(host, port, form)
         policy = client.generation.policy
         decision = policy.decide(host, port)
         there = _Destination(scheme, host, port)
@@ -108,6 +111,13 @@ class ForwardRouter:
         meta = client.meta.replace(target=(host, port))
         counts = client.generation.flow_counts(host, port)
         return self._answers.route(there, meta, decision, text, counts, partial(self._decided, there, decision))
+
+    def _refused(self, form: str, scheme: str, text: str, explanation: str) -> Route:
+        recording = self._client.recording
+        if recording is not None:
+            recording.named(text, 0, form)
+            recording.decided("block", explanation, None, "proxy")
+        return refusal(self._client.meta, scheme, text, 400, explanation)
 
     def _decided(self, there: _Destination, decision: Decision, verdict: ConnectDecision | None) -> Route:
         """Return the route to a destination, by the handler's `verdict`, or, without one, by the policy's `decision`."""
@@ -119,6 +129,10 @@ class ForwardRouter:
         action = decision.action if verdict is None else verdict.action
         generation = client.generation
         counts = generation.flow_counts(host, port)
+        if client.recording is not None:
+            reason = decision.reason if verdict is None else verdict.reason
+            by = "policy" if verdict is None else "handler"
+            client.recording.decided(action.value, reason, generation.policy.pattern(host, port), by)
         if action is Action.BLOCK:
             block = verdict or ConnectDecision.block(decision.text(host, port))
             return refusal(client.meta, scheme, authority, block.status, block.reason, counts)

@@ -29,7 +29,9 @@ from soth_mitm.errors import InvalidConfigError, ShutdownTimeoutError
 from soth_mitm.escaping import get_logger
 from soth_mitm.metrics import ProxyMetrics
 from soth_mitm.observe.event_sink import EventSink, SinkInfo
+from soth_mitm.observe.flow_event import FlowEventKind
 from soth_mitm.observe.observation import Observation, Observer
+from soth_mitm.observe.recording import ProxyRecording
 from soth_mitm.observe.sink_feeds import SinkFeeds
 from soth_mitm.policy import Policy
 from soth_mitm.proxy.calls import HandlerReports
@@ -152,6 +154,9 @@ class Service:
         self._websockets = OpenWebSockets()
         self._goodbye: asyncio.TimerHandle | None = None
         self._warned: set[str] = set()
+        recording = None if self._sinks is None else ProxyRecording(self._sinks, loop, counters)
+        if recording is not None and FlowEventKind.TLS_LEARNING_AUDIT in recording.kinds:
+            self.learning.audit = recording.learning_audit
         self._resources = ProxyResources(
             loop=loop,
             handler=handler,
@@ -166,6 +171,7 @@ class Service:
             learning=self.learning,
             observation=self._observation,
             sinks=self._sinks,
+            recording=recording,
             minting=self._minting,
             decoding=self._decoding,
             websockets=self._websockets,

@@ -15,6 +15,7 @@ from soth_mitm.proxy.client_reader import ClientGone
 from soth_mitm.proxy.detached import detached
 from soth_mitm.proxy.inbound.target import Target
 from soth_mitm.proxy.outbound.origin import Origin, abandon
+from soth_mitm.proxy.protocols import UpstreamEndpoint
 
 log = get_logger("soth_mitm.proxy")
 
@@ -24,7 +25,7 @@ ServerConnection = Http1ServerConnection | Http2ServerConnection
 class Session:
     """What holds a client's endpoint: a connection of HTTP/1 or HTTP/2, a `Tunnel`, or, with `holder` None, the set-up."""
 
-    __slots__ = ("_client", "_is_shown", "_was_held", "holder")
+    __slots__ = ("_client", "_is_shown", "_upstream", "_was_held", "holder")
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -32,6 +33,8 @@ class Session:
         self._was_held = False
         # the observer was told of a tunnel
         self._is_shown = False
+        # of the tunnel
+        self._upstream: UpstreamEndpoint | None = None
 
     # --- requests
 
@@ -40,6 +43,8 @@ class Session:
         client = self._client
         speaking = Http2ServerConnection if is_http2 else Http1ServerConnection
         connection: ServerConnection = speaking(client.generation.settings, client.endpoint, self._ended, router=router)
+        if client.recording is not None and isinstance(connection, Http1ServerConnection):
+            connection.on_refused = client.recording.refused
         self._hold(connection)
         connection.start()
         if client.reader.draining:
@@ -50,7 +55,7 @@ class Session:
 
     def _ended(self) -> None:
         # it names us: together the two would wait for the garbage collector, and the connection's buffers with them
-        self.holder = None
+        self.holder = self._upstream = None
         self._client.reader.wake()
 
     # --- tunnels
@@ -71,11 +76,12 @@ class Session:
                 raise
             # the client was told that it may begin, and has begun to speak something else than HTTP
             log.info("%s", error)
-            client.observe(EventKind.REFUSED, cause=str(error))
+            client.observe_refusal(0, str(error))
             raise ClientGone from detached(error)
         if not client.is_accepted:
             client.accept(target.reply)
         tunnel = Tunnel(generation.settings, client.endpoint, upstream, self._tunnel_ended)
+        self._upstream = upstream
         self._hold(tunnel)
         return tunnel
 
@@ -85,21 +91,25 @@ class Session:
         self._ended()
 
     def show_tunnel(self, why: str) -> None:
-        """Tell the observer of the tunnel."""
+        """Tell whoever wants to know of the tunnel."""
         self._is_shown = True
         self._client.observe(EventKind.TUNNEL, cause=why)
+        if self._client.recording is not None and isinstance(self.holder, Tunnel):
+            self.holder.record(self._client.recording.tunnel(why, self._upstream))
 
     def _show_tunnel_end(self) -> None:
         if self._is_shown:
             self._is_shown = False
             self._client.observe(EventKind.TUNNEL_END)
+            if self._client.recording is not None:
+                self._client.recording.tunnel_ended()
 
     def dismiss(self, tunnel: Tunnel) -> None:
         """Have the client back from a tunnel that has not started."""
         tunnel.dismiss()
         self._show_tunnel_end()
         if self.holder is tunnel:
-            self.holder, self._was_held = None, False
+            self.holder, self._upstream, self._was_held = None, None, False
 
     # --- the end
 

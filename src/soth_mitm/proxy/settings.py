@@ -18,6 +18,7 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.config.sections import parse_stream_type
 from soth_mitm.decision import HandlerDecision, meant_to_block
 from soth_mitm.observe.observation import Observation
+from soth_mitm.observe.recording import ProxyRecording
 from soth_mitm.proxy.calls import HandlerReports
 from soth_mitm.proxy.deadlines import Deadlines
 from soth_mitm.response_decision import ResponseDecision
@@ -84,6 +85,7 @@ def make_settings(
     deadlines: Deadlines,
     reports: HandlerReports,
     observation: Observation | None = None,
+    recording: ProxyRecording | None = None,
     decoding: Executor | None = None,
     websockets: OpenWebSockets | None = None,
 ) -> Settings:
@@ -93,7 +95,7 @@ def make_settings(
     """
     timeouts, http2 = config.timeouts, config.http2
     arena.allow_buffer(config.max_http_head_bytes)
-    return Settings(
+    settings = Settings(
         arena,
         hooks,
         counters,
@@ -155,6 +157,8 @@ def make_settings(
         http2_response_head=deadlines.after(config.upstream.h2_header_stage_timeout_ms),
         http2_body_idle=deadlines.after(config.upstream.h2_body_idle_timeout_ms),
     )
+    settings.recorder = None if recording is None else recording.recorder
+    return settings
 
 
 def _decode_in(decoding: Executor, loop: asyncio.AbstractEventLoop) -> Callable[..., None]:

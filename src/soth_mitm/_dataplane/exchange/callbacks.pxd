@@ -30,6 +30,8 @@ cdef class ExchangeCallbacks(StreamCallbacks):
     # A call of a hook that is not queued has suspended; it has returned
     cdef int on_call_begun(self) except -1
     cdef int on_call_returned(self) except -1
+    # Event sinks are to be told of its flow: fill in FlowFacts
+    cdef int describe_flow(self, object facts) except -1
     # The last hook that was queued has returned
     cdef int on_queue_idle(self) except -1
 

@@ -49,6 +49,9 @@ cdef class ExchangeCallbacks(StreamCallbacks):
     cdef int on_call_returned(self) except -1:
         return 0
 
+    cdef int describe_flow(self, object facts) except -1:
+        return 0
+
     cdef int on_queue_idle(self) except -1:
         return 0
 

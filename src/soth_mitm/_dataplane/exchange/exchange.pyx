@@ -19,6 +19,7 @@ from soth_mitm._dataplane.exchange.exchange_state cimport (
     EXCHANGE_ANSWERED, EXCHANGE_DECIDED, MOST_PIECES, MOVED_ALL, MOVED_MISDIRECTED, MOVED_MORE, MOVED_NONSENSE, MOVED_OVER, MOVED_SOME,
     VERDICT_ABORTED, VERDICT_ALLOWED, VERDICT_ANSWERED, VERDICT_BLOCKED, VERDICT_UNDECIDED, ExchangeState,
 )
+from soth_mitm._dataplane.exchange.flow_recording cimport ANSWERED_BY_HANDLER, ANSWERED_BY_UPSTREAM
 from soth_mitm._dataplane.exchange.exchange_responses cimport ExchangeResponses
 from soth_mitm._dataplane.exchange.exchange_stages cimport ExchangeStages
 from soth_mitm._dataplane.exchange.route cimport Route
@@ -130,6 +131,8 @@ cdef class Exchange(ExchangeStages):
     cdef int begin(self) except -1:
         cdef Head head = self.request
         cdef bint at_head
+        if self.recording is not None:
+            self.record_request()
         if self.route.pool is None and not self.route.observed:
             self.settings.counters.requests_refused += self.route.status == 400
             self.settings.counters.names_refused += self.route.status == 421
@@ -215,6 +218,8 @@ cdef class Exchange(ExchangeStages):
 
     cdef int decide(self) except -1:
         cdef tuple arguments
+        if self.recording is not None:
+            self.record_collected()
         self.move_request(INPUT_DECIDE)
         if self.client_deadline is not None:
             self.client_deadline.clear()
@@ -407,6 +412,8 @@ cdef class Exchange(ExchangeStages):
         facts = upstream.connection().facts
         if facts is not self.way.facts:
             self.way.set_upstream_info(facts)
+        if self.recording is not None:
+            self.record_upstream()
         self.send_request()
         return self.advance()
 
@@ -416,6 +423,8 @@ cdef class Exchange(ExchangeStages):
         if not isinstance(error, WireError):
             # a hook that had to be asked failed, and handler.recover_from_panics is off
             return self.abort(error)
+        if self.recording is not None:
+            self.record_no_upstream(error)
         self.fail_upstream(error.status, str(error).encode())
         return self.advance()
 
@@ -589,6 +598,8 @@ cdef class Exchange(ExchangeStages):
             self.settings.counters.trailers_dropped += trailers != self.request_trailers
             self.upstream.send_end(trailers)
         self.move_request(INPUT_SENT)
+        if self.recording is not None:
+            self.recording.sent = self.recording.since_began()
         self.runs_again = True
         if self.client_deadline is not None:
             self.client_deadline.clear()
@@ -612,6 +623,8 @@ cdef class Exchange(ExchangeStages):
             head = self.without_values(head)
             if head is None:
                 return self.advance()
+        if self.recording is not None and (head.status >= 200 or head.status == 101):
+            self.record_head(head)
         objection = self.client.objection_to(head) if self.keep_upgrade else b""
         if objection:
             self.fail_upstream(502, objection)
@@ -634,6 +647,8 @@ cdef class Exchange(ExchangeStages):
                 self.settings.counters.interims_dropped += 1
             else:
                 self.strip_alternatives(head)
+                if self.recording is not None:
+                    self.record_interim(head)
                 self.client.send_interim(head)
         return self.advance()
 
@@ -675,7 +690,7 @@ cdef class Exchange(ExchangeStages):
                 if self.own_answer is None and self.held_body is None and self.is_filtered(stream) and not self.upstream.is_complete():
                     if not self.stage_response(stream):
                         return 0
-                elif self.hooks.on_stream_chunk is not None:
+                elif self.hooks.on_stream_chunk is not None or (self.recording is not None and self.records_frames(stream)):
                     self.down = new_frame_tap(self.settings, self.own_share(), stream, head, "to_client")
             elif self.hooks.on_response is not None:
                 self.response_copy = (
@@ -686,6 +701,8 @@ cdef class Exchange(ExchangeStages):
                 self.request_view = None
                 self.refund(self.held())
         self.tell_observer(EXCHANGE_ANSWERED)
+        if self.recording is not None:
+            self.record_response(ANSWERED_BY_HANDLER if self.own_answer is not None else ANSWERED_BY_UPSTREAM)
         if self.own_answer is not None:
             self.client.send_response(head, None, self.own_length, self.is_last or not self.client.is_complete(), None)
             self.move_response(INPUT_BEGIN)
@@ -825,6 +842,8 @@ cdef class Exchange(ExchangeStages):
                     sink.send_content(piece.content.ptr, piece.content.len)
                 if copy is not None:
                     self.charge(copy.add(piece.content.ptr, piece.content.len))
+                if self.recording is not None:
+                    self.recording.note_content(not is_request, piece.content.ptr, piece.content.len)
                 if tap is not None:
                     tap.observe(piece.content)
             if piece.trailers.len:
@@ -1030,6 +1049,8 @@ cdef Exchange new_exchange(Settings settings, HttpConnection connection, Stream 
     settings.counters.active_flows += 1
     exchange.began = monotonic()
     exchange.charge_head(request)
+    if settings.recorder is not None:
+        exchange.begin_recording()
     note(LEDGER_FLOW, 1)
     return exchange
 

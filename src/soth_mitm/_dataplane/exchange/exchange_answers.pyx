@@ -39,6 +39,8 @@ cdef class ExchangeAnswers(ExchangePressure):
                 self.verdict not in (VERDICT_BLOCKED, VERDICT_ANSWERED) or self.own_answer is not None):
             # it is not what the handler gave
             self.cause = text
+        if self.recording is not None:
+            self.record_answer(status, text, headers)
         if self.upstream is not None and self.connection.has_reserved(self.upstream.connection()):
             self.is_last = True
         if self.client.answer(status, text, headers, self.request.method == METHOD_HEAD, self.is_last):
@@ -98,6 +100,8 @@ cdef class ExchangeAnswers(ExchangePressure):
         if self.request.method == METHOD_HEAD:
             # never begun
             own.close()
+            if self.recording is not None:
+                self.record_answer(decision.status, None, decision.headers)
             self.client.begin_answer(decision.status, decision.headers, True, self.is_last)
             self.move_response(INPUT_ANSWERED)
             self.runs_again = True
@@ -131,6 +135,8 @@ cdef class ExchangeAnswers(ExchangePressure):
             own.next_piece(min(self.client.room(), <Py_ssize_t>(BLOCK_SIZE if self.down is None else FRAMED_AT_ONCE)), &piece)
             self.client.send_content(piece.ptr, piece.len)
             self.response_total += piece.len
+            if self.recording is not None:
+                self.record_body(piece)
             self.show_own_answer(piece)
             if self.has_ended or self.is_over():
                 return 0
@@ -150,6 +156,8 @@ cdef class ExchangeAnswers(ExchangePressure):
         return 0 if self.is_over() or self.client.is_complete() else self.refuse_rest()
 
     cdef int begin_own_answer(self) except -1:
+        if self.recording is not None:
+            self.record_answer(self.status, None, self.answer_headers)
         self.client.begin_answer(self.status, self.answer_headers, False, self.is_last)
         return self.move_response(INPUT_BEGIN)
 

@@ -144,6 +144,8 @@ cdef class ExchangeEnds(ExchangeShown):
         self.count_end()
         note(LEDGER_FLOW, -1)
         self.tell_observer(EXCHANGE_ENDED)
+        if self.recording is not None:
+            self.record_end()
         self.ask_afterwards()
         if (self.is_streaming or self.has_uploaded()) and self.hooks.on_stream_end is not None:
             self.push(self.hooks.on_stream_end, self.route.meta.connection_id, self.id)

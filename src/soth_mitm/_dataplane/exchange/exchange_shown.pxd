@@ -3,13 +3,13 @@
 from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
-from soth_mitm._dataplane.exchange.exchange_state cimport ExchangeState
+from soth_mitm._dataplane.exchange.exchange_recorded cimport ExchangeRecorded
 from soth_mitm._dataplane.exchange.taps cimport FrameTap
 from soth_mitm._dataplane.http.hooks cimport Hook
 from soth_mitm._dataplane.http.messages cimport RawRequest, RawResponse
 
 
-cdef class ExchangeShown(ExchangeState):
+cdef class ExchangeShown(ExchangeRecorded):
     cdef RawRequest show_request(self)
     cdef int ask_afterwards(self) except -1            # monitor mode: before every other hook of the exchange, and once
     cdef int close_ignored(self, object decision) except -1        # the body of a decision that is not applied

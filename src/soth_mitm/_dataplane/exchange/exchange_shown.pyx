@@ -4,7 +4,8 @@ from libc.stdint cimport int64_t
 
 from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare, new_budget_share
-from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, VERDICT_IGNORED, VERDICT_OTHER_IGNORED, ExchangeState
+from soth_mitm._dataplane.exchange.exchange_recorded cimport ExchangeRecorded
+from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_DECIDED, VERDICT_IGNORED, VERDICT_OTHER_IGNORED
 from soth_mitm._dataplane.exchange.hook_queue cimport new_hook_queue
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.exchange.own_body cimport close_untaken, new_own_stream, untaken_of
@@ -17,7 +18,7 @@ from soth_mitm._dataplane.http.messages cimport (
 
 
 # not final: the next part derives from it
-cdef class ExchangeShown(ExchangeState):
+cdef class ExchangeShown(ExchangeRecorded):
     """What the handler is shown."""
 
     # ---- the request
@@ -179,6 +180,10 @@ cdef class ExchangeShown(ExchangeState):
                 return 0
             self.describe_chunk(chunk, direction, sequence[0])
             sequence[0] += 1
+            if self.recording is not None:
+                self.record_frame(<StreamChunk>chunk, direction)
+                if self.hooks.on_stream_chunk is None:
+                    continue
             self.settings.counters.stream_chunks += 1
             if self.queue is not None and self.queue.is_dropping and self.queue.is_full():
                 self.settings.counters.dropped_chunks += 1

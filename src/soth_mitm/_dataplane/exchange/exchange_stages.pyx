@@ -62,6 +62,9 @@ cdef class ExchangeStages(ExchangeResponses):
         elif staged.decoder is not None and refuses_identity(", ".join(headers_of_head(self.request).get_all("accept-encoding"))):
             self.fail_upstream(502, b"the response cannot be filtered: it is encoded, and the client takes no other coding (identity;q=0)")
         else:
+            if self.recording is not None:
+                staged.filter.is_observed = staged.filter.is_observed or self.records_frames(stream)
+                staged.add(self.record_stage())
             staged.send_to(self.client)
             self.down_stages = staged
             return True
@@ -126,6 +129,8 @@ cdef class ExchangeStages(ExchangeResponses):
                 if source is not self.client:
                     self.response_total += piece.content.len
                 source.take_content()
+                if self.recording is not None and source is self.client:
+                    self.recording.note_content(False, PyBytes_AS_STRING(content), PyBytes_GET_SIZE(content))
                 staged.feed(view_of(PyBytes_AS_STRING(content), PyBytes_GET_SIZE(content)))
         source.take_content()
         if source.is_malformed():

@@ -7,6 +7,7 @@ from soth_mitm._dataplane.exchange.body_buffer cimport BodyCopy, BufferedBody
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks
 from soth_mitm._dataplane.exchange.credentials cimport CredentialTerms, MessageTerms, UploadSearch
+from soth_mitm._dataplane.exchange.flow_recording cimport FlowRecording
 from soth_mitm._dataplane.exchange.hook_queue cimport HookQueue
 from soth_mitm._dataplane.exchange.message_tap cimport MessageTap
 from soth_mitm._dataplane.exchange.own_body cimport OwnBody
@@ -165,6 +166,8 @@ cdef class ExchangeState(ExchangeCallbacks):
     cdef double began                  # when the request's head had come
     cdef bint has_answered             # the client was sent the head of a final response
     cdef FlowEnd fault                 # what stands in the way of an answer, the first of its kind; END_ANSWERED: nothing
+
+    cdef FlowRecording recording       # what event sinks are told of it; None: there are none
 
     # for an observer
     cdef int verdict

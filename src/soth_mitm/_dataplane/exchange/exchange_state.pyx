@@ -1,10 +1,10 @@
 """What an exchange is: its two streams, its states, its deadlines, and what an observer is told of it.
 
 An `Exchange` is one object, written down in parts that derive from each other; each calls only what stands before it, and `advance`. The
-parts are, from here on: what the handler is shown (exchange_shown), how an exchange ends (exchange_ends), back-pressure
-(exchange_pressure), responses of ours (exchange_answers), changes of the request (exchange_changes), a switch to another protocol
-(exchange_upgrades), credentials (exchange_credentials), decisions about the response (exchange_responses), content that passes through
-stages (exchange_stages), and the way of both messages (exchange).
+parts are, from here on: what event sinks are told (exchange_recorded), what the handler is shown (exchange_shown), how an exchange ends
+(exchange_ends), back-pressure (exchange_pressure), responses of ours (exchange_answers), changes of the request (exchange_changes), a
+switch to another protocol (exchange_upgrades), credentials (exchange_credentials), decisions about the response (exchange_responses),
+content that passes through stages (exchange_stages), and the way of both messages (exchange).
 """
 
 from cpython.time cimport monotonic
@@ -150,6 +150,8 @@ cdef class ExchangeState(ExchangeCallbacks):
     # ---- an observer
 
     cdef int tell_observer(self, ExchangeEvent event) except -1:
+        if self.recording is not None and event == EXCHANGE_DECIDED:
+            self.recording.note_decision(self.verdict, self.cause)
         if self.settings.observer is None:
             return 0
         self.settings.observer.flow(

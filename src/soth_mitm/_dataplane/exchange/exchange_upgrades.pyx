@@ -2,6 +2,7 @@
 
 from soth_mitm._dataplane.exchange.exchange_changes cimport ExchangeChanges
 from soth_mitm._dataplane.exchange.exchange_state cimport EXCHANGE_ANSWERED
+from soth_mitm._dataplane.exchange.flow_recording cimport ANSWERED_BY_UPSTREAM
 from soth_mitm._dataplane.exchange.message_filter cimport MessageFilter, new_message_filter
 from soth_mitm._dataplane.exchange.message_tap cimport new_message_tap
 from soth_mitm._dataplane.exchange.open_websockets cimport OpenWebSockets
@@ -23,7 +24,8 @@ cdef class ExchangeUpgrades(ExchangeChanges):
         return self.keep_upgrade and asks_for_websocket(self.sent)
 
     cdef bint reads_messages(self) noexcept:
-        return self.message_terms is not None or self.shows_messages()
+        return self.message_terms is not None or self.shows_messages() or (
+            self.recording is not None and self.records_messages())
 
     cdef HeadEdits websocket_edits(self):
         cdef HeadEdits edits
@@ -54,6 +56,8 @@ cdef class ExchangeUpgrades(ExchangeChanges):
         self.strip_alternatives(head)
         self.is_streaming = self.hooks is not None
         self.tell_observer(EXCHANGE_ANSWERED)
+        if self.recording is not None:
+            self.record_response(ANSWERED_BY_UPSTREAM)
         # to the client before the handler hears of it
         self.client.send_interim(self.relayed)
         self.client.flush()
@@ -86,6 +90,7 @@ cdef class ExchangeUpgrades(ExchangeChanges):
             else:
                 self.from_client = new_message_tap(self.settings, self.own_share(), True, &agreement)
                 self.from_upstream = new_message_tap(self.settings, self.own_share(), False, &agreement)
+            self.from_client.recording = self.from_upstream.recording = self.recording
         return True
 
     cdef MessageFilter new_filter(self, bint from_client, const Agreement* agreement):
@@ -96,6 +101,7 @@ cdef class ExchangeUpgrades(ExchangeChanges):
         return self.from_client is not None
 
     cdef int watch(self, StreamTunnel tunnel) except -1:
+        tunnel.recording = self.recording
         if not self.has_taps():
             return 0
         self.tunnel = tunnel

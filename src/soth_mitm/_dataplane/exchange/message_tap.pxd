@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from soth_mitm._dataplane.exchange.budget_share cimport BudgetShare
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks, TunnelCallbacks
+from soth_mitm._dataplane.exchange.flow_recording cimport FlowRecording
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport Stream
 from soth_mitm._dataplane.memory.view cimport View
@@ -45,6 +46,8 @@ cdef class MessageTap(Waiter):
     cdef int64_t sequence              # of the next message that the handler is shown
     cdef int64_t messages              # that have passed
     cdef Py_ssize_t held               # octets that the tap holds, as the budget counts them
+
+    cdef FlowRecording recording       # what event sinks are told of it, or None
 
     cdef int violation                 # Violation, for which the WebSocket is to be closed; nothing more passes
     cdef int end_code                  # of the Close with which the handler ends the WebSocket, in the same way; 0: it does not

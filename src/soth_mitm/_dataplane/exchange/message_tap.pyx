@@ -10,7 +10,7 @@ from collections import deque
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from soth_mitm._dataplane.exchange.budget_share cimport LEAST_HELD, BudgetShare
 from soth_mitm._dataplane.http.counters cimport WEBSOCKET_VIOLATIONS_END
@@ -174,6 +174,10 @@ cdef class MessageTap(Waiter):
 
     cdef int show(self, bytes payload, int opcode, bint truncated, bint replaced, bint injected) except -1:
         cdef StreamChunk chunk
+        if self.recording is not None:
+            self.recording.note_message(
+                not self.from_client, opcode, payload,
+                max(<int64_t>len(payload), <int64_t>self.reader.total) if truncated else <int64_t>len(payload))
         if not self.is_shown:
             return 0
         if len(self.found) >= MOST_MESSAGES and self.is_last:

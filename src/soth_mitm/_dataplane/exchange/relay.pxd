@@ -1,6 +1,7 @@
 # A tunnel: two endpoints, bytes in both directions, back-pressure, half-close. It knows nothing of what it relays; who does may have it
 # wait with the client's direction until the first bytes there have been examined.
 
+from soth_mitm._dataplane.exchange.flow_recording cimport FlowRecording
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.callbacks cimport EndpointCallbacks
@@ -14,6 +15,7 @@ cdef class Tunnel(EndpointCallbacks):
     cdef Deadline deadline
     cdef EndpointCallbacks examiner            # hears of the client in our place until start(), or None
     cdef object on_end             # called once, when both sides are gone or told to go
+    cdef FlowRecording recording   # what event sinks are told of it, or None
     cdef int ends                  # how many sides have said that they send no more
     cdef bint over
 

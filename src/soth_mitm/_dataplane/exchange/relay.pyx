@@ -2,6 +2,7 @@
 
 cimport cython
 
+from soth_mitm._dataplane.exchange.flow_recording cimport FlowRecording
 from soth_mitm._dataplane.memory.deadline cimport Deadline
 from soth_mitm._dataplane.transport.endpoint cimport Endpoint
 from soth_mitm._dataplane.transport.lingering_close cimport close_gracefully
@@ -45,6 +46,12 @@ cdef class Tunnel(EndpointCallbacks):
     def upstream_spoke(self):
         """Whether the upstream has said anything."""
         return self.upstream.bytes_in > 0
+
+    def record(self, FlowRecording recording not None):
+        """Have the bytes of the tunnel counted in `recording`, from the first one on."""
+        self.recording = recording
+        # what the upstream said while the client was listened to
+        recording.count(True, self.upstream.bytes_in - self.upstream.read_buffer.size())
 
     def dismiss(self):
         """Give the client back to its examiner, with all that it said, and close the upstream, which got nothing of it."""
@@ -107,6 +114,8 @@ cdef class Tunnel(EndpointCallbacks):
         else:
             self.settings.counters.bytes_from_upstreams += size
             self.settings.counters.bytes_to_clients += size
+        if self.recording is not None:
+            self.recording.count(source is self.upstream, size)
         target.send(source.read_buffer.data(), size)
         source.read_buffer.consume(size)
         target.flush()

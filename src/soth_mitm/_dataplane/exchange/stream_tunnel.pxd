@@ -2,6 +2,7 @@
 # stream may be a whole connection. The blind tunnel between two of these is relay.pyx.
 
 from soth_mitm._dataplane.exchange.callbacks cimport ExchangeCallbacks, TunnelCallbacks
+from soth_mitm._dataplane.exchange.flow_recording cimport FlowRecording
 from soth_mitm._dataplane.exchange.message_tap cimport Injection, MessageTap
 from soth_mitm._dataplane.http.settings cimport Settings
 from soth_mitm._dataplane.http.stream cimport HttpConnection, Stream
@@ -42,6 +43,8 @@ cdef class StreamTunnel(TunnelCallbacks):
     cdef bint upstream_ended
     cdef bint end_waits                # the client has ended, and the upstream's connection is not told yet
     cdef bint over
+
+    cdef FlowRecording recording       # what event sinks are told of it, or None
 
     # of a WebSocket whose messages are shown; else None
     cdef ExchangeCallbacks watcher

@@ -192,6 +192,8 @@ cdef class StreamTunnel(TunnelCallbacks):
                     sink.await_room()
                 break
             if piece.content.len:
+                if self.recording is not None:
+                    self.recording.count(source is self.upstream, piece.content.len)
                 if tap is None:
                     sink.send_content(piece.content.ptr, piece.content.len)
                 else:

@@ -56,6 +56,7 @@ cdef class Histogram:
 
 # The flows to one kind of destination that have ended
 cdef class FlowCounts:
+    cdef readonly str name             # of the pattern
     cdef int64_t ended[FLOW_PROTOCOLS][FLOW_ENDS][STATUS_CLASSES]
 
     # FlowProtocol, FlowEnd; `status` is what the client was told, 0: nothing

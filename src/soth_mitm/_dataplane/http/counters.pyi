@@ -15,6 +15,9 @@ class Histogram:
 
 @final
 class FlowCounts:
+    def __new__(cls, name: str = ...) -> FlowCounts: ...
+    @property
+    def name(self) -> str: ...
     @property
     def counts(self) -> list[tuple[int, int, int, int]]: ...
 

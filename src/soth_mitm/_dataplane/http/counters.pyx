@@ -37,6 +37,9 @@ cdef class Histogram:
 cdef class FlowCounts:
     """The flows to one kind of destination that have ended, by protocol, end and class of status."""
 
+    def __cinit__(self, str name not None=""):
+        self.name = name
+
     cdef int count(self, int protocol, int end, int status) noexcept:
         cdef int place = 0 if status == 0 else status // 100 if status < 600 else STATUS_CLASSES - 1
         self.ended[protocol][end][place] += 1

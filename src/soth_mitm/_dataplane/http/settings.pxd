@@ -32,6 +32,7 @@ cdef class Settings:
     cdef public object chunk_decision_type     # ChunkDecision
     cdef public object chunk_pass              # ChunkDecision.PASS
     cdef public object observer                # observer.flow(...), told of each flow; None: there is none
+    cdef public object recorder                # Recorder (exchange/flow_recording), told of each flow for event sinks; None: there are none
     cdef public object meant_to_block          # meant_to_block(exception): on_request failed in making a block
     cdef public object on_ignored_decision        # called with the request and what monitor mode does not apply
     # on_redirect(route, where, whether the client is multiplexed) -> Route that a request takes instead; its pool is None: it may not

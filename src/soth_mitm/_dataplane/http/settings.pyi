@@ -25,6 +25,7 @@ class Settings:
     chunk_decision_type: Any
     chunk_pass: Any
     observer: Any
+    recorder: Any
     meant_to_block: Any
     on_ignored_decision: Any
     on_redirect: Any

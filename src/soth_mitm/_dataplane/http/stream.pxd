@@ -132,6 +132,8 @@ cdef class Stream:
     # One of several on its connection: its resets carry codes of RFC 9113 section 7, and an upstream's has deadlines of its own
     cdef bint is_multiplexed(self) noexcept
 
+    cdef int64_t number(self) noexcept             # among those of its connection; 0: it carries one at a time
+
     # ---- of an upstream's stream
     cdef int unprocessed(self) noexcept            # Unprocessed
     # That may be PROCESSED_NOT or PROCESSED_HTTP1_ONLY: what is sent is kept until the response begins

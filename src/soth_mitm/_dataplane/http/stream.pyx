@@ -162,6 +162,9 @@ cdef class Stream:
     cdef bint is_multiplexed(self) noexcept:
         return False
 
+    cdef int64_t number(self) noexcept:
+        return 0
+
     cdef int unprocessed(self) noexcept:
         return PROCESSED_PERHAPS
 

@@ -22,6 +22,8 @@ cdef class Http1ServerConnection(HttpConnection):
     # called once: the connection is gone and every hook has returned
     cdef object on_end
     cdef object router                 # router(scheme, authority) -> Route
+    # on_refused(status, why): what came was not even a request; None: nobody is to be told
+    cdef public object on_refused
     cdef Route route                   # where the last request went
     cdef bytes routed                  # the authority that `route` is for
     cdef object routed_scheme          # and the scheme; None: the request named no URL

@@ -27,6 +27,7 @@ class Http1ServerConnection(HttpConnection):
         *,
         router: Callable[[str | None, bytes], Route],
     ) -> Http1ServerConnection: ...
+    on_refused: Callable[[int, str], object] | None
     def start(self) -> None:
         """Take over the client's endpoint, with what lies in its read buffer."""
 

@@ -281,6 +281,8 @@ cdef class Http1ServerConnection(HttpConnection):
 
     cdef int refuse(self, int status, bytes text) except -1:
         self.settings.counters.requests_refused += 1
+        if self.on_refused is not None:
+            self.on_refused(status, text.decode("utf-8", "replace"))
         # what is left of it would be taken for the next request
         self.stream.send_head_bytes(own_response_bytes(status, text_line(text), None, True, False))
         close_lingering(self.endpoint, self.settings)
@@ -415,6 +417,7 @@ cdef class Http1ServerConnection(HttpConnection):
             self.exchange.watch(self.websocket)
             return self.websocket.start()
         self.tunnel = Tunnel(self.settings, self.endpoint, upstream.endpoint, self.tunnel_ended)
+        self.tunnel.recording = self.exchange.recording
         self.tunnel.start()
         return 0
 
@@ -492,6 +495,8 @@ cdef class Http1ServerConnection(HttpConnection):
         if self.half_closed is not None:
             self.half_closed.clear()
         self.reserved = None
+        # it leads to us
+        self.on_refused = None
         return 0 if reserved is None else (<PooledConnection>reserved).retire()
 
     cdef int check_end(self) except -1:

@@ -548,6 +548,9 @@ cdef class Http2Stream(Stream):
     cdef bint is_multiplexed(self) noexcept:
         return True
 
+    cdef int64_t number(self) noexcept:
+        return self.stream.id
+
     cdef bint is_peer_gone(self) noexcept:
         return self.is_closed
 
