@@ -517,7 +517,7 @@ def check_end(scene: ExchangeScene) -> None:
     check_requests(scene, scene.counters.retries)
     all_exchanged = exchanged(scene)
     for client in scene.clients:
-        check_answers(client, all_exchanged, stripped)
+        check_answers(client, all_exchanged, stripped, may_be_cut=not scene.settings.hooks.recover)
     check_owners(scene)
     check_shown(scene, all_exchanged, scene.settings.body_limit)
     check_frames(scene, all_exchanged, scene.settings.body_limit)

@@ -119,8 +119,9 @@ def run(data: bytes) -> None:
     if options & FILTERS:
         expected, is_ended = decided(expected, most)
     runs = [relay(options, limit, pieces) for pieces in ([sent], *every_way(sent, first, second))]
-    # a ping that breaks the rules overtakes what is held as a good one does, and ends it undecided
-    is_overtaken = bool(options & PINGS) and bool(plain.wrong)
+    # a ping that breaks the rules overtakes what is held as a good one does, and ends it undecided; where decisions wait for it, also
+    # one that comes in the same read as the message before it
+    is_overtaken = bool(options & (PINGS | SLOW)) and bool(plain.wrong)
     for heard, code in runs:
         known = messages_of(read_stream(heard, rules))
         left = expected[: len(known)] if is_overtaken else expected
