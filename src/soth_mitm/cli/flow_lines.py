@@ -15,6 +15,8 @@ BAD, CHANGING, FAINT = "red", "yellow", "dim"
 NARROW = 100
 """Columns below which the program's column is short, and the last one too."""
 
+# What the refusal of a destination that is not listed says
+_NOT_LISTED = "interception.passthrough_unlisted"
 _WORDS = {
     "upstream_error": "failed",
     "upstream_timeout": "timeout",
@@ -40,6 +42,8 @@ def duration(seconds: float | None) -> str:
         return ""
     if seconds < 0.9995:
         milliseconds = seconds * 1000
+        if milliseconds < 0.1:
+            return f"{seconds * 1e6:.0f} µs"
         return f"{milliseconds:.1f} ms" if milliseconds < 9.95 else f"{milliseconds:.0f} ms"
     if seconds < 99.5:
         return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
@@ -75,15 +79,12 @@ def last_column(row: FlowRow) -> str:
     if row.provider is not None and row.state == "over" and row.outcome not in _WORDS and row.status < 400:
         return tokens_text(row)
     if row.outcome in _WORDS or row.kind == "refused":
-        return _REASONS.get(row.reason, row.reason) or row.outcome.replace("_", " ")
+        return "not on the list" if _NOT_LISTED in row.reason else row.reason or row.outcome.replace("_", " ")
     if row.error:
         return row.error
     if row.kind == "tunnel":
         return f"{size_text(row.request_bytes)} up, {size_text(row.response_bytes)} down"
     return size_text(row.response_bytes)
-
-
-_REASONS = {"interception.passthrough_unlisted": "not on the list"}
 
 
 def request_text(row: FlowRow) -> str:

@@ -79,6 +79,8 @@ def _client(content: FlowContent) -> Iterator[str]:
     if detail.tls_version:
         yield shown(detail.tls_version).replace("TLSv", "TLS ")
     yield f"{size_text(row.request_bytes)} up, {size_text(row.response_bytes)} down"
+    if detail.answered_by in ("handler", "proxy") and row.status:
+        yield f"answered by the {detail.answered_by}"
     if row.replayed:
         yield "replayed"
 
@@ -172,7 +174,8 @@ def show_side(console: Console, content: FlowContent, side: Side, *, most: int |
             console.print(Text("nothing is kept of it", FAINT))
         return
     console.print()
-    version = content.detail.http_version if is_request else content.detail.upstream_http_version
+    detail = content.detail
+    version = detail.http_version if is_request else detail.upstream_http_version or detail.http_version
     first = f"{row.method} {row.path}" if is_request else str(row.status)
     console.print(Text(shown(f"{first} {version}".strip()), "bold"), soft_wrap=True)
     _show_fields(console, side.fields)
@@ -197,7 +200,7 @@ def _show_fields(console: Console, fields: Fields) -> None:
 
 def pretty_body(side: Side) -> list[str]:
     """Return the lines of a body, escaped; JSON with a field in each."""
-    return lines_of(_pretty(side))
+    return lines_of(_pretty(side).removesuffix("\n"))
 
 
 def _pretty(side: Side) -> str:
