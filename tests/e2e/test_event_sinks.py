@@ -568,3 +568,129 @@ class TestNoHarm:
         # and can be tried again
         with MitmProxyBuilder(configure(tmp_path, origin_ca), Plain()).with_event_sink(other).build().start_in_thread():
             pass
+
+
+class TestEvents:
+    """The events that the tests above do not show."""
+
+    def test_steps_of_a_request(self, proxy: ProxyFactory, origin: Origin) -> None:
+        sink = Collector()
+        running = proxy(Plain(), sinks=[sink])
+        with running.secured(origin.port) as client:
+            client.send(b"POST /interim HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")
+            assert [client.read_head().status for _ in range(3)] == [100, 103, 200]
+        ended(sink)
+        running.wait_idle()
+        sink.wait(lambda sink: sink.of(Kind.CONNECTION_CLOSED))
+        of_flow = [event for event in sink.events if event.flow_id]
+        kinds = [event.kind for event in of_flow]
+        assert kinds[:8] == [
+            Kind.REQUEST_HEADERS,
+            Kind.REQUEST_BODY_CHUNK,
+            Kind.REQUEST_DECISION,
+            Kind.TLS_HANDSHAKE_STARTED,
+            Kind.TLS_HANDSHAKE_SUCCEEDED,
+            Kind.RESPONSE_HEADERS,
+            Kind.RESPONSE_HEADERS,
+            Kind.RESPONSE_HEADERS,
+        ]
+        assert set(kinds[8:-1]) == {Kind.RESPONSE_BODY_CHUNK}
+        assert kinds[-1] is Kind.STREAM_CLOSED
+        request, chunk, decision, _, secured, interim, _, final = of_flow[:8]
+        assert request.attributes == {
+            "authority": f"localhost:{origin.port}",
+            "bytes": len(b"POST /interim HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"),
+            "http2_stream_id": 0,
+            "method": "POST",
+            "path": "/interim",
+        }
+        assert (request.protocol, request.server_host, request.server_port) == ("http1", HOST, origin.port)
+        assert chunk.attributes == {"bytes": 5, "offset": 0}
+        assert decision.attributes == {"decision": "allowed", "reason": ""}
+        assert (secured.attributes["side"], secured.attributes["version"], secured.attributes["resumed"]) == ("upstream", "TLSv1.3", 0)
+        assert (interim.attributes["status"], interim.attributes["interim"]) == (100, 1)
+        assert (final.attributes["status"], final.attributes["from"]) == (200, "upstream")
+        assert final.attributes["media_type"] == "application/json"
+        assert "interim" not in final.attributes
+        closed = of_flow[-1].attributes
+        assert (closed["reason"], closed["by"], closed["outcome"], closed["complete"]) == ("mitm_http_completed", "upstream", "answered", 1)
+        assert [event.kind for event in sink.events if not event.flow_id] == [
+            Kind.CONNECTION_OPENED,
+            Kind.CONNECT_RECEIVED,
+            Kind.CONNECT_DECISION,
+            Kind.TLS_HANDSHAKE_STARTED,
+            Kind.TLS_HANDSHAKE_SUCCEEDED,
+            Kind.STREAM_CLOSED,
+            Kind.CONNECTION_CLOSED,
+        ]
+
+    def test_an_upstream_whose_certificate_is_wrong(self, proxy: ProxyFactory) -> None:
+        sink = Collector()
+        running = proxy(Plain(), sinks=[sink])
+        with Origin(TestCA("Unknown Root").server_context(HOST), host=HOST) as origin, running.secured(origin.port) as client:
+            assert client.request("/", HOST).status == 502
+        ended(sink)
+        (failed,) = sink.of(Kind.TLS_HANDSHAKE_FAILED)
+        assert (failed.attributes["side"], failed.attributes["class"]) == ("upstream", "unknown_ca")
+        assert failed.flow_id == sink.records[0].flow_id
+        assert (sink.records[0].outcome, sink.records[0].answered_by) == ("upstream_error", "proxy")
+
+    def test_a_call_of_grpc(self, proxy: ProxyFactory, origin: Origin) -> None:
+        def script(connection: ScriptedConnection, request: Request) -> None:
+            connection.read_body()
+            connection.send(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\nTrailer: grpc-status\r\n\r\n"
+                b"5\r\n\x00\x00\x00\x00\x00\r\n0\r\ngrpc-status: 5\r\ngrpc-message: none\r\n\r\n"
+            )
+
+        origin.script(script, "/test.Any/Call")
+        sink = Collector()
+        running = proxy(Plain(), sinks=[sink])
+        with running.secured(origin.port) as client:
+            head = "Content-Type: application/grpc\r\nTE: trailers\r\n"
+            assert client.request("/test.Any/Call", HOST, "POST", b"\0\0\0\0\0", head).status == 200
+        ended(sink)
+        (record,) = sink.records
+        assert (record.protocol, record.grpc_status) == ("grpc", "5")
+        assert (b"grpc-status", b"5") in record.response_trailers
+        told = sink.of(Kind.GRPC_REQUEST_HEADERS, Kind.GRPC_RESPONSE_HEADERS, Kind.GRPC_RESPONSE_TRAILERS)
+        assert [event.attributes for event in told] == [
+            {"method": "Call", "service": "test.Any"},
+            {"status": 200},
+            {"grpc_message": "none", "grpc_status": "5", "trailers_only": 0},
+        ]
+        assert told[0].stream_key == f"grpc:/test.Any/Call:{told[0].flow_sequence_id}"
+        assert {event.protocol for event in told} == {"grpc"}
+        assert running.metrics().illegal_event_count == 0
+
+    def test_requests_in_absolute_form_name_their_destinations(self, proxy: ProxyFactory, plain_origin: Origin) -> None:
+        sink = Collector()
+        running = proxy(Plain(), sinks=[sink], **{"interception.blocked": ["*.blocked.test:*"]})
+        with running.client() as client:
+            for host in ("127.0.0.1", "127.0.0.1", "localhost"):
+                assert client.request(f"http://{host}:{plain_origin.port}/bytes/5", "x").status == 200
+            assert client.request("http://a.blocked.test/", "x").status == 403
+        ended(sink, 4)
+        named = [(event.attributes["host"], event.attributes["form"]) for event in sink.of(Kind.CONNECT_RECEIVED)]
+        assert named == [("127.0.0.1", "absolute"), ("localhost", "absolute"), ("a.blocked.test", "absolute")]
+        assert [event.attributes["action"] for event in sink.of(Kind.CONNECT_DECISION)] == ["intercept", "intercept", "block"]
+        assert [record.outcome for record in sink.records] == ["answered", "answered", "answered", "blocked"]
+        assert running.metrics().illegal_event_count == 0
+
+    def test_what_is_learnt_of_refusals(self, proxy: ProxyFactory, origin: Origin, origin_ca: TestCA) -> None:
+        sink = Collector()
+        running = proxy(Plain(), sinks=[sink], **{"tls.learn_bypass": True, "tls.bypass_after_failures": 2})
+        for count in (1, 2):
+            with running.tunnel(origin.port) as client, pytest.raises(ssl.SSLCertVerificationError):
+                client.start_tls(origin_ca.client_context(), HOST)
+            sink.wait(lambda sink, count=count: len(sink.of(Kind.CONNECTION_CLOSED)) == count)
+        with running.tunnel(origin.port) as client:
+            client.start_tls(origin_ca.client_context(), HOST)
+            assert client.request("/bytes/5", HOST).status == 200
+        ended(sink, 3)
+        told = [event.attributes for event in sink.of(Kind.TLS_LEARNING_AUDIT)]
+        assert [about["action"] for about in told] == ["refused", "refused", "opened", "used"]
+        assert {about["host"] for about in told} == {HOST}
+        assert [record.kind for record in sink.records] == [FlowKind.REFUSED, FlowKind.REFUSED, FlowKind.TUNNEL]
+        assert sink.records[-1].cause == "bypass"
+        assert running.metrics().illegal_event_count == 0

@@ -12,6 +12,8 @@ from soth_mitm.observe.sink_feed import NOTHING_LOST, Lost
 
 # in the order of the data plane
 KINDS = tuple(FlowKind)
+VERDICTS = tuple(verdict.name.lower() for verdict in Verdict)
+RESPONSE_VERDICTS = tuple(verdict.name.lower() for verdict in ResponseVerdict)
 ANSWERED_BY = ("", "upstream", "handler", "proxy")
 
 
@@ -59,14 +61,13 @@ class RecordedFlow:
         return tuple(pieces)
 
     def _record(self, content: int, lost: Lost) -> FlowRecord:
+        # made for each flow and each sink: names are looked up in tables, not made
         facts = self._facts
-        meta = facts.meta
+        meta, cause, close = facts.meta, facts.cause, facts.websocket_end
         if facts.authority is None:
             host, port = meta.target or ("", 0)
         else:
             host, port = destination(facts.authority, facts.scheme) or (facts.authority, 0)
-        close = facts.websocket_end
-        upstream_id = facts.upstream_id
         return FlowRecord(
             flow_id=facts.flow_id,
             kind=KINDS[facts.kind],
@@ -75,9 +76,9 @@ class RecordedFlow:
             started=facts.started,
             took=facts.took if facts.is_over else None,
             outcome=FLOW_OUTCOMES[facts.outcome] if facts.outcome >= 0 else "",
-            cause=facts.cause if isinstance(facts.cause, str) else cause_text(facts.cause),
-            decision=Verdict(facts.verdict).name.lower(),
-            response_decision=ResponseVerdict(facts.response_verdict).name.lower(),
+            cause="" if cause is None else cause if isinstance(cause, str) else cause_text(cause),
+            decision=VERDICTS[facts.verdict],
+            response_decision=RESPONSE_VERDICTS[facts.response_verdict],
             protocol=FLOW_PROTOCOLS[facts.protocol],
             pattern=facts.pattern or "",
             scheme=facts.scheme or "",
@@ -96,14 +97,21 @@ class RecordedFlow:
             response_trailers=_fields(facts.response_trailers),
             request_size=facts.request_size,
             response_size=facts.response_size,
-            request_kept=max(0, min(facts.request_kept, content) - lost.request),
-            response_kept=max(0, min(facts.response_kept, content) - lost.response),
+            request_kept=_kept(facts.request_kept, content, lost.request),
+            response_kept=_kept(facts.response_kept, content, lost.response),
             timings=_timings(facts),
             upstream_address=facts.upstream_address,
-            upstream_connection_id=upstream_id,
+            upstream_connection_id=facts.upstream_id,
             grpc_status=facts.grpc_status,
             websocket_close=None if close is None else (close[3], CLOSED_BY[close[2]]),
         )
+
+
+def _kept(kept: int, content: int, lost: int) -> int:
+    """Return how many bytes a sink was given that wants `content` of them and lost some."""
+    if not content or not kept:
+        return 0
+    return max(0, min(kept, content) - lost)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -116,11 +124,19 @@ def destination(authority: str, scheme: str | None) -> tuple[str, int] | None:
 
 
 def _timings(facts: FlowFacts) -> Timings:
-    decided, acquired, dialled, tls, sent, first_byte, ended = (None if seconds < 0 else seconds for seconds in facts.timings)
-    return Timings(decided=decided, acquired=acquired, dialled=dialled, tls=tls, sent=sent, first_byte=first_byte, ended=ended)
+    decided, acquired, dialled, tls, sent, first_byte, ended = facts.timings
+    return Timings(
+        decided=decided if decided >= 0 else None,
+        acquired=acquired if acquired >= 0 else None,
+        dialled=dialled if dialled >= 0 else None,
+        tls=tls if tls >= 0 else None,
+        sent=sent if sent >= 0 else None,
+        first_byte=first_byte if first_byte >= 0 else None,
+        ended=ended if ended >= 0 else None,
+    )
 
 
 def _fields(headers: object) -> Fields:
-    if not headers:
+    if headers is None:
         return ()
     return tuple(headers.raw if isinstance(headers, Headers) else headers)  # type: ignore[arg-type]

@@ -62,11 +62,8 @@ class FlowState(Protocol):
         """Return the same without its content, and what a sink that wants `content` bytes misses by that."""
 
 
-class _Entry(NamedTuple):
-    item: FlowEvent | FlowState
-    octets: int
-    since: float
-    lost: Lost
+# What waits: the item, its octets, since when, and what of its flow was lost before. A plain tuple: one is made for each item
+_Entry = tuple[FlowEvent | FlowState, int, float, Lost]
 
 
 class SinkFeed:
@@ -84,8 +81,10 @@ class SinkFeed:
         self.dropped: Counter[str] = Counter()
         """By kind of event, or `FLOW_UPDATE`."""
         self._sink = sink
-        self._changed = threading.Condition()
+        # taken by itself it is cheaper than by the condition
+        self._lock = threading.Lock()
         """Guards what follows."""
+        self._changed = threading.Condition(self._lock)
         self._waiting: deque[_Entry] = deque()
         self._entries = 0
         self._octets = 0
@@ -101,15 +100,15 @@ class SinkFeed:
 
     def push_event(self, event: FlowEvent) -> None:
         """Put in an event of a kind that the sink wants."""
-        with self._changed:
+        with self._lock:
             if not self._has_place(event.kind in _ENDS):
                 self._drop(event.kind)
                 return
-            self._put(_Entry(event, 0, time.monotonic(), NOTHING_LOST))
+            self._put((event, 0, time.monotonic(), NOTHING_LOST))
 
     def push_flow(self, state: FlowState) -> None:
         """Put in a flow as it stands."""
-        with self._changed:
+        with self._lock:
             is_over = state.is_over
             lost = self._lost.pop(state.flow_id, NOTHING_LOST) if self._lost else NOTHING_LOST
             has_room = self._octets + state.octets <= MOST_OCTETS
@@ -125,7 +124,7 @@ class SinkFeed:
             if not is_over and (lost.request or lost.response):
                 # what is not there stays so
                 self._lost[state.flow_id] = Lost(lost.request, lost.response, 0)
-            self._put(_Entry(state, state.octets, time.monotonic(), lost))
+            self._put((state, state.octets, time.monotonic(), lost))
 
     def _has_place(self, is_end: bool) -> bool:
         if self.is_disabled or self._is_abandoned:
@@ -139,7 +138,7 @@ class SinkFeed:
     def _put(self, entry: _Entry) -> None:
         self._waiting.append(entry)
         self._entries += 1
-        self._octets += entry.octets
+        self._octets += entry[1]
         if self._is_asleep:
             self._is_asleep = False
             self._changed.notify()
@@ -181,20 +180,19 @@ class SinkFeed:
             if self._ends_at is None and len(self._waiting) < MOST_AT_ONCE:
                 self._changed.wait(GATHER_SECONDS)
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
-            self._in_hand = batch[0].since
+            self._in_hand = batch[0][2]
             return batch
 
     def _give(self, batch: list[_Entry]) -> None:
         self._tell_dropped()
         items: list[FlowEvent | FlowUpdate] = []
-        for entry in batch:
-            item = entry.item
-            items.append(item if isinstance(item, FlowEvent) else item.update(self.content, self.messages, entry.lost))
+        for item, _, _, lost in batch:
+            items.append(item if isinstance(item, FlowEvent) else item.update(self.content, self.messages, lost))
         if not self.is_disabled:
             self._call(lambda: self._sink.accept(items))
         with self._changed:
             self._entries -= len(batch)
-            self._octets -= sum(entry.octets for entry in batch)
+            self._octets -= sum(entry[1] for entry in batch)
             self._in_hand = None
             if self.is_disabled:
                 self._drop_waiting()
@@ -224,8 +222,8 @@ class SinkFeed:
             log.error("the event sink %s failed %d times in a row, and is given nothing more: %r", self.name, MOST_FAILURES, error)
 
     def _drop_waiting(self) -> None:
-        for entry in self._waiting:
-            self._drop(entry.item.kind if isinstance(entry.item, FlowEvent) else FLOW_UPDATE)
+        for item, _, _, _ in self._waiting:
+            self._drop(item.kind if isinstance(item, FlowEvent) else FLOW_UPDATE)
         self._waiting.clear()
         self._lost.clear()
         self._entries = self._octets = 0
@@ -252,7 +250,7 @@ class SinkFeed:
         with self._changed:
             since = self._in_hand
             if since is None and self._waiting:
-                since = self._waiting[0].since
+                since = self._waiting[0][2]
             return 0.0 if since is None else time.monotonic() - since
 
 
