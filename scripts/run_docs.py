@@ -82,7 +82,19 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Calls of models: `soth_mitm.llm`": (
         "llm",
-        ("LlmObserver", "ModelCall", "Tokens", "ToolCall", "Recogniser", "Recognised", "AnswerReader", "span_name", "span_attributes"),
+        (
+            "LlmObserver",
+            "ModelCall",
+            "Tokens",
+            "ToolCall",
+            "Turn",
+            "Part",
+            "Recogniser",
+            "Recognised",
+            "AnswerReader",
+            "span_name",
+            "span_attributes",
+        ),
     ),
     "What the proxy saw: `soth_mitm.observe`": (
         "observe",
@@ -108,6 +120,8 @@ NOT_CONSTRUCTED = (
     "ModelCall",
     "Tokens",
     "ToolCall",
+    "Turn",
+    "Part",
     "Recognised",
     "SinkInfo",
     "FlowEvent",

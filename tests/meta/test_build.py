@@ -25,6 +25,9 @@ MODULES = sorted(".".join(path.relative_to(INSTALLED).with_suffix("").parts) for
 TREE = ROOT / "src"
 
 
+PAGE = "soth_mitm/views/web/index.html"
+
+
 def recorded_files() -> dict[str, importlib.metadata.PackagePath]:
     """Return the files that the installed distribution says it put there, by path."""
     files = importlib.metadata.distribution("soth-mitm").files or []
@@ -37,8 +40,9 @@ def wheel_faults(names: Iterable[str]) -> list[str]:
     stems = {name.removesuffix(".pyx") for name in present if name.endswith(".pyx")}
     lacking = [stem + suffix for stem in stems for suffix in (".pyi", ".pxd") if stem + suffix not in present]
     lacking += [stem for stem in stems if not any(stem + ending in present for ending in importlib.machinery.EXTENSION_SUFFIXES)]
-    lacking += [name for name in ("soth_mitm/py.typed",) if name not in present]
-    surplus = [name for name in present if name.endswith((".c", ".h", ".o", ".html"))]
+    lacking += [name for name in ("soth_mitm/py.typed", PAGE) if name not in present]
+    # Cython explains what it compiles in files of HTML; ours is one page
+    surplus = [name for name in present if name.endswith((".c", ".h", ".o", ".html")) and name != PAGE]
     return sorted([f"lacks {name}" for name in lacking] + [f"should not have {name}" for name in surplus])
 
 
@@ -82,7 +86,7 @@ def test_module_is_compiled_and_from_this_wheel(name: str) -> None:
 def test_installed_sources_are_those_of_the_tree() -> None:
     if not TREE.is_dir():
         pytest.skip("the tree was taken away")
-    kinds = (".py", ".pyi", ".pyx", ".pxd", ".typed")
+    kinds = (".py", ".pyi", ".pyx", ".pxd", ".typed", ".js", ".css")
     tree = {path.relative_to(TREE).as_posix(): path.read_bytes() for path in TREE.rglob("*") if path.suffix in kinds}
     installed = {path.relative_to(INSTALLED.parent).as_posix(): path.read_bytes() for path in INSTALLED.rglob("*") if path.suffix in kinds}
     assert sorted(name for name in tree | installed if tree.get(name) != installed.get(name)) == [], HINT
@@ -102,11 +106,12 @@ def test_variant_is_the_one_asked_for() -> None:
 
 def test_wheel_test_can_fail() -> None:
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    whole = ["soth_mitm/py.typed", *("soth_mitm/_dataplane/wire/head" + end for end in (".pyx", ".pxd", ".pyi", suffix))]
+    whole = ["soth_mitm/py.typed", PAGE, *("soth_mitm/_dataplane/wire/head" + end for end in (".pyx", ".pxd", ".pyi", suffix))]
     assert wheel_faults(whole) == []
     for name in whole:
         assert wheel_faults(set(whole) - {name}) == ([] if name.endswith(".pyx") else [f"lacks {name.removesuffix(suffix)}"])
-    assert wheel_faults([*whole, "soth_mitm/_dataplane/wire/head.c"]) == ["should not have soth_mitm/_dataplane/wire/head.c"]
+    for name in ("soth_mitm/_dataplane/wire/head.c", "soth_mitm/_dataplane/wire/head.html"):
+        assert wheel_faults([*whole, name]) == [f"should not have {name}"]
 
 
 def test_module_test_can_fail(tmp_path: Path) -> None:

@@ -51,13 +51,14 @@ FLOORS = """
 3  process: address naming identity linux macos windows attribution
 3  observe: observation flow_event flow_record event_sink sink_feed sink_feeds families exposition metrics_page
 3  observe: masked_names masked_value masked_text masking sink_file ndjson flow_gathering har
-3  llm: json_text model_call draft openai_chat openai_responses anthropic gemini ollama bedrock recognition answer_reader conventions
+3  llm: json_text model_request model_call
+3  llm: draft openai_chat openai_responses anthropic gemini ollama bedrock recognition answer_reader conventions
 3  llm: observer
 3  observe: event_states recorded_flow websocket_turns recording
 3  observe: search_words filter_fields filter_language framers model_reading flow_call har_flow har_sink
 3  observe: otel_names otel_attributes otel_export otel
 3  observe.store: schema content liveness attached flow_row flow_content
-3  observe: filter_predicate filter_sql har_stored
+3  observe: filter_predicate filter_sql har_stored flow_curl
 3  observe.store: reader side_writing flow_writing word_index retention writer sink place removal
 3  observe:
 4  proxy: own_address flow_counts
@@ -67,13 +68,14 @@ FLOORS = """
 4  proxy: redirects credential_values generation listener status_server client_reader client
 4  proxy.inbound: target http_proxy
 4  proxy: session client_tls decisions routing first_bytes connection_setup service status_pages handle threaded signals proxy
+4  views: texts source access answers store_source server serving
 5  __init__
 5  rules: matching block_hosts set_header map_remote map_local mock_json sought deltas redact
 5  doctor: http2_origin origin programs children examination
 5  cli: exits configured shells handler_loading display request_lines descriptors kept_flows serving check_command
 5  cli: trust_commands ca_commands
-5  cli: flow_lines flow_json flow_curl flow_page flow_replay flows_command
-5  cli: doctor_command child run_summary exec_command commands
+5  cli: flow_lines flow_json flow_page flow_replay flows_command
+5  cli: doctor_command child run_summary exec_command view_process view_command commands
 5  __main__
 """
 

@@ -81,7 +81,7 @@ def names(group: click.Group = cli, before: str = "") -> Iterator[str]:
 
 
 def test_every_command_is_in_the_table() -> None:
-    assert set(names()) == {*CONFIGURED, *OF_A_STORE, "config", "flows path"}
+    assert set(names()) == {*CONFIGURED, *OF_A_STORE, "config", "flows path", "view"}
 
 
 @pytest.mark.parametrize("command", OF_A_STORE)
@@ -90,7 +90,7 @@ def test_no_store(command: str) -> None:
     assert code == RUN_FAILED and "none.db" in output
 
 
-@pytest.mark.parametrize("command", [*CONFIGURED, *OF_A_STORE, "config", "", "ca", "flows", "flows path"])
+@pytest.mark.parametrize("command", [*CONFIGURED, *OF_A_STORE, "config", "", "ca", "flows", "flows path", "view"])
 def test_usage_and_help(command: str) -> None:
     words = command.split()
     assert call(*words, "--no-such-option")[0] == USAGE

@@ -18,6 +18,7 @@ from soth_mitm.cli.handler_loading import load_handler
 from soth_mitm.cli.kept_flows import kept_flows, store_options
 from soth_mitm.cli.serving import Serving
 from soth_mitm.cli.trust_commands import TRUST_COMMANDS
+from soth_mitm.cli.view_command import view
 from soth_mitm.config import MitmConfig
 from soth_mitm.config.effect import without_effect
 from soth_mitm.config.reference import default_toml
@@ -112,3 +113,4 @@ cli.add_command(check_policy)
 cli.add_command(doctor)
 cli.add_command(exec_)
 cli.add_command(flows)
+cli.add_command(view)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from soth_mitm.errors import BindError, CaError, EventSinkError, InvalidConfigError
+from soth_mitm.errors import BindError, CaError, EventSinkError, InvalidConfigError, StoreError
 
 BLOCKED = 10
 CONFIG_WRONG, SINK_FAILED, START_FAILED, RUN_FAILED = 20, 21, 22, 23
@@ -31,7 +31,7 @@ def explained() -> Iterator[None]:
         raise Failure(CONFIG_WRONG, str(error)) from error
     except EventSinkError as error:
         raise Failure(SINK_FAILED, str(error)) from error
-    except (BindError, CaError) as error:
+    except (BindError, CaError, StoreError) as error:
         raise Failure(START_FAILED, str(error)) from error
     except OSError as error:
         raise Failure(RUN_FAILED, str(error)) from error

@@ -16,7 +16,6 @@ from rich.text import Text
 
 from soth_mitm._dataplane.http.messages import RawRequest
 from soth_mitm.addresses import parse_target
-from soth_mitm.cli.flow_curl import MASKED
 from soth_mitm.cli.flow_lines import BAD, FAINT, duration
 from soth_mitm.cli.flow_page import pretty_body
 from soth_mitm.cli.request_lines import size_text
@@ -24,6 +23,7 @@ from soth_mitm.config import MitmConfig
 from soth_mitm.decision import HandlerDecision, Upstream
 from soth_mitm.escaping import shown
 from soth_mitm.handler import InterceptHandler
+from soth_mitm.observe.flow_curl import MASKED
 from soth_mitm.observe.store.flow_content import FlowContent
 from soth_mitm.observe.store.sink import SqliteSink
 from soth_mitm.proxy.proxy import MitmProxyBuilder

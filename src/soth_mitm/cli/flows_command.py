@@ -17,7 +17,6 @@ from rich.text import Text
 
 from soth_mitm.cli.configured import as_json
 from soth_mitm.cli.exits import RUN_FAILED, Failure
-from soth_mitm.cli.flow_curl import curl_command
 from soth_mitm.cli.flow_json import as_json as json_text
 from soth_mitm.cli.flow_json import flow_object, row_object
 from soth_mitm.cli.flow_lines import FAINT, moment, print_lines
@@ -28,6 +27,7 @@ from soth_mitm.errors import FilterError, StoreError
 from soth_mitm.escaping import shown
 from soth_mitm.observe.filter_fields import FieldKind, number_of
 from soth_mitm.observe.filter_language import And, Node, parse_filter
+from soth_mitm.observe.flow_curl import curl_command
 from soth_mitm.observe.har import har_document, is_exchange
 from soth_mitm.observe.har_stored import stored_har_flow
 from soth_mitm.observe.store.flow_content import FlowContent

@@ -9,7 +9,20 @@
 from soth_mitm.llm.answer_reader import AnswerReader
 from soth_mitm.llm.conventions import span_attributes, span_name
 from soth_mitm.llm.model_call import ModelCall, Tokens, ToolCall
+from soth_mitm.llm.model_request import Part, Turn
 from soth_mitm.llm.observer import LlmObserver
 from soth_mitm.llm.recognition import Recognised, Recogniser
 
-__all__ = ["AnswerReader", "LlmObserver", "ModelCall", "Recognised", "Recogniser", "Tokens", "ToolCall", "span_attributes", "span_name"]
+__all__ = [
+    "AnswerReader",
+    "LlmObserver",
+    "ModelCall",
+    "Part",
+    "Recognised",
+    "Recogniser",
+    "Tokens",
+    "ToolCall",
+    "Turn",
+    "span_attributes",
+    "span_name",
+]

@@ -18,6 +18,7 @@ class OwnAddress(NamedTuple):
 
 
 THE_PROXY = OwnAddress(508, "is this proxy itself; the request would come back here for ever")
+THE_VIEW = OwnAddress(403, "is where flows are shown, and no request is let through to it")
 THE_STATUS_PAGES = OwnAddress(403, "is where this proxy tells of itself (prometheus_bind), and no request is let through to it")
 
 

@@ -6,7 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
+from soth_mitm.addresses import is_loopback
 from soth_mitm.config import MitmConfig
+from soth_mitm.connection import SocketAddress
 from soth_mitm.errors import ShutdownTimeoutError
 from soth_mitm.escaping import get_logger
 from soth_mitm.handler import InterceptHandler, check_handler
@@ -37,6 +39,7 @@ class MitmProxyBuilder:
         self._ca: CertificateAuthority | None = None
         self._observer: Observer | None = None
         self._sinks: list[EventSink] = []
+        self._views: list[SocketAddress] = []
 
     def with_ca(self, ca: CertificateAuthority) -> "MitmProxyBuilder":
         """Use this CA; its files are written to `tls.ca_cert_path` and `.ca_key_path` if those are set."""
@@ -59,6 +62,16 @@ class MitmProxyBuilder:
         self._sinks.append(check_sink(sink))
         return self
 
+    def with_view_at(self, host: str, port: int) -> "MitmProxyBuilder":
+        """Let no request go to this loopback address, where the flows of this proxy are shown: its clients are not to read them.
+
+        It is refused in every spelling, and by names that lead to it. `ValueError` if `host` is no IP address of this machine's loopback.
+        """
+        if not is_loopback(host):
+            raise ValueError(f"{host!r} is no loopback address")
+        self._views.append((host, port))
+        return self
+
     def build(self) -> "MitmProxy":
         """Check everything and return the proxy; no file and no socket is touched.
 
@@ -71,7 +84,7 @@ class MitmProxyBuilder:
         check_ciphers(config.upstream.ciphers)
         check_exposition(config)
         check_handler(self._handler)
-        return MitmProxy(config, self._handler, self._ca, self._observer, self._sinks)
+        return MitmProxy(config, self._handler, self._ca, self._observer, self._sinks, self._views)
 
 
 class MitmProxy:
@@ -84,12 +97,14 @@ class MitmProxy:
         ca: CertificateAuthority | None = None,
         observer: Observer | None = None,
         sinks: Sequence[EventSink] = (),
+        views: Sequence[SocketAddress] = (),
     ) -> None:
         self._config = config
         self._handler = handler
         self._given_ca = ca
         self._observer = observer
         self._sinks = tuple(sinks)
+        self._views = tuple(views)
         self._handle: MitmProxyHandle | None = None
 
     async def start(self) -> "MitmProxyHandle":
@@ -107,7 +122,7 @@ class MitmProxy:
         status: Listener | None = None
         try:
             status = Listener.open_status(config)
-            service = Service(config, self._handler, ca, listener, self._observer, status, self._sinks)
+            service = Service(config, self._handler, ca, listener, self._observer, status, self._sinks, self._views)
             if status is not None:
                 service.status_server = StatusServer(status, StatusPages(service, listener).page)
             await service.start()

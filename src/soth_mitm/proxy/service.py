@@ -45,7 +45,7 @@ from soth_mitm.proxy.learning import Learning
 from soth_mitm.proxy.leaves import Leaves
 from soth_mitm.proxy.listener import Listener
 from soth_mitm.proxy.metrics_collection import collect_metrics
-from soth_mitm.proxy.own_address import THE_PROXY, THE_STATUS_PAGES, OwnAddress
+from soth_mitm.proxy.own_address import THE_PROXY, THE_STATUS_PAGES, THE_VIEW, OwnAddress, reaches
 from soth_mitm.proxy.process_lookup import ProcessLookup
 from soth_mitm.proxy.protocols import ClientEndpoint
 from soth_mitm.proxy.resources import ProxyResources
@@ -112,6 +112,7 @@ class Service:
         observer: Observer | None = None,
         status_listener: Listener | None = None,
         sinks: Sequence[EventSink] = (),
+        views: Sequence[SocketAddress] = (),
     ) -> None:
         self._listener = listener
         self._loop = loop = asyncio.get_running_loop()
@@ -175,7 +176,7 @@ class Service:
             minting=self._minting,
             decoding=self._decoding,
             websockets=self._websockets,
-            own_address=functools.partial(_own_address, listener, status_listener),
+            own_address=functools.partial(_own_address, listener, status_listener, tuple(views)),
         )
         self._generations = [self._generation(config, policy)]
 
@@ -467,9 +468,14 @@ class Service:
         )
 
 
-def _own_address(listener: Listener, status_listener: Listener | None, address: SocketAddress) -> OwnAddress | None:
+def _own_address(
+    listener: Listener, status_listener: Listener | None, views: Sequence[SocketAddress], address: SocketAddress
+) -> OwnAddress | None:
     if listener.is_ours(address):
         return THE_PROXY
+    for host, port in views:
+        if port == address[1] and reaches(address[0], host):
+            return THE_VIEW
     return THE_STATUS_PAGES if status_listener is not None and status_listener.is_ours(address) else None
 
 

@@ -6,7 +6,7 @@ does not let the file's journal grow. One thread at a time.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,8 @@ PAGE = 200
 SECONDS = 5.0
 """How long one question may take, with all its statements; then `StoreError` says so."""
 MOST_FACETS = 50
+MOST_LISTED = 200_000
+"""Ids that an index has."""
 # Instructions of SQLite after which the time is looked at: of rows whose content is read, some fifty
 _STEPS = 1000
 
@@ -43,6 +45,34 @@ class FlowPage(msgspec.Struct, frozen=True):
     rows: list[FlowRow]
     older: tuple[float, int] | None
     """Give it as `before` to get the next ones; None: there are none."""
+
+
+class FlowIndex(msgspec.Struct, frozen=True, kw_only=True):
+    """All flows that match, newest first, by id only."""
+
+    revision: int
+    """Of the last commit before it was read: what `changes` is to be asked for next."""
+    ids: list[int]
+    """The newest of them, up to a limit."""
+    started: list[float]
+    """When each of `ids` began."""
+    total: int
+    tokens_in: int | None
+    tokens_out: int | None
+    unseen: int
+    """Flows that were not searched by words, since no word table has them yet."""
+
+
+class Activity(msgspec.Struct, frozen=True):
+    """What began within one step of time."""
+
+    step: int
+    """Counts from 0."""
+    flows: int
+    calls: int
+    """Of these, calls of models that went well."""
+    failed: int
+    """Of these, blocked, failed, or answered with a status from 400 on."""
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -183,6 +213,29 @@ class StoreReader:
         rows = self._ask(None, f"select {_COLUMNS} from flow where id = ?", [id])
         return self._row(rows[0]) if rows else None
 
+    def rows(self, ids: Sequence[int]) -> list[FlowRow]:
+        """Return flows by their ids, in the order of `ids`, without those that are not there."""
+        marks = ", ".join("?" * len(ids))
+        found = {each[0]: self._row(each) for each in self._ask(None, f"select {_COLUMNS} from flow where id in ({marks})", list(ids))}
+        return [found[id] for id in ids if id in found]
+
+    def index(self, filter: Node | str = _EVERYTHING, *, limit: int = MOST_LISTED) -> FlowIndex:
+        """Return the ids of all flows that match."""
+        made = self._condition(filter)
+        revision = self.revision()
+        sql = f"select id, started, tokens_in, tokens_out from flow where {made.sql} order by started desc, id desc"
+        found = self._ask(made, sql, made.values)
+        came, went = [each[2] for each in found if each[2] is not None], [each[3] for each in found if each[3] is not None]
+        return FlowIndex(
+            revision=revision,
+            ids=[each[0] for each in found[:limit]],
+            started=[each[1] for each in found[:limit]],
+            total=len(found),
+            tokens_in=sum(came) if came else None,
+            tokens_out=sum(went) if went else None,
+            unseen=max(0, self.unindexed() - MOST_UNINDEXED) if made.has_words else 0,
+        )
+
     def newest(self, filter: Node | str = _EVERYTHING) -> FlowRow | None:
         """Return the flow that began last of those that match."""
         rows = self.flows(filter, limit=1).rows
@@ -266,6 +319,16 @@ class StoreReader:
             last=all_[9],
         )
 
+    def activity(self, since: float, step: float) -> list[Activity]:
+        """Return what began since then, by steps of so many seconds; steps without a flow are left out."""
+        failed = self._condition("is:error or is:blocked")
+        is_call = f"provider is not null and not ({failed.sql})"
+        sql = (
+            f"select cast((started - ?) / ? as integer) as step, count(*), sum({is_call}), sum({failed.sql}) "
+            "from flow where started >= ? group by step order by step"
+        )
+        return [Activity(*values) for values in self._ask(None, sql, [since, step, since])]
+
     def _facet(self, made: Condition, column: str) -> list[Facet]:
         sql = f"select {column}, count(*) from flow where ({made.sql}) and {column} != '' group by {column} order by 2 desc, 1 limit ?"
         return [Facet(value, count) for value, count in self._ask(made, sql, [*made.values, MOST_FACETS])]
@@ -313,7 +376,7 @@ class StoreReader:
             found = {name for (name,) in self._database.execute("select name from sqlite_master where type = 'table'")}
         return tuple(name for name in WORD_TABLES if name in found)
 
-    def _ask(self, made: Condition | None, sql: str, values: list[float | str] | list[int]) -> list[tuple]:  # type: ignore[type-arg]
+    def _ask(self, made: Condition | None, sql: str, values: Sequence[float | str]) -> list[tuple]:  # type: ignore[type-arg]
         with self._asking():
             if made is not None and (made.tests or made.patterns):
                 self._define(made)
