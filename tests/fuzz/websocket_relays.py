@@ -25,6 +25,8 @@ WORDS = websocket_streams.WORDS
 CLIENT, COMPRESSED, FORGETS, FILTERS, SLOW, PINGS = 1, 2, 4, 8, 16, 32
 LIMITS = (0, 2, 3)  # of `scene.BODY_LIMITS`: 65536, 100, 4096
 MOST = (65536, 100, 4096)
+# times these, a message inflates to; more is not read any more
+INFLATED = 8
 OPENING = (
     b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%b\r\n"
@@ -125,6 +127,10 @@ def run(data: bytes) -> None:
     for heard, code in runs:
         known = messages_of(read_stream(heard, rules))
         left = expected[: len(known)] if is_overtaken else expected
+        if not options & FILTERS and options & COMPRESSED and any(len(payload) > most * INFLATED for _, payload in messages_of(plain)):
+            # who looks on gives up on what inflates to so much, and looks at nothing behind it
+            assert sent.startswith(heard) or code
+            continue
         check(heard, code, sent, plain, left, is_ended and (code == 1008 or not is_overtaken), rules, bool(options & FILTERS))
     if is_overtaken:
         return
