@@ -146,6 +146,30 @@ def test_show_a_call_of_a_model(store: Path) -> None:
     assert '→ read_file {"path": "src/retry.py"}' in out
 
 
+def test_show_ends_with_what_is_new(tmp_path: Path) -> None:
+    """Of a conversation the last messages, tools and their results among them."""
+    call = {"type": "tool_use", "id": "t1", "name": "bash", "input": {"command": "ls"}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "a.py\x1b[31m"}
+    said = [("user", "Look."), ("assistant", [call]), ("user", [result])]
+    asked = {"model": "m", "messages": [{"role": role, "content": content} for role, content in said]}
+    answered = {
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "One file."}],
+        "stop_reason": "end_turn",
+    }
+    sink = SqliteSink(tmp_path / "flows.db", min_free_bytes=0, max_age=AGES)
+    sink.open(sink_info())
+    headers = fields(host="api.anthropic.com", content_type="application/json", anthropic_version="2023-06-01")
+    body = json.dumps(asked).encode()
+    sink.accept([exchange(1, body, json.dumps(answered).encode(), host="api.anthropic.com", path="/v1/messages", request_fields=headers)])
+    sink.close(5)
+    out = flows(tmp_path / "flows.db", "show", "1").stdout
+    assert "1 earlier message:" in out and "Look." not in out
+    assert '→ bash {"command":' in out and "a.py\\x1b[31m" in out and "assistant One file." in out
+
+
 def test_show_parts(store: Path) -> None:
     assert json.loads(flows(store, "show", "-1", "--request", "--raw").stdout)["stream"] is True
     assert flows(store, "show", "-1", "--raw").stdout.startswith("event: message_start\n")

@@ -10,6 +10,7 @@ from rich.text import Text
 from soth_mitm.cli.flow_lines import BAD, FAINT, duration, moment, request_text, status_text
 from soth_mitm.cli.request_lines import size_text
 from soth_mitm.escaping import shown
+from soth_mitm.llm.model_request import Part, Turn, read_model_request
 from soth_mitm.observe.flow_record import Fields
 from soth_mitm.observe.store.flow_content import FlowContent, FlowMessageEvent, Side
 from soth_mitm.observe.store.flow_row import FlowRow
@@ -17,6 +18,8 @@ from soth_mitm.observe.store.flow_row import FlowRow
 LINES = 40
 """Lines of a body that are shown, unless it is asked for alone."""
 LONGEST_LINE = 2000
+_TURNS = 2
+"""Messages at the end of a conversation that are shown; the others are counted."""
 _TEXT_LINES = 12
 _VERSIONS = {"HTTP/2": "h2", "HTTP/1.1": "HTTP/1.1", "HTTP/1.0": "HTTP/1.0"}
 
@@ -259,36 +262,37 @@ def _event_line(at: float, arrow: str, kind: str, text: str) -> Text:
 
 
 def _show_conversation(console: Console, content: FlowContent) -> None:
+    call = content.detail.call or {}
+    asked = read_model_request(str(call.get("family") or ""), content.request.body)
+    turns = [turn for turn in asked.turns if turn.role != "system"]
+    hidden = len(turns) - _TURNS
+    if hidden > 0:
+        earlier = "1 earlier message" if hidden == 1 else f"{hidden} earlier messages"
+        console.print(Text(f"{earlier}: soth-mitm flows show {content.row.id} --request", FAINT))
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(style="bold", no_wrap=True, min_width=9)
     table.add_column(overflow="fold")
-    count, asked = _asked(content.request.body)
-    if count > 1:
-        console.print(Text(f"{count - 1} earlier messages: soth-mitm flows show {content.row.id} --request", FAINT))
-    if asked:
-        table.add_row("user", Text(_some(asked)))
-    table.add_row("assistant", _answer(content.detail.call or {}))
+    for turn in turns[-_TURNS:]:
+        table.add_row(turn.role, _turn(turn))
+    table.add_row("assistant", _answer(call))
     console.print(table)
 
 
-def _asked(body: bytes) -> tuple[int, str]:
-    """Return how many messages a request has, and the text of the last one; `""` where it is no text."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return 0, ""
-    if not isinstance(found, dict):
-        return 0, ""
-    messages = next((found[name] for name in ("messages", "input", "contents", "prompt") if found.get(name)), "")
-    if isinstance(messages, str):
-        return 1, messages
-    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
-        return 0, ""
-    content = messages[-1].get("content") or messages[-1].get("parts")
-    if isinstance(content, str):
-        return len(messages), content
-    parts = content if isinstance(content, list) else []
-    return len(messages), "\n".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+def _turn(turn: Turn) -> RenderableType:
+    return Group(*(_part(part) for part in turn.parts))
+
+
+def _part(part: Part) -> Text:
+    match part.kind:
+        case "call":
+            return Text(f"→ {shown(part.name)} {_some(part.text)}", "cyan")
+        case "result":
+            return Text(f"← {shown(part.name)} {_some(part.text)}", BAD if part.is_error else FAINT)
+        case "reasoning":
+            return Text(_some(part.text), f"{FAINT} italic")
+        case "media" | "other":
+            return Text(_some(part.text), FAINT)
+    return Text(_some(part.text))
 
 
 def _answer(call: dict[str, object]) -> RenderableType:
