@@ -17,6 +17,7 @@ from support.bad_upstreams import CERTIFICATE_FAULTS, BadUpstream
 from support.certs import TestCA
 from support.origin import Origin
 from support.running import HOST, ProxyFactory, Running
+from support.sinks import Collector
 
 CONNECTIONS = 4
 SELF_SIGNED = next(fault for fault in CERTIFICATE_FAULTS if fault.title == "self-signed")
@@ -102,11 +103,12 @@ def collected() -> Iterator[Callable[[], list[Any]]]:
     gc.enable()
 
 
+@pytest.mark.parametrize("is_told", [False, True], ids=["alone", "with a sink"])
 @pytest.mark.parametrize("use", [intercepted, blocked, cut_in_a_request, cut_in_a_hello, refused, not_reached, not_trusted, refusing])
 def test_a_connection_leaves_no_cycle(
-    proxy: ProxyFactory, origin: Origin, collected: Callable[[], list[Any]], use: Callable[[Running, Origin], None]
+    proxy: ProxyFactory, origin: Origin, collected: Callable[[], list[Any]], use: Callable[[Running, Origin], None], is_told: bool
 ) -> None:
-    running = proxy(Counting())
+    running = proxy(Counting(), sinks=[Collector()] * is_told)
     use(running, origin)
     running.handler.wait(1)
     collected()
@@ -119,10 +121,11 @@ def test_a_connection_leaves_no_cycle(
     assert collected() == []
 
 
+@pytest.mark.parametrize("is_told", [False, True], ids=["alone", "with a sink"])
 def test_a_forwarded_request_and_a_tunnel_leave_no_cycle(
-    proxy: ProxyFactory, plain_origin: Origin, collected: Callable[[], list[Any]]
+    proxy: ProxyFactory, plain_origin: Origin, collected: Callable[[], list[Any]], is_told: bool
 ) -> None:
-    running = proxy(Counting(), destinations=("listed.example:443",))
+    running = proxy(Counting(), sinks=[Collector()] * is_told, destinations=("listed.example:443",))
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         dead = nobody.getsockname()[1]
