@@ -95,7 +95,7 @@ def request_text(row: FlowRow) -> str:
 
 _TITLES = ("ID", "TIME", "PROGRAM", "REQUEST", "STATUS", "TOOK", "TOKENS / SIZE")
 _RIGHT = ("ID", "TOOK")
-_REQUEST, _LAST = 3, 6
+_REQUEST = 3
 # Of a list that goes on, of which the widths are not known before
 _LEAST = (6, 8, 8, 20, 9, 8, 0)
 

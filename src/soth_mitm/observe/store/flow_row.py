@@ -4,7 +4,7 @@ import msgspec
 
 from soth_mitm.addresses import format_host_port
 from soth_mitm.connection import ConnectionMeta, UnixDomain
-from soth_mitm.observe.flow_record import FlowKind, FlowRecord, Timings
+from soth_mitm.observe.flow_record import FlowRecord, Timings
 
 OPEN, OVER, LOST = "open", "over", "lost"
 """States. `lost`: its proxy has gone without having said how it ended."""
@@ -50,7 +50,7 @@ class FlowDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`ModelCall.as_dict()`, its texts shortened, if it is a call of a model that is over."""
 
 
-class FlowRow(msgspec.Struct, frozen=True, array_like=False):
+class FlowRow(msgspec.Struct, frozen=True):
     """One flow. None: not observed. Texts are as the peers chose them: escape them where they are shown."""
 
     id: int
@@ -196,8 +196,3 @@ def detail_of(record: FlowRecord, *, missed: int, call: dict[str, object] | None
         upstream_alpn=None if tls is None else tls.upstream_proto,
         call=call,
     )
-
-
-def is_conversation(record: FlowRecord) -> bool:
-    """Tell whether messages are its content, and not bodies."""
-    return record.kind is FlowKind.WEBSOCKET

@@ -15,7 +15,7 @@ import msgspec
 from soth_mitm.addresses import format_host_port
 from soth_mitm.errors import StoreError
 from soth_mitm.observe.filter_language import And, Node, parse_filter
-from soth_mitm.observe.filter_predicate import Predicate, predicate, text_test
+from soth_mitm.observe.filter_predicate import text_test
 from soth_mitm.observe.filter_sql import MOST_UNINDEXED, Condition, condition
 from soth_mitm.observe.search_words import words_of
 from soth_mitm.observe.store.attached import Attachment
@@ -250,10 +250,6 @@ class StoreReader:
         """Return the pieces of a flow, of the request and of the response, without the first so many of each: what has come since."""
         with self._asking():
             return _pieces(self._database, id, 0, request), _pieces(self._database, id, 1, response)
-
-    def predicate(self, filter: Node | str) -> Predicate:
-        """Return a filter as a function."""
-        return predicate(parse_filter(filter) if isinstance(filter, str) else filter)
 
     # --- what changes
 
