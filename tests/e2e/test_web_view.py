@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -34,6 +35,7 @@ from support.made_store import MadeStore, lately
 from support.origin import Origin
 from support.running import Running
 from support.viewing import RunningView, viewing
+from support.wire_client import WireClient
 
 OWN = {name.decode(): value.decode() for name, value in HEADERS}
 
@@ -407,6 +409,41 @@ class TestCommand:
         for name, what in (("nothing.db", "there is no flow store at"), ("x.db", "is no flow store")):
             done = subprocess.run([*VIEW, "--no-open", tmp_path / name], capture_output=True, text=True, check=False)
             assert done.returncode == 22 and what in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+    def test_beside_a_proxy(self, tmp_path: Path) -> None:
+        """`run --view`: the proxy keeps its clients away from it, and it ends with the proxy."""
+        run = (sys.executable, "-m", "soth_mitm", "run", "--bind", "127.0.0.1:0", "--destination", "a.example:443", "--view", "127.0.0.1:0")
+        environment = {**os.environ, "SOTH_MITM_STATE_DIR": str(tmp_path / "state"), "COLUMNS": "200"}
+        process = subprocess.Popen(run, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        try:
+            proxy = view = 0
+            for line in process.stdout:
+                if line.startswith("listening on"):
+                    proxy = int(line.rpartition(":")[2])
+                if line.startswith("view"):
+                    view = int(line.partition("/#")[0].rpartition(":")[2])
+                    break
+            assert proxy and view
+            with socket.create_connection(("127.0.0.1", view)) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % view)
+                assert client.recv(12) == b"HTTP/1.1 200"
+            with WireClient(proxy) as client:
+                client.send(f"GET http://localhost:{view}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                answer = client.read_answer()
+                assert (answer.status, "where flows are shown" in answer.text) == (403, True)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", view))
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+    def test_a_view_of_nothing(self) -> None:
+        result = CliRunner().invoke(cli, ["run", "--destination", "a.example:443", "--no-store", "--view"])
+        assert result.exit_code == 2 and "--view shows what is kept" in result.stderr
 
     def test_without_the_extra(self, store: MadeStore, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

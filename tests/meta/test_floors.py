@@ -72,10 +72,10 @@ FLOORS = """
 5  __init__
 5  rules: matching block_hosts set_header map_remote map_local mock_json sought deltas redact
 5  doctor: http2_origin origin programs children examination
-5  cli: exits configured shells handler_loading display request_lines descriptors kept_flows serving check_command
+5  cli: exits configured shells handler_loading display request_lines descriptors kept_flows view_process serving check_command
 5  cli: trust_commands ca_commands
 5  cli: flow_lines flow_json flow_page flow_replay flows_command
-5  cli: doctor_command child run_summary exec_command view_process view_command commands
+5  cli: doctor_command child run_summary exec_command view_command commands
 5  __main__
 """
 

@@ -55,7 +55,8 @@ class Browser:
 
     def __enter__(self) -> Self:
         port, path = self._address()
-        self._socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None)
+        self._connecting = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None)
+        self._socket = self._connecting.__enter__()
         self._number = 0
         self._pages: dict[str, Page] = {}
         return self
@@ -67,7 +68,7 @@ class Browser:
         except (OSError, subprocess.TimeoutExpired):
             self._process.kill()
         finally:
-            self._socket.close()
+            self._connecting.__exit__(kind, error, trace)
             self._process.wait()
 
     def _address(self) -> tuple[int, str]:

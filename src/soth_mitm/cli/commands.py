@@ -18,7 +18,8 @@ from soth_mitm.cli.handler_loading import load_handler
 from soth_mitm.cli.kept_flows import kept_flows, store_options
 from soth_mitm.cli.serving import Serving
 from soth_mitm.cli.trust_commands import TRUST_COMMANDS
-from soth_mitm.cli.view_command import view
+from soth_mitm.cli.view_command import view as view_command
+from soth_mitm.cli.view_process import DEFAULT_VIEW, ViewProcess, view_address
 from soth_mitm.config import MitmConfig
 from soth_mitm.config.effect import without_effect
 from soth_mitm.config.reference import default_toml
@@ -45,6 +46,13 @@ def cli() -> None:
 @click.option("--upstream-ca", metavar="FILE", help="Trust the CAs of this PEM file for upstreams, besides the system's.")
 @click.option("--quiet", is_flag=True, help="No line per request.")
 @store_options
+@click.option(
+    "--view",
+    is_flag=False,
+    flag_value=DEFAULT_VIEW,
+    metavar="[HOST:PORT]",
+    help=f"Show the flows in a browser, from this loopback address. They are kept then.  [without one: {DEFAULT_VIEW}]",
+)
 def run(
     bind: str | None,
     destinations: tuple[str, ...],
@@ -56,6 +64,7 @@ def run(
     quiet: bool,
     store: str | None,
     no_store: bool,
+    view: str | None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -77,8 +86,15 @@ def run(
     with explained(), logging_to(sys.stderr):
         chosen = load_handler(handler) if handler is not None else None
         console = Console(highlight=False)
-        kept = kept_flows(store, no_store, by_default=console.is_terminal)
-        Serving(read, chosen, console, quiet=quiet, config_path=config_path, kept=kept).run()
+        kept = kept_flows(store, no_store, by_default=console.is_terminal or view is not None)
+        if view is not None and kept is None:
+            raise click.UsageError("--view shows what is kept, and nothing is; leave out --no-store, or give --store FILE")
+        shown = None if view is None else ViewProcess(view_address(view))
+        try:
+            Serving(read, chosen, console, quiet=quiet, config_path=config_path, kept=kept, view=shown).run()
+        finally:
+            if shown is not None:
+                shown.close()
 
 
 @cli.command()
@@ -113,4 +129,4 @@ cli.add_command(check_policy)
 cli.add_command(doctor)
 cli.add_command(exec_)
 cli.add_command(flows)
-cli.add_command(view)
+cli.add_command(view_command)

@@ -15,6 +15,7 @@ from soth_mitm.cli.display import Display
 from soth_mitm.cli.exits import RUN_FAILED, Failure
 from soth_mitm.cli.kept_flows import KeptFlows
 from soth_mitm.cli.request_lines import RequestLines
+from soth_mitm.cli.view_process import ViewProcess
 from soth_mitm.config import MitmConfig
 from soth_mitm.destinations import DestinationPattern
 from soth_mitm.errors import CaError, InvalidConfigError, ShutdownTimeoutError
@@ -41,6 +42,7 @@ class Serving:
         quiet: bool,
         config_path: str | None,
         kept: KeptFlows | None = None,
+        view: ViewProcess | None = None,
     ) -> None:
         self._read = read
         self._display = Display(console)
@@ -49,6 +51,7 @@ class Serving:
         self._handler = handler
         self._quiet = quiet
         self._kept = kept
+        self._view = view
         self._reloads: set[asyncio.Task[None]] = set()
 
     def run(self) -> None:
@@ -63,6 +66,8 @@ class Serving:
                 builder.with_observer(RequestLines(self._say))
             if self._kept is not None:
                 builder.with_event_sink(self._kept.sink)
+            if self._view is not None:
+                builder.with_view_at(*self._view.address)
             proxy = builder.build()
             too_few = allow_connections(config.max_concurrent_flows)
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -81,6 +86,9 @@ class Serving:
             loop.add_signal_handler(signal.SIGHUP, self._reload_soon, handle)
         await self._refresh_bundle(handle)
         self._greet(handle)
+        if self._view is not None and self._kept is not None:
+            url = await asyncio.to_thread(self._view.start, self._kept.path)
+            self._say("view          ", (url, "bold"), "  opens once, within 5 minutes")
         if warning is not None:
             self._say((warning, "yellow"))
         # what is there now stays: the collector need not look through it again and again

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
+
 from soth_mitm.addresses import parse_bind_address
 from soth_mitm.cli.exits import START_FAILED, Failure
 from soth_mitm.connection import SocketAddress
 
 PACKAGES = ("starlette", "uvicorn")
+DEFAULT_VIEW = "127.0.0.1:8081"
 END_SECONDS = 5.0
 
 
@@ -71,7 +74,10 @@ class ViewProcess:
 
 
 def view_address(text: str) -> str:
-    """Return an address to bind a view to, as it is written on the command line: HOST:PORT, or PORT."""
+    """Return an address to bind a view to, as it is written on the command line: HOST:PORT, or PORT. `UsageError` says what is wrong."""
     bind = f"127.0.0.1:{text}" if text.isdigit() else text
-    parse_bind_address(bind)
+    try:
+        parse_bind_address(bind)
+    except ValueError as error:
+        raise click.UsageError(f"--view {text}: {error}") from error
     return bind
