@@ -131,6 +131,26 @@ class CancelledResponse(InterceptHandler):
         raise asyncio.CancelledError
 
 
+class FailsAtAChunk(InterceptHandler):
+    async def on_stream_chunk(self, chunk: StreamChunk) -> None:
+        raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize("rest", [0, 5], ids=["whole", "more to come"])
+def test_hook_that_cuts_an_upload_at_a_message_of_it(proxy: ProxyFactory, plain_origin: Origin, rest: int) -> None:
+    """The exchange is over within the read that brought the message."""
+    plain_origin.script(lambda connection, request: connection.read_body())
+    message = b"\0\0\0\0\3abc"
+    running = proxy(FailsAtAChunk(), **CUT)
+    for _ in range(3):
+        with running.tunnel(plain_origin.port) as client:
+            head = "POST /call HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/grpc\r\n"
+            client.send(f"{head}Content-Length: {len(message) + rest}\r\n\r\n".encode() + message)
+            with pytest.raises((EOFError, OSError)):
+                client.read_answer()
+    running.wait_idle("active_connections", "active_flows", "buffered_bytes")
+
+
 def test_cancelled_on_response_leaves_the_connection_in_use(proxy: ProxyFactory, plain_origin: Origin) -> None:
     running = proxy(CancelledResponse())
     with running.tunnel(plain_origin.port) as client:

@@ -518,7 +518,7 @@ cdef class Exchange(ExchangeStages):
         moved = self.relay(self.client, self.upstream, self.up, self.request_copy, True)
         if moved == MOVED_ALL:
             self.end_upload()
-        elif moved == MOVED_SOME and not self.client.has_content():
+        elif moved == MOVED_SOME and not self.is_over() and not self.client.has_content():
             self.abort_if_cut()
         return moved
 
