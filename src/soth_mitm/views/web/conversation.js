@@ -72,8 +72,8 @@ function countsCard(call, line) {
   const rows = [["c-read", "from cache", t.cache_read], ["c-write", "to cache", t.cache_write], ["c-new", "new input", fresh], ["c-think", "reasoning", isOpen ? null : t.reasoning], ["c-out", "answer", reply]];
   const all = rows.reduce((sum, row) => sum + (row[2] || 0), 0);
   const name = x => x === null ? "unknown" : n(x), duration = call.duration;
-  const rate = !isOpen && call.streamed && t.output && call.first_token !== null && duration > call.first_token + 0.05 ? Math.round(t.output / (duration - call.first_token)) : null;
-  const head = isOpen ? t.input === null ? "answer arriving" : `${n(t.input)} in · answer arriving` : t.input === null && t.output === null ? "tokens unknown" : `${name(t.input)} in · ${name(t.output)} out`;
+  const rate = !isOpen && call.complete && call.streamed && t.output && call.first_token !== null && duration > call.first_token + 0.05 ? Math.round(t.output / (duration - call.first_token)) : null;
+  const head = isOpen ? t.input === null ? "answer arriving" : `${n(t.input)} in · answer arriving` : t.input === null && t.output === null ? "tokens unknown" : `${name(t.input)} in · ${call.complete === false && t.output !== null ? "at least " : ""}${name(t.output)} out`;
   return h("div", { class: "call" },
     h("div", { class: "head" }, h("strong", {}, visible(call.model || "model not named")), h("small", {}, visible(call.provider)), h("span", { class: "num" }, head)),
     all ? h("div", { class: "bar", role: "img", "aria-label": rows.filter(row => row[2] !== null).map(row => `${row[1]} ${row[2]}`).join(", ") }, rows.map(([c, , v]) => v ? h("i", { class: c, style: { flex: String(Math.max(v, all / 60)) } }) : null)) : null,

@@ -55,7 +55,8 @@ export function status(f) {
   if (f.outcome.startsWith("cut_")) return "cut";
   if (f.outcome === "upstream_timeout") return "timeout";
   if (f.outcome === "upstream_error") return f.status ? String(f.status) : "failed";
-  if (f.kind === "tunnel") return "tunnel";
+  if (f.kind === "websocket" && !f.request_size && !f.response_size) return "";
+  if (f.kind === "tunnel" || f.kind === "websocket") return "tunnel";
   return f.status ? String(f.status) : "ended";
 }
 
@@ -63,7 +64,9 @@ export function status(f) {
 export function what(f) {
   if (f.is_model_call && (f.tokens_in !== null || f.tokens_out !== null)) {
     const side = x => x === null ? f.is_open ? "…" : "unknown" : n(x);
-    return `${side(f.tokens_in)} → ${side(f.tokens_out)} tokens`;
+    // what a provider counted before its answer was cut is not all of it
+    const more = f.tokens_out !== null && f.outcome.startsWith("cut_") ? "+" : "";
+    return `${side(f.tokens_in)} → ${side(f.tokens_out)}${more} tokens`;
   }
   if (f.is_model_call && !f.is_open && f.status >= 200 && f.status < 300) return "tokens unknown";
   if (f.has_messages && f.message_count !== null) return counted(f.message_count, "message");
