@@ -174,6 +174,8 @@ def test_messages_of_a_websocket_as_they_come(store: MadeStore, view: RunningVie
     store.add(*updates[3:])
     page.wait("document.querySelector('.pane').innerText.includes('three')")
     assert page.do("[...document.querySelectorAll('.ev .d')].map(each => each.innerText).join('')").startswith("↑↓↑")
+    # the bytes of a WebSocket were not counted, which is not zero
+    assert (page.text(".flow .st"), page.text(".flow .what")) == ("101", "")
 
 
 def test_what_passes_while_one_reads_further_down(store: MadeStore, view: RunningView, page: Page) -> None:

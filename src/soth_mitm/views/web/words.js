@@ -55,8 +55,7 @@ export function status(f) {
   if (f.outcome.startsWith("cut_")) return "cut";
   if (f.outcome === "upstream_timeout") return "timeout";
   if (f.outcome === "upstream_error") return f.status ? String(f.status) : "failed";
-  if (f.kind === "websocket" && !f.request_size && !f.response_size) return "";
-  if (f.kind === "tunnel" || f.kind === "websocket") return "tunnel";
+  if (f.kind === "tunnel") return "tunnel";
   return f.status ? String(f.status) : "ended";
 }
 
@@ -70,7 +69,8 @@ export function what(f) {
   }
   if (f.is_model_call && !f.is_open && f.status >= 200 && f.status < 300) return "tokens unknown";
   if (f.has_messages && f.message_count !== null) return counted(f.message_count, "message");
-  if (f.kind === "tunnel") return bytes((f.request_size || 0) + (f.response_size || 0));
+  if (f.kind === "websocket" && !f.request_size && !f.response_size) return "";
+  if (f.kind === "tunnel" || f.kind === "websocket") return bytes((f.request_size || 0) + (f.response_size || 0));
   return f.response_size === null ? "" : bytes(f.response_size);
 }
 
