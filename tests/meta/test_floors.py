@@ -75,7 +75,8 @@ FLOORS = """
 5  cli: exits configured shells handler_loading display request_lines descriptors kept_flows view_process serving check_command
 5  cli: trust_commands ca_commands
 5  cli: flow_lines flow_json flow_page flow_replay flows_command
-5  cli: doctor_command child run_summary exec_command view_command commands
+5  views.terminal: cells listing figures har_file words pages widgets app
+5  cli: doctor_command child run_summary exec_command terminal_view view_command commands
 5  __main__
 """
 

@@ -1,4 +1,4 @@
-"""`soth-mitm view`: the flows of a store in a browser."""
+"""`soth-mitm view`: the flows of a store in a browser, or on the terminal."""
 
 import asyncio
 import os
@@ -13,23 +13,30 @@ from pathlib import Path
 import click
 
 from soth_mitm.cli.exits import explained
+from soth_mitm.cli.terminal_view import show_on_terminal
 from soth_mitm.cli.view_process import require_view
 from soth_mitm.observe.store.place import default_store_path
 
 _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
-@click.command(short_help="Show the flows of a store in a browser.")
+@click.command(short_help="Show the flows of a store in a browser, or on the terminal.")
 @click.argument("file", required=False, metavar="[FILE]", type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Listen here, on 127.0.0.1.  [default: a free port]")
+@click.option("--terminal", is_flag=True, help="Show them here, on the terminal.")
 @click.option("--no-open", is_flag=True, help="Print the address, and open no browser.")
 @click.option("--listening", type=int, hidden=True, help="The descriptor of a socket that listens; ends with standard input.")
-def view(file: Path | None, port: int, no_open: bool, listening: int | None) -> None:
+def view(file: Path | None, port: int, terminal: bool, no_open: bool, listening: int | None) -> None:
     """Show the flows of FILE, a flow store, in a browser: those that are there, and those that come while a proxy writes it.
+
+    With --terminal they are shown here: `/` filters, Enter opens, `?` shows the keys, `q` ends it.
 
     Without FILE it is the store that `soth-mitm run` keeps. The address that is printed opens the view once, within 5 minutes; `view` again
     prints another one. Nothing can be changed through it, and only this machine can reach it. Ends with SIGINT or SIGTERM.
     """
+    if terminal:
+        show_on_terminal(file or default_store_path())
+        return
     require_view()
     # this needs the packages of the extra
     from soth_mitm.views.serving import ViewServer, open_view_socket
