@@ -35,6 +35,7 @@ T = TypeVar("T")
 REDRAW_SECONDS = 0.1
 """The screen changes no more often by itself."""
 FIGURES_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 _AHEAD = 100
 _SHORT = {"conversation": "conv.", "timing": "time"}
 
@@ -349,6 +350,8 @@ class TerminalView(App[None]):
                 problem = ""
             except StoreError as error:
                 problem = str(error)
+                # a store that is busy, or written anew, can be read later
+                self.set_timer(RETRY_SECONDS, self._wake.set)
             if problem != self._problem:
                 self._problem = problem
                 self._redraw("foot")
@@ -409,8 +412,10 @@ class TerminalView(App[None]):
             self.listing.fill(lines, ids)
 
         self.list.changed(change, follow=self.follows)
-        self._filter_error = None
-        self._show_wrong()
+        if wanted == self._filter:
+            # and not only what is kept while another one cannot be read
+            self._filter_error = None
+            self._show_wrong()
         self._redraw("filter-count", "foot")
         self._wake_details.set()
 

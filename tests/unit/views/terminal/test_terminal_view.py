@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from soth_mitm.cli.commands import cli
 from soth_mitm.cli.exits import START_FAILED
+from soth_mitm.errors import StoreError
 from soth_mitm.views.source import FlowMessage
 from soth_mitm.views.terminal.app import REDRAW_SECONDS, TerminalView
 from soth_mitm.views.terminal.pages import MOST_LINES, TABS, _groups
@@ -644,6 +645,26 @@ def test_what_peers_choose_moves_nothing(store: MadeStore, text: str, size: tupl
 
 
 class TestStores:
+    def test_a_question_that_failed_is_asked_again(self, store: MadeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A store that is busy says so; nothing else need happen in it before it can be read."""
+        store.add(*lately([made.exchange(1)], 1))
+        failures = [StoreError(f"{store.path} is busy")]
+
+        async def steps(screen: Screen) -> None:
+            index = screen.app.source.index
+
+            def fails_once(text: str) -> Any:
+                if failures:
+                    raise failures.pop()
+                return index(text)
+
+            monkeypatch.setattr(screen.app.source, "index", fails_once)
+            await screen.write("hots:x")
+            await screen.until(lambda: screen.app._filter_error is not None)
+            assert not failures
+
+        show(store.path, steps)
+
     def test_one_that_ended(self, tmp_path: Path) -> None:
         with MadeStore(tmp_path) as ended:
             ended.add(*lately([made.exchange(1)], 1))
