@@ -18,6 +18,8 @@ from run_check import check
 
 LAST_TEST = ROOT / ".pytest_cache/d/running/test"
 END_TO_END = "tests/e2e"
+# What serves no client in this process: it runs once
+ON_NO_LOOP = ("tests/e2e/test_web_page.py", "tests/e2e/test_web_view.py")
 ADVERSE = "tests/adverse"
 
 
@@ -62,7 +64,7 @@ def main(arguments: list[str]) -> int:
     folders = [str(folder.relative_to(ROOT)) for folder in sorted((ROOT / "tests").iterdir()) if folder.is_dir()]
     rest = [folder for folder in folders if folder not in (END_TO_END, ADVERSE) and any((ROOT / folder).rglob("test_*.py"))]
     beside = {
-        "tests/e2e on the loop of asyncio": [[END_TO_END, "--loop", "asyncio"]],
+        "tests/e2e on the loop of asyncio": [[END_TO_END, "--loop", "asyncio", *(f"--ignore={file}" for file in ON_NO_LOOP)]],
         "tests/adverse, and the other folders": [[ADVERSE], rest],
     }
     with contextlib.ExitStack() as stack:
