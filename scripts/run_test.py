@@ -60,16 +60,16 @@ def main(arguments: list[str]) -> int:
     environment = {**tool_environment(python), **extra, "SOTH_MITM_VARIANT": variant_name()}
     if arguments:
         return run_pytest(python, arguments, environment)
-    # at a time, since none needs a whole core: the end-to-end ring on either loop, and everything else
+    # at a time, since none needs a whole core: the end-to-end ring on either loop, tests/adverse behind the first, and everything else
     folders = [str(folder.relative_to(ROOT)) for folder in sorted((ROOT / "tests").iterdir()) if folder.is_dir()]
     rest = [folder for folder in folders if folder not in (END_TO_END, ADVERSE) and any((ROOT / folder).rglob("test_*.py"))]
     beside = {
         "tests/e2e on the loop of asyncio": [[END_TO_END, "--loop", "asyncio", *(f"--ignore={file}" for file in ON_NO_LOOP)]],
-        "tests/adverse, and the other folders": [[ADVERSE], rest],
+        "the other folders": [rest],
     }
     with contextlib.ExitStack() as stack:
         parts = [stack.enter_context(Part(name, python, runs, environment)) for name, runs in beside.items()]
-        codes = [run_pytest(python, [END_TO_END], environment)]
+        codes = [run_pytest(python, [folder], environment) for folder in (END_TO_END, ADVERSE)]
         codes += [part.wait() for part in parts]
     return next((code for code in codes if code), 0)
 
