@@ -17,7 +17,7 @@ NARROW = 100
 
 # What the refusal of a destination that is not listed says
 _NOT_LISTED = "interception.passthrough_unlisted"
-_WORDS = {
+BAD_ENDS = {
     "upstream_error": "failed",
     "upstream_timeout": "timeout",
     "cut_by_client": "cut",
@@ -27,6 +27,7 @@ _WORDS = {
     "refused": "refused",
     "aborted": "aborted",
 }
+"""How flows may end that did not go well, in a word."""
 
 
 def moment(seconds: float, now: datetime | None = None) -> str:
@@ -57,7 +58,7 @@ def status_text(row: FlowRow) -> Text:
         return Text("open", CHANGING)
     if row.state == "lost":
         return Text("lost", BAD)
-    word = _WORDS.get(row.outcome)
+    word = BAD_ENDS.get(row.outcome)
     if word is not None:
         return Text(word, BAD)
     if row.kind == "tunnel":
@@ -76,9 +77,9 @@ def tokens_text(row: FlowRow) -> str:
 
 def last_column(row: FlowRow) -> str:
     """Return tokens, why it went wrong, or the size of the answer."""
-    if row.provider is not None and row.state == "over" and row.outcome not in _WORDS and row.status < 400:
+    if row.provider is not None and row.state == "over" and row.outcome not in BAD_ENDS and row.status < 400:
         return tokens_text(row)
-    if row.outcome in _WORDS or row.kind == "refused":
+    if row.outcome in BAD_ENDS or row.kind == "refused":
         return "not on the list" if _NOT_LISTED in row.reason else row.reason or row.outcome.replace("_", " ")
     if row.error:
         return row.error

@@ -2,7 +2,7 @@
 
     builder.with_event_sink(NdjsonSink("events.ndjson"))
 
-A name is imported when it is asked for: who keeps no flows does not load what keeps them.
+A name is imported when it is asked for: a program that keeps no flows does not load what keeps them.
 """
 
 from importlib import import_module

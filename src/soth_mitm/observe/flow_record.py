@@ -91,7 +91,7 @@ class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 0
     """That the client was told; 0: nothing."""
     answered_by: str = ""
-    """`upstream`, `handler` or `proxy`; `""`: nobody yet."""
+    """`upstream`, `handler` or `proxy`; `""`: nothing has answered yet."""
 
     request_fields: Fields = ()
     request_trailers: Fields = ()

@@ -79,7 +79,7 @@ class Masker:
     """Masks by name.
 
     `names` are more names of head fields, parameters and fields of JSON, case ignored, `*` for any part of one. `key` is that of the
-    tags, 16 to 64 bytes, to be kept secret: who has it can try values; None: there are no tags. `unmasked`: nothing is masked.
+    tags, 16 to 64 bytes, to be kept secret: with it values can be tried; None: there are no tags. `unmasked`: nothing is masked.
     `ValueError` and `TypeError` say what is wrong with an argument.
     """
 

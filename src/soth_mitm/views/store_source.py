@@ -274,8 +274,11 @@ class StoreSource:
 
     def har(self, filter_text: str) -> Iterator[bytes]:
         """Yield a HAR file of the flows that match, oldest first, in parts; each may wait for the disk."""
-        ids = self.index(filter_text).ids
-        return har_document(self._har_flows(reversed(ids)), version("soth-mitm"), f"filter: {filter_text}" if filter_text else "")
+        return har_document(self.har_flows(filter_text), version("soth-mitm"), f"filter: {filter_text}" if filter_text else "")
+
+    def har_flows(self, filter_text: str) -> Iterator[HarFlow]:
+        """Return the requests that match, oldest first. The filter is read at once, each flow when it is asked for."""
+        return self._har_flows(reversed(self.index(filter_text).ids))
 
     def _har_flows(self, ids: Iterable[int]) -> Iterator[HarFlow]:
         for flow in ids:

@@ -597,7 +597,7 @@ class TerminalView(App[None]):
         wanted = self.listing.filter
         try:
             path, count = await self._in_thread(
-                self._details, functools.partial(write_har, self.source.path, wanted, self._folder or Path.cwd())
+                self._details, functools.partial(write_har, self.source, wanted, self._folder or Path.cwd())
             )
         except (StoreError, OSError) as error:
             self.say(f"no HAR file was written: {error}", bad=True)

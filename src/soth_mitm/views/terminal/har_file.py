@@ -7,26 +7,23 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from soth_mitm.observe.har import HarFlow, har_document, is_exchange
-from soth_mitm.observe.har_stored import stored_har_flow
-from soth_mitm.observe.store.reader import StoreReader
+from soth_mitm.observe.har import HarFlow, har_document
+from soth_mitm.views.store_source import StoreSource
 
 
-def write_har(store: Path, filter_text: str, folder: Path) -> tuple[Path, int]:
+def write_har(source: StoreSource, filter_text: str, folder: Path) -> tuple[Path, int]:
     """Write the requests that the filter finds, oldest first; return the new file and their number. `OSError`, `StoreError`."""
     count = 0
 
-    def flows(reader: StoreReader) -> Iterator[HarFlow]:
+    def counted(flows: Iterator[HarFlow]) -> Iterator[HarFlow]:
         nonlocal count
-        for id in reversed(reader.index(filter_text).ids):
-            content = reader.flow(id)
-            if content is not None and is_exchange(made := stored_har_flow(content)):
-                count += 1
-                yield made
+        for flow in flows:
+            count += 1
+            yield flow
 
     path, descriptor = _new_file(folder)
-    with os.fdopen(descriptor, "wb") as file, StoreReader(store) as reader:
-        file.writelines(har_document(flows(reader), version("soth-mitm")))
+    with os.fdopen(descriptor, "wb") as file:
+        file.writelines(har_document(counted(source.har_flows(filter_text)), version("soth-mitm")))
     return path, count
 
 

@@ -3,22 +3,12 @@
 from rich.style import Style
 
 from soth_mitm.addresses import format_host_port
-from soth_mitm.cli.flow_lines import duration, moment
+from soth_mitm.cli.flow_lines import BAD_ENDS, duration, moment
 from soth_mitm.cli.request_lines import size_text
 from soth_mitm.observe.filter_predicate import FAILED
 from soth_mitm.views.source import FlowLine
 from soth_mitm.views.terminal.cells import BAD, CHANGING, FAINT, GOOD, PLAIN, Line, fit
 
-_WORDS = {
-    "upstream_error": "failed",
-    "upstream_timeout": "timeout",
-    "cut_by_client": "cut",
-    "cut_by_upstream": "cut",
-    "cut_by_proxy": "cut",
-    "blocked": "blocked",
-    "refused": "refused",
-    "aborted": "aborted",
-}
 _CUT = ("cut_by_client", "cut_by_upstream", "cut_by_proxy")
 _REASONS = {"interception.passthrough_unlisted": "not on the list", "unlisted": "not on the list"}
 WIDE_LIST = 100
@@ -30,7 +20,7 @@ def state_of(line: FlowLine) -> tuple[str, str, Style]:
         return "!", "lost", BAD
     if line.is_open:
         return "●", "open", GOOD
-    word = _WORDS.get(line.outcome)
+    word = BAD_ENDS.get(line.outcome)
     if word is not None:
         return ("!" if line.outcome in _CUT else "✗"), word, BAD
     if line.kind == "tunnel":
@@ -53,7 +43,7 @@ def tokens_of(line: FlowLine) -> str:
 
 def last_of(line: FlowLine) -> str:
     """Return tokens, why it went wrong, or a size."""
-    if line.outcome in _WORDS and line.outcome not in _CUT:
+    if line.outcome in BAD_ENDS and line.outcome not in _CUT:
         return reason_of(line)
     if line.is_model_call and line.status < 400:
         return tokens_of(line)
